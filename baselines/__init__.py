@@ -1,0 +1,1 @@
+"""The other methods: one file each, the same `Pruner` interface as FitPrune."""

@@ -1,0 +1,77 @@
+"""FastV: after a shallow layer, keep what the last token attends to."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from baselines.budget import fewest_dropped
+from fitprune import BudgetError, FitPruneError, Pruner
+from fitprune.anatomy import anatomy
+from fitprune.sizes import DecoderSizes
+from fitprune.view import Attention, VisualTokens
+
+
+@dataclass
+class FastV(Pruner):
+    """FastV (Chen et al. 2024, arXiv 2403.06764; code github.com/pkunlp-icler/FastV), training-free.
+
+    Before layer K, the int(n·(1-R)) visual tokens stay that receive most of the head-mean attention of the prompt's last
+    token in layer K-1 (0-based); in prompt order, position ids kept. Stage: between decoder layers. Needs one attention
+    row of one layer, computed beside SDPA.
+
+    Deviation: the authors' fast variant runs layer K-1 a second time for its attention map, and with a cache doubles its
+    keys; here that one row is computed from the layer's own queries and keys.
+
+    Attributes:
+        k: the first layer without the dropped tokens, at least 1 (authors' default 2).
+        r: share of the visual tokens to drop, in (0, 1] (authors' default 0.5).
+    """
+
+    name: ClassVar[str] = "fastv"
+    k: int = 2
+    r: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise FitPruneError(f"FastV needs the attention of layer K-1, so K must be at least 1, not {self.k}.")
+        if not 0 < self.r <= 1:
+            raise FitPruneError(f"FastV's R is a share of the visual tokens, above 0 and up to 1, not {self.r}.")
+
+    def check(self, model: nn.Module) -> None:
+        layers = len(anatomy(model).layers)
+        if self.k >= layers:
+            raise FitPruneError(f"FastV with K={self.k} prunes nothing in a decoder of {layers} layers.")
+
+    def observed_layers(self, layers: int) -> Collection[int]:
+        return [self.k - 1]
+
+    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
+        tokens.memory["fastv"] = attention.last_token_mean(tokens)
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
+        if layer != self.k:
+            return None
+        # The authors' int() of a product in double precision; the hair keeps 1 - R of whole counts whole.
+        keep = (tokens.total.double() * (1 - self.r) + 1e-9).long()
+        return tokens.keep_highest(tokens.memory["fastv"], keep)
+
+    def params(self) -> dict[str, Any]:
+        return {"k": self.k, "r": self.r, "positions": "kept"}
+
+    @classmethod
+    def for_reduction(
+        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2, **_: Any
+    ) -> "FastV":
+        """Solve R for a FLOPs budget, K given; its own scoring is one row of products, below a thousandth of a layer."""
+        layers = DecoderSizes.of(model_config).layers
+        if k >= layers:
+            raise BudgetError(f"FastV with K={k} prunes nothing in a decoder of {layers} layers; it reaches 0 %.")
+
+        def entering(n: int, dropped: int) -> list[int]:
+            return [n] * k + [n - dropped] * (layers - k)
+
+        n, dropped = fewest_dropped(f"FastV with K={k}", model_config, reduction, visual_tokens, entering)
+        return cls(k=k, r=dropped / n)

@@ -1,0 +1,92 @@
+"""Where a transformers vision-language model keeps its decoder, its layers and its image tokens."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fitprune.errors import UnsupportedModel
+
+# Pre-norm layers of the form x + attention(norm(x)), then x + mlp(norm(x)). A layer class outside this list may scale or
+# reorder these sums, and pruning it as if it did not would be silently wrong.
+PRE_NORM_LAYERS = frozenset(
+    {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen2_5_VLDecoderLayer", "Qwen3DecoderLayer"}
+)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a vision-language model that pruning touches.
+
+    Attributes:
+        decoder: the text decoder without its head (its forward takes `inputs_embeds`).
+        layers: its decoder layers, in order.
+        parent: the module that owns the decoder and sees `input_ids` and `pixel_values`.
+        image_token_id: the id that stands, once per visual token, in `input_ids`.
+        text_config: the decoder's configuration.
+    """
+
+    decoder: nn.Module
+    layers: nn.ModuleList
+    parent: nn.Module
+    image_token_id: int
+    text_config: Any
+
+
+def image_token_id(config: Any) -> int | None:
+    """The image token's id in a transformers configuration, or None where there is none."""
+    for name in ("image_token_id", "image_token_index"):
+        value = getattr(config, name, None)
+        if value is not None:
+            return int(value)
+    return None
+
+
+def text_config(config: Any) -> Any:
+    """The decoder's configuration inside a vision-language configuration (or the configuration itself)."""
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+
+
+def anatomy(model: nn.Module) -> Anatomy:
+    """Find the parts of `model`.
+
+    Raises:
+        UnsupportedModel: no decoder, no image token, or decoder layers of an unknown form.
+    """
+    name = type(model).__name__
+    config = getattr(model, "config", None)
+    token = image_token_id(config) if config is not None else None
+    if token is None:
+        raise UnsupportedModel(f"{name} has no image token in its configuration; a vision-language model is needed.")
+    decoder = model.get_decoder()
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
+        raise UnsupportedModel(
+            f"{name} keeps its decoder layers in an unknown place; expected `.layers` on its decoder."
+        )
+    unknown = {type(layer).__name__ for layer in layers} - PRE_NORM_LAYERS
+    if unknown:
+        raise UnsupportedModel(
+            f"{name} has decoder layers of class {', '.join(sorted(unknown))}; "
+            f"known are {', '.join(sorted(PRE_NORM_LAYERS))}."
+        )
+    parent = next((m for m in model.modules() if any(child is decoder for child in m.children())), None)
+    if parent is None:
+        raise UnsupportedModel(f"{name} is itself a text decoder; pass the whole vision-language model.")
+    return Anatomy(decoder, layers, parent, token, text_config(config))
+
+
+def visual_mask(parts: Anatomy, kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """Which positions of the prompt hold visual tokens: bool (batch, sequence), or None where no prompt was given.
+
+    `kwargs` are the arguments of the parent's forward. A prompt given as `inputs_embeds` is recognised, as transformers
+    itself does it, by the embedding of the image token.
+    """
+    if kwargs.get("input_ids") is not None:
+        return kwargs["input_ids"] == parts.image_token_id
+    embeds = kwargs.get("inputs_embeds")
+    if embeds is None:
+        return None
+    token = torch.tensor(parts.image_token_id, device=embeds.device)
+    return (embeds == parts.parent.get_input_embeddings()(token)).all(-1)

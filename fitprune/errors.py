@@ -1,0 +1,28 @@
+"""Errors for people: one line that says what is wrong, with the value, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FitPruneError(ValueError):
+    """Base of every error a user can cause. Its message is one line, meant to be shown without a stack trace."""
+
+
+class UnsupportedModel(FitPruneError):
+    """The model's structure, or the way it is called, is one that cannot be pruned correctly."""
+
+
+class BudgetError(FitPruneError):
+    """A FLOPs budget that a method cannot reach on this model; the message says what it can reach."""
+
+
+class RecipeError(FitPruneError):
+    """A recipe that is malformed, or that was made for another model."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> FitPruneError:
+    """The error for a name that is not registered, with the nearest names (or all of them when none is near)."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}."
+    return FitPruneError(f"unknown {kind} '{name}'; {hint}")

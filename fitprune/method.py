@@ -1,0 +1,110 @@
+"""FitPrune: drop the visual tokens that matter least, by a recipe fitted in advance."""
+
+import dataclasses
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from fitprune.errors import BudgetError
+from fitprune.pruner import Pruner
+from fitprune.recipe import Recipe
+from fitprune.view import Attention, VisualTokens
+
+
+def cross_and_self(tokens: VisualTokens, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two importances of FitPrune for each visual token present, float32 (batch, n), 0 in padding places.
+
+    With M[q, j] the head-wise maximum of the layer's softmax attention:
+    cross[j] is the mean of M[q, j] over text rows q after the image; self[j] the sum of M[q, j] over visual rows q,
+    divided by the number of visual tokens present. Rows of the system prompt never count. In a sample without text
+    after its last visual token, cross is 1 for every token, so that self alone decides.
+
+    Several images in one prompt form one pool: "after the image" is after the last of them, and text between them is
+    not counted.
+    """
+    text, visual = tokens.text_after.float(), tokens.row_mask().float()
+    weights = torch.stack([text / text.sum(1, True).clamp(min=1), visual / visual.sum(1, True).clamp(min=1)], 1)
+    cross, own = attention.head_max_columns(tokens, weights).unbind(1)
+    return torch.where(tokens.text_after.any(1, keepdim=True), cross, tokens.present.float()), own
+
+
+@dataclass
+class FitPrune(Pruner):
+    """FitPrune (arXiv 2409.10197; code github.com/ywh187/FitPrune), training-free.
+
+    In decoder layer l, the `recipe.drop[l]` visual tokens of lowest cross × self attention go, after the attention that all
+    tokens entering the layer take part in, and before its output projection, residual sum and feed-forward network. The
+    KV cache of a layer keeps all that entered it. Position ids are kept. Needs the attention's column statistics, not its
+    map; SDPA or flash attention stays on. For another number of visual tokens than the recipe's, its ratios are used.
+
+    Deviations from the authors' code: any batch size and padding; text-only prompts pass; chunked prefill is refused
+    where the authors' code leaves it unpruned.
+    """
+
+    name: ClassVar[str] = "fitprune"
+    recipe: Recipe
+
+    def check(self, model: nn.Module) -> None:
+        self.recipe.for_model(model.config)
+
+    def observed_layers(self, layers: int) -> Collection[int]:
+        return [layer for layer, drop in enumerate(self.recipe.drop) if drop > 0]
+
+    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | None:
+        drops = [self.recipe.schedule(total)[layer] if total else 0 for total in tokens.total.tolist()]
+        keep = tokens.count - torch.tensor(drops, device=tokens.position.device)
+        if int(keep.max()) <= 0:
+            return torch.zeros_like(tokens.present)
+        cross, own = cross_and_self(tokens, attention)
+        return tokens.keep_highest(cross * own, keep)
+
+    def params(self) -> dict[str, Any]:
+        recipe = self.recipe
+        return {
+            "drop": recipe.drop,
+            "visual_tokens": recipe.visual_tokens,
+            "positions": "kept",
+            "provenance": recipe.provenance,
+        }
+
+    @classmethod
+    def for_reduction(
+        cls,
+        model_config: Any,
+        reduction: float,
+        *,
+        visual_tokens: int | None = None,
+        calibration: Any = None,
+        model: nn.Module | None = None,
+        batches: Any = None,
+        recipe: Recipe | None = None,
+    ) -> "FitPrune":
+        """Fit a recipe that saves `reduction` of the visual tokens' decoder FLOPs, the scoring included.
+
+        Args:
+            model_config: the model's transformers configuration.
+            reduction: in (0, 1).
+            visual_tokens: rescale the recipe to this number of visual tokens.
+            calibration: a `fitprune.calibrate.Calibration`, so that several budgets share one search;
+                otherwise `model` and `batches`, as `fit` takes them, or a ready `recipe`, taken as it is.
+
+        Raises:
+            BudgetError: the budget is out of reach, or nothing to calibrate with was given.
+        """
+        from fitprune.calibrate import Calibration
+
+        if recipe is None:
+            if calibration is None:
+                if model is None or batches is None:
+                    raise BudgetError(
+                        "FitPrune fits its recipe on a model: pass model= and batches=, calibration=, or recipe=."
+                    )
+                calibration = Calibration(model, batches)
+            recipe = calibration.recipe(reduction, scoring=True)
+        recipe = recipe.for_model(model_config)
+        if visual_tokens is not None and visual_tokens != recipe.visual_tokens:
+            recipe = dataclasses.replace(recipe, drop=recipe.schedule(visual_tokens), visual_tokens=visual_tokens)
+        return cls(recipe)

@@ -1,0 +1,136 @@
+"""The published fitting rule: how many visual tokens each sample drops in each layer at one alpha."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from fitprune.anatomy import anatomy
+from fitprune.errors import FitPruneError
+from fitprune.method import cross_and_self
+from fitprune.pruner import Pruner
+from fitprune.trace import Trace
+from fitprune.view import Attention, VisualTokens
+
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass
+class _Everywhere(Pruner):
+    """Observes every layer."""
+
+    name: ClassVar[str] = "calibration"
+
+    def observed_layers(self, layers: int) -> Collection[int]:
+        return range(layers)
+
+
+@dataclass
+class Masses(_Everywhere):
+    """Sums each sample's cross and self attention over its visual tokens, per layer, and prunes nothing.
+
+    Attributes:
+        cross, own: after a prefill, per layer a float32 (batch,).
+    """
+
+    cross: list[torch.Tensor] = field(default_factory=list)
+    own: list[torch.Tensor] = field(default_factory=list)
+
+    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
+        cross, own = cross_and_self(tokens, attention)
+        self.cross.append(cross.sum(1))
+        self.own.append(own.sum(1))
+
+
+@dataclass
+class Trajectory(_Everywhere):
+    """Prunes each sample by the published rule at one alpha, without a budget.
+
+    In a layer, with Wc and Ws the unpruned model's sums of cross and self: the largest set of lowest-cross tokens whose
+    removal leaves at least (1-alpha)·Wc; likewise by self with Ws; their intersection goes. Where no set leaves that
+    much, since what came before has already taken it, nothing goes (the authors' code then uses a stale count).
+
+    Attributes:
+        cross, own: Wc and Ws, float (batch, layers).
+    """
+
+    alpha: float
+    cross: torch.Tensor
+    own: torch.Tensor
+
+    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor:
+        share = 1.0 - self.alpha
+        cross, own = cross_and_self(tokens, attention)
+        by_cross = _lowest(cross, share * self.cross[:, layer], tokens.present)
+        by_self = _lowest(own, share * self.own[:, layer], tokens.present)
+        return tokens.present & ~(by_cross & by_self)
+
+
+def _lowest(score: torch.Tensor, least: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """The largest set of lowest-scored tokens whose removal leaves a sum of at least `least` (batch,): bool (batch, n)."""
+    order = score.masked_fill(~present, float("inf")).argsort(dim=1, stable=True)
+    ordered = score.double().gather(1, order).masked_fill(~present.gather(1, order), 0)
+    left = ordered.sum(1, keepdim=True) - ordered.cumsum(1)
+    # Scores are not negative, so what is left falls from place to place. Rounding may leave the last sum a hair below 0.
+    fits = (left.clamp(min=0) >= least.double()[:, None]) & present.gather(1, order)
+    return torch.zeros_like(fits).scatter(1, order, fits)
+
+
+def prefill(model: nn.Module, batch: Batch, pruner: Pruner) -> Trace:
+    """Run one batch of processor outputs through the model's body under `pruner`; the head and the cache are left out."""
+    parts = anatomy(model)
+    device = next(parts.decoder.parameters()).device
+    inputs = {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+        if name != "labels"
+    }
+    dtype = next(parts.decoder.parameters()).dtype
+    for name, value in inputs.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            inputs[name] = value.to(dtype)
+    with torch.no_grad(), pruner(model) as trace:
+        parts.parent(**inputs, use_cache=False)
+    if bool((trace.visual_tokens == 0).any()):
+        raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
+    return trace
+
+
+def measure(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Trace]:
+    """Wc and Ws of the unpruned model, float32 (batch, layers) each, and the trace."""
+    masses = Masses()
+    trace = prefill(model, batch, masses)
+    return torch.stack(masses.cross, 1), torch.stack(masses.own, 1), trace
+
+
+def counts(model: nn.Module, batch: Batch, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """`drop_counts` of one batch whose Wc and Ws are known: LongTensor (batch, layers) on the CPU."""
+    trace = prefill(model, batch, Trajectory(alpha, cross, own))
+    return torch.stack(
+        [before - after for before, after in zip(trace.visual_in, trace.visual_out, strict=True)], 1
+    ).cpu()
+
+
+def drop_counts(model: nn.Module, batches: Iterable[Batch], alpha: float) -> torch.Tensor:
+    """The published fitting rule at one alpha, without a budget (arXiv 2409.10197, authors' code).
+
+    Args:
+        model: a vision-language model.
+        batches: processor outputs (dicts of tensors), any batch size and padding.
+        alpha: in [0, 1]; 0 drops nothing that is attended to, 1 drops everything in the first layer.
+
+    Returns:
+        LongTensor (samples, layers): visual tokens that each sample drops in each layer. See `Trajectory` for the rule
+        and its one deviation.
+    """
+    if not 0 <= alpha <= 1:
+        raise FitPruneError(f"alpha must be between 0 and 1, not {alpha}.")
+    return torch.cat(list(_each(model, batches, alpha)))
+
+
+def _each(model: nn.Module, batches: Iterable[Any], alpha: float) -> Iterator[torch.Tensor]:
+    for batch in batches:
+        cross, own, _ = measure(model, batch)
+        yield counts(model, batch, alpha, cross, own)

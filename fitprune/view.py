@@ -1,0 +1,142 @@
+"""What a pruner sees of a prefill: the visual tokens present, and the attention of a layer."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fitprune.statistics import head_max_columns, last_row_mean
+
+
+@dataclass
+class VisualTokens:
+    """The visual tokens present at one point of a prefill. n is the largest count in the batch; rows are padded.
+
+    Attributes:
+        hidden: (batch, T, hidden_size) hidden states at this point, T counting all tokens present.
+        position: LongTensor (batch, n): row of each visual token in `hidden`, ascending, padded with -1 on the right.
+        original: LongTensor (batch, n): its index among the prompt's visual tokens, padded with -1.
+        total: (batch,) visual tokens in the prompt.
+        valid: (batch, T) bool, False for padding; None where all tokens are real.
+        text_after: (batch, T) bool: real text tokens after the sample's last visual token.
+        first_row: no visual token stands before this row, in any sample.
+        memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
+        prompt: the arguments of the model's forward, as given.
+    """
+
+    hidden: torch.Tensor
+    position: torch.Tensor
+    original: torch.Tensor
+    total: torch.Tensor
+    valid: torch.Tensor | None
+    text_after: torch.Tensor
+    first_row: int
+    memory: dict[str, Any] = field(default_factory=dict)
+    prompt: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def present(self) -> torch.Tensor:
+        """(batch, n) bool: which places hold a token."""
+        return self.position >= 0
+
+    @property
+    def count(self) -> torch.Tensor:
+        """(batch,) visual tokens present."""
+        return self.present.sum(1)
+
+    def columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Pick from (batch, T) the values at the visual tokens: (batch, n), 0 in padding places."""
+        return values.gather(1, self.position.clamp(min=0)).masked_fill(~self.present, 0)
+
+    def row_mask(self) -> torch.Tensor:
+        """(batch, T) bool: which rows hold visual tokens."""
+        rows = torch.zeros(self.hidden.shape[:2], dtype=torch.bool, device=self.hidden.device)
+        # Padding places fall on column 0 of an extra column that is cut off again.
+        rows = torch.cat([rows.new_zeros(len(rows), 1), rows], 1)
+        return rows.scatter(1, self.position + 1, True)[:, 1:]
+
+    def keep_highest(self, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Keep in each sample its `keep` tokens of highest score; of equals, the later ones.
+
+        Args:
+            score: (batch, n), finite.
+            keep: LongTensor (batch,), clamped to what is there.
+
+        Returns:
+            (batch, n) bool, False in padding places.
+        """
+        order = score.masked_fill(~self.present, float("inf")).argsort(dim=1, stable=True)
+        rank = torch.empty_like(order).scatter(
+            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+        )
+        drop = (self.count - keep).clamp(min=0)
+        return (rank >= drop[:, None]) & self.present
+
+    def sample_seeds(self, seed: int) -> list[int]:
+        """One seed per sample, from `seed`, the sample's own token ids and its image: the same in every batch."""
+        ids, pixels = self.prompt.get("input_ids"), self.prompt.get("pixel_values")
+        mask = self.prompt.get("attention_mask")
+        batch = len(self.total)
+        if ids is None:
+            ids = self.prompt["inputs_embeds"].float()
+        images = _images_per_sample(pixels, self.total)
+        seeds = []
+        for row in range(batch):
+            digest = hashlib.blake2b(str(seed).encode(), digest_size=8)
+            own = ids[row] if mask is None else ids[row][mask[row].bool()]
+            digest.update(own.detach().cpu().contiguous().numpy().tobytes())
+            if images is not None:
+                digest.update(pixels[images[row]].detach().float().cpu().contiguous().numpy().tobytes())
+            # torch's CPU generator takes seeds of up to 63 bits.
+            seeds.append(int.from_bytes(digest.digest(), "little") >> 1)
+        return seeds
+
+
+def _images_per_sample(pixels: torch.Tensor | None, total: torch.Tensor) -> list[slice] | None:
+    """Which entries of `pixel_values` belong to each sample; None where this cannot be told from the counts."""
+    if pixels is None:
+        return None
+    counts = total.tolist()
+    if len(pixels) == len(counts):
+        return [slice(row, row + 1) for row in range(len(counts))]
+    per_image, rest = divmod(sum(counts), len(pixels))
+    if rest or not per_image or any(count % per_image for count in counts):
+        return None
+    ends = torch.tensor(counts).div(per_image, rounding_mode="floor").cumsum(0).tolist()
+    return [slice(end - count // per_image, end) for end, count in zip(ends, counts, strict=True)]
+
+
+@dataclass
+class Attention:
+    """The attention of one layer in a prefill: queries and keys, rotary embedding applied.
+
+    Attributes:
+        query: (batch, heads, T, d); key: (batch, kv_heads, T, d).
+        scaling: factor on the logits.
+        macs: multiply-accumulates spent on scoring so far.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scaling: float
+    macs: int = 0
+
+    def head_max_columns(self, tokens: VisualTokens, row_weights: torch.Tensor) -> torch.Tensor:
+        """See `statistics.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding places."""
+        sums, macs = head_max_columns(
+            self.query, self.key, row_weights, self.scaling, tokens.valid, first_row=tokens.first_row
+        )
+        self.macs += macs
+        return torch.stack([tokens.columns(sums[:, r]) for r in range(sums.shape[1])], 1)
+
+    def last_token_mean(self, tokens: VisualTokens) -> torch.Tensor:
+        """Head-mean attention that each sample's last token pays to its visual tokens: (batch, n)."""
+        batch, _, length, _ = self.query.shape
+        if tokens.valid is None:
+            rows = torch.full((batch,), length - 1, device=self.query.device)
+        else:
+            rows = length - 1 - tokens.valid.flip(1).long().argmax(1)
+        row, macs = last_row_mean(self.query, self.key, rows, self.scaling, tokens.valid)
+        self.macs += macs
+        return tokens.columns(row)
