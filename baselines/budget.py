@@ -17,9 +17,7 @@ def prompt_tokens(model_config: Any, given: int | None) -> int:
     """
     n = given if given is not None else visual_tokens(model_config)
     if n is None:
-        raise BudgetError(
-            f"a {model_config.model_type} model has no fixed number of visual tokens; pass visual_tokens=."
-        )
+        raise BudgetError(f"a {model_config.model_type} model has no fixed number of visual tokens; pass visual_tokens=.")
     return n
 
 

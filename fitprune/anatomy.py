@@ -62,14 +62,11 @@ def anatomy(model: nn.Module) -> Anatomy:
     decoder = model.get_decoder()
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
-        raise UnsupportedModel(
-            f"{name} keeps its decoder layers in an unknown place; expected `.layers` on its decoder."
-        )
+        raise UnsupportedModel(f"{name} keeps its decoder layers in an unknown place; expected `.layers` on its decoder.")
     unknown = {type(layer).__name__ for layer in layers} - PRE_NORM_LAYERS
     if unknown:
         raise UnsupportedModel(
-            f"{name} has decoder layers of class {', '.join(sorted(unknown))}; "
-            f"known are {', '.join(sorted(PRE_NORM_LAYERS))}."
+            f"{name} has decoder layers of class {', '.join(sorted(unknown))}; known are {', '.join(sorted(PRE_NORM_LAYERS))}."
         )
     parent = next((m for m in model.modules() if any(child is decoder for child in m.children())), None)
     if parent is None:
@@ -77,16 +74,21 @@ def anatomy(model: nn.Module) -> Anatomy:
     return Anatomy(decoder, layers, parent, token, text_config(config))
 
 
-def visual_mask(parts: Anatomy, kwargs: dict[str, Any]) -> torch.Tensor | None:
-    """Which positions of the prompt hold visual tokens: bool (batch, sequence), or None where no prompt was given.
+def visual_mask(parts: Anatomy, prompt: dict[str, Any]) -> torch.Tensor:
+    """Which positions of the prompt hold visual tokens: bool (batch, sequence).
 
-    `kwargs` are the arguments of the parent's forward. A prompt given as `inputs_embeds` is recognised, as transformers
-    itself does it, by the embedding of the image token.
+    `prompt` holds the arguments of the parent's forward, or a ready `visual_mask`. A prompt given as `inputs_embeds` is
+    recognised, as transformers itself does it, by the embedding of the image token.
+
+    Raises:
+        UnsupportedModel: neither token ids nor embeddings were given.
     """
-    if kwargs.get("input_ids") is not None:
-        return kwargs["input_ids"] == parts.image_token_id
-    embeds = kwargs.get("inputs_embeds")
+    if prompt.get("visual_mask") is not None:
+        return prompt["visual_mask"]
+    if prompt.get("input_ids") is not None:
+        return prompt["input_ids"] == parts.image_token_id
+    embeds = prompt.get("inputs_embeds")
     if embeds is None:
-        return None
+        raise UnsupportedModel("the model was called with neither input_ids nor inputs_embeds.")
     token = torch.tensor(parts.image_token_id, device=embeds.device)
     return (embeds == parts.parent.get_input_embeddings()(token)).all(-1)

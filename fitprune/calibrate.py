@@ -3,7 +3,7 @@
 import datetime
 import importlib.metadata
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from fitprune.errors import BudgetError, FitPruneError
+from fitprune.prompts import Batch, Spool, embed
 from fitprune.recipe import Recipe
-from fitprune.search import Batch, counts, measure
+from fitprune.search import counts, measure
 from fitprune.sizes import DecoderSizes
 from fitprune.statistics import BLOCK_ROWS
 
@@ -24,7 +25,7 @@ def fit(model: nn.Module, batches: Iterable[Batch], reduction: float = 0.6, *, p
     """Fit how many visual tokens to drop in each decoder layer so that `reduction` of their FLOPs is saved.
 
     FitPrune's procedure (arXiv 2409.10197; `search.drop_counts` is its rule at one alpha): the smallest alpha, of the
-    multiples of 1/128, whose recipe reaches the budget is found by bisection. At one alpha each sample is pruned from
+    multiples of 1/128, whose recipe reaches the budget is searched for. At one alpha each sample is pruned from
     layer to layer until the rest, run without further pruning, is within the budget; the recipe is the mean over samples.
 
     Deviations from the authors' code. (1) It returns the last alpha tried, whether or not that reached the budget; here
@@ -49,39 +50,48 @@ def fit(model: nn.Module, batches: Iterable[Batch], reduction: float = 0.6, *, p
 class Calibration:
     """A calibration batch on a model; all budgets asked of it share one search.
 
-    Args as in `fit`; the batches are read once and kept.
+    Args as in `fit`. The batches are read once, one at a time; their embeddings are kept in a temporary folder, so memory
+    grows with the batch, not with the number of samples.
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Batch], *, progress: bool = True) -> None:
         self.model, self.progress = model, progress
-        self.batches = list(batches)
-        if not self.batches:
-            raise FitPruneError("no calibration samples were given.")
         self.sizes = DecoderSizes.of(model.config)
-        self._counts: dict[int, np.ndarray] = {}
+        self._prompts = Spool()
+        self._counts: dict[tuple[int, int], np.ndarray] = {}
         self._masses: list[tuple[torch.Tensor, torch.Tensor]] = []
         visual, text = [], []
-        for batch in self._bar("statistics"):
-            cross, own, trace = measure(model, batch)
+        for batch in tqdm(batches, desc="fit: statistics", unit="batch", disable=not progress, leave=False):
+            prompt = embed(model, batch)
+            self._prompts.add(prompt)
+            cross, own, trace = measure(model, prompt)
             self._masses.append((cross, own))
             visual.append(trace.visual_tokens)
             text.append(trace.text_tokens)
+        if not visual:
+            raise FitPruneError("no calibration samples were given.")
         self.samples_visual_tokens = torch.cat(visual).cpu().numpy()
         self.samples = len(self.samples_visual_tokens)
         # Where counts differ (tiled models) a recipe is written for the mean and scales to others by its ratios.
-        self.visual_tokens = int(round(float(self.samples_visual_tokens.mean())))
-        self.text_tokens = int(round(float(torch.cat(text).float().mean())))
+        self.visual_tokens = round(float(self.samples_visual_tokens.mean()))
+        self.text_tokens = round(float(torch.cat(text).float().mean()))
 
-    def drop_counts(self, step: int) -> np.ndarray:
-        """`search.drop_counts` at alpha = step / 128: int array (samples, layers); computed once."""
-        if step not in self._counts:
+    def drop_counts(self, step: int, batches: int | None = None) -> np.ndarray:
+        """`search.drop_counts` at alpha = step / 128: int array (samples, layers); each batch is run once.
+
+        With `batches`, of the first so many batches only.
+        """
+        wanted = range(len(self._prompts) if batches is None else batches)
+        if any((step, place) not in self._counts for place in wanted):
             alpha = step / ALPHA_STEPS
-            rows = [
-                counts(self.model, batch, alpha, *masses)
-                for batch, masses in zip(self._bar(f"alpha {alpha:.3f}"), self._masses, strict=True)
-            ]
-            self._counts[step] = torch.cat(rows).numpy()
-        return self._counts[step]
+            prompts = zip(wanted, self._prompts, self._masses, strict=False)
+            bar = tqdm(
+                prompts, total=len(wanted), desc=f"fit: alpha {alpha:.3f}", unit="batch", disable=not self.progress, leave=False
+            )
+            for place, prompt, masses in bar:
+                if (step, place) not in self._counts:
+                    self._counts[step, place] = counts(self.model, prompt, alpha, *masses).numpy()
+        return np.concatenate([self._counts[step, place] for place in wanted])
 
     def recipe(self, reduction: float, *, scoring: bool = False) -> Recipe:
         """The recipe for one budget; see `fit`.
@@ -94,36 +104,61 @@ class Calibration:
         dense = cost.recipe([0] * self.sizes.layers, self.visual_tokens)
         budget = (1 - reduction) * dense
 
-        def left(step: int) -> np.ndarray:
-            return self._mean_left(step, cost, reduction)
-
         def cost_at(curve: np.ndarray, scale: float) -> tuple[float, list[int]]:
             drop = _scaled(curve, scale, self.visual_tokens)
             return cost.recipe(drop, self.visual_tokens), drop
 
-        if cost_at(left(ALPHA_STEPS), 1.0)[0] > budget:
-            most = 1 - cost_at(left(ALPHA_STEPS), 1.0)[0] / dense
+        def reaches(step: int, batches: int | None = None) -> bool:
+            return cost_at(self._mean_left(step, cost, reduction, batches), 1.0)[0] <= budget
+
+        if not reaches(ALPHA_STEPS):
+            most = 1 - cost_at(self._mean_left(ALPHA_STEPS, cost, reduction), 1.0)[0] / dense
             raise BudgetError(
                 f"FitPrune cannot save {reduction:.1%} of this model's visual-token FLOPs; it reaches {most:.1%}, "
                 "since the first layer's attention sees every token."
             )
-        low, high = 0, ALPHA_STEPS
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if cost_at(left(middle), 1.0)[0] <= budget else (middle, high)
-        curve = left(high)
+        step = self._smallest_step(reaches)
+        curve = self._mean_left(step, cost, reduction)
         # The smallest scale whose rounded recipe is within the budget; 1 is, by the choice of alpha.
         small, large = 0.0, 1.0
         for _ in range(40):
             scale = (small + large) / 2
             small, large = (small, scale) if cost_at(curve, scale)[0] <= budget else (scale, large)
         drop = cost_at(curve, large)[1]
-        return Recipe(drop, self.visual_tokens, self.sizes, self._provenance(reduction, high, scoring))
+        return Recipe(drop, self.visual_tokens, self.sizes, self._provenance(reduction, step, scoring))
 
-    def _mean_left(self, step: int, cost: "_Cost", reduction: float) -> np.ndarray:
+    def _smallest_step(self, reaches: Callable[..., bool]) -> int:
+        """The smallest step at which `reaches(step)` holds, given that it rises with the step and holds at the last.
+
+        A bisection over the first eighth of the batches says where to look; the verdict is over all of them.
+        """
+        few = max(1, len(self._prompts) // 8)
+        low, high = 0, ALPHA_STEPS
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reaches(middle, few) else (middle, high)
+        guess, low, high = high, 0, ALPHA_STEPS
+        if reaches(guess):
+            high = guess
+            stride = 1
+            while high - stride > 0 and reaches(high - stride):
+                high, stride = high - stride, 2 * stride
+            low = max(high - stride, 0)
+        else:
+            low = guess
+            stride = 1
+            while low + stride < ALPHA_STEPS and not reaches(low + stride):
+                low, stride = low + stride, 2 * stride
+            high = min(low + stride, ALPHA_STEPS)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reaches(middle) else (middle, high)
+        return high
+
+    def _mean_left(self, step: int, cost: "_Cost", reduction: float, batches: int | None = None) -> np.ndarray:
         """Mean over samples of the share of visual tokens left after each layer, each sample stopped at its budget."""
-        drops = self.drop_counts(step)
-        n = self.samples_visual_tokens
+        drops = self.drop_counts(step, batches)
+        n = self.samples_visual_tokens[: len(drops)]
         left_after = n[:, None] - drops.cumsum(1)
         present = np.concatenate([n[:, None], left_after], 1)
         budget = (1 - reduction) * cost.dense(n)
@@ -138,9 +173,6 @@ class Calibration:
             spent += cost.layer(current, after, scored=after < current)
             final[:, layer] = current = after
         return (final / n[:, None]).mean(0)
-
-    def _bar(self, what: str) -> Iterable[Batch]:
-        return tqdm(self.batches, desc=f"fit: {what}", unit="batch", disable=not self.progress, leave=False)
 
     def _provenance(self, reduction: float, step: int, scoring: bool) -> dict[str, object]:
         return {

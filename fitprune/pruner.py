@@ -28,7 +28,7 @@ class Pruner(ABC):
 
     name: ClassVar[str]
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: nn.Module) -> None:  # noqa: B027 - most methods run on every model
         """Raise a `FitPruneError` if the method cannot be applied to `model`; called on entering the context."""
 
     def observed_layers(self, layers: int) -> Collection[int]:

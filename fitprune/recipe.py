@@ -103,9 +103,7 @@ class Recipe:
         }
         path = Path(path)
         # One line per entry, so that the counts of a recipe stand side by side.
-        text = (
-            "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()) + "\n}"
-        )
+        text = "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()) + "\n}"
         try:
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
         except OSError as error:
@@ -135,9 +133,7 @@ class Recipe:
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise RecipeError(f'{path} is not a recipe: it lacks "format": "{FORMAT}".')
         if record.get("version") != VERSION:
-            raise RecipeError(
-                f"the recipe {path} has format version {record.get('version')}; this release reads {VERSION}."
-            )
+            raise RecipeError(f"the recipe {path} has format version {record.get('version')}; this release reads {VERSION}.")
         try:
             sizes = DecoderSizes(**record["model"]) if record.get("model") is not None else None
             return cls(record["drop"], record["visual_tokens"], sizes, dict(record.get("provenance") or {}))

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
@@ -52,11 +52,23 @@ def pruning(model: nn.Module, pruner: "Pruner") -> Iterator[Trace]:
         patch.release()
 
 
+def announce(model: nn.Module, visual_mask: torch.Tensor) -> None:
+    """Tell the pruner active in this thread where the visual tokens are, before its decoder is called with embeddings.
+
+    For one forward. `visual_mask` is bool (batch, sequence). Ordinary callers call the whole model instead.
+    """
+    patch = _Patch.active(model)
+    session = patch.session() if patch is not None else None
+    if session is None:
+        raise UnsupportedModel("no pruner is active on this model.")
+    session.local.prompt = {"visual_mask": visual_mask}
+
+
 class _Patch:
     """The dispatchers on one model, shared by all sessions on it."""
 
     _lock = threading.RLock()
-    _by_decoder: dict[int, "_Patch"] = {}
+    _by_decoder: ClassVar[dict[int, "_Patch"]] = {}
 
     def __init__(self, parts: Anatomy) -> None:
         self.parts = parts
@@ -80,6 +92,12 @@ class _Patch:
                 cls._by_decoder[id(parts.decoder)] = patch
             patch.users += 1
             return patch
+
+    @classmethod
+    def active(cls, model: nn.Module) -> "_Patch | None":
+        """The patch on `model`, if a pruner is active on it."""
+        with cls._lock:
+            return cls._by_decoder.get(id(anatomy(model).decoder))
 
     def release(self) -> None:
         """Give the patch back; the last user removes it."""
@@ -137,9 +155,7 @@ class _Patch:
                 kwargs = {**dict(zip(("input_ids", "pixel_values", "attention_mask"), args, strict=False)), **kwargs}
             session.local.prompt = kwargs
 
-    def _on_decoder(
-        self, module: nn.Module, args: tuple, kwargs: dict[str, Any]
-    ) -> tuple[tuple, dict[str, Any]] | None:
+    def _on_decoder(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         session = self.session()
         if session is None:
             return None
@@ -258,9 +274,7 @@ class _Session:
 class _Prefill:
     """A forward over a whole prompt."""
 
-    def __init__(
-        self, session: _Session, visual: torch.Tensor, mask: torch.Tensor | None, prompt: dict[str, Any]
-    ) -> None:
+    def __init__(self, session: _Session, visual: torch.Tensor, mask: torch.Tensor | None, prompt: dict[str, Any]) -> None:
         self.session, self.prompt = session, prompt
         batch, length = visual.shape
         device = visual.device

@@ -1,8 +1,8 @@
 """The published fitting rule: how many visual tokens each sample drops in each layer at one alpha."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -10,11 +10,11 @@ from torch import nn
 from fitprune.anatomy import anatomy
 from fitprune.errors import FitPruneError
 from fitprune.method import cross_and_self
+from fitprune.prompts import Batch, Prompt, embed
 from fitprune.pruner import Pruner
+from fitprune.runtime import announce
 from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
-
-Batch = Mapping[str, torch.Tensor]
 
 
 @dataclass
@@ -78,39 +78,28 @@ def _lowest(score: torch.Tensor, least: torch.Tensor, present: torch.Tensor) -> 
     return torch.zeros_like(fits).scatter(1, order, fits)
 
 
-def prefill(model: nn.Module, batch: Batch, pruner: Pruner) -> Trace:
-    """Run one batch of processor outputs through the model's body under `pruner`; the head and the cache are left out."""
+def prefill(model: nn.Module, prompt: Prompt, pruner: Pruner) -> Trace:
+    """Run one batch through the model's text decoder under `pruner`; the head and the cache are left out."""
     parts = anatomy(model)
     device = next(parts.decoder.parameters()).device
-    inputs = {
-        name: value.to(device) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.items()
-        if name != "labels"
-    }
-    dtype = next(parts.decoder.parameters()).dtype
-    for name, value in inputs.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            inputs[name] = value.to(dtype)
+    inputs = {name: value.to(device) for name, value in prompt.inputs.items()}
     with torch.no_grad(), pruner(model) as trace:
-        parts.parent(**inputs, use_cache=False)
-    if bool((trace.visual_tokens == 0).any()):
-        raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
+        announce(model, prompt.visual_mask.to(device))
+        parts.decoder(**inputs, use_cache=False)
     return trace
 
 
-def measure(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Trace]:
+def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, Trace]:
     """Wc and Ws of the unpruned model, float32 (batch, layers) each, and the trace."""
     masses = Masses()
-    trace = prefill(model, batch, masses)
+    trace = prefill(model, prompt, masses)
     return torch.stack(masses.cross, 1), torch.stack(masses.own, 1), trace
 
 
-def counts(model: nn.Module, batch: Batch, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+def counts(model: nn.Module, prompt: Prompt, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """`drop_counts` of one batch whose Wc and Ws are known: LongTensor (batch, layers) on the CPU."""
-    trace = prefill(model, batch, Trajectory(alpha, cross, own))
-    return torch.stack(
-        [before - after for before, after in zip(trace.visual_in, trace.visual_out, strict=True)], 1
-    ).cpu()
+    trace = prefill(model, prompt, Trajectory(alpha, cross, own))
+    return torch.stack([before - after for before, after in zip(trace.visual_in, trace.visual_out, strict=True)], 1).cpu()
 
 
 def drop_counts(model: nn.Module, batches: Iterable[Batch], alpha: float) -> torch.Tensor:
@@ -130,7 +119,8 @@ def drop_counts(model: nn.Module, batches: Iterable[Batch], alpha: float) -> tor
     return torch.cat(list(_each(model, batches, alpha)))
 
 
-def _each(model: nn.Module, batches: Iterable[Any], alpha: float) -> Iterator[torch.Tensor]:
+def _each(model: nn.Module, batches: Iterable[Batch], alpha: float) -> Iterator[torch.Tensor]:
     for batch in batches:
-        cross, own, _ = measure(model, batch)
-        yield counts(model, batch, alpha, cross, own)
+        prompt = embed(model, batch)
+        cross, own, _ = measure(model, prompt)
+        yield counts(model, prompt, alpha, cross, own)

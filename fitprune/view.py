@@ -67,9 +67,7 @@ class VisualTokens:
             (batch, n) bool, False in padding places.
         """
         order = score.masked_fill(~self.present, float("inf")).argsort(dim=1, stable=True)
-        rank = torch.empty_like(order).scatter(
-            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
-        )
+        rank = torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
         drop = (self.count - keep).clamp(min=0)
         return (rank >= drop[:, None]) & self.present
 
@@ -124,9 +122,7 @@ class Attention:
 
     def head_max_columns(self, tokens: VisualTokens, row_weights: torch.Tensor) -> torch.Tensor:
         """See `statistics.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding places."""
-        sums, macs = head_max_columns(
-            self.query, self.key, row_weights, self.scaling, tokens.valid, first_row=tokens.first_row
-        )
+        sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, tokens.valid, first_row=tokens.first_row)
         self.macs += macs
         return torch.stack([tokens.columns(sums[:, r]) for r in range(sums.shape[1])], 1)
 
