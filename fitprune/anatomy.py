@@ -23,13 +23,15 @@ class Anatomy:
         decoder: the text decoder without its head (its forward takes `inputs_embeds`).
         layers: its decoder layers, in order.
         parent: the module that owns the decoder and sees `input_ids` and `pixel_values`.
+        tower: the vision tower, given pixels as its first argument or as `pixel_values`.
         image_token_id: the id that stands, once per visual token, in `input_ids`.
         text_config: the decoder's configuration.
     """
 
-    decoder: nn.Module
+    decoder: Any
     layers: nn.ModuleList
-    parent: nn.Module
+    parent: Any
+    tower: nn.Module
     image_token_id: int
     text_config: Any
 
@@ -48,7 +50,7 @@ def text_config(config: Any) -> Any:
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
-def anatomy(model: nn.Module) -> Anatomy:
+def anatomy(model: Any) -> Anatomy:
     """Find the parts of `model`.
 
     Raises:
@@ -71,7 +73,10 @@ def anatomy(model: nn.Module) -> Anatomy:
     parent = next((m for m in model.modules() if any(child is decoder for child in m.children())), None)
     if parent is None:
         raise UnsupportedModel(f"{name} is itself a text decoder; pass the whole vision-language model.")
-    return Anatomy(decoder, layers, parent, token, text_config(config))
+    tower = next((getattr(parent, part) for part in ("vision_tower", "visual") if hasattr(parent, part)), None)
+    if tower is None:
+        raise UnsupportedModel(f"{name} keeps its vision tower in an unknown place; expected `.vision_tower` or `.visual`.")
+    return Anatomy(decoder, layers, parent, tower, token, text_config(config))
 
 
 def visual_mask(parts: Anatomy, prompt: dict[str, Any]) -> torch.Tensor:

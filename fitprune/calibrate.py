@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import operator
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -10,18 +9,28 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from fitprune.errors import BudgetError, FitPruneError
-from fitprune.prompts import Batch, Spool, embed
+from fitprune.errors import BudgetError, FitPruneError, unknown_name
+from fitprune.prompts import Batch, Prompt, embed
 from fitprune.recipe import Recipe
-from fitprune.search import counts, measure
+from fitprune.search import counts, measure, simulate
 from fitprune.sizes import DecoderSizes
+from fitprune.spool import Spool
 from fitprune.statistics import BLOCK_ROWS
 
 # The published bisection takes seven steps: alpha is a multiple of 1/128.
 ALPHA_STEPS = 128
 
+MODES = ("sequential", "one-pass")
 
-def fit(model: nn.Module, batches: Iterable[Batch], reduction: float = 0.6, *, progress: bool = True) -> Recipe:
+
+def fit(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    reduction: float = 0.6,
+    *,
+    mode: str = "sequential",
+    progress: bool = True,
+) -> Recipe:
     """Fit how many visual tokens to drop in each decoder layer so that `reduction` of their FLOPs is saved.
 
     FitPrune's procedure (arXiv 2409.10197; `search.drop_counts` is its rule at one alpha): the smallest alpha, of the
@@ -38,34 +47,42 @@ def fit(model: nn.Module, batches: Iterable[Batch], reduction: float = 0.6, *, p
         model: a vision-language model with weights.
         batches: processor outputs (dicts of tensors), any batch size and padding; 128 samples or more are advisable.
         reduction: share of the visual tokens' decoder FLOPs to save, in (0, 1); scoring is not counted, as in the paper.
+        mode: "sequential" runs the pruned model at every alpha tried, as published. "one-pass" runs the unpruned model
+            once and follows the same rule on its attention (`search.simulate`), which leaves out that attention is
+            renormalised over the survivors and that hidden states change.
         progress: show a progress bar on stderr.
 
     Raises:
         BudgetError: the budget cannot be reached; the message says what can.
-        FitPruneError: no samples, a sample without visual tokens, a reduction outside (0, 1).
+        FitPruneError: no samples, a sample without visual tokens, a reduction outside (0, 1), an unknown mode.
     """
-    return Calibration(model, batches, progress=progress).recipe(reduction)
+    return Calibration(model, batches, mode=mode, progress=progress).recipe(reduction)
 
 
 class Calibration:
     """A calibration batch on a model; all budgets asked of it share one search.
 
-    Args as in `fit`. The batches are read once, one at a time; their embeddings are kept in a temporary folder, so memory
-    grows with the batch, not with the number of samples.
+    Args as in `fit`. The batches are read once, one at a time; what later passes need of them (embeddings, or in one-pass
+    mode the importances) is kept in a temporary folder, so memory grows with the batch, not with the number of samples.
     """
 
-    def __init__(self, model: nn.Module, batches: Iterable[Batch], *, progress: bool = True) -> None:
-        self.model, self.progress = model, progress
+    def __init__(self, model: nn.Module, batches: Iterable[Batch], *, mode: str = "sequential", progress: bool = True) -> None:
+        if mode not in MODES:
+            raise unknown_name("mode", mode, MODES)
+        self.model, self.mode, self.progress = model, mode, progress
         self.sizes = DecoderSizes.of(model.config)
-        self._prompts = Spool()
+        self._spool = Spool()
         self._counts: dict[tuple[int, int], np.ndarray] = {}
         self._masses: list[tuple[torch.Tensor, torch.Tensor]] = []
         visual, text = [], []
         for batch in tqdm(batches, desc="fit: statistics", unit="batch", disable=not progress, leave=False):
             prompt = embed(model, batch)
-            self._prompts.add(prompt)
             cross, own, trace = measure(model, prompt)
-            self._masses.append((cross, own))
+            self._masses.append((cross.sum(2), own.sum(2)))
+            if mode == "one-pass":
+                self._spool.add({"cross": cross, "own": own, "present": trace.kept[0] >= 0})
+            else:
+                self._spool.add(prompt.tensors())
             visual.append(trace.visual_tokens)
             text.append(trace.text_tokens)
         if not visual:
@@ -81,16 +98,21 @@ class Calibration:
 
         With `batches`, of the first so many batches only.
         """
-        wanted = range(len(self._prompts) if batches is None else batches)
+        wanted = range(len(self._spool) if batches is None else batches)
         if any((step, place) not in self._counts for place in wanted):
             alpha = step / ALPHA_STEPS
-            prompts = zip(wanted, self._prompts, self._masses, strict=False)
+            batched = zip(wanted, self._spool, self._masses, strict=False)
             bar = tqdm(
-                prompts, total=len(wanted), desc=f"fit: alpha {alpha:.3f}", unit="batch", disable=not self.progress, leave=False
+                batched, total=len(wanted), desc=f"fit: alpha {alpha:.3f}", unit="batch", disable=not self.progress, leave=False
             )
-            for place, prompt, masses in bar:
-                if (step, place) not in self._counts:
-                    self._counts[step, place] = counts(self.model, prompt, alpha, *masses).numpy()
+            for place, tensors, masses in bar:
+                if (step, place) in self._counts:
+                    continue
+                if self.mode == "one-pass":
+                    dropped = simulate(**tensors, alpha=alpha)
+                else:
+                    dropped = counts(self.model, Prompt.of(tensors), alpha, *masses)
+                self._counts[step, place] = dropped.numpy()
         return np.concatenate([self._counts[step, place] for place in wanted])
 
     def recipe(self, reduction: float, *, scoring: bool = False) -> Recipe:
@@ -132,7 +154,7 @@ class Calibration:
 
         A bisection over the first eighth of the batches says where to look; the verdict is over all of them.
         """
-        few = max(1, len(self._prompts) // 8)
+        few = max(1, len(self._spool) // 8)
         low, high = 0, ALPHA_STEPS
         while high - low > 1:
             middle = (low + high) // 2
@@ -176,7 +198,7 @@ class Calibration:
 
     def _provenance(self, reduction: float, step: int, scoring: bool) -> dict[str, object]:
         return {
-            "method": "sequential",
+            "method": self.mode,
             "reduction_asked": reduction,
             "scoring_counted": scoring,
             "alpha": step / ALPHA_STEPS,
@@ -210,11 +232,11 @@ class _Cost:
         """Cost of a layer that `entered` tokens enter and `kept` leave, elementwise."""
         s = self.sizes
         hidden, entered = s.hidden_size, np.asarray(entered, dtype=float)
-        macs = entered * hidden * (hidden + 2 * s.kv_size) + 2 * entered**2 * hidden
-        macs += np.asarray(kept) * (hidden**2 + 3 * s.intermediate_size * hidden)
+        macs = entered * hidden * (s.q_size + 2 * s.kv_size) + 2 * entered**2 * s.q_size
+        macs += np.asarray(kept) * (s.q_size * hidden + 3 * s.intermediate_size * hidden)
         if self.text_tokens is None:
             return macs
-        return macs + np.where(scored, self._scoring(entered), 0)
+        return macs + np.where(scored, self._scoring(entered, self.text_tokens), 0)
 
     def dense(self, visual_tokens: np.ndarray) -> np.ndarray:
         """Cost of the whole decoder, nothing dropped."""
@@ -226,12 +248,13 @@ class _Cost:
         before = np.concatenate([[visual_tokens], left[:-1]])
         return float(self.layer(before, left, np.asarray(drop) > 0).sum())
 
-    def _scoring(self, entered: np.ndarray) -> np.ndarray:
-        """Products of queries and keys, as `statistics.head_max_columns` computes them: visual and later rows, in blocks.
+    def _scoring(self, entered: np.ndarray, text_tokens: int) -> np.ndarray:
+        """What `statistics.head_max_columns` computes: in blocks of rows, visual and later ones, the products of queries and
+        keys in every head, and two weighted sums over rows.
 
         A prompt's text is taken to stand after its image, which is where nearly all of it stands.
         """
-        rows = np.rint(entered).astype(int) + operator.index(self.text_tokens)
+        rows = np.rint(entered).astype(int) + text_tokens
         whole, part = rows // BLOCK_ROWS, rows % BLOCK_ROWS
         products = BLOCK_ROWS**2 * whole * (whole + 1) / 2 + part * rows
-        return products * self.sizes.hidden_size
+        return products * (self.sizes.q_size + 2)

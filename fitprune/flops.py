@@ -16,28 +16,31 @@ def visual_macs(
     hidden_size: int,
     intermediate_size: int,
     kv_size: int | None = None,
+    q_size: int | None = None,
 ) -> int:
     """MACs of the visual tokens over all decoder layers, when layer `l` drops `drop[l]` of them after its attention.
 
     A layer that `v` tokens enter and `v'` leave costs, with hidden size H and FFN size I:
 
-    - q, k, v projections of all that enter: v·H·(H + 2·kv_size), which is 3vH² with multi-head attention;
-    - attention among all that enter, QKᵀ and PV: 2v²H;
-    - output projection of those kept: v'H²;
+    - q, k, v projections of all that enter: v·H·(q_size + 2·kv_size), which is 3vH² with multi-head attention;
+    - attention among all that enter, QKᵀ and PV: 2v²·q_size, which is 2v²H;
+    - output projection of those kept: v'·q_size·H, which is v'H²;
     - three FFN matrices for those kept: 3IHv'.
 
     `drop` has one entry per layer; asking for more than is left drops what is left. `kv_size` is key-value heads × head
-    size for grouped-query attention, by default the hidden size. Raises RecipeError for negative or fractional numbers.
+    size for grouped-query attention, `q_size` query heads × head size; both are by default the hidden size.
+    Raises RecipeError for negative or fractional numbers.
     """
     present = _count("visual_tokens", visual_tokens)
     hidden = _count("hidden_size", hidden_size)
     intermediate = _count("intermediate_size", intermediate_size)
     kv = hidden if kv_size is None else _count("kv_size", kv_size)
+    query = hidden if q_size is None else _count("q_size", q_size)
     macs = 0
     for layer, dropped in enumerate(drop):
         kept = max(present - _count(f"drop[{layer}]", dropped), 0)
-        macs += present * hidden * (hidden + 2 * kv) + 2 * present**2 * hidden
-        macs += kept * hidden**2 + 3 * intermediate * hidden * kept
+        macs += present * hidden * (query + 2 * kv) + 2 * present**2 * query
+        macs += kept * query * hidden + 3 * intermediate * hidden * kept
         present = kept
     return macs
 
@@ -48,12 +51,13 @@ def reduction(
     hidden_size: int,
     intermediate_size: int,
     kv_size: int | None = None,
+    q_size: int | None = None,
 ) -> float:
     """Share of `visual_macs` that `drop` saves against dropping nothing, 0 to 1; 0.0 where there is nothing to save.
 
     Arguments and errors as in `visual_macs`.
     """
-    sizes = (visual_tokens, hidden_size, intermediate_size, kv_size)
+    sizes = (visual_tokens, hidden_size, intermediate_size, kv_size, q_size)
     pruned = visual_macs(drop, *sizes)
     dense = visual_macs([0] * len(drop), *sizes)
     return 1.0 - pruned / dense if dense else 0.0

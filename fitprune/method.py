@@ -81,6 +81,7 @@ class FitPrune(Pruner):
         model: nn.Module | None = None,
         batches: Any = None,
         recipe: Recipe | None = None,
+        **_: Any,
     ) -> "FitPrune":
         """Fit a recipe that saves `reduction` of the visual tokens' decoder FLOPs, the scoring included.
 

@@ -1,13 +1,10 @@
-"""Calibration prompts, embedded once: what the text decoder is given, kept on disk between passes."""
+"""Calibration prompts, embedded once: what the text decoder is given."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fitprune.anatomy import anatomy, visual_mask
@@ -27,6 +24,15 @@ class Prompt:
 
     inputs: dict[str, torch.Tensor]
     visual_mask: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it under one roof, for a `Spool`."""
+        return {**self.inputs, "visual_mask": self.visual_mask}
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor]) -> "Prompt":
+        """The inverse of `tensors`."""
+        return cls({name: value for name, value in tensors.items() if name != "visual_mask"}, tensors["visual_mask"])
 
 
 class _Reached(Exception):
@@ -66,27 +72,3 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     if not bool((visual if mask is None else visual & mask.bool()).any(1).all()):
         raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
     return Prompt(caught, visual)
-
-
-class Spool:
-    """Prompts in a temporary folder, so that memory holds one batch at a time. Deleted with the object."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="fitprune-")
-        self._files: list[Path] = []
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def add(self, prompt: Prompt) -> None:
-        """Write one batch."""
-        path = Path(self._folder.name) / f"{len(self._files)}.safetensors"
-        tensors = {**prompt.inputs, "visual_mask": prompt.visual_mask}
-        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, path)
-        self._files.append(path)
-
-    def __iter__(self) -> Iterator[Prompt]:
-        for path in self._files:
-            tensors = load_file(path)
-            visual = tensors.pop("visual_mask")
-            yield Prompt(tensors, visual)

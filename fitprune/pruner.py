@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from fitprune.anatomy import anatomy
 from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
 
@@ -79,6 +80,7 @@ class Pruner(ABC):
         """
         from fitprune.runtime import pruning
 
+        anatomy(model)
         self.check(model)
         with pruning(model, self) as trace:
             yield trace

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import operator
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,17 +103,14 @@ class Recipe:
         path = Path(path)
         # One line per entry, so that the counts of a recipe stand side by side.
         text = "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()) + "\n}"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        except OSError as error:
-            raise RecipeError(f"cannot write a recipe to {path}: {error.strerror}.") from None
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text + "\n")
+            temporary.write_text(text + "\n", encoding="utf-8")
             os.replace(temporary, path)
         except OSError as error:
-            os.unlink(temporary)
             raise RecipeError(f"cannot write a recipe to {path}: {error.strerror}.") from None
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipe":

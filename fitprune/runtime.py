@@ -11,10 +11,11 @@ what that layer's cache holds.
 """
 
 import copy
+import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,8 +44,9 @@ _thread = threading.local()
 def pruning(model: nn.Module, pruner: "Pruner") -> Iterator[Trace]:
     """Apply `pruner` to `model` inside the context; see `Pruner.__call__`."""
     patch = _Patch.acquire(model)
-    session = _Session(patch, pruner)
+    session = None
     try:
+        session = _Session(patch, pruner)
         patch.open(session)
         yield session.trace
     finally:
@@ -85,7 +87,7 @@ class _Patch:
             if patch is None:
                 patch = cls(parts)
                 try:
-                    patch._install()
+                    patch._install(model)
                 except BaseException:
                     patch._remove()
                     raise
@@ -111,9 +113,9 @@ class _Patch:
         with self._lock:
             self.sessions.append(session)
 
-    def close(self, session: "_Session") -> None:
+    def close(self, session: "_Session | None") -> None:
         with self._lock:
-            if session in self.sessions:
+            if session is not None and session in self.sessions:
                 self.sessions.remove(session)
 
     def session(self) -> "_Session | None":
@@ -130,14 +132,19 @@ class _Patch:
                 )
             return self.sessions[0] if self.sessions else None
 
-    def _install(self) -> None:
+    def _install(self, model: nn.Module) -> None:
         parts = self.parts
+        prepare = getattr(model, "prepare_inputs_for_generation", None)
+        if prepare is not None:
+            self.undo.append(_set_attribute(model, "prepare_inputs_for_generation", self._noting_prefill(prepare)))
         hooks = [
+            parts.tower.register_forward_pre_hook(self._on_pixels, with_kwargs=True),
             parts.parent.register_forward_pre_hook(self._on_prompt, with_kwargs=True),
             parts.decoder.register_forward_pre_hook(self._on_decoder, with_kwargs=True),
             parts.decoder.register_forward_hook(self._after_decoder, always_call=True),
         ]
-        for index, layer in enumerate(parts.layers):
+        layers: Iterable[Any] = parts.layers
+        for index, layer in enumerate(layers):
             hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(_gather_survivors))
             self.undo.append(_set_attribute(layer, "forward", _Dispatcher(self, index, layer, layer.forward)))
             self.undo.append(_set_attribute(layer.self_attn, "config", _observing_config(layer.self_attn.config)))
@@ -147,6 +154,24 @@ class _Patch:
         for undo in reversed(self.undo):
             undo()
         self.undo.clear()
+
+    def _noting_prefill(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
+        """`generate`'s preparation of a step, noting whether the step belongs to the prompt: a last chunk of one token looks
+        like a decoded one to the model."""
+
+        @functools.wraps(prepare)
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            session = self.session()
+            if session is not None:
+                session.local.prompting = bool(kwargs.get("is_first_iteration"))
+            return prepare(*args, **kwargs)
+
+        return prepared
+
+    def _on_pixels(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        session = self.session()
+        if session is not None:
+            session.local.pixels = args[0] if args else kwargs.get("pixel_values")
 
     def _on_prompt(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         session = self.session()
@@ -164,7 +189,8 @@ class _Patch:
     def _after_decoder(self, module: nn.Module, args: tuple, output: Any) -> None:
         session = self.session()
         if session is not None:
-            session.local.forward = session.local.prompt = None
+            session.local.forward = session.local.prompt = session.local.pixels = None
+            session.local.prompting = False
 
 
 def _set_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], None]:
@@ -177,7 +203,7 @@ def _set_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], Non
 class _Dispatcher:
     """Stands in for one decoder layer's forward."""
 
-    def __init__(self, patch: _Patch, index: int, layer: nn.Module, original: Callable[..., Any]) -> None:
+    def __init__(self, patch: _Patch, index: int, layer: Any, original: Callable[..., Any]) -> None:
         self.patch, self.index, self.layer, self.original = patch, index, layer, original
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -231,7 +257,11 @@ class _Session:
                 "pruning needs a 2-D attention mask and a dynamic cache; this call brought a prepared mask "
                 "(a static cache, or a mask of the caller's own)."
             )
+        # generate() encodes images before the forward, which then brings none; the tower has seen them in either case.
+        prompt = {**prompt, "pixel_values": getattr(self.local, "pixels", None)}
         cache = kwargs.get("past_key_values")
+        if getattr(cache, "is_compileable", False):
+            raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
         past = int(cache.get_seq_length()) if cache is not None else 0
         embeds = kwargs.get("inputs_embeds")
         length = (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
@@ -245,8 +275,9 @@ class _Session:
                 "this KV cache was filled outside the pruner's context; run the prompt and its continuation inside one."
             )
         # A lone image token without an image is one that the model itself has generated.
-        brought = bool(visual.any()) and (length > 1 or prompt.get("pixel_values") is not None)
-        if brought or (length > 1 and state.visual):
+        brought = bool(visual.any()) and (length > 1 or prompt["pixel_values"] is not None)
+        prompting = length > 1 or getattr(self.local, "prompting", False)
+        if brought or (prompting and state.visual):
             raise UnsupportedModel(
                 f"{length} more prompt tokens after a cached prefill of {state.seen}: a prompt with an image is pruned in "
                 "one prefill only; switch off chunked prefill and assisted decoding."
@@ -264,8 +295,8 @@ class _Session:
         config = self.patch.parts.text_config
         window = getattr(config, "sliding_window", None)
         types = getattr(config, "layer_types", None)
-        sliding = window is not None and (types is None or "sliding_attention" in types)
-        if sliding and getattr(config, "use_sliding_window", True) and length > window:
+        sliding = (types is None or "sliding_attention" in types) and getattr(config, "use_sliding_window", True)
+        if window is not None and sliding and length > window:
             raise UnsupportedModel(
                 f"{length} tokens exceed this model's sliding window of {window}; pruning inside a window is not defined."
             )
@@ -509,7 +540,7 @@ class _Unobserved:
 
 
 def observed_attention(
-    module: nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

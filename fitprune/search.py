@@ -28,11 +28,11 @@ class _Everywhere(Pruner):
 
 
 @dataclass
-class Masses(_Everywhere):
-    """Sums each sample's cross and self attention over its visual tokens, per layer, and prunes nothing.
+class Importances(_Everywhere):
+    """Notes each visual token's cross and self attention in every layer, and prunes nothing.
 
     Attributes:
-        cross, own: after a prefill, per layer a float32 (batch,).
+        cross, own: after a prefill, per layer a float32 (batch, n), 0 in padding places.
     """
 
     cross: list[torch.Tensor] = field(default_factory=list)
@@ -40,8 +40,8 @@ class Masses(_Everywhere):
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
         cross, own = cross_and_self(tokens, attention)
-        self.cross.append(cross.sum(1))
-        self.own.append(own.sum(1))
+        self.cross.append(cross)
+        self.own.append(own)
 
 
 @dataclass
@@ -61,11 +61,43 @@ class Trajectory(_Everywhere):
     own: torch.Tensor
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor:
-        share = 1.0 - self.alpha
         cross, own = cross_and_self(tokens, attention)
-        by_cross = _lowest(cross, share * self.cross[:, layer], tokens.present)
-        by_self = _lowest(own, share * self.own[:, layer], tokens.present)
-        return tokens.present & ~(by_cross & by_self)
+        return _survivors(cross, own, tokens.present, self.alpha, self.cross[:, layer], self.own[:, layer])
+
+
+def simulate(cross: torch.Tensor, own: torch.Tensor, present: torch.Tensor, alpha: float) -> torch.Tensor:
+    """`Trajectory` without running the pruned model: from the unpruned model's importances alone.
+
+    What it leaves out: that attention is renormalised over the survivors, and that the hidden states change.
+
+    Args:
+        cross, own: float32 (batch, layers, n), of the unpruned model.
+        present: bool (batch, n): which places hold a token.
+        alpha: as in `drop_counts`.
+
+    Returns:
+        LongTensor (batch, layers): tokens dropped in each layer.
+    """
+    dropped = []
+    cross_mass, own_mass = cross.sum(2), own.sum(2)
+    for layer in range(cross.shape[1]):
+        kept = _survivors(cross[:, layer], own[:, layer], present, alpha, cross_mass[:, layer], own_mass[:, layer])
+        dropped.append(present.sum(1) - kept.sum(1))
+        present = kept
+    return torch.stack(dropped, 1)
+
+
+def _survivors(
+    cross: torch.Tensor,
+    own: torch.Tensor,
+    present: torch.Tensor,
+    alpha: float,
+    cross_mass: torch.Tensor,
+    own_mass: torch.Tensor,
+) -> torch.Tensor:
+    """Who stays in one layer: bool (batch, n). Importances and `present` are (batch, n), the unpruned masses (batch,)."""
+    share = 1.0 - alpha
+    return present & ~(_lowest(cross, share * cross_mass, present) & _lowest(own, share * own_mass, present))
 
 
 def _lowest(score: torch.Tensor, least: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
@@ -90,10 +122,10 @@ def prefill(model: nn.Module, prompt: Prompt, pruner: Pruner) -> Trace:
 
 
 def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, Trace]:
-    """Wc and Ws of the unpruned model, float32 (batch, layers) each, and the trace."""
-    masses = Masses()
-    trace = prefill(model, prompt, masses)
-    return torch.stack(masses.cross, 1), torch.stack(masses.own, 1), trace
+    """Cross and self attention of each visual token in the unpruned model, float32 (batch, layers, n), and the trace."""
+    seen = Importances()
+    trace = prefill(model, prompt, seen)
+    return torch.stack(seen.cross, 1), torch.stack(seen.own, 1), trace
 
 
 def counts(model: nn.Module, prompt: Prompt, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
@@ -123,4 +155,4 @@ def _each(model: nn.Module, batches: Iterable[Batch], alpha: float) -> Iterator[
     for batch in batches:
         prompt = embed(model, batch)
         cross, own, _ = measure(model, prompt)
-        yield counts(model, prompt, alpha, cross, own)
+        yield counts(model, prompt, alpha, cross.sum(2), own.sum(2))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitprune.anatomy import text_config
+from fitprune.errors import RecipeError
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class DecoderSizes:
         model_type: of the whole model, as transformers names it ("llava").
         layers, hidden_size, intermediate_size: of its text decoder.
         kv_size: key-value heads × head size.
+        q_size: query heads × head size; the hidden size in most models.
     """
 
     model_type: str
@@ -22,6 +24,15 @@ class DecoderSizes:
     hidden_size: int
     intermediate_size: int
     kv_size: int
+    q_size: int
+
+    def __post_init__(self) -> None:
+        """Raise a `RecipeError` for what cannot be a size: these are read from files."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            good = isinstance(value, str) if field.name == "model_type" else type(value) is int and value > 0
+            if not good:
+                raise RecipeError(f"{field.name} cannot be {value!r}.")
 
     @classmethod
     def of(cls, config: Any) -> "DecoderSizes":
@@ -29,21 +40,29 @@ class DecoderSizes:
         text = text_config(config)
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         kv_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        return cls(config.model_type, text.num_hidden_layers, text.hidden_size, text.intermediate_size, kv_heads * head)
+        return cls(
+            model_type=config.model_type,
+            layers=text.num_hidden_layers,
+            hidden_size=text.hidden_size,
+            intermediate_size=text.intermediate_size,
+            kv_size=kv_heads * head,
+            q_size=text.num_attention_heads * head,
+        )
 
     def describe(self) -> str:
         """One phrase for an error message."""
         return (
             f"{self.model_type} with {self.layers} layers, hidden size {self.hidden_size}, "
-            f"feed-forward size {self.intermediate_size}, key-value size {self.kv_size}"
+            f"feed-forward size {self.intermediate_size}, query size {self.q_size}, key-value size {self.kv_size}"
         )
 
     def costs(self) -> dict[str, int]:
         """The arguments that `flops.visual_macs` takes."""
         return {
-            name: value
-            for name, value in dataclasses.asdict(self).items()
-            if name in ("hidden_size", "intermediate_size", "kv_size")
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "kv_size": self.kv_size,
+            "q_size": self.q_size,
         }
 
 
@@ -53,4 +72,6 @@ def visual_tokens(config: Any) -> int | None:
         return None
     vision = config.vision_config
     side = vision.image_size // vision.patch_size
-    return side * side + (config.vision_feature_select_strategy == "full")
+    # CLIP puts a [CLS] token first, SigLIP none; "default" cuts the first token off, "full" does not.
+    tokens = side * side + (vision.model_type == "clip_vision_model")
+    return tokens - (config.vision_feature_select_strategy == "default")

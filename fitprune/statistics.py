@@ -31,7 +31,7 @@ def head_max_columns(
         block_rows: rows computed at a time.
 
     Returns:
-        float32 (batch, R, T), and the multiply-accumulates of the products of queries and keys.
+        float32 (batch, R, T), and the multiply-accumulates of its two products.
     """
     batch, heads, length, dim = query.shape
     groups = heads // key.shape[1]
@@ -51,6 +51,7 @@ def head_max_columns(
             hidden = (hidden[None] | ~valid[:, None, :stop])[:, None] & valid[:, None, start:stop, None]
         attention = logits.masked_fill_(hidden, float("-inf")).softmax(-1)
         out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
+        macs += batch * row_weights.shape[1] * (stop - start) * stop
     return out, macs
 
 

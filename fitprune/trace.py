@@ -22,8 +22,8 @@ class Trace:
     """
 
     kept: list[torch.Tensor] = field(default_factory=list)
-    visual_tokens: torch.Tensor | None = None
-    text_tokens: torch.Tensor | None = None
+    visual_tokens: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    text_tokens: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     visual_in: list[torch.Tensor] = field(default_factory=list)
     visual_out: list[torch.Tensor] = field(default_factory=list)
     scoring_macs: list[int] = field(default_factory=list)

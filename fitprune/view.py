@@ -1,6 +1,7 @@
 """What a pruner sees of a prefill: the visual tokens present, and the attention of a layer."""
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ class VisualTokens:
         text_after: (batch, T) bool: real text tokens after the sample's last visual token.
         first_row: no visual token stands before this row, in any sample.
         memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
-        prompt: the arguments of the model's forward, as given.
+        prompt: the arguments of the model's forward, as given, and as `pixel_values` what the vision tower was given.
     """
 
     hidden: torch.Tensor
@@ -78,31 +79,37 @@ class VisualTokens:
         batch = len(self.total)
         if ids is None:
             ids = self.prompt["inputs_embeds"].float()
-        images = _images_per_sample(pixels, self.total)
+        encoded = (self.prompt.get("mm_encoder_outputs") or {}).get("image")
+        expansion = len(encoded.pooler_output) // len(pixels) if encoded is not None and pixels is not None else 1
+        images = _images_per_sample(pixels, self.total.tolist(), expansion) if pixels is not None else None
         seeds = []
         for row in range(batch):
             digest = hashlib.blake2b(str(seed).encode(), digest_size=8)
             own = ids[row] if mask is None else ids[row][mask[row].bool()]
             digest.update(own.detach().cpu().contiguous().numpy().tobytes())
-            if images is not None:
+            if pixels is not None and images is not None:
                 digest.update(pixels[images[row]].detach().float().cpu().contiguous().numpy().tobytes())
             # torch's CPU generator takes seeds of up to 63 bits.
             seeds.append(int.from_bytes(digest.digest(), "little") >> 1)
         return seeds
 
 
-def _images_per_sample(pixels: torch.Tensor | None, total: torch.Tensor) -> list[slice] | None:
-    """Which entries of `pixel_values` belong to each sample; None where this cannot be told from the counts."""
-    if pixels is None:
+def _images_per_sample(pixels: torch.Tensor, counts: list[int], expansion: int) -> list[slice] | None:
+    """Which entries of the tower's input belong to each sample; None where this cannot be told.
+
+    `counts` are the samples' visual tokens; with beams or several returned sequences each sample stands `expansion` times
+    in a row, its images once.
+    """
+    own = counts[::expansion]
+    per_image, rest = divmod(sum(own), len(pixels))
+    if not rest and per_image and not any(count % per_image for count in own):
+        ends = list(itertools.accumulate(count // per_image for count in own))
+        slices = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    elif len(pixels) == len(own) and all(own):
+        slices = [slice(place, place + 1) for place in range(len(own))]
+    else:
         return None
-    counts = total.tolist()
-    if len(pixels) == len(counts):
-        return [slice(row, row + 1) for row in range(len(counts))]
-    per_image, rest = divmod(sum(counts), len(pixels))
-    if rest or not per_image or any(count % per_image for count in counts):
-        return None
-    ends = torch.tensor(counts).div(per_image, rounding_mode="floor").cumsum(0).tolist()
-    return [slice(end - count // per_image, end) for end, count in zip(ends, counts, strict=True)]
+    return [place for place in slices for _ in range(expansion)]
 
 
 @dataclass

@@ -1,0 +1,194 @@
+"""A pruned prefill and greedy continuation, one sample at a time, in plain loops over a LLaVA's own weights.
+
+Layer l: attention over every token that entered; visual tokens that the rule names leave the attention output (before o_proj) and the
+residual; o_proj and the FFN see the survivors. Survivors keep their position ids. A decoded token's id continues from the unpruned length.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Scores:
+    """One layer's statistics over the n visual tokens that entered it: `original` are their indices in the prompt's images."""
+
+    original: list[int]
+    cross: list[float]
+    own: list[float]
+    last_row: list[float]
+
+
+@dataclass
+class Run:
+    """What the reference did; lists have one entry per layer unless said otherwise."""
+
+    kept: list[list[int]] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
+    kv_lengths: list[int] = field(default_factory=list)
+    hidden: torch.Tensor | None = None  # (survivors, hidden): after the last layer and the final norm
+    logits: torch.Tensor | None = None  # (survivors, vocabulary)
+    tokens: list[int] = field(default_factory=list)  # greedy continuation, one entry per new token
+    decode_positions: list[int] = field(default_factory=list)
+    closest: float = math.inf  # smallest relative gap between a kept and a dropped score
+
+
+class Reference:
+    """The model's weights, in float64 unless told otherwise."""
+
+    def __init__(self, model, dtype=torch.float64):
+        self.model, self.dtype = model, dtype
+        self.config = model.config.text_config
+        decoder = model.model.language_model
+        self.weights = {name: value.detach().to(dtype) for name, value in decoder.state_dict().items()}
+        self.head = model.lm_head.weight.detach().to(dtype)
+        self.heads = self.config.num_attention_heads
+        self.kv_heads = self.config.num_key_value_heads
+        self.width = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.heads
+        self.layers = self.config.num_hidden_layers
+
+    def embed(self, inputs):
+        """The prompt of one unpadded sample: embeddings (tokens, hidden) and, per token, whether it is visual."""
+        ids = inputs["input_ids"][0]
+        visual = (ids == self.model.config.image_token_id).tolist()
+        rows = [self.weights["embed_tokens.weight"][token] for token in ids.tolist()]
+        if any(visual):
+            with torch.no_grad():
+                features = self.model.model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
+            features = iter(torch.cat(list(features)).to(self.dtype))
+            rows = [next(features) if is_visual else row for row, is_visual in zip(rows, visual, strict=True)]
+        return torch.stack(rows), visual
+
+    def norm(self, x, name):
+        variance = (x * x).mean(-1, keepdim=True)
+        return x / torch.sqrt(variance + self.config.rms_norm_eps) * self.weights[name + ".weight"]
+
+    def linear(self, x, name):
+        y = x @ self.weights[name + ".weight"].T
+        return y + self.weights[name + ".bias"] if name + ".bias" in self.weights else y
+
+    def rotate(self, x, positions):
+        """Rotary embedding of x (tokens, heads, width) at the given positions."""
+        theta, half = self.config.rope_parameters["rope_theta"], self.width // 2
+        angles = [[position * theta ** (-2 * i / self.width) for i in range(half)] for position in positions]
+        angles = torch.tensor(angles, dtype=torch.float64).to(self.dtype)[:, None]
+        first, second = x[..., :half], x[..., half:]
+        return torch.cat(
+            [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1
+        )
+
+    def attend(self, x, layer, positions, cache):
+        """Adds x's keys and values to the cache of this layer; gives (rows, heads·width) before o_proj and the maps (heads, rows, keys)."""
+        block = f"layers.{layer}.self_attn."
+        x = self.norm(x, f"layers.{layer}.input_layernorm")
+        queries = self.rotate(self.linear(x, block + "q_proj").view(len(x), self.heads, self.width), positions)
+        keys = self.rotate(self.linear(x, block + "k_proj").view(len(x), self.kv_heads, self.width), positions)
+        values = self.linear(x, block + "v_proj").view(len(x), self.kv_heads, self.width)
+        past = len(cache)
+        cache.extend(zip(keys, values, strict=True))
+        all_keys = torch.stack([key for key, _ in cache])
+        all_values = torch.stack([value for _, value in cache])
+        maps, outputs = [], []
+        for head in range(self.heads):
+            shared = head // (self.heads // self.kv_heads)
+            logits = queries[:, head] @ all_keys[:, shared].T / math.sqrt(self.width)
+            for row in range(len(x)):
+                logits[row, past + row + 1 :] = -math.inf
+            maps.append(torch.softmax(logits, -1))
+            outputs.append(maps[-1] @ all_values[:, shared])
+        return torch.cat(outputs, -1), torch.stack(maps)
+
+    def feed_forward(self, x, layer):
+        y = self.norm(x, f"layers.{layer}.post_attention_layernorm")
+        gate = self.linear(y, f"layers.{layer}.mlp.gate_proj")
+        gate = gate * torch.sigmoid(gate)
+        return x + self.linear(gate * self.linear(y, f"layers.{layer}.mlp.up_proj"), f"layers.{layer}.mlp.down_proj")
+
+    def prefill(self, inputs, choose_after_attention=None, choose_between=None):
+        """Runs the prompt. The rules take (layer, Scores) and give the original indices to drop, before o_proj or on the way to the next layer."""
+        x, visual = self.embed(inputs)
+        full_length = len(x)
+        positions = list(range(full_length))
+        original = [sum(visual[:i]) if is_visual else None for i, is_visual in enumerate(visual)]
+        last_visual = max((i for i, is_visual in enumerate(visual) if is_visual), default=full_length)
+        caches = [[] for _ in range(self.layers)]
+        run = Run()
+        for layer in range(self.layers):
+            output, maps = self.attend(x, layer, positions, caches[layer])
+            question = [row for row, position in enumerate(positions) if position > last_visual]
+            scores = statistics(maps, original, question)
+            run.scores.append(scores)
+            if choose_after_attention is not None:
+                gone = set(choose_after_attention(layer, scores))
+                rows = [row for row, index in enumerate(original) if index not in gone]
+                x, output = x[rows], output[rows]
+                positions, original = [positions[row] for row in rows], [original[row] for row in rows]
+            x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            run.kept.append([index for index in original if index is not None])
+            run.kv_lengths.append(len(caches[layer]))
+            if choose_between is not None:
+                gone = set(choose_between(layer, scores))
+                rows = [row for row, index in enumerate(original) if index not in gone]
+                x, positions, original = x[rows], [positions[row] for row in rows], [original[row] for row in rows]
+        run.hidden = self.norm(x, "norm")
+        run.logits = run.hidden @ self.head.T
+        return run, caches, full_length
+
+    def decode(self, run, caches, full_length, new_tokens):
+        """Greedy continuation; nothing is pruned any more."""
+        logits = run.logits[-1]
+        for step in range(new_tokens):
+            top = logits.topk(2).values
+            run.closest = min(run.closest, float(top[0] - top[1]))
+            run.tokens.append(int(logits.argmax()))
+            if step == new_tokens - 1:
+                break
+            position = full_length + step
+            run.decode_positions.append(position)
+            x = self.weights["embed_tokens.weight"][run.tokens[-1]][None]
+            for layer in range(self.layers):
+                output, _ = self.attend(x, layer, [position], caches[layer])
+                x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            logits = (self.norm(x, "norm") @ self.head.T)[0]
+        return run
+
+
+def statistics(maps, original, text):
+    """cross: mean over the `text` rows (those after the prompt's images) of the head maximum; own: sum over visual rows, divided by n."""
+    heads, rows, _ = maps.shape
+    columns = [row for row, index in enumerate(original) if index is not None]
+    n = len(columns)
+    cross, own, last_row = [], [], []
+    maximum = maps.max(0).values.tolist()
+    for column in columns:
+        cross.append(sum(maximum[row][column] for row in text) / len(text) if text else 0.0)
+        own.append(sum(maximum[row][column] for row in columns) / n)
+        last_row.append(sum(float(maps[head, rows - 1, column]) for head in range(heads)) / heads)
+    return Scores([original[column] for column in columns], cross, own, last_row)
+
+
+def lowest(scores, values, count):
+    """The `count` original indices of the lowest values, and the relative gap to the lowest value that stays."""
+    order = sorted(range(len(values)), key=lambda i: (values[i], i))
+    count = min(count, len(order))
+    gap = math.inf
+    if 0 < count < len(order):
+        gap = (values[order[count]] - values[order[count - 1]]) / max(values[order[count]], 1e-30)
+    return [scores.original[i] for i in order[:count]], gap
+
+
+def fitprune(model, inputs, drop, new_tokens=0, dtype=torch.float64):
+    """FitPrune's rule with `drop[l]` tokens dropped in layer l, on one unpadded sample."""
+    gaps = []
+
+    def rule(layer, scores):
+        product = [cross * own for cross, own in zip(scores.cross, scores.own, strict=True)]
+        gone, gap = lowest(scores, product, drop[layer])
+        gaps.append(gap)
+        return gone
+
+    reference = Reference(model, dtype)
+    run, caches, length = reference.prefill(inputs, choose_after_attention=rule)
+    run.closest = min(gaps, default=math.inf)
+    return reference.decode(run, caches, length, new_tokens)
