@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from fitprune.calibrate import check_reduction
 from fitprune.errors import BudgetError
-from fitprune.flops import visual_macs
+from fitprune.flops import check_reduction, visual_macs
 from fitprune.sizes import DecoderSizes, visual_tokens
 
 

@@ -62,8 +62,8 @@ class FastV(Pruner):
         return {"k": self.k, "r": self.r, "positions": "kept"}
 
     @classmethod
-    def for_reduction(
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2, **_: Any
+    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2
     ) -> "FastV":
         """Solve R for a FLOPs budget, K given; its own scoring is one row of products, below a thousandth of a layer."""
         layers = DecoderSizes.of(model_config).layers

@@ -45,8 +45,8 @@ class Random(Pruner):
         return {"ratio": self.ratio, "seed": self.seed, "stage": "before the decoder", "positions": "kept"}
 
     @classmethod
-    def for_reduction(
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, seed: int = 0, **_: Any
+    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, seed: int = 0
     ) -> "Random":
         """Solve the ratio for a FLOPs budget."""
         layers = DecoderSizes.of(model_config).layers

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fitprune.errors import FitPruneError
+from fitprune.flops import check_reduction
 
 # Models and calibration data come from the harness, which this package does not import: it announces itself here.
 PROVIDERS = "fitprune.providers"
@@ -27,8 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from fitprune.calibrate import check_reduction
-
     reductions = _reductions(options.reduction)
     for reduction in reductions:
         check_reduction(reduction)

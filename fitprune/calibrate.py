@@ -10,6 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fitprune.errors import BudgetError, FitPruneError, unknown_name
+from fitprune.flops import check_reduction
 from fitprune.prompts import Batch, Prompt, embed
 from fitprune.recipe import Recipe
 from fitprune.search import counts, measure, simulate
@@ -40,8 +41,8 @@ def fit(
     Deviations from the authors' code. (1) It returns the last alpha tried, whether or not that reached the budget; here
     it is the smallest that does. (2) It floors each layer's mean count, which makes its recipes miss their budget (60 %
     gives 59.7 %, 10 % gives 6.4 %); here the tokens LEFT after each layer are averaged, the whole curve is scaled by the one
-    factor near 1 that just meets the budget, and rounded. So reduction ≤ recipe.reduction, by less than one token in one
-    layer.
+    factor near 1 that just meets the budget, and rounded. So recipe.reduction is at least `reduction`, and above it by no
+    more than one token's share: under one point from 100 visual tokens up.
 
     Args:
         model: a vision-language model with weights.
@@ -56,6 +57,7 @@ def fit(
         BudgetError: the budget cannot be reached; the message says what can.
         FitPruneError: no samples, a sample without visual tokens, a reduction outside (0, 1), an unknown mode.
     """
+    check_reduction(reduction)
     return Calibration(model, batches, mode=mode, progress=progress).recipe(reduction)
 
 
@@ -208,12 +210,6 @@ class Calibration:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         }
-
-
-def check_reduction(reduction: float) -> None:
-    """Raise a `FitPruneError` unless `reduction` is a number in (0, 1)."""
-    if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < 1:
-        raise FitPruneError(f"reduction must be a number between 0 and 1 (a share of FLOPs), not {reduction!r}.")
 
 
 def _scaled(curve: np.ndarray, scale: float, visual_tokens: int) -> list[int]:

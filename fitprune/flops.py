@@ -7,7 +7,7 @@ paper; the end-to-end figure is not here but in the harness. One multiply-accumu
 import operator
 from collections.abc import Sequence
 
-from fitprune.errors import RecipeError
+from fitprune.errors import FitPruneError, RecipeError
 
 
 def visual_macs(
@@ -61,6 +61,12 @@ def reduction(
     pruned = visual_macs(drop, *sizes)
     dense = visual_macs([0] * len(drop), *sizes)
     return 1.0 - pruned / dense if dense else 0.0
+
+
+def check_reduction(reduction: float) -> None:
+    """Raise a `FitPruneError` unless `reduction` is a number in (0, 1)."""
+    if isinstance(reduction, bool) or not isinstance(reduction, int | float) or not 0 < reduction < 1:
+        raise FitPruneError(f"reduction must be a number between 0 and 1 (a share of FLOPs), not {reduction!r}.")
 
 
 def _count(name: str, value: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fitprune.errors import BudgetError
+from fitprune.flops import check_reduction
 from fitprune.pruner import Pruner
 from fitprune.recipe import Recipe
 from fitprune.view import Attention, VisualTokens
@@ -71,7 +72,7 @@ class FitPrune(Pruner):
         }
 
     @classmethod
-    def for_reduction(
+    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
         cls,
         model_config: Any,
         reduction: float,
@@ -81,7 +82,6 @@ class FitPrune(Pruner):
         model: nn.Module | None = None,
         batches: Any = None,
         recipe: Recipe | None = None,
-        **_: Any,
     ) -> "FitPrune":
         """Fit a recipe that saves `reduction` of the visual tokens' decoder FLOPs, the scoring included.
 
@@ -98,6 +98,7 @@ class FitPrune(Pruner):
         from fitprune.calibrate import Calibration
 
         if recipe is None:
+            check_reduction(reduction)
             if calibration is None:
                 if model is None or batches is None:
                     raise BudgetError(

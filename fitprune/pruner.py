@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fitprune.anatomy import anatomy
+from fitprune.runtime import pruning
 from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
 
@@ -78,8 +79,6 @@ class Pruner(ABC):
         Raises:
             UnsupportedModel: a model, or (from its forward) a way of calling it, that cannot be pruned correctly.
         """
-        from fitprune.runtime import pruning
-
         anatomy(model)
         self.check(model)
         with pruning(model, self) as trace:

@@ -1,4 +1,4 @@
-"""Small LLaVAs with random weights, and prompts for them. Attention is sharpened, so that tokens differ clearly in score."""
+"""Small LLaVAs with random weights and sharpened attention, so that tokens differ clearly in score; prompts for them."""
 
 import torch
 from transformers import (
@@ -22,10 +22,8 @@ DECODERS = {
 }
 
 
-def build(
-    kind="llama", layers=3, *, patch=4, hidden=32, heads=4, seed=0, attention="sdpa", dtype=torch.float32, **text
-):
-    """A LLaVA over 24×24 images with (24 / patch)² visual tokens each, in evaluation mode, without an end-of-text token."""
+def build(kind="llama", layers=3, *, patch=4, hidden=32, heads=4, seed=0, attention="sdpa", dtype=torch.float32, **text):
+    """A LLaVA over 24×24 images with (24 / patch)² visual tokens each, without an end-of-text token."""
     torch.manual_seed(seed)
     text_class, special = DECODERS[kind]
     sizes = {
@@ -63,7 +61,7 @@ def build(
 
 @torch.no_grad()
 def randomise(model):
-    """Draws every decoder weight anew, biases and norms too, with sharp queries and keys; the image features get unit size."""
+    """Draws every decoder weight anew, biases and norms too, with sharp queries and keys; enlarges image features."""
     decoder = model.model.language_model
     for name, weight in decoder.named_parameters():
         if "norm" in name:

@@ -57,8 +57,7 @@ def test_survivors_keep_their_positions(model):
 @pytest.mark.parametrize("generate", [False, True], ids=["forward", "generate"])
 def test_the_draw_does_not_depend_on_the_batch(model, generate):
     samples = [
-        prompt(model, parts, seed)
-        for seed, parts in enumerate([["image", 2], [3, "image", "image", 4], [5, "image", 9]])
+        prompt(model, parts, seed) for seed, parts in enumerate([["image", 2], [3, "image", "image", 4], [5, "image", 9]])
     ]
     together = draw(model, batch(samples), Random(0.5), generate)
     assert together == [draw(model, sample, Random(0.5), generate)[0] for sample in samples]

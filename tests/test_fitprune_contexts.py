@@ -54,8 +54,7 @@ def test_after_a_normal_exit(model):
 def test_after_an_error_in_the_context(model):
     before = state(model)
     with pytest.raises(ZeroDivisionError), FitPrune(MANY)(model):
-        logits(model, prompt(model, [3, "image", 5]))
-        raise ZeroDivisionError
+        raise ZeroDivisionError(logits(model, prompt(model, [3, "image", 5])))
     assert state(model) == before
 
 

@@ -9,7 +9,7 @@ from fitprune import FitPrune, Recipe
 
 
 def compare(model, inputs, drop, *, new=6, tolerance=5e-5):
-    """Kept tokens, hidden states, logits, greedy continuation and KV lengths of one sample, package against reference."""
+    """One sample, package against reference: kept tokens, hidden states, logits, continuation, KV lengths."""
     images = len(inputs.get("pixel_values", []))
     expected = fitprune(model, inputs, drop, new)
     assert expected.closest > 1e-4, "the random model has a near-tie: choose another seed"
@@ -140,7 +140,7 @@ def test_decoded_tokens_take_the_positions_of_the_unpruned_sequence():
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_bfloat16_stays_near_the_exact_answer(kind):
-    """Scores differ in the third digit, so tokens near the border may change; the counts may not, nor most of the tokens."""
+    """Scores differ in the third digit, so tokens near the border may change; counts may not, nor most tokens."""
     drop = [9, 7, 12]
     model = build(kind, 3, dtype=torch.bfloat16)
     inputs = prompt(model, [3, "image", 5], seed=1)

@@ -147,9 +147,7 @@ def test_a_sliding_window_that_is_long_enough_changes_nothing():
 
 
 def test_a_text_model(refused):
-    config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, vocab_size=64
-    )
+    config = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, vocab_size=64)
     with pytest.raises(FitPruneError) as error, FitPrune(RECIPE)(LlamaForCausalLM(config)):
         pass
     # A recipe knows that sizes differ, or the anatomy that there is no image; either is a fair answer.

@@ -19,9 +19,7 @@ PUBLISHED = json.loads((Path(fitprune.__file__).parent / "published_recipes.json
 
 
 def config(layers=32, hidden=4096, intermediate=11008):
-    text = LlamaConfig(
-        hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=32
-    )
+    text = LlamaConfig(hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=32)
     return LlavaConfig(vision_config=CLIPVisionConfig(image_size=336, patch_size=14), text_config=text)
 
 
@@ -50,9 +48,7 @@ def test_published_recipes_save_what_is_listed(model, budget):
 
 
 def test_a_round_trip(tmp_path):
-    recipe = Recipe([0, 12, 3] + [0] * 29, 576, provenance={"samples": 655, "note": "two\nlines, ü"}).for_model(
-        config()
-    )
+    recipe = Recipe([0, 12, 3] + [0] * 29, 576, provenance={"samples": 655, "note": "two\nlines, ü"}).for_model(config())
     recipe.save(tmp_path / "recipe.json")
     loaded = Recipe.load(tmp_path / "recipe.json")
     assert loaded == recipe
@@ -245,9 +241,7 @@ def test_provenance_that_json_cannot_hold(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "other", [config(40), config(hidden=5120), config(intermediate=13824)], ids=["deep", "wide", "ffn"]
-)
+@pytest.mark.parametrize("other", [config(40), config(hidden=5120), config(intermediate=13824)], ids=["deep", "wide", "ffn"])
 def test_a_recipe_of_another_model(other):
     recipe = Recipe([1] * 32, 576).for_model(config())
     with pytest.raises(RecipeError) as error:

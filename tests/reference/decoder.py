@@ -1,7 +1,8 @@
 """A pruned prefill and greedy continuation, one sample at a time, in plain loops over a LLaVA's own weights.
 
-Layer l: attention over every token that entered; visual tokens that the rule names leave the attention output (before o_proj) and the
-residual; o_proj and the FFN see the survivors. Survivors keep their position ids. A decoded token's id continues from the unpruned length.
+Layer l: attention over every token that entered; visual tokens that the rule names leave the attention output (before
+o_proj) and the residual; o_proj and the FFN see the survivors. Survivors keep their position ids. A decoded token's id
+continues from the unpruned length.
 """
 
 import math
@@ -12,7 +13,7 @@ import torch
 
 @dataclass
 class Scores:
-    """One layer's statistics over the n visual tokens that entered it: `original` are their indices in the prompt's images."""
+    """One layer's statistics over the n visual tokens that entered it; `original` are their indices in the prompt."""
 
     original: list[int]
     cross: list[float]
@@ -74,12 +75,10 @@ class Reference:
         angles = [[position * theta ** (-2 * i / self.width) for i in range(half)] for position in positions]
         angles = torch.tensor(angles, dtype=torch.float64).to(self.dtype)[:, None]
         first, second = x[..., :half], x[..., half:]
-        return torch.cat(
-            [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1
-        )
+        return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1)
 
     def attend(self, x, layer, positions, cache):
-        """Adds x's keys and values to the cache of this layer; gives (rows, heads·width) before o_proj and the maps (heads, rows, keys)."""
+        """Adds x's keys and values to this layer's cache; gives (rows, heads·width) before o_proj, maps (heads, rows, keys)."""
         block = f"layers.{layer}.self_attn."
         x = self.norm(x, f"layers.{layer}.input_layernorm")
         queries = self.rotate(self.linear(x, block + "q_proj").view(len(x), self.heads, self.width), positions)
@@ -106,7 +105,7 @@ class Reference:
         return x + self.linear(gate * self.linear(y, f"layers.{layer}.mlp.up_proj"), f"layers.{layer}.mlp.down_proj")
 
     def prefill(self, inputs, choose_after_attention=None, choose_between=None):
-        """Runs the prompt. The rules take (layer, Scores) and give the original indices to drop, before o_proj or on the way to the next layer."""
+        """The rules take (layer, Scores) and give the original indices to drop, before o_proj or between two layers."""
         x, visual = self.embed(inputs)
         full_length = len(x)
         positions = list(range(full_length))
@@ -155,7 +154,7 @@ class Reference:
 
 
 def statistics(maps, original, text):
-    """cross: mean over the `text` rows (those after the prompt's images) of the head maximum; own: sum over visual rows, divided by n."""
+    """Of the head maximum, cross: mean over the `text` rows (after the images); own: sum over visual rows, divided by n."""
     heads, rows, _ = maps.shape
     columns = [row for row, index in enumerate(original) if index is not None]
     n = len(columns)

@@ -1,4 +1,4 @@
-"""FastV, literally: after layer K-1 the int(n(1-R)) visual tokens stay that the last token attends to most, averaged over heads."""
+"""FastV, literally: the int(n(1-R)) visual tokens stay that the last token attends to most in layer K-1, over all heads."""
 
 import math
 

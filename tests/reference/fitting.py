@@ -1,4 +1,4 @@
-"""FitPrune's published fit, literally: per sample, layer and alpha by Python loops; then the authors' budget stop and bisection."""
+"""FitPrune's published fit, literally: per sample, layer and alpha by Python loops; the authors' stop and bisection."""
 
 from .decoder import Reference
 
@@ -10,7 +10,7 @@ def totals(model, sample):
 
 
 def removable(values, at_least):
-    """The largest set of lowest values (as places in the list) whose removal leaves at least `at_least`; empty when none does."""
+    """The largest set of lowest values (their places) whose removal leaves at least `at_least`; empty when none does."""
     order = sorted(range(len(values)), key=lambda i: (values[i], i))
     best = 0
     for count in range(len(values) + 1):
@@ -70,9 +70,10 @@ def stopped(counts, budget, visual_tokens, hidden, intermediate):
 
 
 def published_fit(model, samples, visual_tokens, hidden, intermediate, reduction):
-    """The authors' procedure, bisection included, with its defects: floor averaging, and the last alpha tried is returned.
+    """The authors' procedure, bisection included, with floor averaging.
 
-    Returns two pairs (alpha, drop list): the last tried, and the smallest that brought the samples' mean cost within budget.
+    Returns two pairs (alpha, drop list): the last tried, which the authors return, and the smallest that brought the
+    samples' mean cost within budget.
     """
     layers = model.config.text_config.num_hidden_layers
     sizes = (visual_tokens, hidden, intermediate)
@@ -82,8 +83,7 @@ def published_fit(model, samples, visual_tokens, hidden, intermediate, reduction
     for _ in range(7):
         alpha = (low + high) / 2
         counts = [
-            stopped(drops(model, sample, alpha, mass), budget, *sizes)
-            for sample, mass in zip(samples, masses, strict=True)
+            stopped(drops(model, sample, alpha, mass), budget, *sizes) for sample, mass in zip(samples, masses, strict=True)
         ]
         mean = [sum(layer) // len(samples) for layer in zip(*counts, strict=True)]
         if sum(cost(one, *sizes) for one in counts) / len(samples) <= budget:

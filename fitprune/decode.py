@@ -1,0 +1,50 @@
+"""A forward over newly generated tokens, after a pruned prefill: each layer's cache has a length and a mask of its own."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from fitprune.layer import Layer
+from fitprune.sequence import causal_mask
+
+if TYPE_CHECKING:
+    from fitprune.session import Session
+
+
+@dataclass
+class CacheState:
+    """What the runtime knows of one KV cache: which places of each layer are real, and how long the prompt was.
+
+    Attributes:
+        valid: per layer (batch, entered) bool, or None where all that entered the layer is real.
+        entered: per layer, the prompt tokens that entered it (padding counted).
+        seen: tokens of the unpruned sequence so far, padding counted.
+        visual: whether the prompt had visual tokens.
+    """
+
+    valid: list[torch.Tensor | None]
+    entered: list[int]
+    seen: int
+    visual: bool
+
+
+class Decode:
+    """A forward over newly generated tokens, after a pruned prefill."""
+
+    def __init__(self, session: "Session", state: CacheState, cache: Any, length: int) -> None:
+        self.session, self.state, self.length = session, state, length
+        # Read before the layers append to it: layer l holds what entered it, and all tokens decoded since.
+        self.past = [int(cache.get_seq_length(index)) for index in range(len(state.entered))]
+        self.masks: dict[tuple[int, int], Any] = {}
+
+    def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
+        valid, total = self.state.valid[at.index], self.past[at.index] + self.length
+        known = (id(valid), total)
+        if known not in self.masks:
+            if valid is not None:
+                valid = nn.functional.pad(valid, (0, total - valid.shape[1]), value=True)
+            parts = self.session.parts
+            self.masks[known] = causal_mask(parts, valid, len(hidden), self.length, total, hidden)
+        return at.forward(hidden, **{**kwargs, "attention_mask": self.masks[known]})

@@ -1,0 +1,84 @@
+"""One pruner on one model, entered in one thread."""
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fitprune.anatomy import Anatomy, visual_mask
+from fitprune.decode import CacheState, Decode
+from fitprune.errors import UnsupportedModel
+from fitprune.prefill import Prefill
+from fitprune.trace import Trace
+
+if TYPE_CHECKING:
+    from fitprune.pruner import Pruner
+
+
+class Session:
+    """One pruner on one model in one thread."""
+
+    def __init__(self, parts: Anatomy, pruner: "Pruner") -> None:
+        self.parts, self.pruner = parts, pruner
+        self.thread = threading.get_ident()
+        self.trace = Trace()
+        self.local = threading.local()
+        self.caches: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
+        self.observed = frozenset(pruner.observed_layers(len(parts.layers)))
+
+    def begin(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Start a forward of the decoder, called with `kwargs`; returns the arguments to call it with."""
+        prompt = getattr(self.local, "prompt", None)
+        if prompt is None:
+            raise UnsupportedModel("a pruned model must be called as a whole, not through its text decoder alone.")
+        visual = visual_mask(self.parts, prompt)
+        mask = kwargs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
+            raise UnsupportedModel(
+                "pruning needs a 2-D attention mask and a dynamic cache; this call brought a prepared mask "
+                "(a static cache, or a mask of the caller's own)."
+            )
+        # generate() encodes images before the forward, which then brings none; the tower has seen them in either case.
+        prompt = {**prompt, "pixel_values": getattr(self.local, "pixels", None)}
+        cache = kwargs.get("past_key_values")
+        if getattr(cache, "is_compileable", False):
+            raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        embeds = kwargs.get("inputs_embeds")
+        length = (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
+        if past == 0:
+            self._check_window(length)
+            self.local.forward = Prefill(self, visual, mask, prompt)
+            return kwargs
+        state = self.caches.get(cache)
+        if state is None:
+            raise UnsupportedModel(
+                "this KV cache was filled outside the pruner's context; run the prompt and its continuation inside one."
+            )
+        # A lone image token without an image is one that the model itself has generated.
+        brought = bool(visual.any()) and (length > 1 or prompt["pixel_values"] is not None)
+        prompting = length > 1 or getattr(self.local, "prompting", False)
+        if brought or (prompting and state.visual):
+            raise UnsupportedModel(
+                f"{length} more prompt tokens after a cached prefill of {state.seen}: a prompt with an image is pruned in "
+                "one prefill only; switch off chunked prefill and assisted decoding."
+            )
+        self._check_window(state.seen + length)
+        if kwargs.get("position_ids") is None:
+            # The cache of a pruned layer is shorter than the sequence, so its length would give a wrong position.
+            positions = torch.arange(state.seen, state.seen + length, device=visual.device)
+            kwargs = {**kwargs, "position_ids": positions[None]}
+        self.local.forward = Decode(self, state, cache, length) if state.visual else None
+        state.seen += length
+        return kwargs
+
+    def _check_window(self, length: int) -> None:
+        config = self.parts.text_config
+        window = getattr(config, "sliding_window", None)
+        types = getattr(config, "layer_types", None)
+        sliding = (types is None or "sliding_attention" in types) and getattr(config, "use_sliding_window", True)
+        if window is not None and sliding and length > window:
+            raise UnsupportedModel(
+                f"{length} tokens exceed this model's sliding window of {window}; pruning inside a window is not defined."
+            )

@@ -1,0 +1,55 @@
+"""What the source may not do: import against the grain, unpickle, or run code from a checkpoint."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ["fitprune", "baselines", "harness", "suites", "reports"]
+MAY_IMPORT = {
+    "fitprune": {"fitprune"},
+    "baselines": {"baselines", "fitprune"},
+    "harness": {"harness", "baselines", "fitprune"},
+    "suites": {"suites", "harness", "baselines", "fitprune"},
+    "reports": {"reports", "harness", "baselines", "fitprune"},
+}
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def test_there_is_something_to_check():
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} >= {"fitprune", "baselines", "harness"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    room = path.relative_to(ROOT).parts[0]
+    assert set(imported(tree)) & {*ROOMS, "tests"} <= MAY_IMPORT[room]
+    if room == "fitprune":
+        assert not set(imported(tree)) & {"pytest", "lmms_eval", "datasets", "pandas"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_unpickled_and_no_remote_code_runs(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+            assert not names & {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}
+        if isinstance(node, ast.Call):
+            if ast.unparse(node.func) == "torch.load":
+                safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert safe.get("weights_only") == "True", f"line {node.lineno}: torch.load runs code without weights_only=True"
+            for keyword in node.keywords:
+                refused = keyword.arg in ("trust_remote_code", "allow_pickle") and not (
+                    isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                )
+                assert not refused, f"line {node.lineno}: {keyword.arg}"
