@@ -1,12 +1,13 @@
 """Calibration batches: what a method that fits itself to a model is shown. None of it stands in a suite."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitprune.errors import FitPruneError
 from harness.data import data_folder, read_table, require_columns
+from harness.prompting import encode
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,7 @@ def check_samples(data: str) -> None:
 def calibration_batches(
     loaded: "LoadedModel", data: str = "mini", samples: int = SAMPLES, batch_size: int = BATCH
 ) -> "list[Mapping[str, torch.Tensor]]":
-    """Processor outputs of the first `samples` calibration prompts, left-padded, on the CPU.
+    """The model's inputs for the first `samples` calibration prompts.
 
     Raises:
         FitPruneError: fewer samples than asked for, or a damaged file or image.
@@ -47,21 +48,10 @@ def calibration_batches(
     rows = read_table([sample_file(data)], list(COLUMNS)).slice(0, samples).to_pylist()
     if len(rows) < samples:
         raise FitPruneError(f"{sample_file(data)} holds {len(rows)} samples; {samples} were asked for")
-    pairs = [(_decode(row["image"], data), row["question"]) for row in rows]
-    return [prompt_batch(loaded, pairs[start : start + batch_size]) for start in range(0, len(pairs), batch_size)]
-
-
-def prompt_batch(loaded: "LoadedModel", pairs: "Sequence[tuple[Image, str]]") -> "Mapping[str, torch.Tensor]":
-    """(image, question) pairs through the chat template and the processor, left-padded, on the CPU."""
-    processor = loaded.processor
-    texts = [
-        processor.apply_chat_template(
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}],
-            add_generation_prompt=True,
-        )
-        for _, question in pairs
+    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return [
+        encode(loaded, [row["question"] for row in chunk], [[_decode(row["image"], data)] for row in chunk]) for chunk in chunks
     ]
-    return processor(images=[image for image, _ in pairs], text=texts, padding=True, return_tensors="pt")
 
 
 def _decode(cell: Mapping[str, bytes], data: str) -> "Image":

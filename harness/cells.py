@@ -1,0 +1,55 @@
+"""One cell of the table: which it is, and what all cells of a run share. Light: importing it loads neither torch
+nor lmms-eval.
+"""
+
+from dataclasses import dataclass
+
+DENSE = "dense"
+FITPRUNE = "fitprune"  # the method that is fitted on calibration samples, once per model for all budgets
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Model x pruner at a reduction x suite."""
+
+    model: str
+    pruner: str
+    reduction: float | None  # None for dense, and for a recipe given as a file
+    suite: str
+    recipe: str = ""  # file of the recipe, if one was given
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether this is the model as it is."""
+        return self.pruner == DENSE
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether a recipe must be fitted first."""
+        return self.pruner == FITPRUNE and not self.recipe
+
+    def label(self, model: str | None = None) -> str:
+        """`llava-tiny-fitprune-0.5`: the cell without its suite; `model` replaces the model's name."""
+        parts = [
+            model or self.model,
+            self.pruner,
+            "" if self.reduction is None else f"{self.reduction:g}",
+            recipe_name(self.recipe),
+        ]
+        return "-".join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class CellSettings:
+    """What all cells of a run share. `reductions` are the budgets that recipes are fitted for."""
+
+    data: str = "mini"
+    limit: int | None = None
+    batch_size: int = 16
+    seed: int = 0
+    reductions: tuple[float, ...] = ()
+
+
+def recipe_name(path: str) -> str:
+    """A recipe file's name without folder and suffix."""
+    return path.replace("\\", "/").rpartition("/")[2].removesuffix(".json")

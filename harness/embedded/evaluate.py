@@ -1,0 +1,179 @@
+"""Accuracy of a model on held-out scenes, kind by kind: by `generate`, and with visual tokens dropped at random."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
+
+from harness.embedded import draw, packed, world
+from harness.embedded.prompts import chat, prompt
+from harness.embedded.questions import KINDS, Question
+from harness.embedded.tokenizer import EOS
+
+BAR_ALL, BAR_KIND, BAR_OVER_MAJORITY, BAR_DROP = 90.0, 75.0, 20.0, 8.0
+"""In points: least accuracy over all questions, of every kind, over the kind's most frequent answer, and the least cost of
+dropping half of the visual tokens.
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question about the scene of a seed."""
+
+    seed: int
+    question: Question
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture."""
+        return draw.image(world.sample(self.seed))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of one kind of question, in points: exact match, that of always giving the most frequent answer, and exact match with
+    half of the visual tokens dropped.
+    """
+
+    kind: str
+    questions: int
+    exact: float
+    majority: float
+    half: float
+
+
+def held_out(scenes: int = 400, first: int = 0) -> list[Sample]:
+    """One question of every kind that each held-out scene allows; `first` scenes are passed over."""
+    seeds = world.HELD_OUT_SEEDS[first : first + scenes]
+    found = []
+    for seed in seeds:
+        scene, rng = world.sample(seed), Random(seed * 2 + 2)
+        found += [Sample(seed, question) for question in (ask(scene, rng) for ask in KINDS.values()) if question is not None]
+    return found
+
+
+@torch.no_grad()
+def generated(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    samples: Sequence[Sample],
+    batch_size: int = 64,
+    progress: bool = False,
+) -> list[str]:
+    """The model's greedy answers to the prompts that the tasks would give."""
+    order = sorted(range(len(samples)), key=lambda index: len(prompt(samples[index].question)))
+    answers = [""] * len(samples)
+    for start in tqdm(range(0, len(order), batch_size), desc="answers", disable=not progress):
+        chosen = order[start : start + batch_size]
+        inputs = processor(
+            images=[samples[index].image for index in chosen],
+            text=[chat(prompt(samples[index].question)) for index in chosen],
+            padding=True,
+            return_tensors="pt",
+        ).to(model.device)
+        output = model.generate(**inputs, max_new_tokens=8, do_sample=False)  # type: ignore[misc]
+        for index, ids in zip(chosen, output[:, inputs["input_ids"].shape[1] :], strict=True):
+            answers[index] = processor.decode(ids, skip_special_tokens=True)
+    return answers
+
+
+@torch.no_grad()
+def right_with_dropped(
+    model: LlavaForConditionalGeneration,
+    processor: LlavaProcessor,
+    samples: Sequence[Sample],
+    dropped: float,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[bool]:
+    """Whether greedy decoding gives the whole true answer with a share `dropped` of the visual tokens, drawn anew for every
+    sample, taken away before the decoder.
+
+    The true answer is fed in and every next token compared, which is the same thing. The tokens that stay keep their
+    positions.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    right: list[bool] = []
+    for start in range(0, len(samples), batch_size):
+        chosen = samples[start : start + batch_size]
+        texts = [f"{chat(prompt(sample.question))} {sample.question.answer}{EOS}" for sample in chosen]
+        inputs = processor(images=[sample.image for sample in chosen], text=texts, padding=True, return_tensors="pt").to(
+            model.device
+        )
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        visual = ids == model.config.image_token_id
+        features, _ = packed.tower_states(model, inputs["pixel_values"])
+        embedded = model.get_input_embeddings()(ids)
+        embedded[visual] = packed.image_tokens(model, features).flatten(0, 1)
+        keep = _kept(visual, dropped, generator)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        hidden = model.model.language_model(
+            inputs_embeds=embedded.gather(1, keep[:, :, None].expand(-1, -1, embedded.shape[2])),
+            attention_mask=mask.gather(1, keep),
+            position_ids=positions.gather(1, keep),
+            use_cache=False,
+        ).last_hidden_state
+        for row, sample in enumerate(chosen):
+            length = len(processor.tokenizer(f" {sample.question.answer}{EOS}", add_special_tokens=False)["input_ids"])
+            given = model.lm_head(hidden[row, -length - 1 : -1]).argmax(dim=1)
+            right.append(bool((given == ids[row, -length:]).all()))
+    return right
+
+
+def _kept(visual: Tensor, dropped: float, generator: torch.Generator) -> Tensor:
+    """Ascending positions (batch, kept) of everything but a random share of the visual tokens, which are the true entries
+    of `visual` (batch, length).
+    """
+    count = round(int(visual[0].sum()) * dropped)
+    chance = torch.rand(visual.shape, generator=generator).to(visual.device).masked_fill(~visual, -1.0)
+    gone = torch.zeros_like(visual).scatter(1, chance.topk(count, dim=1).indices, True)
+    return torch.arange(visual.shape[1], device=visual.device).expand(visual.shape)[~gone].view(len(visual), -1)
+
+
+def majority(answers: Iterable[str]) -> float:
+    """Points for always giving the most frequent answer."""
+    counts = Counter(answers)
+    return 100 * max(counts.values()) / counts.total()
+
+
+def accuracies(samples: Sequence[Sample], answers: Sequence[str], half: Sequence[bool]) -> list[Accuracy]:
+    """By kind, and last over all questions (where `majority` is the mean over questions of that of their kind)."""
+    rows = []
+    for kind in KINDS:
+        chosen = [index for index, sample in enumerate(samples) if sample.question.kind == kind]
+        truth = [samples[index].question.answer for index in chosen]
+        exact = [answers[index] == answer for index, answer in zip(chosen, truth, strict=True)]
+        rows.append(Accuracy(kind, len(chosen), _points(exact), majority(truth), _points([half[index] for index in chosen])))
+    total = sum(row.questions for row in rows)
+    means = (sum(getattr(row, name) * row.questions for row in rows) / total for name in ("exact", "majority", "half"))
+    return [*rows, Accuracy("all", total, *means)]
+
+
+def missed_bars(rows: Sequence[Accuracy]) -> list[str]:
+    """What falls short, in words; empty where every bar is met."""
+    *kinds, overall = rows
+    missed = []
+    if overall.exact < BAR_ALL:
+        missed.append(f"overall {overall.exact:.1f} is below {BAR_ALL:g}")
+    if overall.exact - overall.half < BAR_DROP:
+        missed.append(f"dropping half of the visual tokens costs {overall.exact - overall.half:.1f}, less than {BAR_DROP:g}")
+    for row in kinds:
+        if row.exact < BAR_KIND:
+            missed.append(f"{row.kind} {row.exact:.1f} is below {BAR_KIND:g}")
+        if row.exact < row.majority + BAR_OVER_MAJORITY:
+            missed.append(
+                f"{row.kind} {row.exact:.1f} is not {BAR_OVER_MAJORITY:g} over its most frequent answer, {row.majority:.1f}"
+            )
+    return missed
+
+
+def _points(hits: Sequence[bool]) -> float:
+    return 100 * sum(hits) / len(hits) if hits else float("nan")

@@ -1,0 +1,195 @@
+"""One cell: a model's answers to a suite under a pruner, scored by lmms-eval."""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from fitprune.errors import FitPruneError
+from harness.isolation import contained, lmms_eval_evaluator, quiet
+from harness.suite_specs import SuiteSpec, find_suite
+from harness.tasks import build_task, task_manager
+
+if TYPE_CHECKING:
+    import torch
+
+    from fitprune import Pruner
+    from harness.lmms_model import FitPruneLMM, Observer, Record
+    from harness.models.loading import LoadedModel
+
+_MME_CATEGORY_POINTS = 200  # accuracy plus pair accuracy, 0-100 each
+
+
+@dataclass
+class Answer:
+    """One answered question.
+
+    Attributes:
+        doc_id: row of the question in the data, whatever the limit.
+        image: hash of its pixels; equal for questions about one image.
+        score: 0-1; NaN where the metric does not score this question.
+        group: the category for MME, else empty.
+    """
+
+    doc_id: int
+    image: str
+    question: str
+    answer: str
+    target: str
+    score: float
+    group: str = ""
+
+
+@dataclass
+class Answers:
+    """A cell's outcome.
+
+    Attributes:
+        score: points of 0-100, made of lmms-eval's own aggregate.
+        answers: by doc_id.
+        prompts: questions asked.
+        seconds: wall clock, data loading and scoring included.
+        data_digest: of the data's content.
+        generation: settings, and mean tokens per question (`prompt_tokens`, `visual_tokens`, `new_tokens`).
+        notes: what a reader must know, e.g. that there are fewer questions than asked.
+    """
+
+    suite: str
+    metric: str
+    score: float
+    answers: list[Answer]
+    prompts: int
+    seconds: float
+    data_digest: str
+    generation: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluate_cell(
+    loaded: "LoadedModel",
+    pruner: "Pruner | None",
+    suite: str,
+    *,
+    data: str = "mini",
+    limit: int | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    observer: "Observer | None" = None,
+) -> Answers:
+    """Ask a model the questions of a suite and let lmms-eval score the answers.
+
+    Args:
+        pruner: None for the dense model.
+        data: "mini", "hub" or a folder.
+        limit: number of questions; None is all.
+        seed: of the random generators during the run; the caller's are restored.
+        observer: called after each generated batch; see `FitPruneLMM`.
+
+    Raises FitPruneError for unfit data, and when every answer is empty.
+    """
+    started = time.perf_counter()
+    spec = find_suite(suite)
+    evaluator = lmms_eval_evaluator()
+    from harness.lmms_model import FitPruneLMM
+
+    task = build_task(suite, data, limit)
+    model = FitPruneLMM(loaded, pruner, batch_size=batch_size, observer=observer, progress=sys.stderr)
+    with contained(), tempfile.TemporaryDirectory() as folder, quiet():
+        results = evaluator.simple_evaluate(
+            model=model,
+            tasks=[task],
+            task_manager=task_manager(suite),
+            bootstrap_iters=0,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            process_docs_parallel=1,
+            # TextVQA writes a submission file: into here, not into the working directory.
+            cli_args=argparse.Namespace(output_path=folder, process_with_media=False),
+        )
+    samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
+    answers = [_answer(spec, sample, task.rows, model.records) for sample in samples]
+    if not any(answer.answer for answer in answers):
+        raise FitPruneError(
+            f"all {len(answers)} answers of '{loaded.name}' on {suite} are empty: "
+            "the model, its chat template or its end token does not fit"
+        )
+    return Answers(
+        suite=spec.name,
+        metric=spec.metric,
+        score=_points(spec, results["results"][spec.task], answers),
+        answers=answers,
+        prompts=len(answers),
+        seconds=time.perf_counter() - started,
+        data_digest=task.data_digest,
+        generation=_generation(task.config.generation_kwargs, model),
+        notes=list(task.notes),
+    )
+
+
+def sample_inputs(
+    loaded: "LoadedModel", suite: str, *, data: str = "mini", limit: int | None = None, batch_size: int = 16
+) -> "Iterator[dict[str, torch.Tensor]]":
+    """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
+    lmms_eval_evaluator()
+    from harness.lmms_model import FitPruneLMM
+
+    task = build_task(suite, data, limit)
+    model = FitPruneLMM(loaded, batch_size=batch_size)
+    model.task_dict[task.config.task] = task.dataset
+    with quiet():
+        task.build_all_requests()
+    for batch in model.batches([model.read(place, request) for place, request in enumerate(task.instances)]):
+        yield model.inputs(batch)[0]
+
+
+def _answer(spec: SuiteSpec, sample: dict, rows: Any, records: "dict[tuple[str, int], Record]") -> Answer:
+    doc = sample["doc"]
+    value = sample.get(spec.metric)
+    score = value["score"] if isinstance(value, dict) else value
+    counted = Counter(answer["answer"] if isinstance(answer, dict) else answer for answer in doc.get("answers") or ())
+    return Answer(
+        doc_id=int(rows[sample["doc_id"]]),
+        image=records[spec.task, sample["doc_id"]].image,
+        question=str(doc.get("question", "")),
+        answer=str(sample["filtered_resps"][0]),
+        target=str(counted.most_common(1)[0][0] if counted else sample["target"]),
+        score=float(score) if isinstance(score, Real) else math.nan,
+        group=str(doc["category"]) if spec.paired else "",
+    )
+
+
+def _points(spec: SuiteSpec, aggregates: dict, answers: list[Answer]) -> float:
+    """lmms-eval's aggregate in points of 0-100. MME's is a sum over categories of up to 200 each."""
+    value = aggregates.get(f"{spec.metric},none")
+    if not isinstance(value, Real) or math.isnan(value):
+        raise FitPruneError(f"lmms-eval gave no {spec.metric} for {spec.name}: {value!r}")
+    if not spec.paired:
+        return 100 * float(value)
+    categories = {answer.group for answer in answers if not math.isnan(answer.score)}
+    return 100 * float(value) / (_MME_CATEGORY_POINTS * len(categories))
+
+
+def _generation(options: dict, model: "FitPruneLMM") -> dict[str, Any]:
+    from harness.lmms_model import MAX_NEW_TOKENS
+
+    records = [asdict(record) for record in model.records.values()]
+    means = {
+        name: sum(record[name] for record in records) / len(records)
+        for name in ("prompt_tokens", "visual_tokens", "new_tokens")
+    }
+    return {
+        "do_sample": False,
+        "max_new_tokens": int(options.get("max_new_tokens") or MAX_NEW_TOKENS),
+        "until": list(options.get("until") or ()),
+        "batch_size": model.batch_size,
+        "dtype": str(model.loaded.dtype).removeprefix("torch."),
+        **means,
+    }

@@ -1,0 +1,73 @@
+"""lmms-eval, kept to itself: its logs, progress bars, warnings filters, random seeds and patches stay in a context."""
+
+import contextlib
+import io
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+
+def lmms_eval_evaluator() -> ModuleType:
+    """`lmms_eval.evaluator`, imported on first use (3-4 s).
+
+    The import leaves the caller's loguru handlers and warnings filters as they are.
+    """
+    module = sys.modules.get("lmms_eval.evaluator")
+    if module is not None and hasattr(module, "simple_evaluate"):
+        return module
+    import loguru
+
+    # Its models package empties loguru's handlers at import. Shadowing two methods of the instance keeps the caller's.
+    shadows: dict[str, Any] = {"remove": lambda *_, **__: None, "add": lambda *_, **__: 0}
+    vars(loguru.logger).update(shadows)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import lmms_eval.evaluator
+    finally:
+        for name in shadows:
+            vars(loguru.logger).pop(name)
+    return lmms_eval.evaluator
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, lmms-eval logs nothing, prints nothing and shows no progress bars. Errors pass through as always."""
+    from loguru import logger
+
+    names = ("lmms_eval", "utils")  # the second is what the code beside a task's yaml is called
+    for name in names:
+        logger.disable(name)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for name in names:
+            logger.enable(name)
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Inside, the evaluator may seed the random generators; on exit they are as before. It does not patch filelock."""
+    import numpy as np
+    import torch
+
+    # The patch would make every FileLock of this process a re-entrant singleton. Only hub downloads in the evaluator
+    # need it, and here tasks are built before.
+    patch = lmms_eval_evaluator()._enable_reentrant_filelocks
+    patched = getattr(patch, "_patched", False)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    patch._patched = True
+    try:
+        yield
+    finally:
+        patch._patched = patched
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)

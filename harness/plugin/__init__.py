@@ -1,0 +1,1 @@
+"""The pytest plugin that turns `pytest suites/` into a table of accuracy against FLOPs, and into a gate."""

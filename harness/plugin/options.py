@@ -1,0 +1,205 @@
+"""The command line of `pytest suites/`: what can be asked for, and what is wrong with it, before any work starts."""
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from fitprune.errors import FitPruneError, unknown_name
+from harness.cells import DENSE, FITPRUNE, Cell, CellSettings
+from harness.command import BATCH_SIZE, suites_command
+from harness.plugin.selection import DEST
+from harness.store import Store
+
+DEFAULT_MODELS = ("llava-tiny",)
+DEFAULT_PRUNERS = (DENSE, FITPRUNE, "fastv", "random")
+DEFAULT_REDUCTIONS = ("0.3", "0.5", "0.7")
+MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model that ships with the package suffers from pruning
+MAX_DROP_ELSEWHERE = 1.0
+_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register the options. Values stay texts here: `RunOptions.parse` says in one line what is wrong with one.
+
+    Raises pytest.UsageError where another plugin has taken a name.
+    """
+    group = parser.getgroup("fitprune", "accuracy and cost of visual token pruning")
+
+    def add(name: str, metavar: str, text: str, action: str = "store") -> None:
+        group.addoption(
+            f"--{name}", dest=DEST + name.replace("-", "_"), metavar=metavar, default=None, action=action, help=text
+        )  # type: ignore[arg-type]
+
+    try:
+        add("model", "NAME", "registry name, hub id or local folder; repeatable, comma lists (default: llava-tiny)", "append")
+        add("pruner", "NAME", "method names, dense, or all; comma lists (default: dense,fitprune,fastv,random)", "append")
+        add("reduction", "R", "shares of the visual tokens' FLOPs to save, between 0 and 1 (default: 0.3,0.5,0.7)", "append")
+        add(
+            "max-drop",
+            "POINTS",
+            "a cell fails when its drop is above this with 95 %% confidence (default: 5 on mini data, else 1)",
+        )
+        add("limit", "N", "questions per suite (default: all)")
+        add(
+            "data",
+            "mini|hub|DIR",
+            "embedded data (default), the public data sets, or a folder of parquet files in their columns",
+        )
+        add("results", "DIR", "where each cell leaves its result (default: results)")
+        add(
+            "device",
+            "DEVICE",
+            "cpu, cuda or cuda:N (default: the CUDA devices, dealt out to the workers by turn, else the CPU)",
+        )
+        add("batch-size", "N", "questions per batch; changes no answer (default: 16)")
+        add("recipe", "FILE", "a FitPrune recipe to use instead of fitting one for each --reduction")
+        add("seed", "N", "seed of the pruners that draw (default: 0)")
+    except ValueError as error:
+        raise pytest.UsageError(
+            f"another plugin has taken an option of the suites ({error}); switch it off with -p no:NAME"
+        ) from None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """A command line, parsed: which cells, how, and what fails one."""
+
+    models: tuple[str, ...]
+    pruners: tuple[str, ...]
+    reductions: tuple[float, ...]
+    max_drop: float
+    results: str
+    device: str | None
+    recipe: str
+    settings: CellSettings
+
+    @classmethod
+    def parse(cls, namespace: argparse.Namespace) -> "RunOptions":
+        """Read pytest's namespace. Raises FitPruneError, in one line, for a value that cannot be meant."""
+
+        def given(name: str) -> str | None:
+            return getattr(namespace, DEST + name)
+
+        def listed(name: str, default: Sequence[str]) -> tuple[str, ...]:
+            values = getattr(namespace, DEST + name)
+            split = default if values is None else [part.strip() for value in values for part in value.split(",")]
+            if not all(split):
+                raise FitPruneError(f"--{name} {','.join(values)} has an empty entry")
+            return tuple(dict.fromkeys(split))
+
+        recipe = given("recipe") or ""
+        if recipe and given("reduction"):
+            raise FitPruneError("--recipe and --reduction exclude each other: the recipe says how much is saved")
+        data = given("data") or "mini"
+        device = given("device")
+        if device is not None and not _DEVICE.fullmatch(device):
+            raise FitPruneError(f"--device {device} is not cpu, cuda or cuda:N")
+        reductions = tuple(dict.fromkeys(_share(part) for part in listed("reduction", DEFAULT_REDUCTIONS)))
+        return cls(
+            models=listed("model", DEFAULT_MODELS),
+            pruners=listed("pruner", (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS),
+            reductions=reductions,
+            max_drop=_points(given("max_drop") or str(MAX_DROP.get(data, MAX_DROP_ELSEWHERE))),
+            results=given("results") or "results",
+            device=device,
+            recipe=recipe,
+            settings=CellSettings(
+                data=data,
+                limit=_whole("limit", given("limit"), None, 1),
+                batch_size=_whole("batch-size", given("batch_size"), BATCH_SIZE, 1) or BATCH_SIZE,
+                seed=_whole("seed", given("seed"), 0, 0) or 0,
+                reductions=reductions,
+            ),
+        )
+
+    def expanded(self) -> "RunOptions":
+        """The same with `all` spelled out. Raises FitPruneError, with the nearest names, for an unknown pruner."""
+        from baselines.registry import PRUNERS
+
+        names: list[str] = []
+        for name in self.pruners:
+            if name != "all" and name not in PRUNERS:
+                raise unknown_name("pruner", name, [*PRUNERS, "all"])
+            names += PRUNERS if name == "all" else [name]
+        if self.recipe and set(names) - {DENSE, FITPRUNE}:
+            raise FitPruneError(f"--recipe is for --pruner {FITPRUNE}; run the other pruners by themselves, with --reduction")
+        return replace(self, pruners=tuple(dict.fromkeys(names)))
+
+    def check(self, suites: Sequence[str]) -> None:
+        """Every check that needs no model in memory. Raises FitPruneError, in one line; leaves nothing behind."""
+        from harness.calibration import check_samples
+        from harness.models.loading import require_model
+        from harness.tasks import SUITES, check_data
+
+        for suite in suites:
+            if suite not in SUITES:
+                raise unknown_name("suite", suite, SUITES)
+        for model in self.models:
+            require_model(model)
+        for suite in suites:
+            check_data(suite, self.settings.data)
+        if self.recipe:
+            check_recipe(self.recipe, self.models)
+        elif FITPRUNE in self.pruners:
+            check_samples(self.settings.data)
+        Store(self.results).check_writable()
+
+    def command(self, cell: Cell) -> str:
+        """The command that runs one cell again."""
+        settings = replace(self.settings, reductions=() if cell.reduction is None else (cell.reduction,))
+        return suites_command(
+            [f"suites/test_{cell.suite}.py"],
+            cell.model,
+            [cell.pruner],
+            settings,
+            recipe=cell.recipe,
+            max_drop=self.max_drop,
+            device=self.device,
+        )
+
+
+def check_recipe(path: str, models: Sequence[str]) -> None:
+    """Raise FitPruneError unless the file is a recipe that fits each of the models, judged by their configurations."""
+    from transformers import AutoConfig
+
+    from fitprune import Recipe
+    from harness.models.checkpoint import checkpoint_folder
+    from harness.models.registry import find_model
+
+    recipe = Recipe.load(path)
+    for model in models:
+        try:
+            recipe.for_model(AutoConfig.from_pretrained(checkpoint_folder(find_model(model)), local_files_only=True))
+        except FitPruneError as error:
+            raise FitPruneError(f"--recipe {path} does not fit {model}: {error}") from None
+
+
+def _whole(name: str, value: str | None, default: int | None, least: int) -> int | None:
+    if value is None:
+        return default
+    if not re.fullmatch(r"\d{1,12}", value) or int(value) < least:
+        raise FitPruneError(f"--{name} {value} is not a whole number of at least {least}")
+    return int(value)
+
+
+def _float(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _share(value: str) -> float:
+    if not 0 < _float(value) < 1:
+        raise FitPruneError(f"--reduction {value} is not between 0 and 1; it is the share of the visual tokens' FLOPs to save")
+    return float(value)
+
+
+def _points(value: str) -> float:
+    if not 0 <= _float(value) <= 100:
+        raise FitPruneError(f"--max-drop {value} is not a number of points from 0 to 100")
+    return float(value)

@@ -1,0 +1,61 @@
+"""Entry point of the plugin: options, parametrisation, the `cell` fixture. The work is in the modules beside this one.
+
+The plugin comes with the package, so it is present in every pytest run of the environment. It does nothing there,
+takes no option names (`--model` and `--seed` are popular) and imports nothing, unless the command line leads to a
+suites folder: one whose `__init__.py` says `fitprune_suites = True`.
+"""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.plugin import hooks
+from harness.plugin.selection import DEST, selects_suites
+
+if TYPE_CHECKING:
+    from harness.plugin.cell import RunCell
+
+SESSION = "fitprune-session"  # the name under which the run is registered, if suites are collected
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Let a project evaluate cells in its own way."""
+    pluginmanager.add_hookspecs(hooks)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Register the options when the command line leads to the suites, before it is parsed for good."""
+    if selects_suites(early_config, args):
+        from harness.plugin.options import add_options
+
+        add_options(parser)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the command line before anything is collected, and start the run."""
+    if hasattr(config.option, f"{DEST}model") and not (config.option.help or config.option.version):
+        from harness.plugin.session import RunSession
+
+        config.pluginmanager.register(RunSession.start(config), SESSION)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per model, pruner and reduction."""
+    session = metafunc.config.pluginmanager.get_plugin(SESSION)
+    if session is not None and "cell" in metafunc.fixturenames:
+        from harness.plugin.parametrize import parametrize_cells
+
+        parametrize_cells(metafunc, session.options)
+
+
+@pytest.fixture
+def cell(request: pytest.FixtureRequest) -> "RunCell":
+    """A cell (model x pruner x suite): `cell.check()` evaluates it, stores the result and fails if the drop is too large."""
+    session = request.config.pluginmanager.get_plugin(SESSION)
+    if session is None:
+        pytest.skip("cells run when the suites are named: pytest suites/")
+    from harness.plugin.cell import RunCell
+
+    return RunCell(request.param, session, request.node)

@@ -1,0 +1,128 @@
+"""What one pytest process knows about the run, and the hooks that only a run of the suites needs. Registered as a
+plugin in `pytest_configure`.
+"""
+
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fitprune.errors import FitPruneError
+from harness.cells import Cell
+from harness.once import RunFolder
+from harness.plugin.options import RunOptions
+from harness.plugin.selection import selected_suites
+from harness.plugin.summary import CellReport, write_summary
+from harness.plugin.workers import Worker, dealing_order, hand_over
+from harness.statistics import Drop, verdict
+from harness.store import Result, Store
+
+if TYPE_CHECKING:
+    from harness.bench import Bench, Measured
+
+_Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
+_REPORT = "fitprune_cell"  # attribute of a test report; xdist carries it from the worker to the controller
+
+
+class RunSession:
+    """A run of the suites, as one process sees it."""
+
+    def __init__(self, config: pytest.Config, options: RunOptions, worker: Worker, folder: Path) -> None:
+        self.config = config
+        self.options = options
+        self.worker = worker
+        self.folder = folder
+        self.store = Store(options.results)
+        self.reports: list[CellReport] = []
+        self._bench: Bench | None = None
+
+    @classmethod
+    def start(cls, config: pytest.Config) -> "RunSession":
+        """Parse the options; in the process that was started by hand, check them. Raises pytest.UsageError, in one line."""
+        worker = Worker.of(config)
+        try:
+            options = RunOptions.parse(config.option).expanded()
+            if worker.is_worker:
+                return cls(config, options, worker, Path(worker.folder))
+            options.check(selected_suites(config.invocation_params.dir, config.args))
+        except FitPruneError as error:
+            raise pytest.UsageError(" ".join(str(error).split())) from None
+        if getattr(config.option, "maxschedchunk", 0) is None:
+            config.option.maxschedchunk = 1  # xdist deals cells out one by one: a cell takes seconds to hours
+        return cls(config, options, worker, Path(tempfile.mkdtemp(prefix="fitprune-run-")))
+
+    @property
+    def bench(self) -> "Bench":
+        """What evaluates cells in this process; made when the first one runs, so that collecting stays quick."""
+        if self._bench is None:
+            self.worker.limit_threads()
+            self._bench = self.config.hook.pytest_fitprune_bench(run=self) or self._own_bench()
+        return self._bench
+
+    def _own_bench(self) -> "Bench":
+        from harness.bench import Bench
+
+        return Bench(
+            self.options.settings,
+            RunFolder(self.folder),
+            recipes=self.store.folder / "recipes",
+            device=self.worker.device(self.options.device),
+            processes=self.worker.count,
+        )
+
+    def keep(self, cell: Cell, measured: "Measured") -> Result:
+        """Judge a measured cell and write it down."""
+        result = measured.result
+        low, high = result.drop_ci95
+        judged = verdict(Drop(result.drop, low, high, result.n, result.clusters), self.options.max_drop)
+        result = dataclasses.replace(
+            result, max_drop=self.options.max_drop, verdict=str(judged), command=self.options.command(cell)
+        )
+        self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
+        return result
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """In xdist's workers, the order in which cells are dealt out."""
+        if self.worker.is_worker:
+            items[:] = dealing_order(items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Hand the run's shared folder to an xdist worker."""
+        hand_over(node, self.folder)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> _Reporting:
+        """Attach what a finished cell gave to its report."""
+        report = yield
+        finished = item.stash.get(CellReport.KEY, None)
+        if report.when == "call" and finished is not None:
+            setattr(report, _REPORT, finished.to_json())
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect what cells gave, from this process or from workers."""
+        if record := getattr(report, _REPORT, None):
+            self.reports.append(CellReport.from_json(record))
+
+    def pytest_report_header(self) -> str:
+        """What runs, in one line."""
+        options, settings = self.options, self.options.settings
+        questions = "all questions" if settings.limit is None else f"{settings.limit} questions a suite"
+        what = f"{', '.join(options.models)}; {settings.data} data, {questions}"
+        return f"fitprune: {what}; a drop above {options.max_drop:g} points fails; results: {options.results}"
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The table."""
+        if self.reports and not self.worker.is_worker:
+            write_summary(terminalreporter, self.reports, self.options)
+
+    def pytest_unconfigure(self) -> None:
+        """Remove what the processes of the run shared."""
+        if not self.worker.is_worker:
+            shutil.rmtree(self.folder, ignore_errors=True)

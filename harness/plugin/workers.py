@@ -1,0 +1,92 @@
+"""Sharing the machine among pytest-xdist's workers: threads, CUDA devices, the order of the cells."""
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cells import Cell
+
+_FOLDER = "fitprune_folder"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The place of this process in the run; without xdist it is the only one."""
+
+    index: int = 0
+    count: int = 1
+    is_worker: bool = False
+    folder: str = ""
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> "Worker":
+        """Read what xdist handed to this process."""
+        handed = getattr(config, "workerinput", None)
+        if handed is None:
+            return cls()
+        digits = re.search(r"\d+", handed["workerid"])
+        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER])
+
+    def limit_threads(self) -> None:
+        """Give each worker cores / workers threads; a smaller OMP_NUM_THREADS stands. Alone, a process keeps
+        torch's default.
+        """
+        if self.count < 2:
+            return
+        threads = max(1, available_cores() // self.count)
+        asked = os.environ.get("OMP_NUM_THREADS", "")
+        if asked.isdecimal() and int(asked) > 0:
+            threads = min(threads, int(asked))
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported: its pools read it then
+        import torch
+
+        torch.set_num_threads(threads)
+
+    def device(self, asked: str | None) -> str | None:
+        """The device asked for, or this worker's CUDA device by turn; None (the loader's choice) without CUDA."""
+        if asked is not None:
+            return asked
+        import torch
+
+        cards = torch.cuda.device_count()
+        return f"cuda:{self.index % cards}" if cards else None
+
+
+def hand_over(node: Any, folder: Path) -> None:
+    """Tell an xdist worker, before it starts, which folder the run shares."""
+    node.workerinput[_FOLDER] = str(folder)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The order in which xdist deals cells out, so that workers find work instead of waiting for each other.
+
+    Per model: first two cells that need a fitted recipe (fitting is the longest job, and xdist hands out two tests
+    at the start, so that the second one should be a cell that must wait for it anyway); then the dense cells, which
+    all others are compared with; then the methods that are not fitted; then the rest. Other tests come first.
+    """
+    models: dict[str, int] = {}
+    fitted: Counter[str] = Counter()
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
+        if not isinstance(cell, Cell):
+            return -1, 0
+        model = models.setdefault(cell.model, len(models))
+        if cell.is_dense:
+            return model, 1
+        if not cell.needs_fit:
+            return model, 2
+        fitted[cell.model] += 1
+        return model, 0 if fitted[cell.model] <= 2 else 3
+
+    return sorted(items, key=rank)

@@ -1,0 +1,54 @@
+"""From questions and images to the model's inputs: one user turn in the processor's chat template."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fitprune.anatomy import image_token_id
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from harness.models.loading import LoadedModel
+
+
+def encode(loaded: "LoadedModel", questions: Sequence[str], images: "Sequence[Sequence[Image]]") -> "dict[str, torch.Tensor]":
+    """The model's inputs for a batch, left-padded, on its device and in its dtype.
+
+    Args:
+        questions: one per sample.
+        images: each sample's images, which stand before its question; maybe none.
+    """
+    import torch
+
+    processor: Any = loaded.processor
+    texts = [chat(processor, question, len(own)) for question, own in zip(questions, images, strict=True)]
+    bos = processor.tokenizer.bos_token
+    encoded = processor(
+        images=[image for own in images for image in own] or None,
+        text=texts,
+        padding=True,
+        return_tensors="pt",
+        # A template that writes the BOS token itself must not be given a second one.
+        add_special_tokens=not (bos and texts[0].startswith(bos)),
+    )
+    return {
+        name: value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
+        for name, value in encoded.items()
+        if isinstance(value, torch.Tensor) and name != "token_type_ids"
+    }
+
+
+def chat(processor: Any, question: str, images: int) -> str:
+    """The prompt for a question about so many images."""
+    marker = getattr(processor, "image_token", None)
+    # An image token in the question's own text would stand for an image that is not there.
+    text = question.replace(marker, "").strip() if marker and marker in question else question
+    content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+
+
+def visual_token_counts(loaded: "LoadedModel", inputs: "dict[str, torch.Tensor]") -> list[int]:
+    """Visual tokens of each sample, before pruning."""
+    token = image_token_id(loaded.model.config)
+    return [row.count(token) for row in inputs["input_ids"].tolist()]

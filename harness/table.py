@@ -1,0 +1,157 @@
+"""From results to table rows: one per model, pruner and reduction, the suites beside each other, the dense model on top."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.cells import DENSE, Cell, recipe_name
+from harness.statistics import Verdict
+from harness.store import Result
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A score in points and its drop against dense, each with the half-width of its 95 % interval; NaN for what is
+    not known.
+    """
+
+    score: float
+    half_width: float = math.nan
+    drop: float = math.nan
+    drop_half_width: float = math.nan
+    failed: bool = False
+
+
+@dataclass
+class Row:
+    """A model under a pruner at a reduction (`cell`, without its suite), over the suites that were run."""
+
+    cell: Cell
+    results: dict[str, Result]
+    is_dense: bool = False
+
+    @property
+    def name(self) -> str:
+        """`fitprune 0.5`, or a recipe's name in place of the reduction."""
+        asked = "" if self.cell.reduction is None else f"{self.cell.reduction:g}"
+        return " ".join(part for part in (self.cell.pruner, asked, recipe_name(self.cell.recipe)) if part)
+
+    def figure(self, suite: str) -> Figure | None:
+        """The row's figure on a suite; None where it was not run."""
+        result = self.results.get(suite)
+        if result is None:
+            return None
+        if not self.is_dense:
+            return Figure(
+                result.score, _half(result.score_ci95), result.drop, _half(result.drop_ci95), result.verdict == Verdict.FAIL
+            )
+        # The dense row may stand on a pruned cell's record of what the dense model gave.
+        return Figure(result.dense_score, _half(result.score_ci95) if result.cell.is_dense else math.nan)
+
+    def average(self, suites: Sequence[str]) -> Figure | None:
+        """The unweighted mean over all of `suites`; None if one of them is missing, since means over different
+        suites cannot be compared.
+
+        Suites ask different questions about different images, so their errors are taken as independent.
+        """
+        figures = [figure for suite in suites if (figure := self.figure(suite)) is not None]
+        if not figures or len(figures) < len(suites):
+            return None
+
+        def mean(read: Callable[[Figure], float]) -> float:
+            return sum(map(read, figures)) / len(figures)
+
+        def combined(read: Callable[[Figure], float]) -> float:
+            return math.sqrt(sum(read(figure) ** 2 for figure in figures)) / len(figures)
+
+        return Figure(
+            mean(lambda f: f.score),
+            combined(lambda f: f.half_width),
+            mean(lambda f: f.drop),
+            combined(lambda f: f.drop_half_width),
+        )
+
+    @property
+    def flops(self) -> float:
+        """End-to-end FLOPs of a question, mean over suites; NaN if they were not counted."""
+        return _mean((result.dense_flops if self.is_dense else result.flops) for result in self.results.values())
+
+    @property
+    def flops_share(self) -> float:
+        """`flops` as a share of the dense model's on the same suites."""
+        return 1.0 if self.is_dense else self.flops / _mean(result.dense_flops for result in self.results.values())
+
+    @property
+    def reduction(self) -> float:
+        """Measured share of the visual tokens' FLOPs saved, mean over suites."""
+        return 0.0 if self.is_dense else _mean(result.reduction for result in self.results.values())
+
+    @property
+    def speedup(self) -> float:
+        """Prefill time of the dense model over this one's, measured in turn; NaN without a measurement."""
+        if self.is_dense:
+            return 1.0
+        ratios = [(result.latency_ms or {}).get("prefill_ratio") for result in self.results.values()]
+        return 1 / _mean(ratios)
+
+
+@dataclass
+class Table:
+    """The rows that may be compared: one model's weights on the same data."""
+
+    model: str
+    revision: str
+    data: str
+    limit: int | None
+    suites: list[str]
+    rows: list[Row]
+
+    @property
+    def results(self) -> list[Result]:
+        """All results in the table, in row order."""
+        return [result for row in self.rows for result in row.results.values()]
+
+
+def tables_of(results: Iterable[Result], suite_order: Sequence[str] = ()) -> list[Table]:
+    """One table per model, revision, data and limit, in order of first appearance. Of two results for one place the
+    newer counts.
+
+    Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by pruner in
+    order of appearance, then by reduction. Suites in `suite_order`, others after them by name.
+    """
+    groups: dict[tuple[str, str, str, int | None], dict[tuple[Cell, str], Result]] = {}
+    for result in sorted(results, key=lambda result: result.date):
+        group = groups.setdefault((result.model, result.revision, result.data, result.limit), {})
+        group[_place(result.cell), result.suite] = result
+    return [Table(*key, *_rows(list(places.values()), suite_order)) for key, places in groups.items()]
+
+
+def _rows(results: list[Result], suite_order: Sequence[str]) -> tuple[list[str], list[Row]]:
+    rank = {suite: place for place, suite in enumerate(suite_order)}
+    suites = sorted({result.suite for result in results}, key=lambda suite: (rank.get(suite, len(rank)), suite))
+    pruners = list(dict.fromkeys(result.pruner for result in results))
+    rows: dict[Cell, Row] = {}
+    dense = Row(Cell(results[0].model, DENSE, None, ""), {}, is_dense=True)
+    for suite in suites:
+        for result in results:
+            if result.suite == suite:
+                if suite not in dense.results or result.cell.is_dense:
+                    dense.results[suite] = result
+                if not result.cell.is_dense:
+                    place = _place(result.cell)
+                    rows.setdefault(place, Row(place, {})).results[suite] = result
+    ordered = sorted(rows.values(), key=lambda row: (pruners.index(row.cell.pruner), row.cell.reduction or 0, row.cell.recipe))
+    return suites, [dense, *ordered]
+
+
+def _place(cell: Cell) -> Cell:
+    return Cell(cell.model, cell.pruner, cell.reduction, "", cell.recipe)
+
+
+def _half(interval: tuple[float, float]) -> float:
+    return (interval[1] - interval[0]) / 2
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan

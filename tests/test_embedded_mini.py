@@ -1,0 +1,233 @@
+"""The mini suites: the public columns, the same bytes again, no image in two places."""
+
+import hashlib
+import io
+from collections import Counter, defaultdict
+from itertools import combinations
+from random import Random
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as Pillow
+
+from harness.embedded import DATA, calibration_samples, draw, mini, world
+from harness.embedded.prompts import LETTER_ANSWER, SHORT_ANSWER
+
+COLUMNS = {
+    "gqa/testdev_balanced_instructions/testdev": {"imageId": "string", "question": "string", "answer": "string"},
+    "gqa/testdev_balanced_images/testdev": {"id": "string", "image": "image"},
+    "vqav2_val/default/validation": {
+        "question": "string",
+        "question_id": "int64",
+        "image": "image",
+        "answers": {"answer": "string", "answer_confidence": "string", "answer_id": "int64"},
+    },
+    "textvqa_val/default/validation": {"image": "image", "question": "string", "question_id": "int64", "answers": "strings"},
+    **{
+        f"pope/{part}": {
+            "question": "string",
+            "answer": "string",
+            "question_id": "string",
+            "image": "image",
+            "category": "string",
+        }
+        for part in ("default/test", "Full/adversarial", "Full/popular", "Full/random")
+    },
+    "mme/default/test": {
+        "question_id": "string",
+        "category": "string",
+        "question": "string",
+        "answer": "string",
+        "image": "image",
+    },
+    "scienceqa_img/ScienceQA-IMG/test": {
+        "image": "image",
+        "question": "string",
+        "choices": "strings",
+        "answer": "int8",
+        "hint": "string",
+    },
+    "calibration": {"image": "image", "question": "string", "answer": "string"},
+}
+
+
+def rows_of(name: str) -> list[dict]:
+    return pq.read_table(DATA / f"{name}.parquet").to_pylist()
+
+
+def seeds_of(name: str) -> set[int]:
+    return {int(row["image"]["path"].removesuffix(".png")) for row in rows_of(name)}
+
+
+def kind_of(feature: object) -> object:
+    if isinstance(feature, Image):
+        return "image"
+    if isinstance(feature, Value):
+        return feature.dtype
+    assert isinstance(feature, List)
+    inner = feature.feature
+    return {name: kind_of(value) for name, value in inner.items()} if isinstance(inner, dict) else f"{kind_of(inner)}s"
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_are_those_of_the_public_sets(name):
+    features = Features.from_arrow_schema(pq.read_schema(DATA / f"{name}.parquet"))
+    assert {column: kind_of(features[column]) for column in COLUMNS[name]} == COLUMNS[name]
+
+
+def test_nothing_else_is_in_the_folder_and_all_of_it_is_small():
+    files = {str(path.relative_to(DATA).with_suffix("")): path.stat().st_size for path in DATA.rglob("*.parquet")}
+    assert set(files) == set(COLUMNS)
+    assert sum(files.values()) <= 12e6
+
+
+def test_each_suite_has_500_questions_and_several_an_image():
+    for name in COLUMNS:
+        if "image" not in COLUMNS[name] or name == "calibration":
+            continue
+        rows = rows_of(name)
+        if not name.startswith("gqa"):
+            assert len(rows) >= 500, name
+            assert len(rows) >= 2.5 * len(seeds_of(name)), name
+    instructions = rows_of("gqa/testdev_balanced_instructions/testdev")
+    images = [row["id"] for row in rows_of("gqa/testdev_balanced_images/testdev")]
+    assert len(instructions) >= 500
+    assert {row["imageId"] for row in instructions} == set(images)
+    assert len(set(images)) == len(images)
+    assert len({(row["imageId"], row["question"]) for row in instructions}) == len(instructions)
+
+
+def test_datasets_decodes_the_images(tmp_path):
+    path = DATA / "mme" / "default" / "test.parquet"
+    image = Dataset.from_parquet(str(path), cache_dir=str(tmp_path))[0]["image"]
+    seed = int(rows_of("mme/default/test")[0]["image"]["path"].removesuffix(".png"))
+    assert np.array_equal(np.asarray(image.convert("RGB")), draw.pixels(world.sample(seed)))
+
+
+def same_content(path, other) -> bool:
+    def content(file):
+        return [
+            {
+                name: Pillow.open(io.BytesIO(value["bytes"])).tobytes() if name == "image" else value
+                for name, value in row.items()
+            }
+            for row in pq.read_table(file).to_pylist()
+        ]
+
+    return content(path) == content(other)
+
+
+@pytest.mark.parametrize("suite", mini.MAKERS)
+def test_they_are_written_again_bit_by_bit(suite, tmp_path):
+    for table in mini.MAKERS[suite]():
+        fresh, shipped = mini.write(table, tmp_path), DATA / table.path
+        same_writer = pq.read_metadata(fresh).created_by == pq.read_metadata(shipped).created_by
+        if same_writer and mini.encoder() == pq.read_schema(shipped).metadata.get(b"pillow", b"").decode():
+            assert fresh.read_bytes() == shipped.read_bytes(), table.path
+        else:
+            assert same_content(fresh, shipped), table.path
+
+
+def test_no_image_is_in_two_places():
+    """By seed ranges, and by the pixels of every image here against each other and 3000 training scenes."""
+    places = {"training": set(), **{suite: set() for suite in mini.MAKERS}}
+    for name in COLUMNS:
+        if "image" not in COLUMNS[name]:
+            continue
+        for row in rows_of(name):
+            pixels = np.asarray(Pillow.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+            places[name.split("/")[0]].add(hashlib.sha256(pixels.tobytes()).digest())
+            seed = int(row["image"]["path"].removesuffix(".png"))
+            assert seed in (world.CALIBRATION_SEEDS if name == "calibration" else world.SUITE_SEEDS)
+    assert all(len(places[suite]) >= 60 for suite in mini.MAKERS)
+    rng = Random(0)
+    for seed in (*range(2000), *(rng.randrange(70_000) for _ in range(1000))):
+        places["training"].add(hashlib.sha256(draw.pixels(world.sample(seed)).tobytes()).digest())
+    assert len(places["training"]) > 2900
+    for first, second in combinations(places, 2):
+        assert not places[first] & places[second], (first, second)
+
+
+def test_people_agree_enough_to_score_the_truth():
+    for row in rows_of("vqav2_val/default/validation"):
+        answers = [answer["answer"] for answer in row["answers"]]
+        assert sorted(answer["answer_id"] for answer in row["answers"]) == list(range(1, 11))
+        assert Counter(answers).most_common()[0][0] == row["multiple_choice_answer"]
+        assert answers.count(row["multiple_choice_answer"]) >= 8
+    for row in rows_of("textvqa_val/default/validation"):
+        assert len(row["answers"]) == 10
+        assert max(Counter(row["answers"]).values()) >= 8
+
+
+def present(row: dict) -> set[str]:
+    return {thing.name for thing in world.sample(int(row["image"]["path"].removesuffix(".png"))).things}
+
+
+def test_pope_is_built_as_in_the_paper():
+    alone, together = mini.class_statistics()
+    asked_in_vain = {}
+    for split in mini.POPE_SPLITS:
+        by_image = defaultdict(list)
+        for row in rows_of(f"pope/Full/{split}"):
+            assert row["category"] == split
+            by_image[row["image_source"]].append(row)
+        frequency, company = [], []
+        for rows in by_image.values():
+            there = present(rows[0])
+            absent = [name for name in alone if name not in there]
+            names = [" ".join(row["question"].split()[3:5]) for row in rows]
+            missing = [name for name, row in zip(names, rows, strict=True) if row["answer"] == "no"]
+            assert len(rows) == 6
+            assert len(missing) == 3
+            assert all((name in there) == (row["answer"] == "yes") for name, row in zip(names, rows, strict=True))
+            score = {name: sum(together[name, other] for other in there) for name in absent}
+            if split == "popular":
+                assert min(alone[name] for name in missing) >= max(alone[name] for name in absent if name not in missing)
+            if split == "adversarial":
+                assert min(score[name] for name in missing) >= max(score[name] for name in absent if name not in missing)
+            frequency += [alone[name] for name in missing]
+            company += [score[name] for name in missing]
+        asked_in_vain[split] = (np.mean(frequency), np.mean(company))
+    assert asked_in_vain["popular"][0] > asked_in_vain["adversarial"][0] > 1.2 * asked_in_vain["random"][0]
+    assert asked_in_vain["adversarial"][1] > asked_in_vain["popular"][1] > asked_in_vain["random"][1]
+    assert [row["category"] for row in rows_of("pope/default/test")] == [
+        split for split in mini.POPE_SPLITS for _ in range(600)
+    ]
+
+
+def test_mme_comes_in_pairs():
+    rows = rows_of("mme/default/test")
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        assert first["question_id"] == second["question_id"]
+        assert first["category"] == second["category"]
+        assert first["image"] == second["image"]
+        assert {first["answer"], second["answer"]} == {"Yes", "No"}
+        assert first["question"].endswith(mini.YES_NO_ENDING)
+    counts = Counter(row["question_id"] for row in rows)
+    assert set(counts.values()) == {2}
+    assert set(Counter(row["category"] for row in rows)) == {"existence", "count", "position", "color", "OCR"}
+
+
+def test_calibration_samples_are_prompts_with_answers():
+    samples = calibration_samples(300, seed=1)
+    assert len({sample["image"].tobytes() for sample in samples}) == 300
+    assert all(sample["image"].size == (96, 96) for sample in samples)
+    assert all(sample["question"].endswith((SHORT_ANSWER, LETTER_ANSWER)) for sample in samples)
+    assert [sample["question"] for sample in calibration_samples(300, seed=1)] == [sample["question"] for sample in samples]
+    assert [sample["question"] for sample in calibration_samples(300, seed=2)] != [sample["question"] for sample in samples]
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**6])
+def test_too_many_or_no_calibration_samples_are_refused(n):
+    with pytest.raises(ValueError, match="512 samples"):
+        calibration_samples(n)
+
+
+def test_an_unwritable_folder_is_a_one_line_error(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert mini.main(["--out", str(tmp_path / "file")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "cannot write the mini suites" in error
