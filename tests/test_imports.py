@@ -1,6 +1,8 @@
 """What the source may not do: import against the grain, unpickle, or run code from a checkpoint."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,9 @@ def test_nothing_is_unpickled_and_no_remote_code_runs(path):
                     isinstance(keyword.value, ast.Constant) and keyword.value.value is False
                 )
                 assert not refused, f"line {node.lineno}: {keyword.arg}"
+
+
+def test_listing_cells_does_not_load_torch():
+    code = "import sys, harness.plugin.options, harness.tasks, baselines.registry as r; list(r.PRUNERS); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "False"
