@@ -158,4 +158,25 @@ def test_rates_rise_stay_and_fall():
         assert max(factors) == 1
         assert 0 < factors[-1] < 0.01
     short = Plan(steps=100)
-    assert short.factor(99) < 0.1 < 0.9 < short.factor(42)
+    assert short.factor(99) < 0.1 < 0.9 < short.factor(40)
+
+
+@torch.no_grad()
+def test_wasted_is_the_attention_that_goes_to_blank_patches(model, processor):
+    """Against the attention weights of the stock decoder in eager mode, on one question, which needs no packing."""
+    batch = Batcher(processor.tokenizer, ["where"])([5])
+    prefix = torch.randn(1, 147, 32)
+    blank = batch.labels["shape"] + batch.labels["character"] == 0
+    assert 0 < blank.sum() < 144
+    wasted = packed.text_states(model, prefix, batch.text, batch.groups, blank=blank)[3]
+    decoder = model.model.language_model
+    model.set_attn_implementation("eager")
+    hidden = torch.cat([prefix, decoder.embed_tokens(batch.text)], dim=1)
+    attentions = decoder(inputs_embeds=hidden, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    losses = []
+    for layer, weights in enumerate(attentions):
+        rows = weights[0, :, 147:] if layer == len(attentions) - 1 else weights[0]
+        mass = rows[:, :, 2:146][:, :, blank[0]].sum(-1)
+        losses.append(-(1 - mass * (1 - 1e-4)).log().mean())
+    torch.testing.assert_close(wasted, torch.stack(losses).mean(), atol=1e-5, rtol=1e-4)

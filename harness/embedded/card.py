@@ -39,8 +39,8 @@ world and nothing else.
 
 `python -m harness.embedded.train {name}`: {tower_steps} steps of {tower_batch} images for the tower (labels of what each
 patch shows, and the classes in the image from [CLS], stand in for CLIP's captions), then {steps} steps of {batch} images
-for projector and decoder with the tower frozen, {asked} questions an image; `harness/embedded/plan.py` has the rest. It
-took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
+for projector and decoder with the tower frozen, {fewest}–{asked} questions an image; `harness/embedded/plan.py` has the rest.
+It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
 SHA-256 of model.safetensors: `{digest}`.{note}
 
 Scenes are functions of their seeds. Training used seeds {first}–{last}, each once; held-out scenes start at {held_out},
@@ -59,6 +59,10 @@ tokens gone (lost: {lost:.1f}).
 {table}
 
 ## Limits
+
+Its attention was taught: one head looks for the patches of what a prompt names, and in the last lesson all heads are drawn
+away from patches that show nothing, as the attention of large pretrained models is. Methods that rank tokens by attention
+profit from that, so this model shows how they behave where attention is informative; it cannot show whether it is.
 
 One training run, one seed. The questions are templates and the vocabulary is closed: other words are spelled out and not
 understood. Not for use on photographs.
@@ -97,7 +101,8 @@ def render(
         tower_batch=plan.tower_batch,
         steps=plan.steps,
         batch=plan.batch,
-        asked=len(plan.lessons[-1].asked),
+        fewest=min(len(lesson.asked) for lesson in plan.lessons),
+        asked=max(len(lesson.asked) for lesson in plan.lessons),
         minutes=seconds / 60,
         where=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         seed=plan.seed,

@@ -40,10 +40,12 @@ def text_states(
     depths: tuple[int, ...] = (),
     look: int = 0,
     lookers: Tensor | None = None,
-) -> tuple[Tensor, list[Tensor], Tensor]:
+    blank: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
     """Normalised states of the text, float (images, T, width), after the last decoder layer and after each of `depths`; and
     where the flat text positions `lookers`, long (M,), look: log-probabilities (M, 144) over the visual tokens of the first
-    head of layer `look`.
+    head of layer `look`; and, mean over layers, heads and tokens, minus the log of the attention that does not go to `blank`
+    patches, bool (images, 144).
 
     `prefix`: float (images, P, width), what comes before the question, embedded; `text`: long (images, T), the packed
     questions.
@@ -51,7 +53,10 @@ def text_states(
     decoder = model.model.language_model
     length = prefix.shape[1]
     hidden = torch.cat([prefix, decoder.embed_tokens(text)], dim=1)
-    inner, looks = [], hidden.new_empty(0, VISUAL_TOKENS)
+    inner, looks, wasted = [], hidden.new_empty(0, VISUAL_TOKENS), hidden.new_zeros(())
+    idle = None
+    if blank is not None:
+        idle = F.pad(blank.to(hidden.dtype), (length - 1 - VISUAL_TOKENS, 1))[:, None, :, None]
     places = [torch.arange(length)] + [(length + torch.arange(size)).repeat(count) for count, size in groups]
     positions = torch.cat(places).to(prefix.device)[None]
     cos, sin = decoder.rotary_emb(hidden, positions)
@@ -59,10 +64,11 @@ def text_states(
         last = index == len(decoder.layers) - 1
         if lookers is not None and index == look:
             looks = _looks(layer, hidden, cos[0], sin[0], length, lookers)
-        hidden = _layer(layer, hidden, cos[:, None], sin[:, None], length, groups, skip=length if last else 0)
+        hidden, lost = _layer(layer, hidden, cos[:, None], sin[:, None], length, groups, length if last else 0, idle)
+        wasted = wasted + lost / len(decoder.layers)
         if index + 1 in depths:
             inner.append(_norm(decoder.norm, hidden[:, length:]))
-    return _norm(decoder.norm, hidden), inner, looks
+    return _norm(decoder.norm, hidden), inner, looks, wasted
 
 
 def _looks(layer: LlamaDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor, length: int, lookers: Tensor) -> Tensor:
@@ -88,9 +94,18 @@ def _turn(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _layer(
-    layer: LlamaDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor, length: int, groups: Groups, skip: int
-) -> Tensor:
-    """One decoder layer; the first `skip` positions only serve as keys and values and are left out of the result."""
+    layer: LlamaDecoderLayer,
+    hidden: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    length: int,
+    groups: Groups,
+    skip: int,
+    idle: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """One decoder layer; the first `skip` positions only serve as keys and values and are left out of the result. With it,
+    minus the log of the attention that does not go to the prefix positions `idle`, float (images, 1, length, 1).
+    """
     attention, images, total = layer.self_attn, hidden.shape[0], hidden.shape[1]
     normed = _norm(layer.input_layernorm, hidden)
 
@@ -102,9 +117,17 @@ def _layer(
     query, key = _turn(query, cos, sin) / math.sqrt(attention.head_dim), _turn(key, cos, sin)
     shared_key, shared_value = key[:, :, :length].transpose(-1, -2), value[:, :, :length]
     mixed = []
+    lost: list[Tensor] = []
+
+    def note(weights: Tensor) -> None:
+        if idle is not None:
+            lost.append(-(1 - (weights @ idle).flatten() * (1 - 1e-4)).log())
+
     if not skip:
         scores = query[:, :, :length] @ shared_key + _causal(length, query)
-        mixed.append(scores.softmax(dim=-1) @ shared_value)
+        weights = scores.softmax(dim=-1)
+        note(weights)
+        mixed.append(weights @ shared_value)
     start = length
     for count, size in groups:
         stop = start + count * size
@@ -112,6 +135,7 @@ def _layer(
         split = (images, -1, count, size, attention.head_dim)
         own = asked.reshape(split) @ own_key.reshape(split).transpose(-1, -2) + _causal(size, query)
         scores = torch.cat([asked @ shared_key, own.flatten(2, 3)], dim=-1).softmax(dim=-1)
+        note(scores[..., :length])
         inner = scores[..., length:].reshape(*split[:3], size, size) @ own_value.reshape(split)
         mixed.append(scores[..., :length] @ shared_value + inner.flatten(2, 3))
         start = stop
@@ -119,7 +143,8 @@ def _layer(
     hidden = hidden[:, skip:] + attention.o_proj(joined)
     normed = _norm(layer.post_attention_layernorm, hidden)
     gate, up = F.linear(normed, torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])).chunk(2, dim=-1)
-    return hidden + layer.mlp.down_proj(F.silu(gate) * up)
+    wasted = torch.cat(lost).mean() if lost else hidden.new_zeros(())
+    return hidden + layer.mlp.down_proj(F.silu(gate) * up), wasted
 
 
 def _causal(size: int, like: Tensor) -> Tensor:

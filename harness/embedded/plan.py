@@ -35,7 +35,8 @@ class Lesson:
     they are with their colour, shape or character; mentions: whether the state halfway up the decoder, where a prompt has
     just named something, is drawn towards the word for its cell, its number, or `no`; looks: whether one attention head is
     drawn there towards the patches of what was named; thorough: whether both are done for the characters of quoted words
-    and for options, which are drawn towards `yes` or `no`; asked: the kinds of questions about each image.
+    and for options, which are drawn towards `yes` or `no`; asked: the kinds of questions about each image; calm: whether
+    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is.
     """
 
     first: int
@@ -45,6 +46,7 @@ class Lesson:
     looks: bool = False
     thorough: bool = False
     asked: tuple[str, ...] = ASKED
+    calm: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,15 @@ class Plan:
 
     Learning rates warm up and stay; the tower's falls to 0 over the last share `tower_decay`, the decoder's goes straight
     from one of the `knees` (step, share of the highest rate) to the next. The first `curriculum` decoder steps go from two
-    things a scene to eight. `alignment`, `mentions` and `looks` are the weights of the losses that lessons speak of, beside
-    answers' 1; `depths` are the numbers of layers below the states that mentions are read from, the second for thorough
-    ones, and `look` is the layer whose first head looks.
+    things a scene to eight. `alignment`, `mentions`, `looks` and `calm` are the weights of the losses that lessons speak
+    of, beside answers' 1; `depths` are the numbers of layers below the states that mentions are read from, the second for
+    thorough ones, and `look` is the layer whose first head looks.
     """
 
     tower_steps: int = 800
     tower_batch: int = 32
     tower_rate: float = 4e-3
-    steps: int = 3500
+    steps: int = 3900
     batch: int = 16
     rate: float = 3e-3
     other_rate: float = 2e-3
@@ -71,6 +73,7 @@ class Plan:
     depths: tuple[int, int] = (4, 6)
     looks: float = 0.5
     look: int = 2
+    calm: float = 0.5
     warm_up: int = 40
     tower_decay: float = 0.5
     knees: tuple[tuple[int, float], ...] = (
@@ -80,6 +83,9 @@ class Plan:
         (2850, 0.554142857),
         (3150, 0.554142857),
         (3500, 0.0),
+        (3520, 0.35),
+        (3600, 0.35),
+        (3900, 0.0),
     )
     curriculum: int = 153
     lessons: tuple[Lesson, ...] = (
@@ -91,6 +97,7 @@ class Plan:
         Lesson(2700, 4, True, True, True, True, ASKED_LATER),
         Lesson(2850, 4, True, True, True, True, ASKED_LAST),
         Lesson(3150, 4, True, True, True, True, ASKED_AT_THE_END),
+        Lesson(3500, 4, True, True, True, True, ASKED_AT_THE_END, True),
     )
     seed: int = 0
     width: int = 128

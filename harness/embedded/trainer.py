@@ -192,16 +192,20 @@ class Trainer:
         most = round(2 + 6 * min(1.0, step / self.plan.curriculum))
         seeds = self.seeds(self.plan.tower_steps * self.plan.tower_batch, step, self.plan.batch)
         batch = self.batchers[lesson](seeds, least=min(lesson.least, most // 2), most=most).to(self.device)
-        scores, named, looks, visual = self.answer_scores(batch)
+        scores, named, looks, visual, wasted = self.answer_scores(batch, lesson.calm)
         loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
         if lesson.mentions:
             loss = loss + self.plan.mentions * F.cross_entropy(named, batch.meant)
         if lesson.looks:
             loss = loss - self.plan.looks * (batch.shown * looks).sum() / batch.shown.sum().clamp(min=1)
+        if lesson.calm:
+            loss = loss + self.plan.calm * wasted
         return loss, (scores.argmax(1) == batch.target).float().mean().item()
 
-    def answer_scores(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Vocabulary scores (N, vocabulary) where an answer token comes next, and the projector's output."""
+    def answer_scores(self, batch: Batch, calm: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Vocabulary scores (N, vocabulary) where an answer token comes next, and where something was named; where named
+        things are looked for; the projector's output; and, if `calm`, what attention wastes on patches that show nothing.
+        """
         with self.precision():
             with torch.no_grad():
                 patches, _ = packed.tower_states(self.model, batch.pixels)
@@ -210,13 +214,14 @@ class Trainer:
             fixed = self.model.model.language_model.embed_tokens(torch.tensor([start, user, line], device=self.device))
             fixed = fixed.expand(len(visual), 3, -1)
             prefix = torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
-            states, inner, looks = packed.text_states(
-                self.model, prefix, batch.text, batch.groups, self.plan.depths, self.plan.look, batch.mentions
+            blank = (batch.labels["shape"] + batch.labels["character"] == 0) if calm else None
+            states, inner, looks, wasted = packed.text_states(
+                self.model, prefix, batch.text, batch.groups, self.plan.depths, self.plan.look, batch.mentions, blank
             )
             early, late = (states.flatten(0, 1)[batch.mentions] for states in inner)
             chosen = torch.cat([states.flatten(0, 1)[batch.where], torch.where(batch.late[:, None], late, early)])
             answers, named = self.model.lm_head(chosen).float().split([len(batch.where), len(batch.mentions)])
-            return answers, named, looks, visual
+            return answers, named, looks, visual, wasted
 
     def alignment(self, visual: Tensor, batch: Batch, places: bool) -> Tensor:
         """Cross-entropy of patches against the embeddings of their words: colour, shape and, if `places`, cell, or a
