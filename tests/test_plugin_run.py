@@ -117,7 +117,7 @@ def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
     assert rows[6].count("50.0 (50.0±19.0)!") == 2
     assert "0.6 60%" in rows[6]
     assert "1.25x" in rows[6]
-    assert max(map(len, table)) <= 160
+    assert max(map(len, table[start : start + 10])) <= 160  # the headline above it names folders, of any length
     result.stdout.fnmatch_lines(["cannot: *fastv-0.7: FastV cannot save 70.0%; it reaches 60.0%"])
     assert result.parseoutcomes()["skipped"] == 2
 
