@@ -50,8 +50,10 @@ def prompt(model: LlavaForConditionalGeneration, batch: int, text: int) -> dict[
     if visual is None:
         raise FitPruneError(f"a {model.config.model_type} model has no fixed number of visual tokens; not benchmarked.")
     side = model.config.vision_config.image_size
+    token = image_token_id(model.config)
     ids = torch.randint(3, 90, (batch, text + visual))
-    ids[:, text // 2 : text // 2 + visual] = image_token_id(model.config)
+    ids[ids == token] = 90
+    ids[:, text // 2 : text // 2 + visual] = token
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     inputs["pixel_values"] = torch.randn(batch, 3, side, side, dtype=model.dtype)
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
