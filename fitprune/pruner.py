@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fitprune.anatomy import anatomy
+from fitprune.errors import BudgetError
 from fitprune.runtime import pruning
 from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
@@ -67,7 +68,7 @@ class Pruner(ABC):
         Raises:
             BudgetError: the method cannot reach it; the message says what it can reach.
         """
-        raise NotImplementedError(f"{cls.__name__} has no free parameter to solve for a budget.")
+        raise BudgetError(f"{cls.__name__} has no free parameter to solve for a budget; it saves what it saves.")
 
     @contextmanager
     def __call__(self, model: nn.Module) -> Iterator[Trace]:

@@ -7,7 +7,7 @@ import torch
 from models import build, kept, prompt
 
 from baselines.registry import PRUNERS, get_pruner_class
-from fitprune import FitPrune, FitPruneError, Pruner, Recipe
+from fitprune import BudgetError, FitPrune, FitPruneError, Pruner, Recipe
 
 
 def test_the_names():
@@ -48,3 +48,8 @@ def test_every_method_fills_the_trace_and_keeps_the_text(name):
 
 def test_fitprune_of_the_registry_is_the_library_s():
     assert PRUNERS["fitprune"] is FitPrune
+
+
+def test_dense_has_no_budget():
+    with pytest.raises(BudgetError, match="no free parameter"):
+        PRUNERS["dense"].for_reduction(build("llama", 2).config, 0.5)

@@ -1,0 +1,47 @@
+"""The README's code does what it says."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from models import build, kept, prompt
+
+from fitprune import Pruner
+from fitprune.view import VisualTokens
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_pruner_of_the_guide_prunes():
+    (code,) = [block for block in blocks("python") if "class KeepFirst" in block]
+    # The guide leaves the imports out.
+    names = {"dataclass": dataclass, "Pruner": Pruner, "ClassVar": ClassVar, "torch": torch, "VisualTokens": VisualTokens}
+    exec(compile(code, "README.md", "exec"), names)
+    model = build("llama", 3)
+    with torch.no_grad(), names["KeepFirst"](ratio=0.25)(model) as trace:
+        model(**prompt(model, [3, "image", 5]))
+    assert all(list(row) == list(range(9)) for row in kept(trace))
+
+
+def test_the_library_in_ten_lines(tmp_path, monkeypatch):
+    (code,) = [block for block in blocks("python") if "fit(model, batches" in block]
+    model = build("llama", 8)
+    inputs = prompt(model, [3, "image", 5])
+    monkeypatch.chdir(tmp_path)
+    names = {"model": model, "inputs": {**inputs, "max_new_tokens": 2}, "images": [], "prompts": []}
+    names["processor"] = lambda **_: inputs
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["recipe"].reduction >= 0.6
+    assert 0 < (names["trace"].kept[7] >= 0).sum() < 36
+
+
+def test_the_commands_exist():
+    tox = (Path(__file__).parent.parent / "tox.ini").read_text()
+    for environment in re.findall(r"tox run -e (\w+)", README):
+        assert f"[testenv:{environment}]" in tox
