@@ -10,8 +10,9 @@ def take(values: torch.Tensor, rows: torch.Tensor, batch: int | None = None) -> 
     """Gather `rows` (batch, T') along the second-last axis of (…, batch, T, d); a batch axis of 1 is expanded."""
     if batch is not None and values.shape[-3] != batch:
         values = values.expand(*values.shape[:-3], batch, *values.shape[-2:])
-    index = rows[..., None].expand(*values.shape[:-2], rows.shape[1], values.shape[-1])
-    return values.gather(-2, index)
+    # Whole rows are copied; a gather would index every element.
+    samples = torch.arange(len(rows), device=rows.device)[:, None]
+    return values[..., samples, rows, :]
 
 
 def causal_mask(

@@ -45,11 +45,12 @@ def head_max_columns(
         logits = torch.matmul(block, key[:, :, :stop].transpose(2, 3)).float().mul_(scaling)
         logits = logits.view(batch, heads, stop - start, stop)
         macs += batch * heads * (stop - start) * stop * dim
-        hidden = columns[None, :stop] > columns[start:stop, None]
+        logits[..., start:stop].masked_fill_(columns[None, start:stop] > columns[start:stop, None], float("-inf"))
         if valid is not None:
             # A padding row sees nothing; it weighs nothing either, but must not turn into NaN.
-            hidden = (hidden[None] | ~valid[:, None, :stop])[:, None] & valid[:, None, start:stop, None]
-        attention = logits.masked_fill_(hidden, float("-inf")).softmax(-1)
+            padding = ~valid[:, None, None, :stop] & valid[:, None, start:stop, None]
+            logits.masked_fill_(padding, float("-inf"))
+        attention = logits.softmax(-1)
         out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
         macs += batch * row_weights.shape[1] * (stop - start) * stop
     return out, macs
