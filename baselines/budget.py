@@ -1,5 +1,6 @@
 """Solving a method's free parameter for a FLOPs budget."""
 
+import bisect
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,5 @@ def fewest_dropped(
             f"{method} cannot save {reduction:.1%} of this model's visual-token FLOPs; "
             f"it reaches {saved(n):.1%}, with every visual token dropped."
         )
-    low, high = 0, n
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if saved(middle) < reduction else (low, middle)
-    return n, max(1, min(low, high, key=lambda k: abs(saved(k) - reduction)))
+    enough = 1 + bisect.bisect_left(range(1, n), True, key=lambda k: saved(k) >= reduction)
+    return n, max(1, min(enough - 1, enough, key=lambda k: abs(saved(k) - reduction)))

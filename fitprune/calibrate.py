@@ -1,5 +1,6 @@
 """Fit a recipe for a FLOPs budget from the attention statistics of a small calibration batch."""
 
+import bisect
 import datetime
 import importlib.metadata
 from collections.abc import Callable, Iterable
@@ -157,27 +158,19 @@ class Calibration:
         A bisection over the first eighth of the batches says where to look; the verdict is over all of them.
         """
         few = max(1, len(self._spool) // 8)
-        low, high = 0, ALPHA_STEPS
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reaches(middle, few) else (middle, high)
-        guess, low, high = high, 0, ALPHA_STEPS
+        guess = _first(0, ALPHA_STEPS, lambda step: reaches(step, few))
+        low, high, stride = 0, ALPHA_STEPS, 1
         if reaches(guess):
             high = guess
-            stride = 1
             while high - stride > 0 and reaches(high - stride):
                 high, stride = high - stride, 2 * stride
             low = max(high - stride, 0)
         else:
             low = guess
-            stride = 1
             while low + stride < ALPHA_STEPS and not reaches(low + stride):
                 low, stride = low + stride, 2 * stride
             high = min(low + stride, ALPHA_STEPS)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reaches(middle) else (middle, high)
-        return high
+        return _first(low, high, reaches)
 
     def _mean_left(self, step: int, cost: "_Cost", reduction: float, batches: int | None = None) -> np.ndarray:
         """Mean over samples of the share of visual tokens left after each layer, each sample stopped at its budget."""
@@ -210,6 +203,11 @@ class Calibration:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
         }
+
+
+def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The first number above `low` at which `holds` does, given that from there on it does, up to `high`."""
+    return low + 1 + bisect.bisect_left(range(low + 1, high), True, key=holds)
 
 
 def _scaled(curve: np.ndarray, scale: float, visual_tokens: int) -> list[int]:

@@ -34,8 +34,9 @@ from baselines.registry import get_pruner_class
 from fitprune import FitPrune, Pruner, Recipe
 from fitprune.errors import FitPruneError, unknown_name
 from fitprune.trace import Trace
+from harness.flop_counter import prompt_tokens
 from harness.models.loading import LoadedModel, load_model
-from harness.prompting import encode, visual_token_counts
+from harness.prompting import encode
 from harness.tasks import tasks_reading
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
@@ -214,16 +215,16 @@ class FitPruneLMM(lmms):
         new_tokens = _lengths(fresh, self._ends())
         if self.observer:
             self.observer(inputs, trace, new_tokens)
-        prompt_tokens = inputs["attention_mask"].sum(1).tolist()
-        visual_tokens = visual_token_counts(self.loaded, inputs)
+        text, visual = prompt_tokens(model.config, inputs)
+        lengths, visual_tokens = (text + visual).tolist(), visual.tolist()
         results = []
         for row, request in enumerate(batch):
             text = tokenizer.decode(fresh[row, : new_tokens[row]], skip_special_tokens=True)
             for stop in request.until:
                 text = text.split(stop)[0]
-            self.records[request.key] = Record(hashes[row], prompt_tokens[row], visual_tokens[row], new_tokens[row])
+            self.records[request.key] = Record(hashes[row], lengths[row], visual_tokens[row], new_tokens[row])
             results.append(
-                GenerationResult(text.strip(), TokenCounts(input_tokens=prompt_tokens[row], output_tokens=new_tokens[row]))
+                GenerationResult(text.strip(), TokenCounts(input_tokens=lengths[row], output_tokens=new_tokens[row]))
             )
         return results
 

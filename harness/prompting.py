@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fitprune.anatomy import image_token_id
-
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -46,9 +44,3 @@ def chat(processor: Any, question: str, images: int) -> str:
     text = question.replace(marker, "").strip() if marker and marker in question else question
     content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
-
-
-def visual_token_counts(loaded: "LoadedModel", inputs: "dict[str, torch.Tensor]") -> list[int]:
-    """Visual tokens of each sample, before pruning."""
-    token = image_token_id(loaded.model.config)
-    return [row.count(token) for row in inputs["input_ids"].tolist()]
