@@ -1,10 +1,16 @@
 """Column statistics of attention, computed in blocks of query rows: no (heads, T, T) map is ever kept."""
 
+import functools
+import importlib
+from importlib.util import find_spec
+from types import ModuleType
+
+import numpy as np
 import torch
 
-# Rows of one block: large enough for an efficient matrix product, small enough that heads × rows × T stays far below the
-# activations of the layer itself.
-BLOCK_ROWS = 128
+# Rows of one block: enough for an efficient matrix product, few enough that their maps stay in a core's cache, and far below
+# the activations of the layer itself.
+BLOCK_ROWS = 64
 
 
 def head_max_columns(
@@ -14,12 +20,12 @@ def head_max_columns(
     scaling: float,
     valid: torch.Tensor | None = None,
     first_row: int = 0,
-    block_rows: int = BLOCK_ROWS,
 ) -> tuple[torch.Tensor, int]:
     """Weighted sums over query rows of the head-wise maximum of causal softmax attention.
 
     With A[h, q, k] the softmax attention and M[q, k] = max_h A[h, q, k] (not renormalised), the result is
-    out[b, r, k] = sum_q row_weights[b, r, q] · M[q, k].
+    out[b, r, k] = sum_q row_weights[b, r, q] · M[q, k]. Computed by the Triton kernels of `triton_columns` on NVIDIA cards
+    from Ampere on, and by torch in blocks of rows everywhere else.
 
     Args:
         query: (batch, heads, T, d), rotary embedding applied.
@@ -28,15 +34,42 @@ def head_max_columns(
         scaling: factor on the logits.
         valid: (batch, T) bool, False for padding; None where all tokens are real.
         first_row: rows before it are not computed.
-        block_rows: rows computed at a time.
 
     Returns:
-        float32 (batch, R, T), and the multiply-accumulates of its two products.
+        float32 (batch, R, T), and the multiply-accumulates of its products. The kernels compute that of queries and keys twice,
+        and count it so.
     """
+    if (kernels := kernels_for(query)) is not None:
+        return kernels.head_max_columns(query, key, row_weights, scaling, valid, first_row)
+    return head_max_columns_in_blocks(query, key, row_weights, scaling, valid, first_row)
+
+
+def kernels_for(query: torch.Tensor) -> ModuleType | None:
+    """The module of Triton kernels that `head_max_columns` uses for this tensor; None where torch does the work."""
+    kernels = _kernels() if query.is_cuda else None
+    return kernels if kernels is not None and kernels.supported(query) else None
+
+
+@functools.cache
+def _kernels() -> ModuleType | None:
+    """The module of the Triton kernels; None without Triton, which comes with torch's CUDA builds for Linux."""
+    return importlib.import_module("fitprune.triton_columns") if find_spec("triton") else None
+
+
+def head_max_columns_in_blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    row_weights: torch.Tensor,
+    scaling: float,
+    valid: torch.Tensor | None = None,
+    first_row: int = 0,
+    block_rows: int = BLOCK_ROWS,
+) -> tuple[torch.Tensor, int]:
+    """`head_max_columns` in torch, `block_rows` rows at a time."""
     batch, heads, length, dim = query.shape
     groups = heads // key.shape[1]
     out = torch.zeros(batch, row_weights.shape[1], length, dtype=torch.float32, device=query.device)
-    columns = torch.arange(length, device=query.device)
+    future = torch.full((block_rows, block_rows), float("-inf"), device=query.device).triu(1)
     macs = 0
     for start in range(first_row, length, block_rows):
         stop = min(start + block_rows, length)
@@ -45,7 +78,7 @@ def head_max_columns(
         logits = torch.matmul(block, key[:, :, :stop].transpose(2, 3)).float().mul_(scaling)
         logits = logits.view(batch, heads, stop - start, stop)
         macs += batch * heads * (stop - start) * stop * dim
-        logits[..., start:stop].masked_fill_(columns[None, start:stop] > columns[start:stop, None], float("-inf"))
+        logits[..., start:stop] += future[: stop - start, : stop - start]
         if valid is not None:
             # A padding row sees nothing; it weighs nothing either, but must not turn into NaN.
             padding = ~valid[:, None, None, :stop] & valid[:, None, start:stop, None]
@@ -54,6 +87,20 @@ def head_max_columns(
         out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
         macs += batch * row_weights.shape[1] * (stop - start) * stop
     return out, macs
+
+
+def scoring_macs(rows: np.ndarray, q_size: int, kernels: bool = False) -> np.ndarray:
+    """Multiply-accumulates of `head_max_columns` for one sample with two weighted sums, elementwise.
+
+    Args:
+        rows: rows that are computed, the first of them the first visual token's; as many columns are looked at.
+        q_size: query heads × head size.
+        kernels: as the Triton kernels count, which compute the logits twice, rather than the torch path.
+    """
+    size = np.where(rows <= 1024, 64, 128) if kernels else BLOCK_ROWS
+    whole, part = rows // size, rows % size
+    logits = size**2 * whole * (whole + 1) / 2 + part * rows
+    return logits * ((2 if kernels else 1) * q_size + 2)
 
 
 def last_row_mean(

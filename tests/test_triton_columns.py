@@ -1,0 +1,296 @@
+"""The column statistics by Triton, against the literal attention map: interpreted, compiled, and on CUDA where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from models import batch, build, prompt
+from safetensors.torch import load_file
+
+from fitprune import FitPrune, Recipe, statistics
+from fitprune.statistics import head_max_columns, head_max_columns_in_blocks
+from harness.memory import peak_cpu_bytes, peak_cuda_bytes
+
+ROOT = Path(__file__).parent.parent
+TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux only")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+# Float32 sums of a few hundred terms, and logits of up to some 20 whose rounding is an error of the exponent.
+TOLERANCE = {"rtol": 5e-6, "atol": 1e-7}
+# Tensor cores cut off what they add to a sum of products, eight times for 128 terms; exp2 and log2 are the card's own.
+ON_CUDA = {"rtol": 4e-5, "atol": 1e-7}
+
+
+@dataclass(frozen=True)
+class Case:
+    dim: int
+    length: int
+    heads: int = 4
+    kv_heads: int = 4
+    sums: int = 2
+    first_row: int = 0
+    padding: tuple[int, ...] = (0, 0)
+    side: str = "left"
+    sharpness: float = 2.0
+    dtype: str = "float32"
+    layout: str = "heads first"
+    seed: int = 0
+
+    @property
+    def scaling(self) -> float:
+        return self.sharpness * self.dim**-0.5
+
+
+SHAPES = {
+    "multi-head": Case(8, 77),
+    "grouped": Case(32, 130, kv_heads=2, first_row=13, layout="tokens first"),
+    "multi-query, one sum": Case(80, 65, kv_heads=1, sums=1),
+    "left padding": Case(32, 97, padding=(70, 5), layout="fused"),
+    "right padding": Case(32, 97, padding=(3, 70), side="right", kv_heads=2),
+    "first row within left padding": Case(8, 140, padding=(90, 0), first_row=71),
+    "three sums, sharp": Case(32, 64, sums=3, sharpness=8.0),
+    "head size not dense": Case(24, 70, heads=2, kv_heads=2, layout="head size first"),
+    "one token": Case(32, 1),
+    "largest head": Case(256, 70, heads=2, kv_heads=1),
+}
+CASES = {
+    f"{name}, {dtype}": replace(case, dtype=dtype, seed=index)
+    for index, (name, case) in enumerate(SHAPES.items())
+    for dtype in ("float32", "bfloat16")
+}
+CASES["grouped, float16"] = replace(SHAPES["grouped"], dtype="float16")
+# Long enough for the large tiles, which only half precision has.
+CASES["long, bfloat16"] = Case(16, 1100, heads=2, kv_heads=1, first_row=500, padding=(600,), dtype="bfloat16")
+
+# Architecture, type, head size, length. Consumer cards have 99 KiB of shared memory for a program, Hopper has 227.
+COMPILED = [
+    (86, "bfloat16", 128, 2944),
+    (90, "bfloat16", 128, 640),
+    (90, "bfloat16", 128, 2944),
+    (86, "float32", 128, 640),
+]
+SHARED = {86: 99 * 1024, 90: 227 * 1024}
+
+
+def inputs(case, device="cpu"):
+    """Query, key, row weights and valid of a case; the weights of padding rows and of rows before the first are 0."""
+    generator = torch.Generator().manual_seed(case.seed)
+
+    def draw(heads):
+        extra = 3 if case.layout == "fused" else 0
+        drawn = torch.randn(len(case.padding), case.length, heads + extra, case.dim, generator=generator)
+        drawn = drawn.to(device, getattr(torch, case.dtype))
+        if case.layout == "head size first":
+            return drawn.permute(0, 2, 3, 1).contiguous().transpose(2, 3)
+        if case.layout == "fused":
+            drawn = drawn[:, :, 2:-1]
+        drawn = drawn.transpose(1, 2)
+        return drawn.contiguous() if case.layout == "heads first" else drawn
+
+    query, key = draw(case.heads), draw(case.kv_heads)
+    place = torch.arange(case.length)
+    padding = torch.tensor(case.padding)[:, None]
+    valid = place >= padding if case.side == "left" else place < case.length - padding
+    weights = torch.rand(len(case.padding), case.sums, case.length, generator=generator)
+    weights = weights * valid[:, None] * (place >= case.first_row)
+    return query, key, weights.to(device), None if bool(valid.all()) else valid.to(device)
+
+
+def literal(case, device="cpu"):
+    """The statistic from the whole attention map, in float64."""
+    query, key, weights, valid = inputs(case, device)
+    key = key.double().repeat_interleave(case.heads // case.kv_heads, 1)
+    logits = query.double() @ key.transpose(2, 3) * case.scaling
+    seen = torch.ones(case.length, case.length, dtype=torch.bool, device=device).tril()
+    if valid is not None:
+        seen = seen & valid[:, None, None, :]
+    # A padding row may see nothing: 0 / 0.
+    attention = logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0)
+    return weights.double() @ attention.amax(1)
+
+
+def pruned(device="cpu"):
+    """What a FitPrune of two left-padded prompts leaves, as a trace."""
+    model = build("llama-gqa", 3, seed=2).to(device)
+    samples = batch([prompt(model, [3, "image", 9], seed=1), prompt(model, [2, "image", 4], seed=2)])
+    with torch.no_grad(), FitPrune(Recipe([9, 7, 12], 36))(model) as trace:
+        model(**{name: tensor.to(device) for name, tensor in samples.items()})
+    return trace
+
+
+def child(*arguments, folder, interpret):
+    """Standard output of triton_child.py."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpret else {})
+    command = [sys.executable, "tests/triton_child.py", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("triton")
+    child("interpret", folder / "results.safetensors", folder=folder, interpret=True)
+    return load_file(folder / "results.safetensors")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return json.loads(child("compile", folder=tmp_path_factory.mktemp("triton"), interpret=False))
+
+
+@TRITON
+@pytest.mark.parametrize("name", CASES)
+def test_the_interpreted_kernels_are_the_literal_map(name, interpreted):
+    expected = literal(CASES[name])
+    assert interpreted[name].dtype == torch.float32
+    torch.testing.assert_close(interpreted[name].double(), expected, **TOLERANCE)
+
+
+@TRITON
+@pytest.mark.parametrize("name", CASES)
+def test_the_interpreted_kernels_are_the_torch_blocks(name, interpreted):
+    case = CASES[name]
+    query, key, weights, valid = inputs(case)
+    # In half precision torch rounds the logits; the kernels do not.
+    blocks, _ = head_max_columns_in_blocks(query.float(), key.float(), weights, case.scaling, valid, case.first_row)
+    torch.testing.assert_close(interpreted[name], blocks, **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.endswith("float32")])
+@pytest.mark.parametrize("block_rows", [1, 32, 128])
+def test_the_torch_blocks_are_the_literal_map(name, block_rows):
+    case = CASES[name]
+    query, key, weights, valid = inputs(case)
+    blocks, _ = head_max_columns_in_blocks(query, key, weights, case.scaling, valid, case.first_row, block_rows)
+    torch.testing.assert_close(blocks.double(), literal(case), **TOLERANCE)
+
+
+def test_the_torch_blocks_in_bfloat16_differ_by_the_rounding_of_logits():
+    case = CASES["multi-head, bfloat16"]
+    query, key, weights, valid = inputs(case)
+    blocks, _ = head_max_columns_in_blocks(query, key, weights, case.scaling, valid)
+    # bfloat16 keeps 8 bits: a logit x is off by up to |x| / 256, before scaling, and so is the exponent.
+    largest = float((query.float() @ key.float().transpose(2, 3)).abs().max()) * case.scaling
+    torch.testing.assert_close(blocks.double(), literal(case), rtol=2 * largest / 256, atol=0)
+
+
+def test_the_torch_blocks_never_hold_a_map():
+    case = Case(16, 2048, padding=(0,))
+    query, key, weights, _ = inputs(case)
+    peak = peak_cpu_bytes(lambda: head_max_columns_in_blocks(query, key, weights, case.scaling))
+    assert peak < case.heads * case.length**2 * 4 / 4
+
+
+@TRITON
+@pytest.mark.parametrize("name", ["multi-head, float32", "grouped, bfloat16", "first row within left padding, float32"])
+def test_both_products_of_queries_and_keys_are_counted(name, interpreted):
+    """Tiles of 64 × 64, counted one by one where a row of theirs sees a key of theirs, cut off at the ends."""
+    case = CASES[name]
+    places = 0
+    for start in range(case.first_row, case.length, 64):
+        for first in range(0, case.length, 64):
+            rows, keys = range(start, min(start + 64, case.length)), range(first, min(first + 64, case.length))
+            places += len(rows) * len(keys) * (keys[0] <= rows[-1])
+    expected = len(case.padding) * places * (2 * case.heads * case.dim + case.sums)
+    assert int(interpreted[f"{name} macs"]) == expected
+
+
+@TRITON
+def test_fitprune_keeps_the_same_tokens_by_the_kernels(interpreted):
+    expected = pruned().kept
+    assert len(expected) == 3
+    for layer, tokens in enumerate(expected):
+        assert torch.equal(interpreted[f"kept {layer}"], tokens)
+
+
+@TRITON
+def test_the_kernels_compile_for_cards_that_are_not_here(compiled):
+    """What the interpreter takes the compiler may refuse; and a tile must fit a card's shared memory."""
+    kernels = compiled["kernels"]
+    assert len(kernels) == 2 * len(COMPILED)
+    for (architecture, dtype, *_), kernel in zip([key for key in COMPILED for _ in range(2)], kernels, strict=True):
+        assert kernel["shared"] <= SHARED[architecture]
+        matrix = {86: "mma.sync", 90: "wgmma.mma_async"}[architecture] if dtype == "bfloat16" else "fma.rn.f32"
+        assert matrix in kernel["instructions"]
+        assert "tf32" not in kernel["instructions"]
+
+
+@TRITON
+def test_where_triton_cannot_run_a_warning_says_so(compiled):
+    assert compiled["runs"] is False
+    assert compiled["warning"].startswith("Triton does not run on cpu (")
+    assert "are computed by torch" in compiled["warning"]
+    assert "\n" not in compiled["warning"]
+
+
+@TRITON
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float64, 64), (torch.bfloat16, 512)])
+def test_what_the_kernels_have_no_tile_for_is_left_to_torch(dtype, dim):
+    from fitprune.triton_columns import supported
+
+    assert not supported(SimpleNamespace(dtype=dtype, shape=(1, 1, 1, dim), device=torch.device("cuda")))
+
+
+def test_on_the_cpu_torch_does_it(monkeypatch):
+    monkeypatch.setattr(statistics, "_kernels", lambda: pytest.fail("Triton was asked for"))
+    case = SHAPES["grouped"]
+    query, key, weights, valid = inputs(case)
+    result, macs = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    blocks, block_macs = head_max_columns_in_blocks(query, key, weights, case.scaling, valid, case.first_row)
+    assert torch.equal(result, blocks)
+    assert macs == block_macs
+
+
+WIDE = {
+    "7B": Case(128, 700, heads=32, kv_heads=32, first_row=35, padding=(0, 41), dtype="bfloat16", layout="tokens first"),
+    "7B, long": Case(128, 2944, heads=32, kv_heads=8, padding=(0,), dtype="bfloat16"),
+    "head size 80": Case(80, 1300, heads=8, kv_heads=8, padding=(0, 600), dtype="float16"),
+    "float32": Case(128, 700, heads=8, kv_heads=8, padding=(0, 41)),
+}
+
+
+@CUDA
+@TRITON
+@pytest.mark.parametrize("case", [*CASES.values(), *WIDE.values()], ids=[*CASES, *WIDE])
+def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
+    from fitprune import triton_columns
+
+    query, key, weights, valid = inputs(case, "cuda")
+    if not triton_columns.supported(query):
+        pytest.skip("this card is older than the kernels ask for")
+    result, _ = triton_columns.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    again, _ = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    assert torch.equal(result, again)
+    torch.testing.assert_close(result.double(), literal(case, "cuda"), **ON_CUDA)
+
+
+@CUDA
+@TRITON
+def test_on_cuda_the_kernels_never_hold_a_map():
+    from fitprune import triton_columns
+
+    case = WIDE["7B, long"]
+    query, key, weights, _ = inputs(case, "cuda")
+    if not triton_columns.supported(query):
+        pytest.skip("this card is older than the kernels ask for")
+    peak = peak_cuda_bytes(lambda: triton_columns.head_max_columns(query, key, weights, case.scaling), query.device)
+    assert peak < case.heads * case.length**2 * 2 / 100
+
+
+@CUDA
+@TRITON
+def test_on_cuda_fitprune_keeps_what_it_keeps_on_the_cpu():
+    # The tower's convolution would be in TF32.
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        on_card = pruned("cuda").kept
+    for tokens, wanted in zip(on_card, pruned().kept, strict=True):
+        assert torch.equal(tokens.cpu(), wanted)
