@@ -1,7 +1,6 @@
 """A pruning recipe: how many visual tokens leave in each decoder layer."""
 
 import dataclasses
-import json
 import operator
 import os
 from dataclasses import dataclass, field
@@ -11,9 +10,6 @@ from typing import Any
 from fitprune import flops
 from fitprune.errors import RecipeError
 from fitprune.sizes import DecoderSizes
-
-FORMAT = "fitprune-recipe"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,8 @@ class Recipe:
         drop: one count per decoder layer, after that layer's attention; asking for more than is left drops what is left.
         visual_tokens: the prompt's visual tokens that `drop` is meant for; `schedule` scales to others.
         sizes: the decoder that the recipe was fitted on; None for a recipe written by hand.
-        provenance: how it came to be (asked reduction, samples, versions, …), for people.
+        provenance: how it came to be, for people: of which model and revision, on which data, for which budget, and so on
+            (`recipe_file.PROVENANCE` lists the entries).
 
     Raises:
         RecipeError: counts that are not whole numbers ≥ 0, or no layers or tokens.
@@ -90,53 +87,42 @@ class Recipe:
         return dataclasses.replace(self, sizes=sizes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write readable JSON, atomically."""
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "visual_tokens": self.visual_tokens,
-            "drop": self.drop,
-            "reduction": self.reduction if self.sizes is not None else None,
-            "model": dataclasses.asdict(self.sizes) if self.sizes is not None else None,
-            "provenance": self.provenance,
-        }
-        path = Path(path)
-        # One line per entry, so that the counts of a recipe stand side by side.
-        text = "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in record.items()) + "\n}"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise RecipeError(f"cannot write a recipe to {path}: {error.strerror}.") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write readable JSON, atomically: the counts, what they save, the architecture, the provenance.
+
+        Raises:
+            RecipeError: the file cannot be written, or could not be read again (more dropped than there are tokens).
+        """
+        from fitprune import recipe_file
+
+        recipe_file.write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Recipe":
-        """Read what `save` wrote.
+        """Read what `save` wrote; `published:llava-1.5-7b@60` in place of a path is a published recipe.
 
         Raises:
-            RecipeError: not there, not JSON, not a recipe, or of a newer format. Whether it fits a model is checked when
-                it is applied.
+            RecipeError: not there, not JSON, not a recipe, of another format version, or edited to something that
+                contradicts itself. Whether it fits a model is checked when it is applied.
         """
-        try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"cannot read the recipe {path}: {error.strerror}.") from None
-        except ValueError as error:
-            raise RecipeError(f"the recipe {path} is not JSON: {error}.") from None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise RecipeError(f'{path} is not a recipe: it lacks "format": "{FORMAT}".')
-        if record.get("version") != VERSION:
-            raise RecipeError(f"the recipe {path} has format version {record.get('version')}; this release reads {VERSION}.")
-        try:
-            sizes = DecoderSizes(**record["model"]) if record.get("model") is not None else None
-            return cls(record["drop"], record["visual_tokens"], sizes, dict(record.get("provenance") or {}))
-        except KeyError as error:
-            raise RecipeError(f"the recipe {path} lacks {error}.") from None
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"the recipe {path} is malformed: {error}") from None
+        from fitprune import published, recipe_file
+
+        name = os.fspath(path)
+        if name.startswith(published.SCHEME):
+            return published.published_recipe(name.removeprefix(published.SCHEME))
+        return recipe_file.read(Path(path))
+
+    @classmethod
+    def published(cls, model: str, percent: int) -> "Recipe":
+        """The authors' own recipe for a model at a nominal reduction in percent: `Recipe.published("llava-1.5-7b", 60)`.
+
+        What it really saves, `reduction`, is less (10 % saves 6.4 %); see `fitprune.published`.
+
+        Raises:
+            RecipeError: there is none; the message says which there are.
+        """
+        from fitprune.published import published_recipe
+
+        return published_recipe(f"{model}@{percent}")
 
 
 def _whole(name: str, value: Any, least: int) -> int:

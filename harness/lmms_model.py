@@ -7,7 +7,7 @@ From Python it takes a loaded model and a pruner. From lmms-eval's command line:
 `--model_args`:
 
     pretrained  registry name, hub id or folder (required)
-    recipe      a FitPrune recipe; or
+    recipe      a FitPrune recipe, a file or published:llava-1.5-7b@60; or
     pruner      a method's name, with `reduction` in (0, 1) and any of the method's own options
     data        mini, hub or a folder; by default mini for models that ship with the package, else hub
     limit       number of questions, chosen as the pytest plugin chooses them (`--limit` takes the first ones)
@@ -256,7 +256,7 @@ def make_pruner(
     if recipe is not None:
         if pruner not in (None, "fitprune") or reduction is not None or options:
             raise FitPruneError("recipe=FILE already says how much is pruned: leave out pruner, reduction and options")
-        return FitPrune(Recipe.load(recipe))
+        return FitPrune(Recipe.load(recipe).for_model(loaded.model.config))
     if pruner is None:
         if reduction is not None or options:
             given = ["reduction"] * (reduction is not None) + sorted(options)

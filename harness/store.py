@@ -18,13 +18,14 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fitprune.errors import FitPruneError
+from fitprune.files import replacing
 from harness.cells import Cell
 
 if TYPE_CHECKING:
@@ -261,26 +262,8 @@ def _answer_record(answer: "Answer", dense: "Answer | None") -> dict[str, Any]:
 
 def write_atomically(path: Path, parts: Iterable[str]) -> None:
     """Write a text file so that `path` is at every moment either what it was or the whole of `parts`."""
-    with _temporary_beside(path) as (descriptor, temporary):
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[tuple[int, str]]:
-    """A new file in the folder of `path` (a rename is only atomic within a file system), removed if it is still
-    there at the end.
-    """
-    descriptor, temporary = tempfile.mkstemp(prefix=".writing-", suffix=".tmp", dir=path.parent)
-    try:
-        os.fchmod(descriptor, 0o644)
-        yield descriptor, temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(parts)
 
 
 def _loads(text: str) -> Any:

@@ -5,17 +5,13 @@ import json
 import os
 import random
 import stat
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
-import fitprune
 from fitprune import FitPruneError, Recipe, RecipeError
-
-PUBLISHED = json.loads((Path(fitprune.__file__).parent / "published_recipes.json").read_text(encoding="utf-8"))
 
 
 def config(layers=32, hidden=4096, intermediate=11008):
@@ -33,22 +29,10 @@ def cases(count=300):
         yield [source.randint(0, most) if source.random() < 0.7 else 0 for _ in range(layers)], tokens, source
 
 
-@pytest.mark.parametrize(
-    ("model", "budget"),
-    [(model, budget) for model, table in PUBLISHED.items() if isinstance(table, dict) for budget in table["drop"]],
-)
-def test_published_recipes_save_what_is_listed(model, budget):
-    table = PUBLISHED[model]
-    entry = table["drop"][budget]
-    recipe = Recipe(entry["per_layer"], table["visual_tokens"]).for_model(
-        config(table["layers"], table["hidden"], table["intermediate"])
-    )
-    assert round(recipe.reduction, 5) == entry["reduction_visual_macs"]
-    assert table["visual_tokens"] - sum(recipe.drop) == entry["left_after_last_layer"]
-
-
 def test_a_round_trip(tmp_path):
-    recipe = Recipe([0, 12, 3] + [0] * 29, 576, provenance={"samples": 655, "note": "two\nlines, ü"}).for_model(config())
+    recipe = Recipe([0, 12, 3] + [0] * 29, 576, provenance={"data": {"samples": 655}, "note": "two\nlines, ü"}).for_model(
+        config()
+    )
     recipe.save(tmp_path / "recipe.json")
     loaded = Recipe.load(tmp_path / "recipe.json")
     assert loaded == recipe
@@ -141,75 +125,10 @@ def test_a_schedule_of_twice_the_tokens_is_twice_the_drop():
     ],
     ids=str,
 )
-def test_nonsense_is_refused(drop, tokens, tmp_path):
+def test_nonsense_is_refused(drop, tokens):
     with pytest.raises(RecipeError) as error:
         Recipe(drop, tokens)
     assert "\n" not in str(error.value)
-    path = tmp_path / "recipe.json"
-    path.write_text(json.dumps({"format": "fitprune-recipe", "version": 1, "drop": drop, "visual_tokens": tokens}))
-    with pytest.raises(RecipeError) as error:
-        Recipe.load(path)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "JSON"),
-        (b"{", "JSON"),
-        (b"drop: [1]", "JSON"),
-        (b"\xff\xfe\x00", "JSON"),
-        (b"[1, 2]", "not a recipe"),
-        (b"3", "not a recipe"),
-        (b"{}", "not a recipe"),
-        (b'{"drop": [1], "visual_tokens": 36}', "not a recipe"),
-        (b'{"format": "fitprune-recipe", "drop": [1], "visual_tokens": 36}', "version"),
-        (b'{"format": "fitprune-recipe", "version": 99, "drop": [1], "visual_tokens": 36}', "99"),
-        (b'{"format": "fitprune-recipe", "version": 1, "visual_tokens": 36}', "drop"),
-        (b'{"format": "fitprune-recipe", "version": 1, "drop": [1]}', "visual_tokens"),
-        (b'{"format": "fitprune-recipe", "version": 1, "drop": [1], "visual_tokens": 36, "model": 3}', "malformed"),
-        (
-            b'{"format": "fitprune-recipe", "version": 1, "drop": [1], "visual_tokens": 36, "model": {"x": 1}}',
-            "malformed",
-        ),
-        (
-            b'{"format": "fitprune-recipe", "version": 1, "drop": [1], "visual_tokens": 36, "provenance": 3}',
-            "malformed",
-        ),
-    ],
-    ids=lambda value: None if isinstance(value, str) else repr(value)[2:50],
-)
-def test_files_that_are_no_recipes(tmp_path, content, said):
-    path = tmp_path / "recipe.json"
-    path.write_bytes(content)
-    with pytest.raises(RecipeError, match=said) as error:
-        Recipe.load(path)
-    assert "\n" not in str(error.value)
-    assert "recipe.json" in str(error.value)
-
-
-def test_sizes_that_are_no_sizes(tmp_path):
-    """A file edited to nonsense is refused when it is read, not when its reduction is asked for."""
-    path = tmp_path / "recipe.json"
-    Recipe([1] * 32, 576).for_model(config()).save(path)
-    record = json.loads(path.read_text())
-    for name, value in (
-        ("hidden_size", "4096"),
-        ("kv_size", -1),
-        ("layers", 31),
-        ("intermediate_size", None),
-        ("model_type", 5),
-    ):
-        path.write_text(json.dumps({**record, "model": {**record["model"], name: value}}))
-        with pytest.raises(RecipeError):
-            Recipe.load(path)
-
-
-def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(RecipeError, match=r"absent\.json"):
-        Recipe.load(tmp_path / "absent.json")
-    with pytest.raises(RecipeError, match=r"cannot read"):
-        Recipe.load(tmp_path)
 
 
 def test_a_save_that_fails_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -235,10 +154,27 @@ def test_a_save_that_fails_leaves_nothing_half_written(tmp_path, monkeypatch):
         assert Recipe.load(path).drop == [1]
 
 
-def test_provenance_that_json_cannot_hold(tmp_path):
-    with pytest.raises((RecipeError, TypeError)):
-        Recipe([1], 36, provenance={"model": object()}).save(tmp_path / "recipe.json")
+@pytest.mark.parametrize(
+    "provenance",
+    [{"note": object()}, {"alpha": float("nan")}, {"alpha": "0.5"}, {"budget": 0.6}],
+    ids=["object", "nan", "alpha", "budget"],
+)
+def test_provenance_that_a_file_cannot_hold(tmp_path, provenance):
+    with pytest.raises(RecipeError, match="cannot be written") as error:
+        Recipe([1], 36, provenance=provenance).save(tmp_path / "recipe.json")
+    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_asks_for_more_than_is_left_has_no_file(tmp_path):
+    """By hand it means all that is left; in a file, which is shared, it would be an error, so none is written."""
+    recipe = Recipe([30, 30], 36)
+    assert recipe.schedule(36) == [30, 6]
+    with pytest.raises(RecipeError, match=r"60.*36"):
+        recipe.save(tmp_path / "recipe.json")
+    assert list(tmp_path.iterdir()) == []
+    Recipe(recipe.schedule(36), 36).save(tmp_path / "recipe.json")
+    assert Recipe.load(tmp_path / "recipe.json").drop == [30, 6]
 
 
 @pytest.mark.parametrize("other", [config(40), config(hidden=5120), config(intermediate=13824)], ids=["deep", "wide", "ffn"])

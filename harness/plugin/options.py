@@ -56,7 +56,11 @@ def add_options(parser: pytest.Parser) -> None:
             "cpu, cuda or cuda:N (default: the CUDA devices, dealt out to the workers by turn, else the CPU)",
         )
         add("batch-size", "N", "questions per batch; changes no answer (default: 16)")
-        add("recipe", "FILE", "a FitPrune recipe to use instead of fitting one for each --reduction")
+        add(
+            "recipe",
+            "FILE|published:NAME@P",
+            "a FitPrune recipe, or one that its authors published, instead of fitting one for each --reduction",
+        )
         add("seed", "N", "seed of the pruners that draw (default: 0)")
     except ValueError as error:
         raise pytest.UsageError(
@@ -163,7 +167,9 @@ class RunOptions:
 
 
 def check_recipe(path: str, models: Sequence[str]) -> None:
-    """Raise FitPruneError unless the file is a recipe that fits each of the models, judged by their configurations."""
+    """Raise FitPruneError unless the file (or `published:NAME@P`) is a recipe that fits each of the models, judged by their
+    configurations.
+    """
     from transformers import AutoConfig
 
     from fitprune import Recipe
