@@ -3,21 +3,27 @@
 import bisect
 import datetime
 import importlib.metadata
-from collections.abc import Callable, Iterable
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from fitprune.errors import BudgetError, FitPruneError, unknown_name
+from fitprune.anatomy import anatomy
+from fitprune.cost import Cost
+from fitprune.errors import BudgetError, FitPruneError, Interrupted, unknown_name
 from fitprune.flops import check_reduction
 from fitprune.prompts import Batch, Prompt, embed
 from fitprune.recipe import Recipe
 from fitprune.search import counts, measure, simulate
 from fitprune.sizes import DecoderSizes
-from fitprune.spool import Spool
-from fitprune.statistics import BLOCK_ROWS
+from fitprune.spool import Spool, digest
+from fitprune.statistics import kernels_for
 
 # The published bisection takes seven steps: alpha is a multiple of 1/128.
 ALPHA_STEPS = 128
@@ -32,12 +38,13 @@ def fit(
     *,
     mode: str = "sequential",
     progress: bool = True,
+    keep: str | os.PathLike[str] | None = None,
 ) -> Recipe:
     """Fit how many visual tokens to drop in each decoder layer so that `reduction` of their FLOPs is saved.
 
     FitPrune's procedure (arXiv 2409.10197; `search.drop_counts` is its rule at one alpha): the smallest alpha, of the
-    multiples of 1/128, whose recipe reaches the budget is searched for. At one alpha each sample is pruned from
-    layer to layer until the rest, run without further pruning, is within the budget; the recipe is the mean over samples.
+    multiples of 1/128, whose recipe reaches the budget is searched for. At one alpha the samples are pruned from layer to
+    layer until the rest, run without further pruning, is within the budget in the mean; the recipe is their mean.
 
     Deviations from the authors' code. (1) It returns the last alpha tried, whether or not that reached the budget; here
     it is the smallest that does. (2) It floors each layer's mean count, which makes its recipes miss their budget (60 %
@@ -53,70 +60,72 @@ def fit(
             once and follows the same rule on its attention (`search.simulate`), which leaves out that attention is
             renormalised over the survivors and that hidden states change.
         progress: show a progress bar on stderr.
+        keep: a folder for the statistics; see `Calibration`.
 
     Raises:
         BudgetError: the budget cannot be reached; the message says what can.
         FitPruneError: no samples, a sample without visual tokens, a reduction outside (0, 1), an unknown mode.
+        Interrupted: a KeyboardInterrupt that says how to go on.
     """
     check_reduction(reduction)
-    return Calibration(model, batches, mode=mode, progress=progress).recipe(reduction)
+    return Calibration(model, batches, mode=mode, progress=progress, keep=keep).recipe(reduction)
 
 
 class Calibration:
     """A calibration batch on a model; all budgets asked of it share one search.
 
-    Args as in `fit`. The batches are read once, one at a time; what later passes need of them (embeddings, or in one-pass
-    mode the importances) is kept in a temporary folder, so memory grows with the batch, not with the number of samples.
+    The batches are read once, one at a time; what later passes need of them (embeddings and importances) goes to disk, so
+    memory grows with the batch, not with the number of samples. 655 samples of a 7B model take 4 GB there.
+
+    Args:
+        model, batches, mode, progress: as in `fit`.
+        origin: entries for the recipe's provenance: where the model and the data come from.
+        keep: a folder for the statistics, which then stay: the same call with the same folder goes on where an interrupted
+            one ended. By default they lie in a temporary folder, which outlives the process only if it is interrupted.
     """
 
-    def __init__(self, model: nn.Module, batches: Iterable[Batch], *, mode: str = "sequential", progress: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Iterable[Batch],
+        *,
+        mode: str = "sequential",
+        progress: bool = True,
+        origin: Mapping[str, Any] | None = None,
+        keep: str | os.PathLike[str] | None = None,
+    ) -> None:
         if mode not in MODES:
             raise unknown_name("mode", mode, MODES)
         self.model, self.mode, self.progress = model, mode, progress
+        self.origin = dict(origin or {})
         self.sizes = DecoderSizes.of(model.config)
-        self._spool = Spool()
+        self._spool = Spool(keep)
+        self._names: list[str] = []
         self._counts: dict[tuple[int, int], np.ndarray] = {}
-        self._masses: list[tuple[torch.Tensor, torch.Tensor]] = []
-        visual, text = [], []
-        for batch in tqdm(batches, desc="fit: statistics", unit="batch", disable=not progress, leave=False):
-            prompt = embed(model, batch)
-            cross, own, trace = measure(model, prompt)
-            self._masses.append((cross.sum(2), own.sum(2)))
-            if mode == "one-pass":
-                self._spool.add({"cross": cross, "own": own, "present": trace.kept[0] >= 0})
-            else:
-                self._spool.add(prompt.tensors())
-            visual.append(trace.visual_tokens)
-            text.append(trace.text_tokens)
-        if not visual:
+        self._masses: list[dict[str, torch.Tensor]] = []
+        self._visual: list[np.ndarray] = []
+        text = []
+        identity = _identity(model)
+        with self._interruptible():
+            for batch in tqdm(batches, desc="fit: statistics", unit="batch", disable=not progress, leave=False):
+                seen = self._statistics(batch, identity)
+                cross, own = seen["cross"].float(), seen["own"].float()
+                self._masses.append({"cross": cross.sum(2), "own": own.sum(2)})
+                self._visual.append(seen["present"].sum(1).numpy())
+                text.append(seen["text"].float())
+        if not text:
             raise FitPruneError("no calibration samples were given.")
-        self.samples_visual_tokens = torch.cat(visual).cpu().numpy()
+        self.samples_visual_tokens = np.concatenate(self._visual)
         self.samples = len(self.samples_visual_tokens)
         # Where counts differ (tiled models) a recipe is written for the mean and scales to others by its ratios.
         self.visual_tokens = round(float(self.samples_visual_tokens.mean()))
-        self.text_tokens = round(float(torch.cat(text).float().mean()))
+        self.text_tokens = round(float(torch.cat(text).mean()))
+        self.digest = digest(*self._masses)
 
-    def drop_counts(self, step: int, batches: int | None = None) -> np.ndarray:
-        """`search.drop_counts` at alpha = step / 128: int array (samples, layers); each batch is run once.
-
-        With `batches`, of the first so many batches only.
-        """
-        wanted = range(len(self._spool) if batches is None else batches)
-        if any((step, place) not in self._counts for place in wanted):
-            alpha = step / ALPHA_STEPS
-            batched = zip(wanted, self._spool, self._masses, strict=False)
-            bar = tqdm(
-                batched, total=len(wanted), desc=f"fit: alpha {alpha:.3f}", unit="batch", disable=not self.progress, leave=False
-            )
-            for place, tensors, masses in bar:
-                if (step, place) in self._counts:
-                    continue
-                if self.mode == "one-pass":
-                    dropped = simulate(**tensors, alpha=alpha)
-                else:
-                    dropped = counts(self.model, Prompt.of(tensors), alpha, *masses)
-                self._counts[step, place] = dropped.numpy()
-        return np.concatenate([self._counts[step, place] for place in wanted])
+    def drop_counts(self, step: int) -> np.ndarray:
+        """`search.drop_counts` at alpha = step / 128: int array (samples, layers); each batch is run once."""
+        with self._interruptible():
+            return np.concatenate([self._batch_counts(step, place) for place in range(len(self._names))])
 
     def recipe(self, reduction: float, *, scoring: bool = False) -> Recipe:
         """The recipe for one budget; see `fit`.
@@ -125,84 +134,191 @@ class Calibration:
         `reduction` net of it.
         """
         check_reduction(reduction)
-        cost = _Cost(self.sizes, self.text_tokens if scoring else None)
+        cost = Cost(self.sizes, self.text_tokens if scoring else None, self._kernels())
         dense = cost.recipe([0] * self.sizes.layers, self.visual_tokens)
         budget = (1 - reduction) * dense
 
-        def cost_at(curve: np.ndarray, scale: float) -> tuple[float, list[int]]:
+        def saves(curve: np.ndarray, scale: float) -> tuple[bool, list[int], float]:
             drop = _scaled(curve, scale, self.visual_tokens)
-            return cost.recipe(drop, self.visual_tokens), drop
+            macs = cost.recipe(drop, self.visual_tokens)
+            return macs <= budget, drop, 1 - macs / dense
 
-        def reaches(step: int, batches: int | None = None) -> bool:
-            return cost_at(self._mean_left(step, cost, reduction, batches), 1.0)[0] <= budget
+        def stop(left: np.ndarray) -> int | None:
+            return cost.stop(self.samples_visual_tokens[: len(left)], left, reduction)
 
-        if not reaches(ALPHA_STEPS):
-            most = 1 - cost_at(self._mean_left(ALPHA_STEPS, cost, reduction), 1.0)[0] / dense
+        # alpha 1 drops everything in the first layer; no model need be run to see what that saves.
+        reached, _, most = saves(np.zeros(self.sizes.layers), 1.0)
+        if not reached:
             raise BudgetError(
                 f"FitPrune cannot save {reduction:.1%} of this model's visual-token FLOPs; it reaches {most:.1%}, "
                 "since the first layer's attention sees every token."
             )
-        step = self._smallest_step(reaches)
-        curve = self._mean_left(step, cost, reduction)
-        # The smallest scale whose rounded recipe is within the budget; 1 is, by the choice of alpha.
-        small, large = 0.0, 1.0
+        with self._interruptible(), self._bar(reduction) as bar:
+            step = self._smallest_step(lambda left: stop(left) is not None, bar)
+            left = self._left(step, bar)
+        n = self.samples_visual_tokens[:, None]
+        curve = (_frozen(n, left, stop(left)) / n).mean(0)
+        # The smallest scale whose rounded recipe is within the budget: 1, by the choice of alpha, but for the rounding.
+        small, large = 0.0, 2.0
         for _ in range(40):
             scale = (small + large) / 2
-            small, large = (small, scale) if cost_at(curve, scale)[0] <= budget else (scale, large)
-        drop = cost_at(curve, large)[1]
-        return Recipe(drop, self.visual_tokens, self.sizes, self._provenance(reduction, step, scoring))
+            small, large = (small, scale) if saves(curve, scale)[0] else (scale, large)
+        _, drop, saved = saves(curve, large)
+        return Recipe(drop, self.visual_tokens, self.sizes, self._provenance(reduction, saved, step, scoring))
 
-    def _smallest_step(self, reaches: Callable[..., bool]) -> int:
-        """The smallest step at which `reaches(step)` holds, given that it rises with the step and holds at the last.
+    def _kernels(self) -> bool:
+        """Whether scoring on this model's device is the Triton kernels' work."""
+        parts = anatomy(self.model)
+        weight = next(parts.decoder.parameters())
+        head = self.sizes.q_size // parts.text_config.num_attention_heads
+        return kernels_for(weight.new_empty(1, 1, 1, head)) is not None
 
-        A bisection over the first eighth of the batches says where to look; the verdict is over all of them.
+    def _statistics(self, batch: Batch, identity: str) -> dict[str, torch.Tensor]:
+        """One batch through the unpruned model, or what a kept folder holds of it."""
+        name = digest(identity, batch)
+        seen, embedded = self._spool.get(name), self.mode == "one-pass" or self._spool.get(f"{name}-prompt") is not None
+        if seen is None or not embedded:
+            prompt = embed(self.model, batch)
+            cross, own, trace = measure(self.model, prompt)
+            present = torch.arange(cross.shape[2]) < trace.visual_tokens.cpu()[:, None]
+            seen = {"cross": cross.cpu(), "own": own.cpu(), "present": present, "text": trace.text_tokens.cpu()}
+            if self.mode == "sequential":
+                self._spool.put(f"{name}-prompt", prompt.tensors())
+            self._spool.put(name, seen)
+        self._names.append(name)
+        return seen
+
+    def _batch_counts(self, step: int, place: int) -> np.ndarray:
+        """The rule at alpha = step / 128 on one batch, run once: int array (samples, layers)."""
+        if (step, place) not in self._counts:
+            batch, alpha = self._names[place], step / ALPHA_STEPS
+            if self.mode == "one-pass":
+                self._counts[step, place] = self._simulated(step, place)
+            else:
+                kept = f"{batch}-alpha{step}"
+                found = self._spool.get(kept)
+                if found is None:
+                    prompt = Prompt.of(self._load(f"{batch}-prompt"))
+                    device = next(self.model.parameters()).device
+                    cross, own = (self._masses[place][name].to(device) for name in ("cross", "own"))
+                    found = {"dropped": counts(self.model, prompt, alpha, cross, own)}
+                    self._spool.put(kept, found)
+                self._counts[step, place] = found["dropped"].numpy()
+        return self._counts[step, place]
+
+    def _simulated(self, step: int, place: int) -> np.ndarray:
+        """The rule on the unpruned model's importances of one batch: int array (samples, layers)."""
+        seen = self._load(self._names[place])
+        return simulate(seen["cross"], seen["own"], seen["present"], step / ALPHA_STEPS).numpy()
+
+    def _load(self, name: str) -> dict[str, torch.Tensor]:
+        found = self._spool.get(name)
+        if found is None:
+            raise FitPruneError(f"statistics have gone from {self._spool.folder}; fit again.")
+        return found
+
+    def _smallest_step(self, within: Callable[[np.ndarray], bool], bar: tqdm) -> int:
+        """The smallest step whose tokens left (samples, layers) are `within` the budget.
+
+        The unpruned model's importances, then a few of the batches, say where to look; the verdict is over all.
         """
-        few = max(1, len(self._spool) // 8)
-        guess = _first(0, ALPHA_STEPS, lambda step: reaches(step, few))
-        low, high, stride = 0, ALPHA_STEPS, 1
-        if reaches(guess):
-            high = guess
-            while high - stride > 0 and reaches(high - stride):
-                high, stride = high - stride, 2 * stride
-            low = max(high - stride, 0)
-        else:
-            low = guess
-            while low + stride < ALPHA_STEPS and not reaches(low + stride):
-                low, stride = low + stride, 2 * stride
-            high = min(low + stride, ALPHA_STEPS)
-        return _first(low, high, reaches)
+        everything = range(len(self._names))
+        few = everything[: max(1, len(everything) // 16)]
 
-    def _mean_left(self, step: int, cost: "_Cost", reduction: float, batches: int | None = None) -> np.ndarray:
-        """Mean over samples of the share of visual tokens left after each layer, each sample stopped at its budget."""
-        drops = self.drop_counts(step, batches)
-        n = self.samples_visual_tokens[: len(drops)]
-        left_after = n[:, None] - drops.cumsum(1)
-        present = np.concatenate([n[:, None], left_after], 1)
-        budget = (1 - reduction) * cost.dense(n)
-        spent, stopped = np.zeros(len(n)), np.zeros(len(n), dtype=bool)
-        final = np.empty_like(left_after)
-        current = n.copy()
-        layers = self.sizes.layers
-        for layer in range(layers):
-            rest = spent + (layers - layer) * cost.layer(current, current, scored=False)
-            stopped |= rest <= budget
-            after = np.where(stopped, current, present[:, layer + 1])
-            spent += cost.layer(current, after, scored=after < current)
-            final[:, layer] = current = after
-        return (final / n[:, None]).mean(0)
+        def simulated(step: int) -> bool:
+            return within(np.concatenate([self._after(place, self._simulated(step, place)) for place in few]))
 
-    def _provenance(self, reduction: float, step: int, scoring: bool) -> dict[str, object]:
+        guess = _first(0, ALPHA_STEPS, simulated)
+        for places in (few, everything):
+            guess = _near(guess, lambda step: self._reaches(step, places, within, bar))  # noqa: B023 - called at once
+        return guess
+
+    def _reaches(self, step: int, places: range, within: Callable[[np.ndarray], bool], bar: tqdm) -> bool:
+        """Whether alpha = step / 128 is within the budget over these batches.
+
+        No more of them are run than it takes: a larger alpha leaves no more tokens, so what was run at other steps bounds
+        what the others would leave.
+        """
+        for place in places:
+            if not within(self._bound(step, places, fewest=True)):
+                return False
+            if within(self._bound(step, places, fewest=False)):
+                return True
+            self._run(step, place, bar)
+        return within(self._bound(step, places, fewest=True))
+
+    def _bound(self, step: int, places: range, fewest: bool) -> np.ndarray:
+        """The fewest, or the most, tokens that may be left: (samples, layers)."""
+        left = []
+        for place in places:
+            known = [other for other, where in self._counts if where == place]
+            near = [other for other in known if (other >= step if fewest else other <= step)]
+            if near:
+                counted = self._counts[min(near) if fewest else max(near), place]
+                left.append(self._after(place, counted))
+            else:
+                # alpha 1 drops everything in the first layer, alpha 0 nothing.
+                n = self._visual[place]
+                left.append(np.repeat(np.zeros_like(n) if fewest else n, self.sizes.layers).reshape(len(n), -1))
+        return np.concatenate(left)
+
+    def _run(self, step: int, place: int, bar: tqdm) -> None:
+        if (step, place) not in self._counts:
+            self._batch_counts(step, place)
+            bar.total = max(bar.total or 0, bar.n + 1)
+            bar.update()
+
+    def _left(self, step: int, bar: tqdm) -> np.ndarray:
+        """Tokens left of every sample after each layer, (samples, layers), each batch run."""
+        for place in range(len(self._names)):
+            self._run(step, place, bar)
+        return self._bound(step, range(len(self._names)), fewest=True)
+
+    def _after(self, place: int, dropped: np.ndarray) -> np.ndarray:
+        return self._visual[place][:, None] - dropped.cumsum(1)
+
+    def _bar(self, reduction: float) -> tqdm:
+        """Progress of one budget's search, in batches; the total is what a search takes as a rule."""
+        expected = len(self._names) + (len(self._names) + 3) // 4
+        return tqdm(total=expected, desc=f"fit: {reduction:.0%}", unit="batch", disable=not self.progress, leave=False)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        try:
+            yield
+        except Interrupted:
+            raise
+        except KeyboardInterrupt:
+            raise Interrupted(sum(len(counted) for counted in self._visual), self._spool.keep()) from None
+
+    def _provenance(self, reduction: float, reached: float, step: int, scoring: bool) -> dict[str, Any]:
+        config = self.model.config
         return {
-            "method": self.mode,
-            "reduction_asked": reduction,
-            "scoring_counted": scoring,
+            "model": str(getattr(config, "_name_or_path", "") or type(self.model).__name__),
+            **self.origin,
+            "data": {
+                **self.origin.get("data", {}),
+                "samples": self.samples,
+                "visual_tokens": self.visual_tokens,
+                "text_tokens": self.text_tokens,
+            },
+            "budget": {"asked": reduction, "reached": round(reached, 6), "scoring_counted": scoring},
             "alpha": step / ALPHA_STEPS,
-            "samples": self.samples,
-            "text_tokens": self.text_tokens,
-            "model_name": str(getattr(self.model.config, "_name_or_path", "") or type(self.model).__name__),
+            "mode": self.mode,
+            "statistics": self.digest,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+            "versions": {name: importlib.metadata.version(name) for name in ("fitprune-bench", "torch", "transformers")},
         }
+
+
+def _identity(model: nn.Module) -> str:
+    """What tells one model from another in a folder of statistics: its configuration, and some of its weights."""
+    parts = anatomy(model)
+    config: dict[str, Any] = cast(Any, model.config).to_dict()
+    config = {name: value for name, value in config.items() if name not in ("_name_or_path", "transformers_version")}
+    modules = {"tower": parts.tower, "first": parts.layers[0], "last": parts.layers[-1]}
+    weights = {name: next(module.parameters()) for name, module in modules.items()}
+    return digest(json.dumps(config, sort_keys=True, default=str), weights)
 
 
 def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
@@ -210,45 +326,25 @@ def _first(low: int, high: int, holds: Callable[[int], bool]) -> int:
     return low + 1 + bisect.bisect_left(range(low + 1, high), True, key=holds)
 
 
+def _near(guess: int, holds: Callable[[int], bool]) -> int:
+    """The smallest step at which `holds` does, given that it holds from there on and at the last: looked for around `guess`."""
+    stride = 1
+    if holds(guess):
+        while guess - stride > 0 and holds(guess - stride):
+            guess, stride = guess - stride, 2 * stride
+        return _first(max(guess - stride, 0), guess, holds)
+    while guess + stride < ALPHA_STEPS and not holds(guess + stride):
+        guess, stride = guess + stride, 2 * stride
+    return _first(guess, min(guess + stride, ALPHA_STEPS), holds)
+
+
+def _frozen(visual_tokens: np.ndarray, left: np.ndarray, stop: int | None) -> np.ndarray:
+    """Tokens left (samples, layers) when nothing more is dropped from layer `stop` on; `visual_tokens` is (samples, 1)."""
+    entered = np.concatenate([visual_tokens, left], 1)
+    return entered[:, np.minimum(np.arange(1, entered.shape[1]), left.shape[1] if stop is None else stop)]
+
+
 def _scaled(curve: np.ndarray, scale: float, visual_tokens: int) -> list[int]:
     """Drop counts of the curve of shares left (layers,), its distance from 1 scaled, rounded to whole tokens."""
-    left = np.rint(visual_tokens * (1 - scale * (1 - curve))).astype(int)
+    left = np.rint(visual_tokens * (1 - scale * (1 - curve)).clip(min=0)).astype(int)
     return [int(count) for count in -np.diff(left, prepend=visual_tokens)]
-
-
-class _Cost:
-    """Multiply-accumulates of visual tokens in one layer; with `text_tokens`, FitPrune's scoring too."""
-
-    def __init__(self, sizes: DecoderSizes, text_tokens: int | None) -> None:
-        self.sizes, self.text_tokens = sizes, text_tokens
-
-    def layer(self, entered: np.ndarray, kept: np.ndarray, scored: np.ndarray | bool) -> np.ndarray:
-        """Cost of a layer that `entered` tokens enter and `kept` leave, elementwise."""
-        s = self.sizes
-        hidden, entered = s.hidden_size, np.asarray(entered, dtype=float)
-        macs = entered * hidden * (s.q_size + 2 * s.kv_size) + 2 * entered**2 * s.q_size
-        macs += np.asarray(kept) * (s.q_size * hidden + 3 * s.intermediate_size * hidden)
-        if self.text_tokens is None:
-            return macs
-        return macs + np.where(scored, self._scoring(entered, self.text_tokens), 0)
-
-    def dense(self, visual_tokens: np.ndarray) -> np.ndarray:
-        """Cost of the whole decoder, nothing dropped."""
-        return self.sizes.layers * self.layer(visual_tokens, visual_tokens, scored=False)
-
-    def recipe(self, drop: list[int], visual_tokens: int) -> float:
-        """Cost of the whole decoder under a recipe."""
-        left = visual_tokens - np.cumsum(drop)
-        before = np.concatenate([[visual_tokens], left[:-1]])
-        return float(self.layer(before, left, np.asarray(drop) > 0).sum())
-
-    def _scoring(self, entered: np.ndarray, text_tokens: int) -> np.ndarray:
-        """What `statistics.head_max_columns` computes: in blocks of rows, visual and later ones, the products of queries and
-        keys in every head, and two weighted sums over rows.
-
-        A prompt's text is taken to stand after its image, which is where nearly all of it stands.
-        """
-        rows = np.rint(entered).astype(int) + text_tokens
-        whole, part = rows // BLOCK_ROWS, rows % BLOCK_ROWS
-        products = BLOCK_ROWS**2 * whole * (whole + 1) / 2 + part * rows
-        return products * (self.sizes.q_size + 2)

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class FitPruneError(ValueError):
@@ -18,6 +19,20 @@ class BudgetError(FitPruneError):
 
 class RecipeError(FitPruneError):
     """A recipe that is malformed, or that was made for another model."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A fit was interrupted; says what is kept, and how to go on.
+
+    Attributes:
+        samples: calibration samples whose statistics are kept; folder: where.
+    """
+
+    def __init__(self, samples: int, folder: Path) -> None:
+        super().__init__(
+            f"interrupted; the statistics of {samples} samples are kept: the same call with keep='{folder}' goes on from there."
+        )
+        self.samples, self.folder = samples, folder
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> FitPruneError:

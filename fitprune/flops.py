@@ -6,6 +6,7 @@ paper; the end-to-end figure is not here but in the harness. One multiply-accumu
 
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 from fitprune.errors import FitPruneError, RecipeError
 
@@ -39,10 +40,19 @@ def visual_macs(
     macs = 0
     for layer, dropped in enumerate(drop):
         kept = max(present - _count(f"drop[{layer}]", dropped), 0)
-        macs += present * hidden * (query + 2 * kv) + 2 * present**2 * query
-        macs += kept * query * hidden + 3 * intermediate * hidden * kept
+        macs += layer_macs(present, kept, hidden, intermediate, kv, query)
         present = kept
     return macs
+
+
+def layer_macs(entered: Any, kept: Any, hidden_size: int, intermediate_size: int, kv_size: int, q_size: int) -> Any:
+    """MACs of one layer that `entered` visual tokens enter and `kept` leave; counts are numbers or arrays, elementwise.
+
+    The four terms are those of `visual_macs`.
+    """
+    projections = entered * hidden_size * (q_size + 2 * kv_size)
+    attention = 2 * entered**2 * q_size
+    return projections + attention + kept * q_size * hidden_size + 3 * intermediate_size * hidden_size * kept
 
 
 def reduction(

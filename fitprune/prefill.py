@@ -58,12 +58,26 @@ class Prefill:
         self.state: CacheState | None = None
         session.trace.start(self.total, real.sum(1) - self.total)
 
+    def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The decoder's arguments, with the mask of a padded batch replaced by an empty one.
+
+        The decoder would hold its (batch, 1, T, T) mask to the end, beside those of the shorter sequences; so the layers are
+        given a mask from here from the start. transformers passes on a 4-D mask as it is.
+        """
+        if self.valid is None or not self.position.shape[1]:
+            return kwargs
+        return {**kwargs, "attention_mask": self.valid.new_zeros(len(self.valid), 1, 0, 0)}
+
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
         session, trace = self.session, self.session.trace
         self._remember_cache(kwargs.get("past_key_values"))
         if self.embeddings is None:
             self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
+            if self.valid is not None and self.position.shape[1]:
+                length = hidden.shape[1]
+                self.mask = causal_mask(self.session.parts, self.valid, len(hidden), length, length, hidden)
+                self.changed = True
         if self.position.shape[1]:
             keep = session.pruner.before_layer(at.index, self._tokens(hidden))
             cut = self._cut(keep) if keep is not None else None
@@ -106,8 +120,10 @@ class Prefill:
 
         with Observation(show):
             attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **kwargs)
-        residual = hidden if cut is None else self._shorten(hidden, cut)
-        residual = residual + attended
+        # The feed-forward network is where memory peaks: what it does not need goes before, the longer mask too.
+        kwargs.clear()
+        residual = attended + (hidden if cut is None else self._shorten(hidden, cut))
+        del attended
         return residual + layer.mlp(layer.post_attention_layernorm(residual)), macs
 
     def _tokens(self, hidden: torch.Tensor) -> VisualTokens:

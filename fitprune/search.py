@@ -1,5 +1,6 @@
 """The published fitting rule: how many visual tokens each sample drops in each layer at one alpha."""
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -17,13 +18,19 @@ from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
 
 
+class _Seen(Exception):
+    """The last layer's attention was seen; its feed-forward network, and what follows, would change nothing."""
+
+
 @dataclass
 class _Everywhere(Pruner):
-    """Observes every layer."""
+    """Observes every layer, and ends the forward after the last attention."""
 
     name: ClassVar[str] = "calibration"
+    last: int = field(default=-1, init=False)
 
     def observed_layers(self, layers: int) -> Collection[int]:
+        self.last = layers - 1
         return range(layers)
 
 
@@ -42,6 +49,8 @@ class Importances(_Everywhere):
         cross, own = cross_and_self(tokens, attention)
         self.cross.append(cross)
         self.own.append(own)
+        if layer == self.last:
+            raise _Seen
 
 
 @dataclass
@@ -54,15 +63,21 @@ class Trajectory(_Everywhere):
 
     Attributes:
         cross, own: Wc and Ws, float (batch, layers).
+        dropped: after a prefill, per layer a LongTensor (batch,).
     """
 
     alpha: float
     cross: torch.Tensor
     own: torch.Tensor
+    dropped: list[torch.Tensor] = field(default_factory=list)
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor:
         cross, own = cross_and_self(tokens, attention)
-        return _survivors(cross, own, tokens.present, self.alpha, self.cross[:, layer], self.own[:, layer])
+        kept = _survivors(cross, own, tokens.present, self.alpha, self.cross[:, layer], self.own[:, layer])
+        self.dropped.append(tokens.count - kept.sum(1))
+        if layer == self.last:
+            raise _Seen
+        return kept
 
 
 def simulate(cross: torch.Tensor, own: torch.Tensor, present: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -111,11 +126,11 @@ def _lowest(score: torch.Tensor, least: torch.Tensor, present: torch.Tensor) -> 
 
 
 def prefill(model: nn.Module, prompt: Prompt, pruner: Pruner) -> Trace:
-    """Run one batch through the model's text decoder under `pruner`; the head and the cache are left out."""
+    """Run one batch through the model's text decoder under `pruner`, as far as the last layer's attention."""
     parts = anatomy(model)
     device = next(parts.decoder.parameters()).device
     inputs = {name: value.to(device) for name, value in prompt.inputs.items()}
-    with torch.no_grad(), pruner(model) as trace:
+    with torch.no_grad(), pruner(model) as trace, contextlib.suppress(_Seen):
         announce(model, prompt.visual_mask.to(device))
         parts.decoder(**inputs, use_cache=False)
     return trace
@@ -130,8 +145,11 @@ def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tenso
 
 def counts(model: nn.Module, prompt: Prompt, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """`drop_counts` of one batch whose Wc and Ws are known: LongTensor (batch, layers) on the CPU."""
-    trace = prefill(model, prompt, Trajectory(alpha, cross, own))
-    return torch.stack([before - after for before, after in zip(trace.visual_in, trace.visual_out, strict=True)], 1).cpu()
+    trajectory = Trajectory(alpha, cross, own)
+    prefill(model, prompt, trajectory)
+    dropped = torch.stack(trajectory.dropped, 1).cpu()
+    # Once no sample has a visual token left, there is nothing to observe.
+    return nn.functional.pad(dropped, (0, trajectory.last + 1 - dropped.shape[1]))
 
 
 def drop_counts(model: nn.Module, batches: Iterable[Batch], alpha: float) -> torch.Tensor:

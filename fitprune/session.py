@@ -50,7 +50,7 @@ class Session:
         if past == 0:
             self._check_window(length)
             self.local.forward = Prefill(self, visual, mask, prompt)
-            return kwargs
+            return self.local.forward.arguments(kwargs)
         state = self.caches.get(cache)
         if state is None:
             raise UnsupportedModel(

@@ -11,7 +11,7 @@ from typing import Any
 
 from baselines.registry import get_pruner_class
 from fitprune import BudgetError, Calibration, FitPrune, FitPruneError, Pruner, Recipe
-from harness import latency, store
+from harness import latency, provider, store
 from harness.calibration import calibration_batches
 from harness.cells import DENSE, Cell, CellSettings
 from harness.evaluate import Answer, Answers, evaluate_cell, sample_inputs
@@ -160,7 +160,8 @@ class Bench:
 
     def _fit_all(self, cell: Cell) -> dict[str, dict[str, str]]:
         loaded = self.model(cell)
-        calibration = Calibration(loaded.model, calibration_batches(loaded, self.settings.data), progress=False)
+        batches, origin = calibration_batches(loaded, self.settings.data), provider.origin(loaded, self.settings.data)
+        calibration = Calibration(loaded.model, batches, progress=False, origin=origin)
         fitted = {}
         for reduction in self.settings.reductions or (_asked(cell),):
             name = f"{_slug(cell.model)}-{loaded.revision[:12]}-{reduction:g}.json"

@@ -1,7 +1,7 @@
 """Calibration batches: what a method that fits itself to a model is shown. None of it stands in a suite."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,26 +38,48 @@ def check_samples(data: str) -> None:
 
 def calibration_batches(
     loaded: "LoadedModel", data: str = "mini", samples: int = SAMPLES, batch_size: int = BATCH
-) -> "list[Mapping[str, torch.Tensor]]":
-    """The model's inputs for the first `samples` calibration prompts.
+) -> "Batches":
+    """The model's inputs for the first `samples` calibration prompts, decoded as they are read.
 
     Raises:
         FitPruneError: fewer samples than asked for, or a damaged file or image.
+    """
+    return Batches(loaded, data, calibration_samples(data, samples), batch_size)
+
+
+def calibration_samples(data: str = "mini", samples: int = SAMPLES) -> list[tuple[bytes, str]]:
+    """The first `samples` of a data source: encoded image and question.
+
+    Raises:
+        FitPruneError: fewer samples than asked for, or a damaged file.
     """
     check_samples(data)
     rows = read_table([sample_file(data)], list(COLUMNS)).slice(0, samples).to_pylist()
     if len(rows) < samples:
         raise FitPruneError(f"{sample_file(data)} holds {len(rows)} samples; {samples} were asked for")
-    chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    return [
-        encode(loaded, [row["question"] for row in chunk], [[_decode(row["image"], data)] for row in chunk]) for chunk in chunks
-    ]
+    return [(row["image"]["bytes"], row["question"]) for row in rows]
 
 
-def _decode(cell: Mapping[str, bytes], data: str) -> "Image":
+class Batches:
+    """The model's inputs for calibration samples, made batch by batch while they are iterated over."""
+
+    def __init__(self, loaded: "LoadedModel", data: str, samples: list[tuple[bytes, str]], batch_size: int) -> None:
+        self._loaded, self._data = loaded, data
+        self._chunks = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __iter__(self) -> "Iterator[Mapping[str, torch.Tensor]]":
+        for chunk in self._chunks:
+            images = [[_decode(image, self._data)] for image, _ in chunk]
+            yield encode(self._loaded, [question for _, question in chunk], images)
+
+
+def _decode(encoded: bytes, data: str) -> "Image":
     from PIL import Image
 
     try:
-        return Image.open(io.BytesIO(cell["bytes"])).convert("RGB")
+        return Image.open(io.BytesIO(encoded)).convert("RGB")
     except (OSError, TypeError, SyntaxError) as error:
         raise FitPruneError(f"{sample_file(data)}: an image cannot be decoded ({error})") from None

@@ -3,14 +3,13 @@
 Found through the entry point group `fitprune.providers`, since the method's package imports nothing of the harness.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.models.checkpoint import require_model
 
 if TYPE_CHECKING:
-    import torch
-
+    from harness.calibration import Batches
     from harness.models.loading import LoadedModel
 
 
@@ -29,8 +28,25 @@ def load(model: str, device: str | None) -> "LoadedModel":
     return load_model(model, device=device)
 
 
-def calibration(loaded: "LoadedModel", data: str, samples: int, batch_size: int) -> "list[Mapping[str, torch.Tensor]]":
+def calibration(loaded: "LoadedModel", data: str, samples: int, batch_size: int) -> "Batches":
     """Processor outputs of `samples` calibration prompts."""
     from harness.calibration import calibration_batches
 
     return calibration_batches(loaded, data, samples, batch_size)
+
+
+def origin(loaded: "LoadedModel", data: str) -> dict[str, Any]:
+    """Where a model and calibration data come from, for a recipe's provenance: `model`, `revision`, `data` (id, digest).
+
+    Folders go by their own names: a recipe is shared, and where they stood on one machine says nothing on another.
+    """
+    from harness.calibration import sample_file
+    from harness.data import file_digest
+
+    spec = loaded.spec
+    file = sample_file(data)
+    return {
+        "model": spec.source if spec.kind != "folder" else Path(spec.source).name,
+        "revision": loaded.revision,
+        "data": {"id": file.parent.name if data not in ("mini", "hub") else "mini", "digest": file_digest([file])[:16]},
+    }

@@ -59,14 +59,14 @@ def cost(drop, visual_tokens, hidden, intermediate):
     return total
 
 
-def stopped(counts, budget, visual_tokens, hidden, intermediate):
-    """A sample's counts, cut off before the first layer from which the rest, run unpruned, is within the budget."""
-    for layer in range(len(counts)):
+def stopped(samples, budget, visual_tokens, hidden, intermediate):
+    """The samples' counts, all cut off before the first layer from which the rest, run unpruned, is within the mean budget."""
+    for layer in range(len(samples[0])):
         # Cost so far plus the rest without further pruning is the cost of a list that ends in zeros.
-        so_far = counts[:layer] + [0] * (len(counts) - layer)
-        if cost(so_far, visual_tokens, hidden, intermediate) <= budget:
+        so_far = [counts[:layer] + [0] * (len(counts) - layer) for counts in samples]
+        if sum(cost(one, visual_tokens, hidden, intermediate) for one in so_far) / len(samples) <= budget:
             return so_far
-    return counts
+    return samples
 
 
 def published_fit(model, samples, visual_tokens, hidden, intermediate, reduction):
@@ -82,9 +82,8 @@ def published_fit(model, samples, visual_tokens, hidden, intermediate, reduction
     low, high, best = 0.0, 1.0, None
     for _ in range(7):
         alpha = (low + high) / 2
-        counts = [
-            stopped(drops(model, sample, alpha, mass), budget, *sizes) for sample, mass in zip(samples, masses, strict=True)
-        ]
+        full = [drops(model, sample, alpha, mass) for sample, mass in zip(samples, masses, strict=True)]
+        counts = stopped(full, budget, *sizes)
         mean = [sum(layer) // len(samples) for layer in zip(*counts, strict=True)]
         if sum(cost(one, *sizes) for one in counts) / len(samples) <= budget:
             high, best = alpha, (alpha, mean)
