@@ -134,7 +134,7 @@ def tokenizer():
     vocabulary = {token: place for place, token in enumerate([*special, *single, *("".join(pair) for pair in merges)])}
     for place in range(len(vocabulary), VOCABULARY):
         vocabulary[f"filler{place}"] = place
-    return LlamaTokenizer(vocab=vocabulary, merges=merges, model_max_length=2048, padding_side="right")
+    return LlamaTokenizer(vocab=vocabulary, merges=merges, add_bos_token=True, model_max_length=2048, padding_side="right")
 
 
 def save(folder, tensors, *, layout="bin", shards=2, config=None, with_tokenizer=True):

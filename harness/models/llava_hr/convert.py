@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
-from transformers import GenerationConfig, LlamaConfig, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    CLIPVisionConfig,
+    ConvNextConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.tokenization_utils_base import AddedToken
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
@@ -29,6 +38,7 @@ _TEXT_FIELDS = frozenset(
     | {"max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias"}
     | {"bos_token_id", "eos_token_id", "pad_token_id"}
 )
+_TIMM_NAMES = {"dims": "hidden_sizes", "eps": "layer_norm_eps"}
 _VOCABULARY_TENSORS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -48,8 +58,8 @@ def convert_checkpoint(
         source_dir: config.json, tokenizer files, and the weights as .bin (read without running any code) or safetensors.
             Without tokenizer files a warning is given and no processor is written.
         target_dir: must not exist, or be empty. It appears when everything is in it, and not at all after an error.
-        clip_config, convnext_config: fields of `CLIPVisionConfig` and `ConvNextConfig` that override the sizes implied by
-            the names `mm_vision_tower` and `vision_tower_slow` in config.json.
+        clip_config, convnext_config: fields of `CLIPVisionConfig` and `ConvNextConfig` (or timm's `dims` and `eps`) that
+            override the sizes implied by the names `mm_vision_tower` and `vision_tower_slow` in config.json.
 
     Raises:
         FitPruneError: a tensor that is unknown, missing, doubled or of a wrong shape, a damaged or missing file, an
@@ -91,8 +101,9 @@ def read_config(
         raise FitPruneError(f"{path}: no {', '.join(absent)}; not the config of a LLaVA-HR checkpoint")
     if fields.get("image_aspect_ratio", "pad") != "pad":
         raise FitPruneError(f"{path}: image_aspect_ratio is '{fields['image_aspect_ratio']}'; only 'pad' is supported")
-    clip = _tower(path, "clip_config", str(fields.get("mm_vision_tower")), CLIP_TOWERS, clip_config)
-    convnext = _tower(path, "convnext_config", str(fields.get("vision_tower_slow")), CONVNEXT_TOWERS, convnext_config)
+    clip = _tower(path, str(fields.get("mm_vision_tower")), CLIP_TOWERS, "clip_config", CLIPVisionConfig, clip_config)
+    slow = str(fields.get("vision_tower_slow"))
+    convnext = _tower(path, slow, CONVNEXT_TOWERS, "convnext_config", ConvNextConfig, convnext_config)
     convnext["num_stages"] = len(convnext["depths"])
     vocabulary = fields["vocab_size"]
     rows = -(-(vocabulary + 1) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
@@ -107,18 +118,27 @@ def read_config(
         return LlavaHrConfig(vision_config=vision, text_config=LlamaConfig(vocab_size=rows, **known), image_token_id=vocabulary)
     except FitPruneError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise FitPruneError(f"{path}: {' '.join(str(error).split())[:300]}") from None
 
 
 def _tower(
-    path: Path, argument: str, name: str, known: Mapping[str, Mapping[str, Any]], override: Mapping[str, Any] | None
+    path: Path,
+    name: str,
+    known: Mapping[str, Mapping[str, Any]],
+    argument: str,
+    kind: type[PreTrainedConfig],
+    override: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The sizes that a tower's name implies, with the overriding ones."""
+    given = {_TIMM_NAMES.get(key, key): value for key, value in (override or {}).items()}
+    unknown = sorted(given.keys() - kind().to_dict().keys())
+    if unknown:
+        raise FitPruneError(f"{argument} has no {', '.join(unknown)}; it takes the fields of {kind.__name__}")
     sizes = next((sizes for part, sizes in known.items() if part in name), None)
     if sizes is None and override is None:
         raise FitPruneError(f"{path}: unknown tower '{name}' (known: {', '.join(known)}); give its sizes as {argument}")
-    return {**(sizes or next(iter(known.values()))), **(override or {})}
+    return {**(sizes or next(iter(known.values()))), **given}
 
 
 def _write_weights(source: Path, target: Path, config: LlavaHrConfig) -> torch.dtype:
@@ -195,9 +215,15 @@ def _read_tokenizer(source: Path, config: LlavaHrConfig) -> Any:
         return None
     if not whole and not (is_sentencepiece_available() and is_protobuf_available()):
         raise FitPruneError(f"{source}: its tokenizer.model is read with sentencepiece: pip install sentencepiece protobuf")
-    kind: Any = PreTrainedTokenizerFast if whole else LlamaTokenizer
+    options: dict[str, Any] = {"local_files_only": True, "padding_side": "left"}
+    settings = source / "tokenizer_config.json"
+    # The slow tokenizer puts a BOS first unless told otherwise, transformers' does so only where it is told to.
+    bos = read_json(settings).get("add_bos_token", True) if settings.is_file() else True
     try:
-        tokenizer = kind.from_pretrained(source, local_files_only=True, padding_side="left")
+        if whole:
+            tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source, **options)
+        else:
+            tokenizer = LlamaTokenizer.from_pretrained(source, add_bos_token=bos, **options)
     except Exception as error:  # a damaged file raises whatever its parser does
         raise FitPruneError(f"{source}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     place = config.image_token_id
