@@ -68,7 +68,7 @@ class DecoderSizes:
 
 def visual_tokens(config: Any) -> int | None:
     """Visual tokens of one image where the configuration fixes them, else None (tiled and native-resolution models)."""
-    vision = getattr(config, "vision_config", None)
+    vision: Any = getattr(config, "vision_config", None)
     if hasattr(vision, "image_tokens"):  # a tower that says it itself
         return vision.image_tokens
     if config.model_type != "llava":

@@ -268,6 +268,21 @@ def test_a_target_in_use_is_left_alone(tmp_path, tensors):
     assert (convert(source, tmp_path / "target") / "config.json").is_file()
 
 
+def test_a_target_that_cannot_be_written_is_refused(tmp_path, tensors):
+    (tmp_path / "file").write_text("")
+    source = save(tmp_path / "source", tensors)
+    with pytest.raises(FitPruneError, match="target: cannot be written: "):
+        convert(source, tmp_path / "file" / "target")
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path, tensors, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.models.llava_hr.convert.save_file", full)
+    assert "No space left on device" in refused(save(tmp_path / "source", tensors), tmp_path / "target")
+
+
 def test_without_a_tokenizer_a_warning_says_that_there_is_no_processor(tmp_path, tensors):
     source = save(tmp_path / "source", tensors, with_tokenizer=False)
     with pytest.warns(UserWarning, match="no processor is written"):

@@ -5,8 +5,7 @@ import torch
 from models import PAD, batch, kept, new_tokens, randomise
 from reference.decoder import fitprune
 from reference.llava_hr import prompt_ids
-from test_llava_hr_processor import picture
-from tiny_llava_hr import CLIP, CONVNEXT, VOCABULARY, save, weights
+from tiny_llava_hr import CLIP, CONVNEXT, VOCABULARY, picture, save, weights
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, DynamicCache
 
 from baselines.fastv import FastV

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from reference.llava_hr import prompt_ids
-from tiny_llava_hr import VOCABULARY, tokenizer
+from tiny_llava_hr import VOCABULARY, picture, tokenizer
 from transformers import AutoImageProcessor, AutoProcessor
 from transformers.tokenization_utils_base import AddedToken
 
@@ -18,12 +18,6 @@ SYSTEM = (
     "polite answers to the user's questions."
 )
 TOKENS = 9
-
-
-def picture(width, height, mode="RGB", seed=0):
-    bands = len(Image.new(mode, (1, 1)).getbands())
-    data = np.random.default_rng(seed).integers(0, 256, (height, width, bands), dtype=np.uint8)
-    return Image.fromarray(data[:, :, 0] if bands == 1 else data, mode)
 
 
 def prepared(image, side):

@@ -3,7 +3,9 @@
 import json
 import string
 
+import numpy as np
 import torch
+from PIL import Image
 from reference.llava_hr import FAST, FINAL, LATENT, SLOW, Sizes
 from safetensors.torch import save_file
 from transformers import LlamaTokenizer
@@ -157,3 +159,10 @@ def save(folder, tensors, *, layout="bin", shards=2, config=None, with_tokenizer
         index = {"metadata": {"total_size": 0}, "weight_map": places}
         (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
     return folder
+
+
+def picture(width, height, mode="RGB", seed=0):
+    """An image of noise."""
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    data = np.random.default_rng(seed).integers(0, 256, (height, width, bands), dtype=np.uint8)
+    return Image.fromarray(data[:, :, 0] if bands == 1 else data, mode)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import (
     CLIPVisionConfig,
@@ -70,10 +71,9 @@ def convert_checkpoint(
         raise FitPruneError(f"{target}: exists already; choose a folder that does not")
     config = read_config(source, clip_config, convnext_config)
     tokenizer = _read_tokenizer(source, config)
-    target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    scratch.mkdir()
     try:
+        scratch.mkdir(parents=True)
         config.dtype = _write_weights(source, scratch, config)
         config.architectures = [LlavaHrForConditionalGeneration.__name__]
         config.save_pretrained(scratch)
@@ -85,6 +85,8 @@ def convert_checkpoint(
             images = LlavaHrImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
             LlavaHrProcessor(images, tokenizer, image_seq_length=config.image_seq_length).save_pretrained(scratch)
         scratch.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise FitPruneError(f"{target}: cannot be written: {' '.join(str(error).split())[:300]}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
