@@ -155,7 +155,7 @@ def _write_weights(source: Path, target: Path, config: LlavaHrConfig) -> torch.d
     size, dtype = 0, torch.float32
     for number, path in enumerate(shards.files, 1):
         converted: dict[str, torch.Tensor] = {}
-        for name, tensor in read_shard(path):
+        for name, tensor in read_shard(path).items():
             if name in found:
                 raise FitPruneError(f"{path}: holds {name} a second time; the checkpoint is inconsistent")
             found.add(name)
