@@ -11,7 +11,7 @@ from tiny_llava_hr import CLIP, CONFIG, CONVNEXT, SIZES, weights
 from fitprune.errors import FitPruneError
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration
 from harness.models.llava_hr.adapters import to_tokens
-from harness.models.llava_hr.convert import read_config
+from harness.models.llava_hr.authors_config import read_config
 from harness.models.llava_hr.names import is_ignored, to_ours
 
 # Both compute in float64, but for interpolations in float32 (2e-7 of the pixels), which the layers enlarge.
