@@ -13,9 +13,10 @@ CONVERT = "python -m harness.models.llava_hr SOURCE TARGET"
 
 
 def view(config: Mapping[str, Any], width: int, height: int) -> View:
-    """One visual token per 32×32 pixels of the padded square."""
-    side = config["image_size"]
-    return View((side // 32) ** 2, (1, 3, side, side))
+    """The image is padded to a square; each patch of the CLIP branch, which sees it smaller, becomes one visual token."""
+    vision = config["vision_config"]
+    side = vision["fast_image_size"] // vision["clip_config"]["patch_size"]
+    return View(side**2, (1, 3, vision["image_size"], vision["image_size"]))
 
 
 FAMILY = Family(
