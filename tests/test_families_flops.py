@@ -200,7 +200,7 @@ def test_llava_next_7b_at_2880_visual_tokens():
 
 
 def test_qwen2_5_vl_tower_at_full_size_by_hand():
-    """A 28x42 grid of patches at the published sizes: windows of 8x8 patches, whole and cut, and four layers of full attention."""
+    """A 28x42 grid of patches at the published sizes: windows of 8x8 patches, whole and cut; four layers attend everywhere."""
     config = AutoConfig.for_model(
         "qwen2_5_vl",
         vision_config={"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048},
