@@ -272,8 +272,9 @@ def image_token(family):
 
 
 def chat_template(family):
-    """Images and texts of all turns, one after the other."""
-    return CHAT_TEMPLATE.format(image=image_token(family))
+    """Images and texts of all turns, one after the other; Qwen2.5-VL tells two images apart by what stands around them."""
+    around = ("<|vision_start|>", "<|vision_end|>") if family == "qwen2_5_vl" else ("", "")
+    return CHAT_TEMPLATE.format(image=around[0] + image_token(family) + around[1])
 
 
 def save(family, folder, layers=3, **options):

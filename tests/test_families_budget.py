@@ -11,6 +11,7 @@ from harness.bench import Bench
 from harness.calibration import calibration_batches
 from harness.cells import Cell, CellSettings
 from harness.once import RunFolder
+from harness.prompting import encode
 from harness.tally import Tally
 from harness.typical import typical_tokens
 
@@ -33,6 +34,24 @@ def bench(request, tmp_path_factory):
     samples = [{"image": png(image(*SIZES[n % 6], seed=n)), "question": f"w{n % 10} w{n % 7} w{n % 3}"} for n in range(128)]
     tiny_llava.write(folder / "d", "calibration", samples)
     return Bench(CellSettings(data=str(folder / "d"), reductions=(0.5,)), RunFolder(folder / "run")), str(folder / "m")
+
+
+def test_a_batch_is_encoded_sample_by_sample(bench):
+    """One image, two and none; LLaVA-OneVision's one newline a picture shows that two got no tiles."""
+    bench, name = bench
+    loaded = bench.model(Cell(name, "dense", None, "gqa"))
+    images = [[image(60, 40)], [image(60, 40), image(22, 80)], []]
+    questions = ["w1 w2", "w3", "w4 w5 w6"]
+    together = encode(loaded, questions, images)
+    totals = (together["input_ids"] == loaded.model.config.image_token_id).sum(1).tolist()
+    for question, own, total in zip(questions, images, totals, strict=True):
+        alone = encode(loaded, [question], [own])
+        assert int((alone["input_ids"] == loaded.model.config.image_token_id).sum()) == total
+    assert totals[2] == 0 < totals[0]
+    if loaded.model.config.model_type == "llava_onevision":
+        assert totals[1] == 2 * (36 + 1)
+    with torch.no_grad():
+        assert torch.isfinite(loaded.model(**together).logits).all()
 
 
 @pytest.mark.parametrize("method", ["fitprune", "fastv", "random"])
