@@ -16,6 +16,7 @@ import torch
 from transformers.image_processing_utils import select_best_resolution
 
 from fitprune.errors import UnsupportedModel
+from harness.flops_llava_hr import llava_hr_macs
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -53,11 +54,15 @@ def one_size_cost(config: Any, images: int) -> VisionCost:
     return require(config.model_type, ONE_SIZE, "model")(config, images)
 
 
-def _llava(config: Any, inputs: Inputs) -> VisionCost:
+def _one_size(config: Any, inputs: Inputs) -> VisionCost:
     pixels = inputs["pixel_values"]
     if pixels.ndim != 4:
         raise UnsupportedModel(f"pixel_values must be (images, channels, height, width), got {tuple(pixels.shape)}")
-    return _tiles_cost(config, len(pixels))
+    return one_size_cost(config, len(pixels))
+
+
+def _llava_hr(config: Any, images: int) -> VisionCost:
+    return VisionCost(*llava_hr_macs(config, images))
 
 
 def _anyres(config: Any, inputs: Inputs) -> VisionCost:
@@ -176,12 +181,13 @@ def require(kind: str, known: Mapping[str, Any], what: str) -> Any:
 
 
 FAMILIES: dict[str, Callable[[Any, Inputs], VisionCost]] = {
-    "llava": _llava,
+    "llava": _one_size,
+    "llava_hr": _one_size,
     "llava_next": _anyres,
     "llava_onevision": _anyres,
     "qwen2_5_vl": _qwen2_5_vl,
     "internvl": _internvl,
 }
 
-ONE_SIZE: dict[str, Callable[[Any, int], VisionCost]] = {"llava": _tiles_cost}
+ONE_SIZE: dict[str, Callable[[Any, int], VisionCost]] = {"llava": _tiles_cost, "llava_hr": _llava_hr}
 """The families whose images all cost the same, and what so many of them cost."""
