@@ -1,6 +1,8 @@
 """The configurations that ship: transformers builds the real models of them, with the published number of parameters."""
 
 import json
+import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from harness.models.registry import MODELS
 from harness.models.shipped import CONFIGS, config_file, read_config, transformers_config
 from harness.models.spec import View
 
-# llava_hr counts the checkpoint's unused parts too; tests/test_models_llava_hr*.py count it by name and shape.
+# LLaVA-HR's published number counts parts of the checkpoints that no forward reads: a test of its own, below.
 SHIPPED = [name for name, spec in MODELS.items() if spec.kind == "hub" and spec.family != "llava_hr"]
 
 # What the hub pages give, in units of a thousandth: an independent statement of each model's size.
@@ -63,6 +65,21 @@ def test_the_model_of_a_configuration_has_the_published_size_and_anatomy(name):
     assert str(model.dtype) == f"torch.{spec.dtype}"
     tower = dict(parts.tower.named_parameters())
     assert family.has_cls == any(key.endswith(("class_embedding", "cls_token")) for key in tower)
+
+
+@pytest.mark.parametrize("name", ["llava-hr-7b", "llava-hr-x-13b"])
+def test_llava_hr_has_every_parameter_of_the_inventory_that_a_forward_reads(name):
+    pytest.importorskip("harness.models.llava_hr", reason="LLaVA-HR's classes are not in this tree")
+    inventory = json.loads((Path(__file__).parent / "reference" / "llava_hr_inventory.json").read_text())[name]
+    assert inventory["numel_total"] == MODELS[name].parameters
+    unread = ("rotary_emb.inv_freq", ".post_layernorm.", ".slow_vision_tower.vision_tower.head.")
+    read = [entry for entry in inventory["patterns"] if not any(part in entry["name"] for part in unread)]
+    numbers = sum(entry["count"] * math.prod(entry["shape"]) for entry in read)
+    model = on_meta(name)
+    # As in llava-hf's checkpoints, the vocabulary is padded from 32000 to 32064.
+    padding = 2 * 64 * model.config.text_config.hidden_size
+    assert sum(parameter.numel() for parameter in model.parameters()) == numbers + padding
+    assert model.config.vision_config.image_tokens == 1024
 
 
 @pytest.mark.parametrize("name", DECODERS)
