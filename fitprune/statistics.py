@@ -36,8 +36,8 @@ def head_max_columns(
         first_row: rows before it are not computed.
 
     Returns:
-        float32 (batch, R, T), and the multiply-accumulates of its products. The kernels compute that of queries and keys twice,
-        and count it so.
+        float32 (batch, R, T), and the multiply-accumulates of its products, padding left out. The kernels compute that of
+        queries and keys twice, and count it so.
     """
     if (kernels := kernels_for(query)) is not None:
         return kernels.head_max_columns(query, key, row_weights, scaling, valid, first_row)
@@ -70,14 +70,14 @@ def head_max_columns_in_blocks(
     groups = heads // key.shape[1]
     out = torch.zeros(batch, row_weights.shape[1], length, dtype=torch.float32, device=query.device)
     future = torch.full((block_rows, block_rows), float("-inf"), device=query.device).triu(1)
-    macs = 0
+    pairs: torch.Tensor | int = 0
     for start in range(first_row, length, block_rows):
         stop = min(start + block_rows, length)
         # Causality: rows before `stop` see no key at or after it.
         block = query[:, :, start:stop].reshape(batch, key.shape[1], groups * (stop - start), dim)
         logits = torch.matmul(block, key[:, :, :stop].transpose(2, 3)).float().mul_(scaling)
         logits = logits.view(batch, heads, stop - start, stop)
-        macs += batch * heads * (stop - start) * stop * dim
+        pairs += real_pairs(valid, batch, start, stop, stop)
         logits[..., start:stop] += future[: stop - start, : stop - start]
         if valid is not None:
             # A padding row sees nothing; it weighs nothing either, but must not turn into NaN.
@@ -85,8 +85,17 @@ def head_max_columns_in_blocks(
             logits.masked_fill_(padding, float("-inf"))
         attention = logits.softmax(-1)
         out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
-        macs += batch * row_weights.shape[1] * (stop - start) * stop
-    return out, macs
+    return out, int(pairs) * (heads * dim + row_weights.shape[1])
+
+
+def real_pairs(valid: torch.Tensor | None, batch: int, start: int, stop: int, columns: int) -> torch.Tensor | int:
+    """Pairs of a row in start … stop and one of the first `columns` keys, both real, in a whole batch.
+
+    FLOPs are counted without padding, here as everywhere: what a prompt costs does not depend on its neighbours.
+    """
+    if valid is None:
+        return batch * (stop - start) * columns
+    return (valid[:, start:stop].sum(1) * valid[:, :columns].sum(1)).sum()
 
 
 def scoring_macs(rows: np.ndarray, q_size: int, kernels: bool = False) -> np.ndarray:

@@ -21,6 +21,8 @@ import torch
 import triton
 import triton.language as tl
 
+from fitprune.statistics import real_pairs
+
 LOG2_E = 1.4426950408889634
 
 
@@ -232,21 +234,20 @@ def runs_on(device: torch.device) -> bool:
     return True
 
 
-def multiply_accumulates(
-    batch: int, heads: int, length: int, dim: int, sums: int, first_row: int, dtype: torch.dtype = torch.bfloat16
-) -> int:
+def multiply_accumulates(query: torch.Tensor, sums: int, valid: torch.Tensor | None = None, first_row: int = 0) -> int:
     """What `head_max_columns` computes: the products of queries and keys twice, and the weighted sums once.
 
-    As in the torch path a tile counts in full, the part above the diagonal too; what pads it at the ends does not. For
-    first_row 0 and tiles of b × b, with w whole blocks of rows and p rows left, a sample's logits are
-    b² · w (w + 1) / 2 + p · length, where the torch path has the same with b its block of rows, and each counts once.
+    As in the torch path a tile counts in full, the part above the diagonal too; what pads it at the ends, and padding of the
+    batch, does not. For first_row 0 and tiles of b × b, with w whole blocks of rows and p rows left, a sample's logits are
+    b² · w (w + 1) / 2 + p · T, where the torch path has the same with b its block of rows, and each counts once.
     """
-    shape = tile(dim, length, dtype)
-    logits = 0
+    batch, heads, length, dim = query.shape
+    shape = tile(dim, length, query.dtype)
+    logits: torch.Tensor | int = 0
     for start in range(first_row, length, shape.rows):
         stop = min(start + shape.rows, length)
-        logits += (stop - start) * min(triton.cdiv(stop, shape.keys) * shape.keys, length)
-    return batch * logits * (2 * heads * dim + sums)
+        logits += real_pairs(valid, batch, start, stop, min(triton.cdiv(stop, shape.keys) * shape.keys, length))
+    return int(logits) * (2 * heads * dim + sums)
 
 
 @torch.no_grad()
@@ -274,6 +275,7 @@ def head_max_columns(
     if not blocks or not batch:
         return torch.zeros(batch, sums, length, dtype=torch.float32, device=query.device), 0
     query, key = (tensor if tensor.stride(3) == 1 else tensor.contiguous() for tensor in (query, key))
+    real = valid
     if valid is not None:
         valid = valid.contiguous().view(torch.uint8)
     row_weights = row_weights.float().contiguous()
@@ -289,4 +291,4 @@ def head_max_columns(
         _log_sum_exp[(batch * heads * blocks,)](query, key, valid, norms, *common, **sizes, **options)
         grid = (triton.cdiv(length, shape.keys), blocks, batch)
         _tile_sums[grid](query, key, valid, norms, row_weights, partial, *common, sums=sums, **sizes, **options)
-    return partial.sum(1), multiply_accumulates(batch, heads, length, dim, sums, first_row, query.dtype)
+    return partial.sum(1), multiply_accumulates(query, sums, real, first_row)

@@ -40,6 +40,7 @@ from harness.flop_counter import prompt_tokens
 from harness.models.loading import LoadedModel, load_model
 from harness.prompting import encode
 from harness.tasks import tasks_reading
+from harness.typical import typical_tokens
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
 MAX_NEW_TOKENS = 128
@@ -147,7 +148,7 @@ class FitPruneLMM(lmms):
         loaded = load_model(str(given.pop("pretrained")), device=device, dtype=dtype)
         data = str(given.pop("data", "mini" if loaded.spec.kind == "embedded" else "hub"))
         limit, batch_size = given.pop("limit", None), _number("batch_size", given.pop("batch_size", 16))
-        pruner = make_pruner(loaded, **given)
+        pruner = make_pruner(loaded, data=data, **given)
         self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr)
         if data != "hub" or limit is not None:
             stack = contextlib.ExitStack()
@@ -280,9 +281,13 @@ def make_pruner(
     recipe: str | None = None,
     pruner: str | None = None,
     reduction: float | None = None,
+    data: str = "mini",
     **options: Any,
 ) -> Pruner | None:
-    """The pruner that command-line arguments describe: a recipe, or a method's name with its reduction and options."""
+    """The pruner that command-line arguments describe: a recipe, or a method's name with its reduction and options.
+
+    Where the number of visual tokens depends on the image, `data` says what prompts are typical.
+    """
     if recipe is not None:
         if pruner not in (None, "fitprune") or reduction is not None or options:
             raise FitPruneError("recipe=FILE already says how much is pruned: leave out pruner, reduction and options")
@@ -305,7 +310,7 @@ def make_pruner(
         return method(**options)
     if not isinstance(reduction, float) or not 0 < reduction < 1:
         raise FitPruneError(f"reduction must be a number between 0 and 1, not {reduction}")
-    return method.for_reduction(loaded.model.config, reduction, **options)
+    return method.for_reduction(loaded.model.config, reduction, visual_tokens=typical_tokens(loaded, data), **options)
 
 
 def _number(name: str, value: Any) -> int:
