@@ -2,6 +2,7 @@
 
 import bisect
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -143,8 +144,8 @@ class Calibration:
             macs = cost.recipe(drop, self.visual_tokens)
             return macs <= budget, drop, 1 - macs / dense
 
-        def stop(left: np.ndarray) -> int | None:
-            return cost.stop(self.samples_visual_tokens[: len(left)], left, reduction)
+        def spent(left: np.ndarray) -> float:
+            return cost.spent(self.samples_visual_tokens[: len(left)], left, reduction)
 
         # alpha 1 drops everything in the first layer; no model need be run to see what that saves.
         reached, _, most = saves(np.zeros(self.sizes.layers), 1.0)
@@ -154,10 +155,10 @@ class Calibration:
                 "since the first layer's attention sees every token."
             )
         with self._interruptible(), self._bar(reduction) as bar:
-            step = self._smallest_step(lambda left: stop(left) is not None, bar)
+            step = self._smallest_step(spent, bar)
             left = self._left(step, bar)
-        n = self.samples_visual_tokens[:, None]
-        curve = (_frozen(n, left, stop(left)) / n).mean(0)
+        n = self.samples_visual_tokens
+        curve = (_frozen(n, left, cost.stop(n, left, reduction)) / n[:, None]).mean(0)
         # The smallest scale whose rounded recipe is within the budget: 1, by the choice of alpha, but for the rounding.
         small, large = 0.0, 2.0
         for _ in range(40):
@@ -217,21 +218,44 @@ class Calibration:
             raise FitPruneError(f"statistics have gone from {self._spool.folder}; fit again.")
         return found
 
-    def _smallest_step(self, within: Callable[[np.ndarray], bool], bar: tqdm) -> int:
-        """The smallest step whose tokens left (samples, layers) are `within` the budget.
+    def _smallest_step(self, spent: Callable[[np.ndarray], float], bar: tqdm) -> int:
+        """The smallest step whose tokens left (samples, layers) make `spent`, the cost as a share of the budget, at most 1.
 
-        The unpruned model's importances, then a few of the batches, say where to look; the verdict is over all.
+        Where to look is foretold; the verdict, that this step is within the budget and the one before is not, is over all
+        batches.
         """
         everything = range(len(self._names))
-        few = everything[: max(1, len(everything) // 16)]
+        forecast = self._forecast(spent, everything[: max(1, len(everything) // 16)], bar)
+        guess = _within(forecast)
+        bias = spent(self._left(guess, bar)) / forecast(guess)
+        guess = _within(lambda step: bias * forecast(step))
+        return _near(guess, lambda step: self._reaches(step, everything, lambda left: spent(left) <= 1, bar))
 
-        def simulated(step: int) -> bool:
-            return within(np.concatenate([self._after(place, self._simulated(step, place)) for place in few]))
+    def _forecast(self, spent: Callable[[np.ndarray], float], few: range, bar: tqdm) -> Callable[[int], float]:
+        """What these batches would spend at a step: simulated, and corrected by runs at the steps that look right."""
+        ratios: dict[int, float] = {}
 
-        guess = _first(0, ALPHA_STEPS, simulated)
-        for places in (few, everything):
-            guess = _near(guess, lambda step: self._reaches(step, places, within, bar))  # noqa: B023 - called at once
-        return guess
+        @functools.cache
+        def simulated(step: int) -> float:
+            return spent(np.concatenate([self._after(place, self._simulated(step, place)) for place in few]))
+
+        def forecast(step: int) -> float:
+            known = sorted(ratios)
+            ratio = float(np.interp(step, known, [ratios[other] for other in known])) if known else 1.0
+            return simulated(step) * ratio
+
+        def learn(step: int) -> None:
+            for place in few:
+                self._run(step, place, bar)
+            ratios[step] = spent(self._bound(step, few, fewest=True)) / simulated(step)
+
+        # What the search for another budget has run costs nothing.
+        for step in {step for step, _ in self._counts}:
+            if all((step, place) in self._counts for place in few):
+                learn(step)
+        while (guess := _within(forecast)) not in ratios:
+            learn(guess)
+        return forecast
 
     def _reaches(self, step: int, places: range, within: Callable[[np.ndarray], bool], bar: tqdm) -> bool:
         """Whether alpha = step / 128 is within the budget over these batches.
@@ -338,10 +362,15 @@ def _near(guess: int, holds: Callable[[int], bool]) -> int:
     return _first(guess, min(guess + stride, ALPHA_STEPS), holds)
 
 
-def _frozen(visual_tokens: np.ndarray, left: np.ndarray, stop: int | None) -> np.ndarray:
-    """Tokens left (samples, layers) when nothing more is dropped from layer `stop` on; `visual_tokens` is (samples, 1)."""
-    entered = np.concatenate([visual_tokens, left], 1)
-    return entered[:, np.minimum(np.arange(1, entered.shape[1]), left.shape[1] if stop is None else stop)]
+def _within(spent: Callable[[int], float]) -> int:
+    """The first step at which what is spent is at most the budget, 1."""
+    return _first(0, ALPHA_STEPS, lambda step: spent(step) <= 1)
+
+
+def _frozen(visual_tokens: np.ndarray, left: np.ndarray, stop: int) -> np.ndarray:
+    """Tokens left (samples, layers) when nothing more is dropped from layer `stop` on."""
+    entered = np.concatenate([visual_tokens[:, None], left], 1)
+    return entered[:, np.minimum(np.arange(1, entered.shape[1]), stop)]
 
 
 def _scaled(curve: np.ndarray, scale: float, visual_tokens: int) -> list[int]:

@@ -37,7 +37,14 @@ class Cost:
         entered = np.concatenate([[visual_tokens], left[:-1]])
         return float(self.layer(entered, left, np.asarray(drop) > 0).sum())
 
-    def stop(self, visual_tokens: np.ndarray, left: np.ndarray, reduction: float) -> int | None:
+    def spent(self, visual_tokens: np.ndarray, left: np.ndarray, reduction: float) -> float:
+        """What is spent at the published stop or, without one, in all layers, as a share of the budget.
+
+        Arguments as in `stop`.
+        """
+        return float(self._stopped_at(visual_tokens, left).min() / self._budget(visual_tokens, reduction))
+
+    def stop(self, visual_tokens: np.ndarray, left: np.ndarray, reduction: float) -> int:
         """The published stop: the layer from which the rest, run without further pruning, is within the budget.
 
         Budget and cost are means over the samples, so that all of them stop at the same layer.
@@ -47,12 +54,18 @@ class Cost:
             reduction: share of the dense cost to save.
 
         Returns:
-            The first such layer; the number of layers where only pruning in all of them is enough; None where that is not.
+            The first such layer; the number of layers where only pruning in all of them is enough, or not even that.
         """
+        within = self._stopped_at(visual_tokens, left)[:-1] <= self._budget(visual_tokens, reduction)
+        return int(within.argmax()) if within.any() else left.shape[1]
+
+    def _budget(self, visual_tokens: np.ndarray, reduction: float) -> float:
+        return (1 - reduction) * float(self.dense(visual_tokens).mean())
+
+    def _stopped_at(self, visual_tokens: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """Mean cost with pruning stopped before each layer, and, last, never: (layers + 1,)."""
         entered = np.concatenate([visual_tokens[:, None], left[:, :-1]], 1)
         layers = left.shape[1]
         spent = self.layer(entered, left, np.asarray((left < entered).any(0))).mean(0).cumsum()
         rest = np.arange(layers, 0, -1) * self.layer(entered, entered).mean(0)
-        at_stop = np.concatenate([[0.0], spent[:-1]]) + rest
-        within = np.append(at_stop, spent[-1]) <= (1 - reduction) * self.dense(visual_tokens).mean()
-        return int(within.argmax()) if within.any() else None
+        return np.append(np.concatenate([[0.0], spent[:-1]]) + rest, spent[-1])

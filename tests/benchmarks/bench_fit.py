@@ -132,8 +132,8 @@ def main() -> None:
     """Print the table, with what it was measured on."""
     parser = argparse.ArgumentParser(description="Seconds of a fit, and ratios to the published procedure.")
     parser.add_argument("--model", help="a registry name, hub id or local folder; default: a random LLaVA")
-    parser.add_argument("--samples", type=int, default=32)
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--width", type=int, default=256, help="of the random decoder")
     parser.add_argument("--reduction", default="0.5,0.3,0.4,0.7")
     arguments = parser.parse_args()
