@@ -37,14 +37,14 @@ def test_bounds_change_no_verdict(model, samples, reduction, monkeypatch):
     assert found.provenance["alpha"] == exhaustive.provenance["alpha"]
 
 
-def test_a_search_takes_two_passes_at_most(model, samples, monkeypatch):
-    """All samples at the alpha that is chosen, as many as it takes at the next smaller: a bisection runs all seven times."""
+def test_a_search_takes_little_more_than_two_passes(model, samples, monkeypatch):
+    """All samples at the alpha that is chosen, some at the next smaller, few elsewhere: a bisection runs all seven times."""
     done = []
     counts = fitprune.calibrate.counts
     monkeypatch.setattr(fitprune.calibrate, "counts", lambda *args: done.append(args[2]) or counts(*args))
     recipe = fit(model, samples, 0.5, progress=False)
     assert done.count(recipe.provenance["alpha"]) == len(samples)
-    assert len(done) <= 2 * len(samples) + 2
+    assert len(done) <= 2.25 * len(samples)
 
 
 def test_batches_are_read_once_and_not_held(model, samples):
