@@ -68,9 +68,11 @@ class DecoderSizes:
 
 def visual_tokens(config: Any) -> int | None:
     """Visual tokens of one image where the configuration fixes them, else None (tiled and native-resolution models)."""
+    vision: Any = getattr(config, "vision_config", None)
+    if hasattr(vision, "image_tokens"):  # a tower that says it itself
+        return vision.image_tokens
     if config.model_type != "llava":
         return None
-    vision = config.vision_config
     side = vision.image_size // vision.patch_size
     # CLIP puts a [CLS] token first, SigLIP none; "default" cuts the first token off, "full" does not.
     tokens = side * side + (vision.model_type == "clip_vision_model")

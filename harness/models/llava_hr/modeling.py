@@ -1,0 +1,153 @@
+"""LLaVA-HR as a transformers model: what `AutoModelForImageTextToText` gives for a folder of model type `llava_hr`."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import AutoModel, Cache, GenerationMixin
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from fitprune.errors import FitPruneError
+from harness.models.llava_hr.configuration import LlavaHrConfig
+from harness.models.llava_hr.pretrained import LlavaHrPreTrainedModel
+from harness.models.llava_hr.tower import LlavaHrVisionTower
+
+
+class LlavaHrProjector(nn.Module):
+    """Features (…, D) to the decoder's width (…, H)."""
+
+    def __init__(self, config: LlavaHrConfig) -> None:
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(config.vision_config.clip_config.hidden_size, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(functional.gelu(self.linear_1(features)))
+
+
+class LlavaHrModel(LlavaHrPreTrainedModel):
+    """Tower, projector and decoder, without the language-model head."""
+
+    def __init__(self, config: LlavaHrConfig) -> None:
+        super().__init__(config)
+        self.vision_tower = LlavaHrVisionTower(config.vision_config)
+        self.multi_modal_projector = LlavaHrProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Pixels (images, 3, S, S) to `last_hidden_state` (images, N, D), the tower's, and `pooler_output` (images, N, H),
+        the embeddings that take the image tokens' places."""
+        features = self.vision_tower(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=features, pooler_output=self.multi_modal_projector(features))
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> LlavaModelOutputWithPast:
+        """Decoder states of a prompt whose image tokens stand for the images of `pixel_values`, in order.
+
+        `mm_encoder_outputs`: what `get_image_features` gave before, under "image", in place of pixels; `generate` does this.
+        Raises FitPruneError where image tokens and image features differ in number.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise FitPruneError("give the model either input_ids or inputs_embeds, not both or neither.")
+        images = (mm_encoder_outputs or {}).get("image")
+        if images is None and pixel_values is not None:
+            images = self.get_image_features(pixel_values, return_dict=True)
+        embed = self.get_input_embeddings()
+        embeds = inputs_embeds if inputs_embeds is not None else embed(input_ids)
+        features = None
+        if images is not None:
+            features = images["pooler_output"].to(embeds.device, embeds.dtype)
+            token = self.config.image_token_id
+            if input_ids is not None:
+                places = input_ids == token
+            else:
+                places = (embeds == embed(torch.tensor(token, device=embeds.device))).all(-1)
+            tokens, expected = int(places.sum()), features.shape[0] * features.shape[1]
+            if tokens != expected:
+                raise FitPruneError(
+                    f"the prompt has {tokens} image tokens, its {features.shape[0]} images have {expected} features; "
+                    "prepare text and images together with the model's processor, without truncation."
+                )
+            embeds = embeds.masked_scatter(places.unsqueeze(-1), features)
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=embeds,
+            **kwargs,
+        )
+        return LlavaModelOutputWithPast(**outputs, image_hidden_states=features)
+
+
+class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, GenerationMixin):
+    """LLaVA-HR with its language-model head: `generate` answers questions about images."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: LlavaHrConfig) -> None:
+        super().__init__(config)
+        self.model = LlavaHrModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """See `LlavaHrModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Any,
+    ) -> LlavaCausalLMOutputWithPast:
+        """Logits (batch, tokens, vocabulary), of the last `logits_to_keep` tokens (0: of all); a loss where labels are given.
+
+        The rest as in `LlavaHrModel.forward`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            mm_encoder_outputs=mm_encoder_outputs,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
+        return LlavaCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
