@@ -15,7 +15,7 @@ from harness.embedded.questions import KINDS
 from harness.embedded.tokenizer import EOS
 
 LLAVA = FAMILIES["llava"]
-CANVASES = {"llava": [(1, 1)], "llava-next": [(1, 1), (1, 3), (3, 1)]}
+CANVASES = {"llava": [(1, 1)], "llava-next": [(1, 1), (1, 3), (3, 1)], "llava-hr": [(1, 1), (2, 2)]}
 
 
 @pytest.fixture(scope="module")

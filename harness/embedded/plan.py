@@ -158,5 +158,23 @@ PLANS = {
         lessons=FINE_TUNING,
         checkpoint_every=50,
     ),
+    "llava-hr-tiny": Plan(
+        family="llava-hr",
+        start="llava-tiny",
+        canvases=((1, 1), (2, 2), (2, 2)),
+        first_seed=2_000_000,
+        tower_steps=300,
+        tower_batch=16,
+        tower_rate=1e-3,
+        steps=60,
+        batch=16,
+        rate=5e-4,
+        other_rate=1e-3,
+        warm_up=5,
+        knees=((20, 1.0), (60, 0.0)),
+        curriculum=1,
+        lessons=FINE_TUNING,
+        checkpoint_every=20,
+    ),
 }
 """The embedded models by name."""
