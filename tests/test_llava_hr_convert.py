@@ -336,12 +336,14 @@ def test_a_damaged_tokenizer_is_refused(tmp_path, tensors):
     assert "its tokenizer cannot be loaded" in refused(source, tmp_path / "target")
 
 
-def test_tied_and_shared_tensors_are_written_twice(tmp_path, tensors):
+def test_tensors_of_one_storage_are_written_apart(tmp_path, tensors):
     source = save(tmp_path / "source", tensors, shards=1)
-    tied = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
-    torch.save(tied, source / "pytorch_model.bin")
+    norms = dict.fromkeys(("model.norm.weight", "model.layers.0.input_layernorm.weight"), tensors["model.norm.weight"])
+    tied = {"lm_head.weight": tensors["model.embed_tokens.weight"]}
+    torch.save({**tensors, **norms, **tied}, source / "pytorch_model.bin")
     found = load_file(convert(source, tmp_path / "target") / "model-00001-of-00001.safetensors")
     assert torch.equal(found["lm_head.weight"], found["model.language_model.embed_tokens.weight"])
+    assert all(torch.equal(found[to_ours(name)], tensors["model.norm.weight"]) for name in norms)
 
 
 def test_the_command_line_converts(tmp_path, tensors, monkeypatch, capsys):

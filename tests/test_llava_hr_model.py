@@ -175,6 +175,24 @@ def test_what_was_saved_is_loaded(tmp_path, samples, frozen):
         assert torch.equal(loaded(**samples[0]).logits, model(**samples[0]).logits)
 
 
+@pytest.mark.parametrize("away", ["model.vision_tower", "model.language_model"])
+def test_parts_may_be_offloaded(tmp_path, samples, away):
+    model = build()
+    model.save_pretrained(tmp_path / "model")
+    places = {
+        "model.vision_tower": "cpu",
+        "model.multi_modal_projector": "cpu",
+        "model.language_model": "cpu",
+        "lm_head": "cpu",
+    }
+    loaded = AutoModelForImageTextToText.from_pretrained(
+        tmp_path / "model", device_map=places | {away: "disk"}, offload_folder=tmp_path / "disk"
+    )
+    assert {value.device.type for value in loaded.get_submodule(away).parameters()} == {"meta"}
+    with torch.no_grad():
+        assert torch.equal(loaded(**samples[0]).logits, model(**samples[0]).logits)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_the_attention_can_be_chosen_before_and_after(samples, attention, caplog):
     model, other = build(attention=attention), build(attention="eager")

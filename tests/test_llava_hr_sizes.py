@@ -8,7 +8,7 @@ import torch
 
 from fitprune.anatomy import anatomy
 from harness.models.llava_hr import LlavaHrForConditionalGeneration
-from harness.models.llava_hr.convert import read_config
+from harness.models.llava_hr.authors_config import read_config
 from harness.models.llava_hr.names import is_ignored, to_authors, to_ours
 
 INVENTORY = json.loads((Path(__file__).parent / "reference" / "llava_hr_inventory.json").read_text())

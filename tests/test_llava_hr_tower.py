@@ -11,7 +11,7 @@ from tiny_llava_hr import CLIP, CONFIG, CONVNEXT, SIZES, weights
 from fitprune.errors import FitPruneError
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration
 from harness.models.llava_hr.adapters import to_tokens
-from harness.models.llava_hr.convert import read_config
+from harness.models.llava_hr.authors_config import read_config
 from harness.models.llava_hr.names import is_ignored, to_ours
 
 # Both compute in float64, but for interpolations in float32 (2e-7 of the pixels), which the layers enlarge.
@@ -69,7 +69,7 @@ def test_slow_features_are_averaged_where_they_are_more(tmp_path):
 def test_positions_are_taken_as_they_are_where_their_number_fits(tmp_path):
     tensors = weights(seed=3)
     model = build(tmp_path, tensors, fast_image_size=56)
-    table = model.model.vision_tower.fast._positions(16)
+    table = model.model.vision_tower.fast.positions(16, "cpu")
     assert torch.equal(table, tensors[reference.FAST + "embeddings.position_embedding.weight"][1:].double())
     compare(model, tensors, SIZES, 64, 56, tokens=16)
 
@@ -83,7 +83,7 @@ def test_the_antialiased_filter_is_not_the_plain_one(tmp_path):
     """The reference tells them apart, also when the table grows."""
     tensors = weights()
     model = build(tmp_path, tensors)
-    found = model.model.vision_tower.fast._positions(576).detach()
+    found = model.model.vision_tower.fast.positions(576, "cpu").detach()
     grid = tensors[reference.FAST + "embeddings.position_embedding.weight"][1:].T.reshape(1, -1, 4, 4)
     plain = torch.nn.functional.interpolate(grid, size=(24, 24), mode="bicubic", align_corners=False)
     assert float((found - plain.flatten(2)[0].T).abs().max()) > 0.1

@@ -3,43 +3,25 @@
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import (
-    CLIPVisionConfig,
-    ConvNextConfig,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-)
-from transformers.tokenization_utils_base import AddedToken
-from transformers.utils import is_protobuf_available, is_sentencepiece_available
+from transformers import GenerationConfig
 
 from fitprune.errors import FitPruneError
-from harness.models.llava_hr.configuration import CLIP_TOWERS, CONVNEXT_TOWERS, LlavaHrConfig, LlavaHrVisionConfig
+from harness.models.llava_hr.authors_config import read_config
+from harness.models.llava_hr.authors_tokenizer import read_tokenizer
+from harness.models.llava_hr.configuration import LlavaHrConfig
 from harness.models.llava_hr.image_processing import LlavaHrImageProcessor
 from harness.models.llava_hr.modeling import LlavaHrForConditionalGeneration
 from harness.models.llava_hr.names import is_ignored, to_authors, to_ours
 from harness.models.llava_hr.processing import LlavaHrProcessor
-from harness.models.llava_hr.source import find_shards, read_json, read_shard
+from harness.models.llava_hr.source import find_shards, read_shard
 
-IMAGE_TOKEN = "<image>"
-VOCABULARY_MULTIPLE = 64
-_TEXT_FIELDS = frozenset(
-    {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_act"}
-    | {"max_position_embeddings", "initializer_range", "rms_norm_eps", "rope_theta", "rope_scaling", "attention_bias"}
-    | {"bos_token_id", "eos_token_id", "pad_token_id"}
-)
-_TIMM_NAMES = {"dims": "hidden_sizes", "eps": "layer_norm_eps"}
 _VOCABULARY_TENSORS = ("model.language_model.embed_tokens.weight", "lm_head.weight")
 
 
@@ -70,7 +52,7 @@ def convert_checkpoint(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FitPruneError(f"{target}: exists already; choose a folder that does not")
     config = read_config(source, clip_config, convnext_config)
-    tokenizer = _read_tokenizer(source, config)
+    tokenizer = read_tokenizer(source, config.image_token_id)
     scratch = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         scratch.mkdir(parents=True)
@@ -92,57 +74,6 @@ def convert_checkpoint(
     return target
 
 
-def read_config(
-    source: Path, clip_config: Mapping[str, Any] | None = None, convnext_config: Mapping[str, Any] | None = None
-) -> LlavaHrConfig:
-    """Our configuration of an authors' checkpoint, from its config.json; arguments and errors as `convert_checkpoint`."""
-    path = source / "config.json"
-    fields = read_json(path)
-    absent = [name for name in ("vocab_size", "hidden_size", "input_image_size") if not isinstance(fields.get(name), int)]
-    if absent:
-        raise FitPruneError(f"{path}: no {', '.join(absent)}; not the config of a LLaVA-HR checkpoint")
-    if fields.get("image_aspect_ratio", "pad") != "pad":
-        raise FitPruneError(f"{path}: image_aspect_ratio is '{fields['image_aspect_ratio']}'; only 'pad' is supported")
-    clip = _tower(path, str(fields.get("mm_vision_tower")), CLIP_TOWERS, "clip_config", CLIPVisionConfig, clip_config)
-    slow = str(fields.get("vision_tower_slow"))
-    convnext = _tower(path, slow, CONVNEXT_TOWERS, "convnext_config", ConvNextConfig, convnext_config)
-    convnext["num_stages"] = len(convnext["depths"])
-    vocabulary = fields["vocab_size"]
-    rows = -(-(vocabulary + 1) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-    try:
-        vision = LlavaHrVisionConfig(
-            clip_config=clip,
-            convnext_config=convnext,
-            image_size=fields["input_image_size"],
-            freeze_vision=bool(fields.get("freeze_vision", False)),
-        )
-        known = {name: value for name, value in fields.items() if name in _TEXT_FIELDS and value is not None}
-        return LlavaHrConfig(vision_config=vision, text_config=LlamaConfig(vocab_size=rows, **known), image_token_id=vocabulary)
-    except FitPruneError:
-        raise
-    except (ValueError, TypeError, StrictDataclassError) as error:
-        raise FitPruneError(f"{path}: {' '.join(str(error).split())[:300]}") from None
-
-
-def _tower(
-    path: Path,
-    name: str,
-    known: Mapping[str, Mapping[str, Any]],
-    argument: str,
-    kind: type[PreTrainedConfig],
-    override: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The sizes that a tower's name implies, with the overriding ones."""
-    given = {_TIMM_NAMES.get(key, key): value for key, value in (override or {}).items()}
-    unknown = sorted(given.keys() - kind().to_dict().keys())
-    if unknown:
-        raise FitPruneError(f"{argument} has no {', '.join(unknown)}; it takes the fields of {kind.__name__}")
-    sizes = next((sizes for part, sizes in known.items() if part in name), None)
-    if sizes is None and override is None:
-        raise FitPruneError(f"{path}: unknown tower '{name}' (known: {', '.join(known)}); give its sizes as {argument}")
-    return {**(sizes or next(iter(known.values()))), **given}
-
-
 def _write_weights(source: Path, target: Path, config: LlavaHrConfig) -> torch.dtype:
     """Convert the weights file by file; returns the language-model head's dtype."""
     with torch.device("meta"):
@@ -155,7 +86,8 @@ def _write_weights(source: Path, target: Path, config: LlavaHrConfig) -> torch.d
     size, dtype = 0, torch.float32
     for number, path in enumerate(shards.files, 1):
         converted: dict[str, torch.Tensor] = {}
-        for name, tensor in read_shard(path):
+        storages: set[int] = set()
+        for name, tensor in read_shard(path).items():
             if name in found:
                 raise FitPruneError(f"{path}: holds {name} a second time; the checkpoint is inconsistent")
             found.add(name)
@@ -169,7 +101,10 @@ def _write_weights(source: Path, target: Path, config: LlavaHrConfig) -> torch.d
                     f"{path}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[ours])}; "
                     "check the sizes in config.json, or override them"
                 )
-            shared = tensor.untyped_storage().nbytes() != tensor.nbytes
+            storage = tensor.untyped_storage()
+            # safetensors writes no two tensors of one storage; what has one to itself stays mapped from the disk.
+            shared = storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages
+            storages.add(storage.data_ptr())
             converted[ours] = tensor.clone(memory_format=torch.contiguous_format) if shared else tensor.contiguous()
         file = f"model-{number:05d}-of-{len(shards.files):05d}.safetensors"
         save_file(converted, target / file, metadata={"format": "pt"})
@@ -203,40 +138,3 @@ def _with_added_rows(path: Path, name: str, tensor: torch.Tensor, config: LlavaH
         )
     mean = tensor.mean(0, keepdim=True, dtype=torch.float32).to(tensor.dtype)
     return torch.cat([tensor, mean.expand(config.text_config.vocab_size - len(tensor), -1)])
-
-
-def _read_tokenizer(source: Path, config: LlavaHrConfig) -> Any:
-    """The authors' tokenizer with `<image>` after its vocabulary, or None, with a warning, where there is none.
-
-    tokenizer.json is taken as it is; tokenizer.model is Vicuna's, which transformers' LlamaTokenizer reads as the authors'
-    slow tokenizer does. AutoTokenizer is of no use here: it goes by the authors' model type, which means another class now.
-    """
-    whole = (source / "tokenizer.json").is_file()
-    if not whole and not (source / "tokenizer.model").is_file():
-        warnings.warn(f"{source}: no tokenizer.json or tokenizer.model; no processor is written", stacklevel=3)
-        return None
-    if not whole and not (is_sentencepiece_available() and is_protobuf_available()):
-        raise FitPruneError(f"{source}: its tokenizer.model is read with sentencepiece: pip install sentencepiece protobuf")
-    options: dict[str, Any] = {"local_files_only": True, "padding_side": "left"}
-    settings = source / "tokenizer_config.json"
-    # The slow tokenizer puts a BOS first unless told otherwise, transformers' does so only where it is told to.
-    bos = read_json(settings).get("add_bos_token", True) if settings.is_file() else True
-    try:
-        if whole:
-            tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(source, **options)
-        else:
-            tokenizer = LlamaTokenizer.from_pretrained(source, add_bos_token=bos, **options)
-    except Exception as error:  # a damaged file raises whatever its parser does
-        raise FitPruneError(f"{source}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    place = config.image_token_id
-    if IMAGE_TOKEN not in tokenizer.get_vocab():
-        # A tokenizer may know fewer tokens than the embedding has rows; the ids between are filled with names never used.
-        unused = [f"<unused{number}>" for number in range(len(tokenizer), place)]
-        tokens = [AddedToken(token, special=True, normalized=False) for token in (*unused, IMAGE_TOKEN)]
-        tokenizer.add_tokens(tokens, special_tokens=True)
-    found = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-    if found != place:
-        raise FitPruneError(f"{source}: its tokenizer gives {IMAGE_TOKEN} the id {found}; config.json's vocab_size is {place}")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer

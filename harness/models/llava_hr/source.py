@@ -2,7 +2,6 @@
 
 import json
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def find_shards(folder: Path) -> Shards:
     )
 
 
-def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+def read_shard(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of one file, by their names in it, mapped from the disk where the format allows it.
 
     Raises FitPruneError for a damaged file, and for a .bin that holds anything but named tensors.
@@ -78,4 +77,4 @@ def read_shard(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         raise FitPruneError(f"{path}: damaged, or not a file of tensors alone; download it again ({first[:120]})") from None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise FitPruneError(f"{path}: holds something else than named tensors; not a checkpoint")
-    yield from tensors.items()
+    return tensors

@@ -35,11 +35,13 @@ class ClipBranch(CLIPPreTrainedModel):
     def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Pixels (batch, 3, s, s) to what enters the first layer, (batch, (s / patch)², hidden)."""
         patches = self.embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-        return self.pre_layrnorm(patches + self._positions(patches.shape[1]))
+        return self.pre_layrnorm(patches + self.positions(patches.shape[1], patches.device))
 
-    def _positions(self, count: int) -> torch.Tensor:
+    def positions(self, count: int, device: torch.device | str) -> torch.Tensor:
         """Position embeddings (count, hidden); the table is resampled to another grid, antialiased also when it grows."""
-        table = self.embeddings.position_embedding.weight[1:]
+        # Looked up, not read off the parameter: offloaded weights are there only while their module is called.
+        places = torch.arange(1, self.embeddings.num_positions, device=device)
+        table = self.embeddings.position_embedding(places)
         if len(table) == count:
             return table
         old, new = math.isqrt(len(table)), math.isqrt(count)
