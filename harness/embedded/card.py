@@ -99,7 +99,7 @@ def render(
     overall = rows[-1]
     columns = ("kind", "questions", "exact match", "most frequent answer", "half dropped")
     cells = [(row.kind, row.questions, row.exact, row.majority, row.half) for row in rows]
-    vision: Any = model.config.vision_config
+    vision: Any = getattr(model.config.vision_config, "clip_config", model.config.vision_config)
     text: Any = model.config.text_config
     family = FAMILIES[plan.family]
     by_size = [

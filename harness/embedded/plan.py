@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,10 @@ ASKED_LAST = (
 ASKED_AT_THE_END = (
     *("exist", "count", "count y/n", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "word"),
     *("number", "word y/n", "word y/n", "position y/n", *["multiple choice"] * 6),
+)
+ASKED_TO_READ = (
+    *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "relation", *["word"] * 5),
+    *("number", "number", "word y/n", "word y/n", "position y/n", "multiple choice", "multiple choice", "multiple choice"),
 )
 """What is asked about each image: more of what is hard to learn, or is still to be learnt."""
 
@@ -149,13 +153,13 @@ PLANS = {
         tower_steps=400,
         tower_batch=16,
         tower_rate=2e-3,
-        steps=350,
+        steps=550,
         batch=8,
         rate=1e-3,
         other_rate=5e-4,
-        knees=((150, 1.0), (350, 0.0)),
+        knees=((150, 1.0), (350, 0.0), (360, 0.6), (420, 0.6), (550, 0.0)),
         curriculum=1,
-        lessons=FINE_TUNING,
+        lessons=(*FINE_TUNING, replace(FINE_TUNING[0], first=350, asked=ASKED_TO_READ)),
         checkpoint_every=50,
     ),
     "llava-hr-tiny": Plan(
