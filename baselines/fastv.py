@@ -59,7 +59,7 @@ class FastV(Pruner):
         return tokens.keep_highest(tokens.memory["fastv"], keep)
 
     def params(self) -> dict[str, Any]:
-        return {"k": self.k, "r": self.r, "positions": "kept"}
+        return {"k": self.k, "r": self.r, "positions": "kept", "newlines": self.newlines}
 
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error

@@ -42,7 +42,13 @@ class Random(Pruner):
         return tokens.keep_highest(score.to(tokens.position.device), tokens.total - drop)
 
     def params(self) -> dict[str, Any]:
-        return {"ratio": self.ratio, "seed": self.seed, "stage": "before the decoder", "positions": "kept"}
+        return {
+            "ratio": self.ratio,
+            "seed": self.seed,
+            "stage": "before the decoder",
+            "positions": "kept",
+            "newlines": self.newlines,
+        }
 
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error

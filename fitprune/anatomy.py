@@ -24,7 +24,8 @@ class Anatomy:
         layers: its decoder layers, in order.
         parent: the module that owns the decoder and sees `input_ids` and `pixel_values`.
         tower: the vision tower, given pixels as its first argument or as `pixel_values`.
-        image_token_id: the id that stands, once per visual token, in `input_ids`.
+        image_token_id: the id that stands, once per visual token, in `input_ids`; tiled models let it stand for their
+            newline tokens too.
         text_config: the decoder's configuration.
     """
 
@@ -34,6 +35,11 @@ class Anatomy:
     tower: nn.Module
     image_token_id: int
     text_config: Any
+
+    @property
+    def newline(self) -> torch.Tensor | None:
+        """The embedding (hidden_size,) that tiled models put after each row of patches; None in other models."""
+        return getattr(self.parent, "image_newline", None)
 
 
 def image_token_id(config: Any) -> int | None:
@@ -80,7 +86,7 @@ def anatomy(model: Any) -> Anatomy:
 
 
 def visual_mask(parts: Anatomy, prompt: dict[str, Any]) -> torch.Tensor:
-    """Which positions of the prompt hold visual tokens: bool (batch, sequence).
+    """Which positions of the prompt hold visual tokens, newline tokens included: bool (batch, sequence).
 
     `prompt` holds the arguments of the parent's forward, or a ready `visual_mask`. A prompt given as `inputs_embeds` is
     recognised, as transformers itself does it, by the embedding of the image token.
@@ -97,3 +103,22 @@ def visual_mask(parts: Anatomy, prompt: dict[str, Any]) -> torch.Tensor:
         raise UnsupportedModel("the model was called with neither input_ids nor inputs_embeds.")
     token = torch.tensor(parts.image_token_id, device=embeds.device)
     return (embeds == parts.parent.get_input_embeddings()(token)).all(-1)
+
+
+def newline_mask(parts: Anatomy, visual: torch.Tensor, embeds: torch.Tensor | None) -> torch.Tensor:
+    """Which of the positions in `visual` (batch, sequence) hold newline tokens: bool (batch, sequence).
+
+    A newline token is known by what the decoder is given, `embeds` (batch, sequence, hidden_size): it is the learnt
+    embedding itself, whatever the sizes of the images, their tiling and unpadding. No projected patch equals that vector.
+    """
+    if parts.newline is None or embeds is None:
+        return torch.zeros_like(visual)
+    # The parent brings the parameter to the type of the features, and these to that of the embeddings.
+    newline = parts.newline.detach().to(embeds.device, embeds.dtype)
+    return visual & (embeds == newline).all(-1)
+
+
+def refuse_video(prompt: dict[str, Any]) -> None:
+    """Raise UnsupportedModel for a prompt with a video: only the visual tokens of images are pruned."""
+    if prompt.get("pixel_values_videos") is not None or (prompt.get("mm_encoder_outputs") or {}).get("video") is not None:
+        raise UnsupportedModel("this prompt holds a video; pruning is defined for images only: pass its frames as images.")

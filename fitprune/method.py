@@ -68,6 +68,7 @@ class FitPrune(Pruner):
             "drop": recipe.drop,
             "visual_tokens": recipe.visual_tokens,
             "positions": "kept",
+            "newlines": self.newlines,
             "provenance": recipe.provenance,
         }
 

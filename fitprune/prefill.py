@@ -33,12 +33,19 @@ class Cut:
 class Prefill:
     """A forward over a whole prompt."""
 
-    def __init__(self, session: "Session", visual: torch.Tensor, mask: torch.Tensor | None, prompt: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        session: "Session",
+        image: torch.Tensor,
+        visual: torch.Tensor,
+        mask: torch.Tensor | None,
+        prompt: dict[str, Any],
+    ) -> None:
+        """`image` (batch, T): the places of images, padding excluded; `visual`: those of them that may be pruned."""
         self.session, self.prompt = session, prompt
         batch, length = visual.shape
         device = visual.device
         real = torch.ones_like(visual) if mask is None else mask.to(device=device, dtype=torch.bool)
-        visual = visual & real
         self.valid = None if bool(real.all()) else real
         self.total = visual.sum(1)
         n = int(self.total.max())
@@ -48,7 +55,7 @@ class Prefill:
         self.position = position.masked_fill(~present, -1)
         self.original = torch.arange(n, device=device).expand(batch, n).masked_fill(~present, -1)
         self.first_row = int(position.masked_fill(~present, length).min()) if n else length
-        last = self.position.max(1).values if n else torch.full((batch,), length, device=device)
+        last = length - 1 - image.flip(1).byte().argmax(1)
         after = torch.arange(length, device=device)[None] > last[:, None]
         self.text_after = after & real & (self.total > 0)[:, None]
         self.memory: dict[str, Any] = {}
@@ -56,7 +63,7 @@ class Prefill:
         self.mask: Any = None
         self.embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
         self.state: CacheState | None = None
-        session.trace.start(self.total, real.sum(1) - self.total)
+        session.trace.start(self.total, real.sum(1) - self.total, self.position)
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""

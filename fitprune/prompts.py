@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fitprune.anatomy import anatomy, visual_mask
+from fitprune.anatomy import anatomy, refuse_video, visual_mask
 from fitprune.errors import FitPruneError
 
 Batch = Mapping[str, torch.Tensor]
@@ -19,7 +19,7 @@ class Prompt:
 
     Attributes:
         inputs: the tensors among the decoder's arguments: `inputs_embeds` (batch, T, hidden_size), masks, position ids.
-        visual_mask: bool (batch, T): where the visual tokens are.
+        visual_mask: bool (batch, T): where the visual tokens are, the newlines of tiled models among them.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -43,8 +43,9 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     """Run a batch of processor outputs through the vision tower and projector, up to the text decoder.
 
     Raises:
-        FitPruneError: a sample without visual tokens.
+        FitPruneError: a sample without visual tokens, or with a video.
     """
+    refuse_video(dict(batch))
     parts = anatomy(model)
     parameter = next(parts.decoder.parameters())
     inputs: dict[str, Any] = {}
@@ -59,6 +60,8 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
         caught.update({name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)})
         raise _Reached
 
+    # Models with positions on several axes remember how far the latest prompt's run ahead of its length.
+    deltas = getattr(parts.parent, "rope_deltas", None)
     hook = parts.decoder.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         with torch.no_grad():
@@ -67,6 +70,8 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
         pass
     finally:
         hook.remove()
+        if hasattr(parts.parent, "rope_deltas"):
+            parts.parent.rope_deltas = deltas
     visual = visual_mask(parts, inputs)
     mask = inputs.get("attention_mask")
     if not bool((visual if mask is None else visual & mask.bool()).any(1).all()):

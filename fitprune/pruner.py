@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from fitprune.anatomy import anatomy
-from fitprune.errors import BudgetError
+from fitprune.errors import BudgetError, FitPruneError
 from fitprune.runtime import pruning
 from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
+
+NEWLINES = ("kept", "pruned")
 
 
 @dataclasses.dataclass
@@ -27,9 +29,15 @@ class Pruner(ABC):
     the whole batch at once, and answer which of the visual tokens present stay. Survivors keep their position ids.
     Pruner objects hold parameters alone; what a prefill must remember goes into `tokens.memory`, so one object may serve
     several models and threads at once.
+
+    Attributes:
+        newlines: tiled models (LLaVA-NeXT, LLaVA-OneVision) put a learnt newline token after each row of patches. "kept":
+            these are no visual tokens to the method, which neither sees nor drops them, and `Trace.kept` does not count
+            them. "pruned": they are visual tokens like all others. Other models have none.
     """
 
     name: ClassVar[str]
+    newlines: str = dataclasses.field(default="kept", kw_only=True)
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 - most methods run on every model
         """Raise a `FitPruneError` if the method cannot be applied to `model`; called on entering the context."""
@@ -81,6 +89,8 @@ class Pruner(ABC):
             UnsupportedModel: a model, or (from its forward) a way of calling it, that cannot be pruned correctly.
         """
         anatomy(model)
+        if self.newlines not in NEWLINES:
+            raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
         self.check(model)
         with pruning(model, self) as trace:
             yield trace

@@ -11,6 +11,7 @@ what that layer's cache holds.
 """
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from torch import nn
 
 from fitprune.anatomy import Anatomy, anatomy
 from fitprune.errors import UnsupportedModel
+from fitprune.images import Images
 from fitprune.layer import Layer
 from fitprune.session import Session
 from fitprune.tap import gather_survivors, observing_config
@@ -127,8 +129,10 @@ class _Patch:
         prepare = getattr(model, "prepare_inputs_for_generation", None)
         if prepare is not None:
             self.undo.append(_set_attribute(model, "prepare_inputs_for_generation", self._noting_prefill(prepare)))
+        features = getattr(parts.parent, "get_image_features", None)
+        if features is not None:
+            self.undo.append(_set_attribute(parts.parent, "get_image_features", self._noting_images(features)))
         hooks = [
-            parts.tower.register_forward_pre_hook(self._on_pixels, with_kwargs=True),
             parts.parent.register_forward_pre_hook(self._on_prompt, with_kwargs=True),
             parts.decoder.register_forward_pre_hook(self._on_decoder, with_kwargs=True),
             parts.decoder.register_forward_hook(self._after_decoder, always_call=True),
@@ -158,10 +162,19 @@ class _Patch:
 
         return prepared
 
-    def _on_pixels(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        session = self.session()
-        if session is not None:
-            session.local.pixels = args[0] if args else kwargs.get("pixel_values")
+    def _noting_images(self, features: Callable[..., Any]) -> Callable[..., Any]:
+        """The encoding of images, which `generate` calls itself before the forward, noting what they were."""
+        signature = inspect.signature(features)
+
+        @functools.wraps(features)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            output = features(*args, **kwargs)
+            session = self.session()
+            if session is not None:
+                session.local.images = Images.of(signature.bind(*args, **kwargs).arguments, output)
+            return output
+
+        return noted
 
     def _on_prompt(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         session = self.session()
@@ -179,7 +192,7 @@ class _Patch:
     def _after_decoder(self, module: nn.Module, args: tuple, output: Any) -> None:
         session = self.session()
         if session is not None:
-            session.local.forward = session.local.prompt = session.local.pixels = None
+            session.local.forward = session.local.prompt = session.local.images = None
             session.local.prompting = False
 
 

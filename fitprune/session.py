@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fitprune.anatomy import Anatomy, visual_mask
+from fitprune.anatomy import Anatomy, newline_mask, refuse_video, visual_mask
 from fitprune.decode import CacheState, Decode
 from fitprune.errors import UnsupportedModel
 from fitprune.prefill import Prefill
@@ -39,8 +39,8 @@ class Session:
                 "pruning needs a 2-D attention mask and a dynamic cache; this call brought a prepared mask "
                 "(a static cache, or a mask of the caller's own)."
             )
-        # generate() encodes images before the forward, which then brings none; the tower has seen them in either case.
-        prompt = {**prompt, "pixel_values": getattr(self.local, "pixels", None)}
+        # generate() encodes images before the forward, which then brings none; they were seen in either case.
+        images = getattr(self.local, "images", None)
         cache = kwargs.get("past_key_values")
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
@@ -48,8 +48,12 @@ class Session:
         embeds = kwargs.get("inputs_embeds")
         length = (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
         if past == 0:
+            refuse_video(prompt)
             self._check_window(length)
-            self.local.forward = Prefill(self, visual, mask, prompt)
+            real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
+            pool = real if self.pruner.newlines == "pruned" else real & ~newline_mask(self.parts, real, embeds)
+            prompt = {**prompt, "images": images, "image_tokens": real.sum(1)}
+            self.local.forward = Prefill(self, real, pool, mask, prompt)
             return kwargs
         state = self.caches.get(cache)
         if state is None:
@@ -57,7 +61,7 @@ class Session:
                 "this KV cache was filled outside the pruner's context; run the prompt and its continuation inside one."
             )
         # A lone image token without an image is one that the model itself has generated.
-        brought = bool(visual.any()) and (length > 1 or prompt["pixel_values"] is not None)
+        brought = bool(visual.any()) and (length > 1 or images is not None)
         prompting = length > 1 or getattr(self.local, "prompting", False)
         if brought or (prompting and state.visual):
             raise UnsupportedModel(
@@ -65,10 +69,13 @@ class Session:
                 "one prefill only; switch off chunked prefill and assisted decoding."
             )
         self._check_window(state.seen + length)
+        # The cache of a pruned layer is shorter than the sequence, so its length would give a wrong position.
         if kwargs.get("position_ids") is None:
-            # The cache of a pruned layer is shorter than the sequence, so its length would give a wrong position.
             positions = torch.arange(state.seen, state.seen + length, device=visual.device)
             kwargs = {**kwargs, "position_ids": positions[None]}
+        elif prompt.get("position_ids") is None and mask is None:
+            # Positions on several axes, which the model itself has derived from that length.
+            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] + (state.seen - past)}
         self.local.forward = Decode(self, state, cache, length) if state.visual else None
         state.seen += length
         return kwargs

@@ -1,12 +1,12 @@
 """What a pruner sees of a prefill: the visual tokens present, and the attention of a layer."""
 
 import hashlib
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from fitprune.images import pixel_bytes
 from fitprune.statistics import head_max_columns, last_row_mean
 
 
@@ -14,16 +14,19 @@ from fitprune.statistics import head_max_columns, last_row_mean
 class VisualTokens:
     """The visual tokens present at one point of a prefill. n is the largest count in the batch; rows are padded.
 
+    The newline tokens of tiled models are not among them, unless the pruner says so: see `Pruner.newlines`.
+
     Attributes:
         hidden: (batch, T, hidden_size) hidden states at this point, T counting all tokens present.
         position: LongTensor (batch, n): row of each visual token in `hidden`, ascending, padded with -1 on the right.
         original: LongTensor (batch, n): its index among the prompt's visual tokens, padded with -1.
         total: (batch,) visual tokens in the prompt.
         valid: (batch, T) bool, False for padding; None where all tokens are real.
-        text_after: (batch, T) bool: real text tokens after the sample's last visual token.
+        text_after: (batch, T) bool: real text tokens after the sample's last image; newline tokens are no text.
         first_row: no visual token stands before this row, in any sample.
         memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
-        prompt: the arguments of the model's forward, as given, and as `pixel_values` what the vision tower was given.
+        prompt: the arguments of the model's forward, as given; beside them `images`, the batch's `Images` or None, and
+            `image_tokens`, (batch,) the places that images take in each prompt, newline tokens included.
     """
 
     hidden: torch.Tensor
@@ -73,43 +76,24 @@ class VisualTokens:
         return (rank >= drop[:, None]) & self.present
 
     def sample_seeds(self, seed: int) -> list[int]:
-        """One seed per sample, from `seed`, the sample's own token ids and its image: the same in every batch."""
-        ids, pixels = self.prompt.get("input_ids"), self.prompt.get("pixel_values")
-        mask = self.prompt.get("attention_mask")
-        batch = len(self.total)
+        """One seed per sample, from `seed`, the sample's own token ids and its images: the same in every batch.
+
+        Where a model's images cannot be told apart (tiles of several sizes in one unmarked row), from the ids alone.
+        """
+        ids, mask, images = self.prompt.get("input_ids"), self.prompt.get("attention_mask"), self.prompt.get("images")
         if ids is None:
             ids = self.prompt["inputs_embeds"].float()
-        encoded = (self.prompt.get("mm_encoder_outputs") or {}).get("image")
-        expansion = len(encoded.pooler_output) // len(pixels) if encoded is not None and pixels is not None else 1
-        images = _images_per_sample(pixels, self.total.tolist(), expansion) if pixels is not None else None
+        own = images.of_samples(self.prompt["image_tokens"].tolist()) if images is not None else None
         seeds = []
-        for row in range(batch):
+        for row in range(len(self.total)):
             digest = hashlib.blake2b(str(seed).encode(), digest_size=8)
-            own = ids[row] if mask is None else ids[row][mask[row].bool()]
-            digest.update(own.detach().cpu().contiguous().numpy().tobytes())
-            if pixels is not None and images is not None:
-                digest.update(pixels[images[row]].detach().float().cpu().contiguous().numpy().tobytes())
+            real = ids[row] if mask is None else ids[row][mask[row].bool()]
+            digest.update(real.detach().cpu().contiguous().numpy().tobytes())
+            for pixels in own[row] if own is not None else ():
+                digest.update(pixel_bytes(pixels))
             # torch's CPU generator takes seeds of up to 63 bits.
             seeds.append(int.from_bytes(digest.digest(), "little") >> 1)
         return seeds
-
-
-def _images_per_sample(pixels: torch.Tensor, counts: list[int], expansion: int) -> list[slice] | None:
-    """Which entries of the tower's input belong to each sample; None where this cannot be told.
-
-    `counts` are the samples' visual tokens; with beams or several returned sequences each sample stands `expansion` times
-    in a row, its images once.
-    """
-    own = counts[::expansion]
-    per_image, rest = divmod(sum(own), len(pixels))
-    if not rest and per_image and not any(count % per_image for count in own):
-        ends = list(itertools.accumulate(count // per_image for count in own))
-        slices = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-    elif len(pixels) == len(own) and all(own):
-        slices = [slice(place, place + 1) for place in range(len(own))]
-    else:
-        return None
-    return [place for place in slices for _ in range(expansion)]
 
 
 @dataclass

@@ -19,6 +19,7 @@ from harness.models.loading import LoadedModel, load_model
 from harness.once import RunFolder
 from harness.statistics import paired_drop, score_interval
 from harness.tally import Tally
+from harness.typical import typical_tokens
 
 LATENCY_BATCH = 4
 LATENCY_REPEATS = 7
@@ -149,7 +150,8 @@ class Bench:
         method = get_pruner_class(cell.pruner)
         draws = any(field.name == "seed" for field in dataclasses.fields(method))
         options = {"seed": self.settings.seed} if draws else {}
-        return method.for_reduction(loaded.model.config, _asked(cell), **options)
+        tokens = typical_tokens(loaded, self.settings.data)
+        return method.for_reduction(loaded.model.config, _asked(cell), visual_tokens=tokens, **options)
 
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe fitted for the cell's budget; all budgets of the run share one calibration."""

@@ -1,4 +1,4 @@
-"""What does a prompt cost? FLOPs of a LLaVA, dense or pruned, by part and by operator.
+"""What does a prompt cost? FLOPs of a vision-language model, dense or pruned, by part and by operator.
 
 The figure is analytic: the model's configuration and the number of tokens that really entered and left each decoder
 layer. It agrees with torch's FlopCounterMode and fvcore on the same forward (tests/test_flops_checkers.py). Padding is
@@ -12,18 +12,10 @@ from typing import Any
 
 import torch
 
-from fitprune import FitPruneError, Pruner, UnsupportedModel
+from fitprune import FitPruneError, Pruner
 from fitprune.anatomy import image_token_id
-from harness.flops_parts import (
-    Tokens,
-    counts,
-    decode_macs,
-    prefill_macs,
-    projected_tokens,
-    projector_macs,
-    vision_macs,
-    vision_tokens,
-)
+from harness.flops_parts import Tokens, counts, decode_macs, prefill_macs
+from harness.flops_vision import VisionCost, one_size_cost, vision_cost
 
 CONVENTION = (
     "1 multiply-accumulate = 2 FLOPs; three FFN matrices in the decoder; attention as the full rectangle of queries x "
@@ -38,6 +30,7 @@ NOT_COUNTED = (
     "rotary embedding",
     "additions (biases, residuals, position embeddings)",
     "embedding look-up",
+    "resampling of features",
     "sampling",
     "moving of tokens and cache",
 )
@@ -99,11 +92,8 @@ def count(
             raise FitPruneError(f"the trace is of {len(trace.text_tokens)} samples, the inputs are of {samples}")
         text, visual_in, visual_out = trace.text_tokens, trace.visual_in, trace.visual_out
         scoring = trace.scoring_macs
-    pixels = inputs.get("pixel_values")
-    if pixels is not None and pixels.ndim != 4:
-        raise UnsupportedModel(f"pixel_values must be (images, channels, height, width), got {tuple(pixels.shape)}")
-    images = 0 if pixels is None else len(pixels)
-    return count_from_tokens(config, text, visual_in, visual_out, new_tokens, images=images, scoring_macs=scoring)
+    vision = vision_cost(config, inputs)
+    return count_from_tokens(config, text, visual_in, visual_out, new_tokens, vision=vision, scoring_macs=scoring)
 
 
 def count_from_tokens(
@@ -113,25 +103,23 @@ def count_from_tokens(
     visual_out: Sequence[Tokens],
     new_tokens: Tokens = 1,
     *,
-    images: int | None = None,
-    tower_tokens: int | None = None,
+    vision: VisionCost | None = None,
     scoring_macs: int | Iterable[int] = 0,
 ) -> FlopCount:
     """FLOPs from recorded token counts alone, for any number of samples at once; no model is needed.
 
     `text_tokens`: per sample, prompt tokens that are neither visual nor padding. `visual_in[l]`, `visual_out[l]`: per
     sample, visual tokens that enter decoder layer l, and those that take part in its output projection and FFN.
-    `new_tokens`: one number, or one per sample. `images`: images through the tower in all, by default one per sample.
-    `tower_tokens`: tokens per image in the tower, [CLS] included, by default the configuration's. `scoring_macs`:
-    multiply-accumulates of the pruner, in all or per layer.
+    `new_tokens`: one number, or one per sample. `vision`: what the images cost (`flops_vision.vision_cost` of their
+    batches, added up), by default one image per sample, which only a LLaVA has a cost for without seeing them.
+    `scoring_macs`: multiply-accumulates of the pruner, in all or per layer.
     """
     text_config = config.get_text_config()
     samples = len(counts("text_tokens", text_tokens))
-    images = samples if images is None else images
-    tower_tokens = vision_tokens(config.vision_config) if tower_tokens is None else tower_tokens
+    vision = one_size_cost(config, samples) if vision is None else vision
     macs = {
-        "vision": vision_macs(config.vision_config, images, tower_tokens),
-        "projector": projector_macs(config, images * projected_tokens(config, tower_tokens)),
+        "vision": dict(vision.vision),
+        "projector": dict(vision.projector),
         "prefill": prefill_macs(text_config, text_tokens, visual_in, visual_out),
         "decode": decode_macs(text_config, text_tokens, visual_in, new_tokens),
     }
@@ -186,7 +174,11 @@ def visual_reduction(
 
 
 def prompt_tokens(config: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Text and visual tokens of each prompt, both (batch,); padding is neither."""
+    """Text and visual tokens of each prompt, both (batch,); padding is neither.
+
+    Newline tokens of tiled models are among the visual ones here, since only the decoder's own input tells them apart; a
+    trace has them among the text.
+    """
     ids = inputs["input_ids"]
     mask = inputs.get("attention_mask")
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()

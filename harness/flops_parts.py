@@ -1,4 +1,4 @@
-"""The multiply-accumulates of each part of a LLaVA, by arithmetic on its configuration and token counts.
+"""The multiply-accumulates of a decoder, by arithmetic on its configuration and token counts.
 
 Every function returns a dict from operator to MACs (multiply-accumulates, Python ints), and takes token counts per
 sample, so that the cost of thousands of questions is one call. Attention is counted as the full rectangle of queries ×
@@ -15,61 +15,13 @@ from typing import Any
 import torch
 
 from fitprune.errors import FitPruneError, UnsupportedModel
+from harness.flops_vision import require
 
 Tokens = int | Sequence[int] | torch.Tensor
 """One count per sample; a bare int is one sample."""
 
-DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen3"})
 """Decoders with q, k, v, o projections and a gated FFN of three matrices."""
-
-TOWERS = frozenset({"clip_vision_model", "siglip_vision_model"})
-MODELS = frozenset({"llava"})
-
-
-def vision_tokens(vision_config: Any) -> int:
-    """Tokens in the tower per image: one per patch, and [CLS] in a CLIP tower."""
-    _require(vision_config.model_type, TOWERS, "vision tower")
-    patches = (vision_config.image_size // vision_config.patch_size) ** 2
-    return patches + (vision_config.model_type == "clip_vision_model")
-
-
-def vision_macs(vision_config: Any, images: int, tokens: int | None = None) -> dict[str, int]:
-    """MACs of the vision tower for `images` images of `tokens` tokens each (by default `vision_tokens`).
-
-    All layers are counted, also those above `vision_feature_layer`, whose output LLaVA does not read: transformers runs
-    them. A SigLIP tower with a pooling head runs that too.
-    """
-    full = vision_tokens(vision_config)
-    tokens = full if tokens is None else tokens
-    patches = tokens - (vision_config.model_type == "clip_vision_model")
-    width, inner = vision_config.hidden_size, vision_config.intermediate_size
-    layers = vision_config.num_hidden_layers
-    macs = {
-        "convolution": images * patches * vision_config.num_channels * vision_config.patch_size**2 * width,
-        "qkv": images * layers * tokens * 3 * width**2,
-        "attention": images * layers * 2 * tokens**2 * width,
-        "output": images * layers * tokens * width**2,
-        "ffn": images * layers * tokens * 2 * width * inner,
-    }
-    if vision_config.model_type == "siglip_vision_model" and vision_config.vision_use_head:
-        # One learnt query attends to all tokens, then an FFN of two matrices.
-        attention = (2 * tokens + 2) * width**2 + 2 * tokens * width
-        macs["head"] = images * (attention + 2 * width * inner)
-    return macs
-
-
-def projected_tokens(config: Any, tower_tokens: int) -> int:
-    """Tokens per image that enter the projector: the strategy `default` leaves the first one ([CLS]) behind."""
-    return tower_tokens - (config.vision_feature_select_strategy == "default")
-
-
-def projector_macs(config: Any, tokens: int) -> dict[str, int]:
-    """MACs of LLaVA's two-layer projector for `tokens` tokens in all."""
-    _require(config.model_type, MODELS, "model")
-    layers = config.vision_feature_layer
-    features = config.vision_config.hidden_size * (1 if isinstance(layers, int) else len(layers))
-    hidden = config.get_text_config().hidden_size
-    return {"linear": tokens * (features * hidden + hidden**2)}
 
 
 def prefill_macs(
@@ -126,7 +78,7 @@ class _DecoderShape:
     """MACs per token (per query-key pair for `attention`) of one decoder layer, and of `lm_head` per row."""
 
     def __init__(self, text_config: Any) -> None:
-        _require(text_config.model_type, DECODERS, "decoder")
+        require(text_config.model_type, dict.fromkeys(DECODERS), "decoder")
         hidden, heads = text_config.hidden_size, text_config.num_attention_heads
         head_dim = getattr(text_config, "head_dim", None) or hidden // heads
         query = heads * head_dim
@@ -172,8 +124,3 @@ def _within_window(text_config: Any, text: list[int], entering: list[list[int]],
     longest = max(t + v for layer in entering for t, v in zip(text, layer, strict=True)) + steps
     if window is not None and longest > window:
         raise UnsupportedModel(f"cannot count FLOPs: {longest} tokens exceed the decoder's sliding window of {window}")
-
-
-def _require(kind: str, known: frozenset[str], what: str) -> None:
-    if kind not in known:
-        raise UnsupportedModel(f"cannot count the FLOPs of the {what} '{kind}'; known: {', '.join(sorted(known))}")

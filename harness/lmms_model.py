@@ -15,6 +15,7 @@ From Python it takes a loaded model and a pruner. From lmms-eval's command line:
 """
 
 import contextlib
+import copy
 import hashlib
 import inspect
 import os
@@ -34,6 +35,7 @@ from baselines.registry import get_pruner_class
 from fitprune import FitPrune, Pruner, Recipe
 from fitprune.errors import FitPruneError, unknown_name
 from fitprune.trace import Trace
+from harness.ahead import ahead
 from harness.flop_counter import prompt_tokens
 from harness.models.loading import LoadedModel, load_model
 from harness.prompting import encode
@@ -41,6 +43,9 @@ from harness.tasks import tasks_reading
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
 MAX_NEW_TOKENS = 128
+
+# Batches that are prepared while the model runs: one ready, one in the making, so that it waits only for the first.
+LOOK_AHEAD = 2
 
 Observer = Callable[[dict[str, torch.Tensor], Trace | None, list[int]], None]
 
@@ -55,6 +60,20 @@ class Request:
     images: Callable[[], list[Image.Image]]
     until: tuple[str, ...]
     max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of requests, ready for the model.
+
+    Attributes:
+        inputs: left-padded, on the model's device.
+        images: each question's image hash.
+    """
+
+    requests: list[Request]
+    inputs: dict[str, torch.Tensor]
+    images: list[str]
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,7 @@ class FitPruneLMM(lmms):
         observer: called after each batch with the model's inputs, the pruner's trace (None without a pruner), and the
             number of new tokens of each row.
         progress: where a progress bar goes; None shows none.
+        look_ahead: batches whose images and prompts are prepared, in a thread, while the model runs; changes no answer.
 
     `records` maps (task, doc_id) to what its answer took.
     """
@@ -98,12 +118,15 @@ class FitPruneLMM(lmms):
         batch_size: int = 16,
         observer: Observer | None = None,
         progress: TextIO | None = None,
+        look_ahead: int = LOOK_AHEAD,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise FitPruneError(f"batch size must be at least 1, not {batch_size}")
         self.loaded, self.pruner, self.batch_size = loaded, pruner, batch_size
-        self.observer, self.progress = observer, progress
+        self.observer, self.progress, self.look_ahead = observer, progress, look_ahead
+        # A tokenizer cannot encode in one thread and decode in another.
+        self._decoder = copy.deepcopy(loaded.processor.tokenizer)
         self.records: dict[tuple[str, int], Record] = {}
         self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
         self._release: Callable[[], Any] = lambda: None
@@ -139,17 +162,21 @@ class FitPruneLMM(lmms):
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests. Errors are never swallowed."""
         answers: list[GenerationResult | None] = [None] * len(requests)
-        with tqdm(
-            total=len(requests),
-            desc="answers",
-            unit="q",
-            file=self.progress or sys.stderr,
-            disable=None if self.progress else True,
-        ) as bar:
-            for batch in self.batches([self.read(place, request) for place, request in enumerate(requests)]):
-                for request, answer in zip(batch, self._answer(batch), strict=True):
+        batches = self.batches([self.read(place, request) for place, request in enumerate(requests)])
+        with (
+            tqdm(
+                total=len(requests),
+                desc="answers",
+                unit="q",
+                file=self.progress or sys.stderr,
+                disable=None if self.progress else True,
+            ) as bar,
+            ahead(self.prepare, batches, self.look_ahead) as prepared,
+        ):
+            for batch in prepared:
+                for request, answer in zip(batch.requests, self._answer(batch), strict=True):
                     answers[request.place] = answer
-                bar.update(len(batch))
+                bar.update(len(batch.requests))
         return answers  # type: ignore[return-value]
 
     def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
@@ -171,6 +198,10 @@ class FitPruneLMM(lmms):
             batch.append(request)
         if batch:
             yield batch
+
+    def prepare(self, batch: list[Request]) -> Prepared:
+        """Decode the images of a batch, process them, tokenize its prompts."""
+        return Prepared(batch, *self.inputs(batch))
 
     def inputs(self, batch: Sequence[Request]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """The model's inputs for a batch, left-padded, on its device; and each question's image hash."""
@@ -195,14 +226,13 @@ class FitPruneLMM(lmms):
         return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)
 
     @torch.inference_mode()
-    def _answer(self, batch: list[Request]) -> list[GenerationResult]:
-        inputs, hashes = self.inputs(batch)
-        tokenizer = self.loaded.processor.tokenizer
+    def _answer(self, batch: Prepared) -> list[GenerationResult]:
+        inputs, tokenizer = batch.inputs, self._decoder
         model: Any = self.loaded.model
         with self.pruner(model) if self.pruner else contextlib.nullcontext() as trace:
             sequences = model.generate(
                 **inputs,
-                max_new_tokens=batch[0].max_new_tokens,
+                max_new_tokens=batch.requests[0].max_new_tokens,
                 do_sample=False,
                 num_beams=1,
                 temperature=None,
@@ -218,11 +248,11 @@ class FitPruneLMM(lmms):
         text, visual = prompt_tokens(model.config, inputs)
         lengths, visual_tokens = (text + visual).tolist(), visual.tolist()
         results = []
-        for row, request in enumerate(batch):
+        for row, request in enumerate(batch.requests):
             text = tokenizer.decode(fresh[row, : new_tokens[row]], skip_special_tokens=True)
             for stop in request.until:
                 text = text.split(stop)[0]
-            self.records[request.key] = Record(hashes[row], lengths[row], visual_tokens[row], new_tokens[row])
+            self.records[request.key] = Record(batch.images[row], lengths[row], visual_tokens[row], new_tokens[row])
             results.append(
                 GenerationResult(text.strip(), TokenCounts(input_tokens=lengths[row], output_tokens=new_tokens[row]))
             )

@@ -23,7 +23,8 @@ def encode(loaded: "LoadedModel", questions: Sequence[str], images: "Sequence[Se
     texts = [chat(processor, question, len(own)) for question, own in zip(questions, images, strict=True)]
     bos = processor.tokenizer.bos_token
     encoded = processor(
-        images=[image for own in images for image in own] or None,
+        # Sample by sample: LLaVA-OneVision cuts tiles of an image only where it is its prompt's only one.
+        images=[list(own) for own in images if own] or None,
         text=texts,
         padding=True,
         return_tensors="pt",

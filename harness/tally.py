@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from harness.flop_counter import count_from_tokens, prompt_tokens, visual_reduction
+from harness.flops_vision import VisionCost, vision_cost
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,7 @@ class Tally:
         config: the model's transformers configuration.
         text, visual, new: per question, the prompt's text tokens, its visual tokens before pruning, the tokens generated.
         visual_in, visual_out: per decoder layer and question, as in `fitprune.Trace`.
-        images: images that went through the vision tower.
+        vision: what the images cost.
     """
 
     config: Any
@@ -32,7 +33,7 @@ class Tally:
     visual_in: list[list[int]] = field(default_factory=list)
     visual_out: list[list[int]] = field(default_factory=list)
     scoring_macs: int = 0
-    images: int = 0
+    vision: VisionCost = field(default_factory=VisionCost)
 
     def __post_init__(self) -> None:
         layers = self.config.get_text_config().num_hidden_layers
@@ -45,7 +46,7 @@ class Tally:
         self.text += text.tolist()
         self.visual += visual.tolist()
         self.new += new_tokens
-        self.images += len(inputs.get("pixel_values", ()))
+        self.vision += vision_cost(self.config, inputs)
         entering = [visual] * len(self.visual_in) if trace is None else trace.visual_in
         leaving = entering if trace is None else trace.visual_out
         for total, layer in zip(self.visual_in + self.visual_out, [*entering, *leaving], strict=True):
@@ -62,7 +63,7 @@ class Tally:
             self.visual_in,
             self.visual_out,
             self.new,
-            images=self.images,
+            vision=self.vision,
             scoring_macs=self.scoring_macs,
         )
         return counted.total / counted.samples

@@ -5,31 +5,18 @@ fvcore has no formula for SDPA. Batches are unpadded, since a counter of kernels
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
+from flop_checkers import TOLERANCE, fvcore_flops, torch_flops
 from random_llava import CONFIGS, build, prompts
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 from baselines.dense import Dense
 from baselines.registry import get_pruner_class
 from fitprune import FitPrune, Pruner, Recipe
 from harness.flop_counter import FlopCount, count
-
-TOLERANCE = 0.005
-
-
-def torch_flops(model: nn.Module, backend: SDPBackend | None = SDPBackend.MATH, **inputs: Any) -> FlopCounterMode:
-    """FlopCounterMode after one forward; with the MATH backend SDPA is plain matrix products, which it counts."""
-    kernels = [backend] if backend is not None else list(SDPBackend.__members__.values())
-    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(kernels):
-        model(**inputs, logits_to_keep=1)
-    return counter
 
 
 def attention_flops(cost: FlopCount) -> int:
@@ -149,24 +136,3 @@ def test_decode_agrees_with_flop_counter_mode() -> None:
         seen += counter.get_total_flops()
     cost = count(model, inputs, new_tokens=1 + steps)
     assert cost.decode == pytest.approx(seen, rel=TOLERANCE)
-
-
-class _Logits(nn.Module):
-    """The model as a function of tensors alone, as jit tracing wants it."""
-
-    def __init__(self, model: nn.Module, keys: list[str]) -> None:
-        super().__init__()
-        self.model, self.keys = model, keys
-
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return self.model(**dict(zip(self.keys, tensors, strict=True)), logits_to_keep=1, use_cache=False).logits
-
-
-def fvcore_flops(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
-    analysis = FlopCountAnalysis(_Logits(model, list(inputs)), tuple(inputs.values()))
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    # fvcore counts multiply-accumulates, and norms, which the convention leaves out.
-    analysis.set_op_handle("aten::layer_norm", lambda inputs, outputs: 0)
-    total = 2 * int(analysis.total())
-    assert "aten::scaled_dot_product_attention" not in analysis.unsupported_ops()
-    return total

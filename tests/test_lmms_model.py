@@ -1,5 +1,6 @@
 """Generation: batches never change an answer, prompts are padded on the left, stop strings cut, pruners are applied."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -206,3 +207,62 @@ def test_arguments_make_pruners(loaded: LoadedModel, tmp_path: Path) -> None:
     recipe = Recipe(drop=[4, 6, 0], visual_tokens=16)
     recipe.save(tmp_path / "r.json")
     assert make_pruner(loaded, recipe=str(tmp_path / "r.json")).recipe.drop == [4, 6, 0]
+
+
+@pytest.mark.parametrize("look_ahead", [0, 1, 5])
+def test_preparing_ahead_changes_no_answer(loaded: LoadedModel, look_ahead: int) -> None:
+    questions = [QUESTIONS[place % 3] for place in range(9)]
+    plain, eager = FitPruneLMM(loaded, batch_size=2, look_ahead=0), FitPruneLMM(loaded, batch_size=2, look_ahead=look_ahead)
+    assert texts(eager, questions) == texts(plain, questions)
+    assert eager.records == plain.records
+
+
+def test_images_are_prepared_while_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = scripted({"Is there": "yes", "what": "red", "left": "blue"})
+    model = FitPruneLMM(loaded, batch_size=1, look_ahead=2)
+    second, waited = threading.Event(), []
+    prepare, generate = model.prepare, loaded.model.generate
+
+    def preparing(batch: list) -> object:
+        made = prepare(batch)
+        if batch[0].place != 2:  # the longest prompt, which comes first
+            second.set()
+        return made
+
+    def generating(**inputs: object) -> torch.Tensor:
+        waited.append(second.wait(30))
+        return generate(**inputs)
+
+    monkeypatch.setattr(model, "prepare", preparing)
+    monkeypatch.setattr(loaded.model, "generate", generating)
+    assert texts(model, QUESTIONS) == ["yes", "red", "blue"]
+    assert waited == [True, True, True]  # without the thread the first would have waited in vain
+
+
+@pytest.mark.parametrize("look_ahead", [0, 2])
+def test_an_image_that_cannot_be_decoded_is_an_error_at_its_batch(look_ahead: int) -> None:
+    loaded = scripted({"Is there": "yes", "what": "red", "left": "blue"})
+    model = FitPruneLMM(loaded, batch_size=1, look_ahead=look_ahead)
+    asked = requests(model, QUESTIONS)
+
+    def damaged(doc: dict) -> list:
+        raise OSError("image file is truncated")
+
+    question, options, _, place, task, split = asked[1].args
+    asked[1] = SimpleNamespace(args=(question, options, damaged, place, task, split))
+    before = threading.active_count()
+    with pytest.raises(
+        FitPruneError, match=r"task 'task', question 1: its image cannot be decoded \(image file is truncated\)"
+    ):
+        model.generate_until(asked)
+    assert set(model.records) == {("task", 2), ("task", 0)}  # the longer prompts, which come first, were answered
+    assert threading.active_count() == before
+
+
+def test_an_error_of_the_model_ends_the_preparing_too() -> None:
+    loaded = scripted({"Is there": "yes"})
+    model = FitPruneLMM(loaded, batch_size=1)
+    before = threading.active_count()
+    with pytest.raises(StopIteration):  # the scripted model knows no other question
+        model.generate_until(requests(model, ["what color ?"] * 8))
+    assert threading.active_count() == before

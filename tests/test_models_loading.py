@@ -1,16 +1,20 @@
 """From a folder to a live model."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_llava import save_tiny
 from transformers import LlavaForConditionalGeneration
 
 from fitprune.errors import FitPruneError
 from harness.models.checkpoint import digest
+from harness.models.devices import choose_device, placement
+from harness.models.families.templates import VICUNA
 from harness.models.loading import load_model
-from harness.models.registry import VICUNA
 
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what color ?"}]}]
 
@@ -78,3 +82,60 @@ def test_code_that_came_with_a_checkpoint_is_not_run(checkpoint: Path) -> None:
     with pytest.raises(FitPruneError, match="transformers cannot load this checkpoint") as error:
         load_model(str(checkpoint))
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_lack_a_part_of_the_model_are_refused(checkpoint: Path) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    weights.pop("model.multi_modal_projector.linear_1.weight", None) or weights.pop("multi_modal_projector.linear_1.weight")
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(FitPruneError, match=r"the weights lack 1 of the model's tensors, e\.g\. .*linear_1\.weight") as error:
+        load_model(str(checkpoint), device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_another_shape_are_refused_in_one_line(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["text_config"]["intermediate_size"] += 8
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FitPruneError, match="transformers cannot load this checkpoint") as error:
+        load_model(str(checkpoint), device="cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_an_older_processor_is_told_the_model_s_sizes(checkpoint: Path) -> None:
+    path = checkpoint / "processor_config.json"
+    record = json.loads(path.read_text())
+    for name in ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"):
+        record.pop(name, None)
+    path.write_text(json.dumps(record))
+    processor = load_model(str(checkpoint), device="cpu").processor
+    inputs = processor(images=[Image.new("RGB", (40, 30))], text=["<image> what"], return_tensors="pt")
+    assert int((inputs["input_ids"] == processor.image_token_id).sum()) == 16
+
+
+@pytest.mark.parametrize("free", [10, 10**12])
+def test_a_model_that_a_gpu_cannot_hold_is_spread_or_refused(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free, 10**12))
+    assert choose_device(None, 14_126_854_144) == ("auto" if free == 10 else "cuda:0")
+    assert choose_device("auto", 14_126_854_144) == "auto"
+    if free == 10:
+        with pytest.raises(FitPruneError, match=r"the weights take 14\.1 GB, and cuda:0 has 0\.0 GB free; use --device auto"):
+            choose_device("cuda", 14_126_854_144)
+    else:
+        assert choose_device("cuda", 14_126_854_144) == "cuda:0"
+
+
+@pytest.mark.parametrize(("device", "map_"), [("cpu", None), ("auto", "auto"), ("cuda:1", {"": "cuda:1"})])
+def test_where_transformers_puts_the_layers(device: str, map_: object) -> None:
+    assert placement(device) == map_
+
+
+def test_a_model_that_is_spread_answers_as_on_one_device(checkpoint: Path) -> None:
+    spread, whole = (load_model(str(checkpoint), device=device, dtype="float32") for device in ("auto", "cpu"))
+    assert spread.device in ("cpu", "cuda:0")
+    inputs = whole.processor(images=[Image.new("RGB", (40, 30))], text=["<image> what"], return_tensors="pt")
+    with torch.no_grad():
+        outputs = [loaded.model(**inputs.to(loaded.device)).logits.cpu() for loaded in (spread, whole)]
+    assert torch.allclose(*outputs, atol=1e-5)

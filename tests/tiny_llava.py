@@ -20,8 +20,9 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from harness.models.families.templates import VICUNA
 from harness.models.loading import LoadedModel
-from harness.models.registry import VICUNA, ModelSpec
+from harness.models.spec import ModelSpec
 
 VOCABULARY = (
     "<unk> <pad> <s> </s> <image> USER : ASSISTANT yes no . , ? Answer the question using a single word or phrase with "

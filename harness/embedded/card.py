@@ -26,9 +26,9 @@ tags: [llava, synthetic, pruning]
 ---
 # {name}
 
-A real but small LLaVA: {classes} ({parameters:.2f} million parameters), trained {origin} on
-drawn scenes so that visual-token pruning can be measured where there is no network and no GPU. It knows its own little
-world and nothing else.
+A real but small LLaVA: {classes}
+({parameters:.2f} million parameters), trained {origin} on drawn scenes, so that visual-token pruning can
+be measured where there is no network and no GPU. It knows its own little world and nothing else.
 
 {about}
 - Decoder: Llama, {layers} layers × {width}, {vocabulary} tokens.
@@ -40,7 +40,7 @@ world and nothing else.
 
 `python -m harness.embedded.train {name}`: {tower_steps} steps of {tower_batch} images for the tower
 ({taught}),
-then {steps} steps of {batch} images for projector and decoder with the tower frozen, {fewest}–{asked} questions an image;
+then {steps} steps of {batch} images for projector and decoder with the tower frozen, {asked} questions an image;
 `harness/embedded/plan.py` has the rest.
 It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
 SHA-256 of model.safetensors: `{digest}`.{note}
@@ -102,6 +102,7 @@ def render(
     vision: Any = getattr(model.config.vision_config, "clip_config", model.config.vision_config)
     text: Any = model.config.text_config
     family = FAMILIES[plan.family]
+    asked = [len(lesson.asked) for lesson in plan.lessons]
     by_size = [
         (f"{tall * SIZE}×{wide * SIZE}", int((family.views((tall, wide)).patch >= 0).sum()), *cells)
         for (tall, wide), cells in sizes.items()
@@ -128,8 +129,7 @@ def render(
         tower_batch=plan.tower_batch,
         steps=plan.steps,
         batch=plan.batch,
-        fewest=min(len(lesson.asked) for lesson in plan.lessons),
-        asked=max(len(lesson.asked) for lesson in plan.lessons),
+        asked="–".join(map(str, sorted({min(asked), max(asked)}))),
         minutes=seconds / 60,
         where=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         seed=plan.seed,

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
-import struct
 from pathlib import Path
+from typing import Any
 
 from fitprune.errors import FitPruneError
-from harness.models.registry import ModelSpec, embedded_folder, embedded_models, find_model
+from harness.models.registry import embedded_folder, embedded_models, find_model
+from harness.models.spec import ModelSpec
+from harness.models.tensors import check_tensors, tensor_names
 
 # What a snapshot must hold; pickled weights are never looked at.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
+_PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
 def require_model(name: str) -> ModelSpec:
@@ -29,6 +32,8 @@ def checkpoint_folder(spec: ModelSpec) -> Path:
         return embedded_folder(spec.name)
     if spec.kind == "folder":
         return Path(spec.source)
+    if spec.convert:
+        raise _unconverted(spec)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -38,14 +43,43 @@ def checkpoint_folder(spec: ModelSpec) -> Path:
         raise _missing(spec) from None
 
 
-def _missing(spec: ModelSpec) -> FitPruneError:
+def _download(spec: ModelSpec, into: str = "") -> str:
     size = f" ({spec.size})" if spec.size else ""
     revision = f" --revision {spec.revision}" if spec.revision else ""
+    return f"download {spec.source}{size} with 'hf download {spec.source}{revision}{into}'"
+
+
+def _missing(spec: ModelSpec) -> FitPruneError:
+    resumed = ", which resumes the interrupted download" if _interrupted(spec) else ""
+    offline = " and without HF_HUB_OFFLINE" if _offline() else ""
     return FitPruneError(
-        f"the weights of '{spec.name}' are not on this machine: download {spec.source}{size} with "
-        f"'hf download {spec.source}{revision}', or set HF_HOME to where they are, "
+        f"the weights of '{spec.name}' are not on this machine: {_download(spec)}{offline}{resumed}, "
+        "or set HF_HOME to where they are, "
         f"or take a model that ships with the package: --model {', '.join(embedded_models())}"
     )
+
+
+def _unconverted(spec: ModelSpec) -> FitPruneError:
+    source, command = spec.source.rpartition("/")[2], spec.convert
+    return FitPruneError(
+        f"'{spec.name}' is in its authors' layout: {_download(spec, f' --local-dir {source}')}, "
+        f"convert it with '{command.replace('SOURCE', source).replace('TARGET', spec.name)}', "
+        f"and pass the folder: --model ./{spec.name}"
+    )
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _interrupted(spec: ModelSpec) -> bool:
+    """A download of this repository has begun and not ended."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE) / f"models--{spec.source.replace('/', '--')}" / "blobs"
+    return any(blobs.glob("*.incomplete"))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -53,20 +87,53 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises FitPruneError when there are none, or when the index names a file that is not there.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    index = _index(folder)
+    if index is not None:
+        names = sorted(set(index.values()))
         absent = [name for name in names if not (folder / name).is_file()]
         if absent or not names:
             raise FitPruneError(
                 f"{folder}: {len(absent)} of {len(names)} weight files are missing"
-                f"{f', e.g. {absent[0]}' if absent else ''}; download the checkpoint again"
+                f"{f', e.g. {absent[0]}' if absent else ''}; the download is incomplete: run it again"
             )
         return [folder / name for name in names]
     single = folder / "model.safetensors"
     if not single.is_file():
-        raise FitPruneError(f"{folder}: no model.safetensors; only safetensors weights are read (save_pretrained writes them)")
+        pickled = next((path.name for pattern in _PICKLES for path in sorted(folder.glob(pattern))), None)
+        instead = f" ({pickled} is pickled, which may run code)" if pickled else ""
+        raise FitPruneError(
+            f"{folder}: no model.safetensors; only safetensors weights are read{instead} (save_pretrained writes them)"
+        )
     return [single]
+
+
+def _index(folder: Path) -> dict[str, str] | None:
+    """Tensor name to file name, of a checkpoint in several files; None for one in a single file."""
+    path = folder / "model.safetensors.index.json"
+    if not path.is_file():
+        return None
+    names = read_json(path).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise FitPruneError(f"{path}: holds no weight_map; download the checkpoint again")
+    return names
+
+
+def _check_weights(folder: Path) -> None:
+    """Every file whole, and holding exactly the tensors that the index says."""
+    index = _index(folder)
+    for path in weight_files(folder):
+        check_tensors(path)
+        if index is None:
+            continue
+        listed = {name for name, file in index.items() if file == path.name}
+        held = tensor_names(path)
+        if listed != held:
+            example = min(listed ^ held)
+            where = "the index lists it here" if example in listed else "the index does not list it here"
+            raise FitPruneError(
+                f"{path}: index and file disagree on {len(listed ^ held)} tensors, e.g. {example} ({where}); "
+                "they are of different downloads: download the checkpoint again"
+            )
 
 
 def check_folder(folder: Path) -> None:
@@ -76,10 +143,9 @@ def check_folder(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise FitPruneError(f"{folder}: no config.json; not a transformers checkpoint")
-    if "model_type" not in _read_json(config):
+    if "model_type" not in read_json(config):
         raise FitPruneError(f"{config}: no model_type; not a transformers checkpoint")
-    for path in weight_files(folder):
-        _check_safetensors(path)
+    _check_weights(folder)
     if not any((folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
         raise FitPruneError(
             f"{folder}: no processor_config.json or preprocessor_config.json; save the processor into the same folder"
@@ -88,30 +154,8 @@ def check_folder(folder: Path) -> None:
         raise FitPruneError(f"{folder}: no tokenizer.json or tokenizer.model; save the processor into the same folder")
 
 
-def _check_safetensors(path: Path) -> None:
-    """Compare the file's size with where its last tensor ends.
-
-    The format: 8 bytes with the header's length (little endian), a JSON header, the tensors.
-    """
-    size = path.stat().st_size
-    damaged = FitPruneError(f"{path}: truncated or not a safetensors file ({size} bytes); download or save it again")
-    with path.open("rb") as file:
-        start = file.read(8)
-        if len(start) < 8:
-            raise damaged
-        (length,) = struct.unpack("<Q", start)
-        if length > size - 8:
-            raise damaged
-        try:
-            header = json.loads(file.read(length))
-            end = max((entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise damaged from None
-    if size != 8 + length + end:
-        raise damaged
-
-
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises FitPruneError, in one line, when there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

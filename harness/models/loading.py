@@ -1,11 +1,20 @@
 """From a name to a live model and its processor: stock classes, safetensors only, no remote code, no download."""
 
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
-from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model
-from harness.models.registry import ModelSpec, find_model
+from harness.models.checkpoint import check_folder, checkpoint_folder, digest, read_json, require_model, weight_files
+from harness.models.devices import choose_device, choose_dtype, placement
+from harness.models.families import FAMILIES
+from harness.models.families.templates import VICUNA
+from harness.models.processors import load_processor
+from harness.models.registry import find_model
+from harness.models.spec import ModelSpec
+from harness.models.tensors import parameters
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +30,10 @@ class LoadedModel:
     Attributes:
         name: as it was asked for.
         revision: the hub commit, or for a folder the digest of its config and weights.
-        model: in eval mode, on `device`.
+        model: in eval mode, on `device`, or spread over several.
         processor: pads on the left and has a chat template.
         spec: its registry entry.
-        device: e.g. "cpu", "cuda:0".
+        device: where its inputs go, e.g. "cpu", "cuda:0".
     """
 
     name: str
@@ -44,79 +53,87 @@ def load_model(
 ) -> LoadedModel:
     """Load a model by registry name, hub id or folder.
 
+    The model is made without memory and each tensor is read once, straight to its device and dtype: on the CPU a
+    checkpoint in the asked dtype is mapped, not copied, and one in another dtype takes its weights' size once.
+
     Args:
-        device: None takes the first CUDA device when there is one, else the CPU.
+        device: "cpu", "cuda:0", or "auto", which spreads the layers over all GPUs and then the CPU (accelerate's
+            `device_map="auto"`). None takes the first CUDA device when there is one and the weights fit into what is free
+            of it, spreads them when they do not, and takes the CPU where there is no GPU.
         dtype: a torch dtype or its name; None is float32 on the CPU, bfloat16 on CUDA (float16 on cards without it).
         require_weights: False builds the model from its config with random weights (seed 0) when the folder has none:
             for counting FLOPs. Config and processor files are needed all the same.
 
-    Raises FitPruneError, in one line, for anything missing or damaged.
+    Raises FitPruneError, in one line, for anything missing or damaged, and for a GPU that is too small.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     spec = find_model(name)
     folder = checkpoint_folder(spec)
-    device = _device(device)
-    kind = _dtype(dtype, device)
+    kind = choose_dtype(dtype, device)
     with_weights = require_weights or any(folder.glob("*.safetensors"))
+    size = 0
     if with_weights:
         check_folder(folder)
+        size = sum(parameters(path) for path in weight_files(folder)) * kind.itemsize
+    device = choose_device(device, size)
+    config = read_json(folder / "config.json")
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family and family.registers:
+        importlib.import_module(family.registers)
+    model: Any
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        # The PIL image processor is the authors' and needs no torchvision: scores depend on nothing else installed.
-        processor = AutoProcessor.from_pretrained(folder, backend="pil", **common)
+        processor = load_processor(folder, str(config.get("model_type")), common)
         if with_weights:
-            model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=kind, use_safetensors=True, **common)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=kind, use_safetensors=True, device_map=placement(device), output_loading_info=True, **common
+            )
+            model, report = loaded
+            _check_complete(folder, report)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, **common), dtype=kind)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            model = model.to(device)
+    except FitPruneError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise FitPruneError(
             f"{folder}: transformers cannot load this checkpoint: {' '.join(str(error).split())[:300]}"
         ) from error
-    _prepare_processor(processor, spec)
-    revision = folder.name if spec.kind == "hub" else digest(folder) if with_weights else "random"
-    return LoadedModel(name, revision, model.to(device).eval(), processor, spec, device)
+    _prepare_processor(processor, spec, config)
+    where = str(model.get_input_embeddings().weight.device) if device == "auto" else device
+    return LoadedModel(name, _revision(spec, folder, with_weights), model.eval(), processor, spec, where)
 
 
-def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec) -> None:
+def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
+    """Raise FitPruneError when part of the model was in no file: transformers would leave it random."""
+    missing = sorted(map(str, report["missing_keys"]))
+    if missing:
+        raise FitPruneError(
+            f"{folder}: the weights lack {len(missing)} of the model's tensors, e.g. {missing[0]}; "
+            "download the checkpoint again"
+        )
+
+
+def _revision(spec: ModelSpec, folder: Path, with_weights: bool) -> str:
+    if spec.kind == "hub":
+        return folder.name
+    return digest(folder) if with_weights else "random"
+
+
+def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    """Pad on the left; the sizes are the model's; a pad token and a chat template where there is none."""
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         raise FitPruneError(f"model '{spec.name}': its processor has no tokenizer; it is not an image-text model")
     tokenizer.padding_side = "left"  # so that every prompt ends where generation starts
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masked out, so any token does
+    family = FAMILIES.get(str(config.get("model_type")))
+    for setting, value in family.processor(config).items() if family else ():
+        setattr(processor, setting, value)
     if not processor.chat_template:
-        processor.chat_template = spec.chat_template
-
-
-def _device(device: str | None) -> str:
-    import torch
-
-    if device is None:
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    try:
-        parsed = torch.device(device)
-    except RuntimeError:
-        raise FitPruneError(f"unknown device '{device}'; write cpu or cuda:0") from None
-    if parsed.type == "cuda":
-        count = torch.cuda.device_count()
-        if (parsed.index or 0) >= count:
-            raise FitPruneError(f"device '{device}' is not here: this machine has {count} CUDA devices; use --device cpu")
-        return f"cuda:{parsed.index or 0}"
-    return device
-
-
-def _dtype(dtype: "torch.dtype | str | None", device: str) -> "torch.dtype":
-    import torch
-
-    if dtype is None:
-        if not device.startswith("cuda"):
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise FitPruneError(f"unknown dtype '{dtype}'; write float32, bfloat16 or float16")
-    return found
+        processor.chat_template = spec.chat_template or (family.chat_template if family else VICUNA)

@@ -19,7 +19,7 @@ DEFAULT_PRUNERS = (DENSE, FITPRUNE, "fastv", "random")
 DEFAULT_REDUCTIONS = ("0.3", "0.5", "0.7")
 MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model that ships with the package suffers from pruning
 MAX_DROP_ELSEWHERE = 1.0
-_DEVICE = re.compile(r"cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"cpu|auto|cuda(:\d+)?")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -53,7 +53,8 @@ def add_options(parser: pytest.Parser) -> None:
         add(
             "device",
             "DEVICE",
-            "cpu, cuda or cuda:N (default: the CUDA devices, dealt out to the workers by turn, else the CPU)",
+            "cpu, cuda, cuda:N or auto, which spreads a model over all GPUs "
+            "(default: the CUDA devices, dealt out to the workers by turn, else the CPU)",
         )
         add("batch-size", "N", "questions per batch; changes no answer (default: 16)")
         add("recipe", "FILE", "a FitPrune recipe to use instead of fitting one for each --reduction")
@@ -97,7 +98,7 @@ class RunOptions:
         data = given("data") or "mini"
         device = given("device")
         if device is not None and not _DEVICE.fullmatch(device):
-            raise FitPruneError(f"--device {device} is not cpu, cuda or cuda:N")
+            raise FitPruneError(f"--device {device} is not cpu, cuda, cuda:N or auto")
         reductions = tuple(dict.fromkeys(_share(part) for part in listed("reduction", DEFAULT_REDUCTIONS)))
         return cls(
             models=listed("model", DEFAULT_MODELS),
@@ -164,16 +165,14 @@ class RunOptions:
 
 def check_recipe(path: str, models: Sequence[str]) -> None:
     """Raise FitPruneError unless the file is a recipe that fits each of the models, judged by their configurations."""
-    from transformers import AutoConfig
-
     from fitprune import Recipe
-    from harness.models.checkpoint import checkpoint_folder
     from harness.models.registry import find_model
+    from harness.models.shipped import transformers_config
 
     recipe = Recipe.load(path)
     for model in models:
         try:
-            recipe.for_model(AutoConfig.from_pretrained(checkpoint_folder(find_model(model)), local_files_only=True))
+            recipe.for_model(transformers_config(find_model(model)))
         except FitPruneError as error:
             raise FitPruneError(f"--recipe {path} does not fit {model}: {error}") from None
 

@@ -50,16 +50,26 @@ class Reference:
         self.layers = self.config.num_hidden_layers
 
     def embed(self, inputs):
-        """The prompt of one unpadded sample: embeddings (tokens, hidden) and, per token, whether it is visual."""
+        """The prompt of one unpadded sample: embeddings (tokens, hidden) and, per token, whether it is an image's."""
         ids = inputs["input_ids"][0]
-        visual = (ids == self.model.config.image_token_id).tolist()
+        image = (ids == self.model.config.image_token_id).tolist()
         rows = [self.weights["embed_tokens.weight"][token] for token in ids.tolist()]
-        if any(visual):
+        if any(image):
+            wanted = ("pixel_values", "image_sizes", "image_grid_thw", "batch_num_images")
+            given = {name: inputs[name] for name in wanted if name in inputs}
             with torch.no_grad():
-                features = self.model.model.get_image_features(pixel_values=inputs["pixel_values"]).pooler_output
+                features = self.model.model.get_image_features(**given).pooler_output
             features = iter(torch.cat(list(features)).to(self.dtype))
-            rows = [next(features) if is_visual else row for row, is_visual in zip(rows, visual, strict=True)]
-        return torch.stack(rows), visual
+            rows = [next(features) if is_image else row for row, is_image in zip(rows, image, strict=True)]
+        return torch.stack(rows), image
+
+    def visual(self, inputs, image):
+        """Which of the image's places hold visual tokens; `image` says, per token of the prompt, which places these are."""
+        return image
+
+    def positions(self, inputs, length):
+        """The position of every token of the prompt, and that of the first token decoded."""
+        return list(range(length)), length
 
     def norm(self, x, name):
         variance = (x * x).mean(-1, keepdim=True)
@@ -72,10 +82,14 @@ class Reference:
     def rotate(self, x, positions):
         """Rotary embedding of x (tokens, heads, width) at the given positions."""
         theta, half = self.config.rope_parameters["rope_theta"], self.width // 2
-        angles = [[position * theta ** (-2 * i / self.width) for i in range(half)] for position in positions]
+        angles = [[self.axis(position, i) * theta ** (-2 * i / self.width) for i in range(half)] for position in positions]
         angles = torch.tensor(angles, dtype=torch.float64).to(self.dtype)[:, None]
         first, second = x[..., :half], x[..., half:]
         return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1)
+
+    def axis(self, position, frequency):
+        """The coordinate that the rotary embedding turns by at this frequency."""
+        return position
 
     def attend(self, x, layer, positions, cache):
         """Adds x's keys and values to this layer's cache; gives (rows, heads·width) before o_proj, maps (heads, rows, keys)."""
@@ -106,16 +120,17 @@ class Reference:
 
     def prefill(self, inputs, choose_after_attention=None, choose_between=None):
         """The rules take (layer, Scores) and give the original indices to drop, before o_proj or between two layers."""
-        x, visual = self.embed(inputs)
-        full_length = len(x)
-        positions = list(range(full_length))
+        x, image = self.embed(inputs)
+        visual = self.visual(inputs, image)
+        positions, next_position = self.positions(inputs, len(x))
+        places = list(range(len(x)))
         original = [sum(visual[:i]) if is_visual else None for i, is_visual in enumerate(visual)]
-        last_visual = max((i for i, is_visual in enumerate(visual) if is_visual), default=full_length)
+        last_image = max((i for i, is_image in enumerate(image) if is_image), default=len(x))
         caches = [[] for _ in range(self.layers)]
         run = Run()
         for layer in range(self.layers):
             output, maps = self.attend(x, layer, positions, caches[layer])
-            question = [row for row, position in enumerate(positions) if position > last_visual]
+            question = [row for row, place in enumerate(places) if place > last_image]
             scores = statistics(maps, original, question)
             run.scores.append(scores)
             if choose_after_attention is not None:
@@ -123,6 +138,7 @@ class Reference:
                 rows = [row for row, index in enumerate(original) if index not in gone]
                 x, output = x[rows], output[rows]
                 positions, original = [positions[row] for row in rows], [original[row] for row in rows]
+                places = [places[row] for row in rows]
             x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
             run.kept.append([index for index in original if index is not None])
             run.kv_lengths.append(len(caches[layer]))
@@ -130,11 +146,12 @@ class Reference:
                 gone = set(choose_between(layer, scores))
                 rows = [row for row, index in enumerate(original) if index not in gone]
                 x, positions, original = x[rows], [positions[row] for row in rows], [original[row] for row in rows]
+                places = [places[row] for row in rows]
         run.hidden = self.norm(x, "norm")
         run.logits = run.hidden @ self.head.T
-        return run, caches, full_length
+        return run, caches, next_position
 
-    def decode(self, run, caches, full_length, new_tokens):
+    def decode(self, run, caches, next_position, new_tokens):
         """Greedy continuation; nothing is pruned any more."""
         logits = run.logits[-1]
         for step in range(new_tokens):
@@ -143,7 +160,7 @@ class Reference:
             run.tokens.append(int(logits.argmax()))
             if step == new_tokens - 1:
                 break
-            position = full_length + step
+            position = next_position + step
             run.decode_positions.append(position)
             x = self.weights["embed_tokens.weight"][run.tokens[-1]][None]
             for layer in range(self.layers):
@@ -151,6 +168,15 @@ class Reference:
                 x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
             logits = (self.norm(x, "norm") @ self.head.T)[0]
         return run
+
+
+# Families whose prompts have another layout or other positions, by model type.
+KINDS = {}
+
+
+def reference_of(model, dtype=torch.float64):
+    """The reference for this model's family."""
+    return KINDS.get(model.config.model_type, Reference)(model, dtype)
 
 
 def statistics(maps, original, text):
@@ -187,7 +213,7 @@ def fitprune(model, inputs, drop, new_tokens=0, dtype=torch.float64):
         gaps.append(gap)
         return gone
 
-    reference = Reference(model, dtype)
-    run, caches, length = reference.prefill(inputs, choose_after_attention=rule)
+    reference = reference_of(model, dtype)
+    run, caches, position = reference.prefill(inputs, choose_after_attention=rule)
     run.closest = min(gaps, default=math.inf)
-    return reference.decode(run, caches, length, new_tokens)
+    return reference.decode(run, caches, position, new_tokens)

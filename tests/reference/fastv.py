@@ -2,7 +2,7 @@
 
 import math
 
-from .decoder import Reference
+from .decoder import reference_of
 
 
 def fastv(model, inputs, layer=2, ratio=0.5, new_tokens=0):
@@ -19,7 +19,7 @@ def fastv(model, inputs, layer=2, ratio=0.5, new_tokens=0):
             gaps.append(1 - scores.last_row[order[stays]] / scores.last_row[order[stays - 1]])
         return [scores.original[i] for i in order[stays:]]
 
-    reference = Reference(model)
-    run, caches, length = reference.prefill(inputs, choose_between=rule)
+    reference = reference_of(model)
+    run, caches, position = reference.prefill(inputs, choose_between=rule)
     run.closest = min(gaps, default=math.inf)
-    return reference.decode(run, caches, length, new_tokens)
+    return reference.decode(run, caches, position, new_tokens)

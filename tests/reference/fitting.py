@@ -1,11 +1,11 @@
 """FitPrune's published fit, literally: per sample, layer and alpha by Python loops; the authors' stop and bisection."""
 
-from .decoder import Reference
+from .decoder import reference_of
 
 
 def totals(model, sample):
     """Wc and Ws of every layer of the unpruned model: the sums of cross and of own over the visual tokens."""
-    run, _, _ = Reference(model).prefill(sample)
+    run, _, _ = reference_of(model).prefill(sample)
     return [sum(scores.cross) for scores in run.scores], [sum(scores.own) for scores in run.scores]
 
 
@@ -32,13 +32,13 @@ def drops(model, sample, alpha, mass=None):
         counts.append(len(both))
         return [scores.original[i] for i in both]
 
-    Reference(model).prefill(sample, choose_after_attention=rule)
+    reference_of(model).prefill(sample, choose_after_attention=rule)
     return counts
 
 
 def one_pass_drops(model, sample, alpha):
     """The same rule followed on the unpruned model's importances, those of dropped tokens left out."""
-    run, _, _ = Reference(model).prefill(sample)
+    run, _, _ = reference_of(model).prefill(sample)
     gone, counts = set(), []
     for scores in run.scores:
         left = [i for i in scores.original if i not in gone]

@@ -1,0 +1,180 @@
+"""What a prompt costs, by part, dense and pruned: from the configuration that ships with the package, without weights."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from fitprune.errors import BudgetError, FitPruneError
+from fitprune.flops import check_reduction
+from harness.commands.sizes import TYPICAL, image_size
+from harness.models.registry import find_model
+from harness.models.shipped import family_of, read_config, transformers_config
+from harness.models.spec import View
+
+if TYPE_CHECKING:
+    from fitprune import Pruner, Recipe
+    from harness.flop_counter import FlopCount
+
+HELP = "FLOPs of a prompt, by part, dense and pruned"
+TEXT_TOKENS, NEW_TOKENS = 64, 16
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The prompt that is counted: one image, its text after it."""
+
+    config: Any
+    view: View
+    text_tokens: int
+    new_tokens: int
+
+    @property
+    def beside(self) -> int:
+        """Tokens that no pruner drops: text, and newlines of tiled images."""
+        return self.text_tokens + self.view.newlines
+
+    def inputs(self) -> dict[str, Any]:
+        """What the processor would give. The pixels are on the meta device: only their shape counts."""
+        import torch
+
+        ids = torch.ones(1, self.beside + self.view.tokens, dtype=torch.long)
+        ids[:, : self.view.tokens + self.view.newlines] = self.config.image_token_id
+        extra = {name: torch.tensor(value) for name, value in self.view.extra.items()}
+        pixels = torch.empty(self.view.pixels, device="meta")
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels, **extra}
+
+    def cost(self, pruner: "Pruner | None" = None, new_tokens: int | None = None) -> "FlopCount":
+        """FLOPs, dense or under a pruner."""
+        from harness.dry_run import plan
+        from harness.flop_counter import count
+
+        trace = plan(pruner, self.config, self.beside, self.view.tokens) if pruner else None
+        model = SimpleNamespace(config=self.config)
+        return count(model, self.inputs(), trace=trace, new_tokens=self.new_tokens if new_tokens is None else new_tokens)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="NAME", help="a registry name, or a folder with a config.json")
+    parser.add_argument("--reduction", type=float, metavar="R", help="share of the visual tokens' decoder FLOPs to save, 0-1")
+    parser.add_argument(
+        "--pruner", metavar="NAME[,NAME]", help="methods (default: all that need no calibration, and fitprune with a recipe)"
+    )
+    parser.add_argument(
+        "--recipe", metavar="FILE", help="a FitPrune recipe (default: the published one nearest to R, where there is one)"
+    )
+    parser.add_argument("--image", default=TYPICAL, metavar="WxH", help=f"size of the image (default {TYPICAL})")
+    parser.add_argument("--tokens", type=int, metavar="N", help="visual tokens, in place of the image's own number")
+    parser.add_argument("--text", type=int, default=TEXT_TOKENS, metavar="N", help=f"text tokens (default {TEXT_TOKENS})")
+    parser.add_argument("--new", type=int, default=NEW_TOKENS, metavar="N", help=f"generated tokens (default {NEW_TOKENS})")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table, and below it what it does not show."""
+    prompt = _prompt(options)
+    columns: dict[str, FlopCount] = {}
+    single: dict[str, FlopCount] = {}
+    notes: list[str] = []
+    for name, pruner in ({"dense": None} | _pruners(options, prompt, notes)).items():
+        columns[name], single[name] = prompt.cost(pruner), prompt.cost(pruner, new_tokens=2)
+    print(
+        f"{options.model}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
+        f"{prompt.new_tokens} generated; FLOPs, 2 per multiply-accumulate\n"
+    )
+    print(_table(columns, single))
+    for note in notes:
+        print(f"\n{note}")
+
+
+def _prompt(options: argparse.Namespace) -> Prompt:
+    import dataclasses
+
+    for name, least in (("tokens", 1), ("text", 1), ("new", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise FitPruneError(f"--{name} must be at least {least}, not {value}")
+    spec = find_model(options.model)
+    record = read_config(spec)
+    view = family_of(spec, record).view(record, *image_size(options.image))
+    if options.tokens is not None:
+        view = dataclasses.replace(view, tokens=options.tokens, newlines=0)
+    return Prompt(transformers_config(spec), view, options.text, options.new)
+
+
+def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "dict[str, Pruner | None]":
+    """Column titles and pruners; a note for each that could have been and is not."""
+    from baselines.registry import PRUNERS, get_pruner_class
+    from fitprune import FitPrune
+
+    if options.reduction is None and options.recipe is None:
+        if options.pruner:
+            raise FitPruneError(f"--pruner {options.pruner} needs --reduction R, or --recipe FILE for fitprune")
+        return {}
+    if options.reduction is not None:
+        check_reduction(options.reduction)
+    asked = options.pruner.split(",") if options.pruner else [name for name in PRUNERS if name != "dense"]
+    found: dict[str, Pruner | None] = {}
+    for name in asked:
+        method = get_pruner_class(name)
+        try:
+            if issubclass(method, FitPrune):
+                recipe, origin = _recipe(options, prompt)
+                found[f"{name} ({origin})"] = FitPrune(recipe)
+            elif options.reduction is not None:
+                tokens = prompt.view.tokens
+                found[name] = method.for_reduction(prompt.config, options.reduction, visual_tokens=tokens)
+        except BudgetError as error:
+            if options.pruner:
+                raise
+            notes.append(f"{name}: {error}")
+    return found
+
+
+def _recipe(options: argparse.Namespace, prompt: Prompt) -> "tuple[Recipe, str]":
+    """The recipe to count, and where it is from. Raises BudgetError where there is none."""
+    from fitprune import Recipe
+
+    if options.recipe:
+        return Recipe.load(options.recipe).for_model(prompt.config), "its recipe"
+    published = _published().get(options.model)
+    if published is None:
+        raise BudgetError(
+            f"needs --recipe FILE: make one with 'python -m fitprune fit --model {options.model} "
+            f"--reduction {options.reduction:g} -o FILE'"
+        )
+    nearest = min(published["drop"].values(), key=lambda table: abs(table["reduction_visual_macs"] - options.reduction))
+    recipe = Recipe(nearest["per_layer"], published["visual_tokens"]).for_model(prompt.config)
+    return recipe, f"published {recipe.reduction:.1%}"
+
+
+def _published() -> Mapping[str, Any]:
+    """The authors' tables, by model name."""
+    return json.loads(resources.files("fitprune").joinpath("published_recipes.json").read_text(encoding="utf-8"))
+
+
+def _table(columns: "Mapping[str, FlopCount]", single: "Mapping[str, FlopCount]") -> str:
+    from tabulate import tabulate
+
+    lines: dict[str, Callable[[str], float]] = {
+        "vision tower": lambda name: columns[name].vision,
+        "projector": lambda name: columns[name].projector,
+        "decoder prefill": lambda name: columns[name].prefill,
+        "of it, scoring": lambda name: columns[name].scoring,
+        "decode, per token": lambda name: single[name].decode,
+        "total": lambda name: columns[name].total,
+    }
+    body = [[title, *(_readable(value(name)) for name in columns)] for title, value in lines.items()]
+    body.append(["saved of the total", *(f"{columns[name].reduction(columns['dense']):.1%}" for name in columns)])
+    align = ["left", *["right"] * len(columns)]
+    return tabulate(body, ["", *columns], tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _readable(flops: float) -> str:
+    """Four digits and a unit: 8.504 T."""
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if flops >= unit:
+            return f"{flops / unit:.4g} {name}"
+    return str(int(flops))

@@ -1,0 +1,122 @@
+"""List the registered models: what they are, what they need, whether their weights are here. Reads headers only."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fitprune.errors import FitPruneError
+from harness.commands.sizes import TYPICAL, image_size
+from harness.models.checkpoint import checkpoint_folder, weight_files
+from harness.models.memory import decoder_sizes, gpu_bytes
+from harness.models.registry import MODELS
+from harness.models.shipped import family_of, read_config
+from harness.models.spec import ModelSpec
+from harness.models.tensors import parameters
+
+HELP = "list the registered models"
+HEADER = ("name", "family", "parameters", f"visual tokens ({TYPICAL})", "layers", "GPU memory", "revision", "weights")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table.
+
+    Attributes:
+        visual_tokens: of an image of the size asked for.
+        memory: bytes, see `harness.models.memory.gpu_bytes`.
+        weights: "embedded", "here", "to convert" or "not here".
+    """
+
+    spec: ModelSpec
+    family: str
+    parameters: int
+    visual_tokens: int
+    layers: int
+    memory: int
+    weights: str
+
+    def cells(self) -> tuple[str, ...]:
+        """As people read it, without `weights`, which is of this machine."""
+        revision = self.spec.revision[:8] if self.spec.revision else "unpinned" if self.spec.kind == "hub" else "–"
+        return (
+            self.spec.name,
+            self.family,
+            _count(self.parameters),
+            str(self.visual_tokens),
+            str(self.layers),
+            f"{self.memory / 1e9:.1f} GB",
+            revision,
+        )
+
+
+def rows(width: int, height: int) -> list[Row]:
+    """All registered models, for an image of this size."""
+    return [_row(spec, width, height) for spec in MODELS.values()]
+
+
+def _row(spec: ModelSpec, width: int, height: int) -> Row:
+    config = read_config(spec)
+    family = family_of(spec, config)
+    total = spec.parameters
+    if total is None:
+        total = sum(parameters(path) for path in weight_files(checkpoint_folder(spec)))
+    view = family.view(config, width, height)
+    return Row(
+        spec,
+        family.model_type,
+        total,
+        view.tokens,
+        decoder_sizes(config)[0],
+        gpu_bytes(config, total, spec.dtype, view),
+        _weights(spec),
+    )
+
+
+def _weights(spec: ModelSpec) -> str:
+    if spec.kind == "embedded":
+        return "embedded"
+    if spec.convert:
+        return "to convert"
+    try:
+        weight_files(checkpoint_folder(spec))
+    except FitPruneError:
+        return "not here"
+    return "here"
+
+
+def markdown() -> str:
+    """The README's table: what does not depend on the machine, for a typical image."""
+    from tabulate import tabulate
+
+    table = []
+    for row in rows(*image_size(TYPICAL)):
+        name, _, *rest = row.cells()
+        table.append([f"`{name}`", row.spec.source if row.spec.kind == "hub" else row.spec.notes, *rest])
+    header = [HEADER[0], "weights", *HEADER[2:7]]
+    return tabulate(table, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e9:.2f} G" if number >= 1e9 else f"{number / 1e6:.3g} M"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--image", default=TYPICAL, metavar="WxH", help=f"image of the visual tokens (default {TYPICAL})")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the table."""
+    width, height = image_size(options.image)
+    table = [(*row.cells(), row.weights) for row in rows(width, height)]
+    header = (*HEADER[:3], f"visual tokens ({width}x{height})", *HEADER[4:])
+    print(_aligned([header, *table], right={2, 3, 4, 5}))
+
+
+def _aligned(lines: Sequence[Sequence[str]], right: set[int]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+
+    def padded(line: Sequence[str]) -> str:
+        cells = (cell.rjust(widths[n]) if n in right else cell.ljust(widths[n]) for n, cell in enumerate(line))
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(padded(line) for line in lines)

@@ -1,0 +1,63 @@
+"""LLaVA-1.5: a CLIP tower, one resolution, a two-layer projector (Liu et al. 2023, arXiv 2310.03744)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.models.families.templates import VICUNA
+from harness.models.spec import Family, ModelSpec, View
+
+# Tokens that a tower puts before the patches.
+CLS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+
+
+def cls_tokens(config: Mapping[str, Any]) -> int:
+    """1 where the tower's tokens begin with [CLS], else 0."""
+    return CLS_TOKENS.get(config["vision_config"]["model_type"], 0)
+
+
+def view(config: Mapping[str, Any], width: int, height: int) -> View:
+    """Every image is brought to the tower's one size."""
+    side = config["vision_config"]["image_size"]
+    patches = (side // config["vision_config"]["patch_size"]) ** 2
+    dropped = config.get("vision_feature_select_strategy", "default") == "default"
+    return View(patches + cls_tokens(config) - dropped, (1, 3, side, side))
+
+
+def processor(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    vision = config["vision_config"]
+    if vision.get("model_type") not in CLS_TOKENS:
+        return {}
+    return {
+        "patch_size": vision["patch_size"],
+        "vision_feature_select_strategy": config.get("vision_feature_select_strategy", "default"),
+        "num_additional_image_tokens": cls_tokens(config),
+    }
+
+
+FAMILY = Family(
+    "llava",
+    VICUNA,
+    decoder="model.language_model",
+    tower="model.vision_tower",
+    has_cls=True,
+    view=view,
+    processor=processor,
+)
+
+MODELS = (
+    ModelSpec("llava-tiny", "llava-tiny", kind="embedded", family="llava", dtype="float32", notes="ships with the package"),
+    ModelSpec(
+        "llava-1.5-7b",
+        "llava-hf/llava-1.5-7b-hf",
+        revision="b234b804b114d9e37bb655e11cbbb5f5e971b7a9",
+        family="llava",
+        parameters=7_063_427_072,
+    ),
+    ModelSpec(
+        "llava-1.5-13b",
+        "llava-hf/llava-1.5-13b-hf",
+        revision="5dda2880bda009266dda7c4baff660b95ca64540",
+        family="llava",
+        parameters=13_351_494_656,
+    ),
+)

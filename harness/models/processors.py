@@ -1,0 +1,49 @@
+"""From a folder to a processor of images and text."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+# The PIL image processors are the authors' and need no torchvision: scores depend on nothing else installed.
+BACKEND = "pil"
+
+
+def load_processor(folder: Path, model_type: str, common: Mapping[str, Any]) -> "ProcessorMixin":
+    """The processor saved in `folder`; where its class also takes videos, without that part.
+
+    transformers' video processors need torchvision, and no suite asks about a video.
+
+    Args:
+        model_type: of the checkpoint's configuration.
+        common: options of every `from_pretrained`.
+    """
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    found = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(model_type) or "", None)
+    if found is None or "video_processor" not in found.get_attributes():
+        return transformers.AutoProcessor.from_pretrained(folder, backend=BACKEND, **common)
+    record, _ = found.get_processor_dict(folder, local_files_only=True)
+    parts = {
+        "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, backend=BACKEND, **common),
+        "tokenizer": transformers.AutoTokenizer.from_pretrained(folder, **common),
+    }
+    return _images_only(found).from_args_and_dict([parts.get(name) for name in found.get_attributes()], record)
+
+
+@cache
+def _images_only(processor_class: type) -> Any:
+    """The class with one check relaxed: there may be no video processor."""
+
+    class ImagesOnly(processor_class):  # type: ignore[misc]
+        def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+            if argument_name == "video_processor" and argument is None:
+                return None
+            return super().check_argument_for_proper_class(argument_name, argument)
+
+    ImagesOnly.__name__ = processor_class.__name__
+    return ImagesOnly

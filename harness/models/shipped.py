@@ -1,0 +1,57 @@
+"""Configurations that ship with the package: what is known of a hub model without its weights."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fitprune.errors import FitPruneError
+from harness.models.checkpoint import checkpoint_folder, read_json
+from harness.models.families import FAMILIES
+from harness.models.spec import Family, ModelSpec
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def config_file(spec: ModelSpec) -> Path:
+    """The `config.json` of a model: the one that ships for a registered hub model, else that of its folder.
+
+    Raises FitPruneError for a folder without one, and for a hub model that is neither registered nor downloaded.
+    """
+    shipped = CONFIGS / f"{spec.name}.json"
+    if spec.kind == "hub" and shipped.is_file():
+        return shipped
+    path = checkpoint_folder(spec) / "config.json"
+    if not path.is_file():
+        raise FitPruneError(f"{path.parent}: no config.json; not a transformers checkpoint")
+    return path
+
+
+def read_config(spec: ModelSpec) -> Mapping[str, Any]:
+    """The configuration as a dictionary; no torch, no transformers."""
+    return read_json(config_file(spec))
+
+
+def family_of(spec: ModelSpec, config: Mapping[str, Any]) -> Family:
+    """The family of a registered model, or the one that a checkpoint's `model_type` names.
+
+    Raises FitPruneError for a `model_type` outside the families.
+    """
+    name = spec.family or str(config.get("model_type"))
+    if name not in FAMILIES:
+        raise FitPruneError(f"'{spec.name}' is of type '{name}'; known are {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[name]
+
+
+def transformers_config(spec: ModelSpec) -> Any:
+    """The configuration as transformers' own object."""
+    from transformers import CONFIG_MAPPING
+
+    record = dict(read_config(spec))
+    kind = str(record.pop("model_type", None))
+    family = FAMILIES.get(kind)
+    if family and family.registers:
+        importlib.import_module(family.registers)
+    if kind not in CONFIG_MAPPING:
+        raise FitPruneError(f"{config_file(spec)}: transformers knows no model of type '{kind}'")
+    return CONFIG_MAPPING[kind].from_dict(record)

@@ -1,0 +1,97 @@
+"""What differs from LLaVA-1.5 in other families: newline tokens among the patches, and positions on three axes."""
+
+import math
+
+from .decoder import KINDS, Reference
+
+
+def grid(size, pinpoints, tile, side):
+    """Rows and columns of patches left of an image (height, width) that is fitted into the best of the pinpoints.
+
+    Best: the most of the image's own pixels, then the least empty area; the fitted image lies in its middle. `side` is the
+    number of patches along a tile.
+    """
+    height, width = size
+
+    def worth(pinpoint):
+        scale = min(pinpoint[0] / height, pinpoint[1] / width)
+        pixels = min(int(height * scale) * int(width * scale), height * width)
+        return pixels, pixels - pinpoint[0] * pinpoint[1]
+
+    best = max(pinpoints, key=worth)
+    rows, columns = best[0] // tile * side, best[1] // tile * side
+    if width / height > columns / rows:
+        rows -= 2 * ((rows - int(round(height * (columns / width), 7))) // 2)
+    else:
+        columns -= 2 * ((columns - int(round(width * (rows / height), 7))) // 2)
+    return rows, columns
+
+
+class Tiled(Reference):
+    """LLaVA-NeXT: the whole image in one tile, then its rows of patches, each followed by a newline token."""
+
+    def visual(self, inputs, image):
+        layout = [is_patch for size in self.sizes(inputs) for is_patch in self.layout(size, len(self.sizes(inputs)))]
+        assert len(layout) == sum(image)
+        layout = iter(layout)
+        return [is_image and next(layout) for is_image in image]
+
+    def sizes(self, inputs):
+        return inputs["image_sizes"].tolist() if "image_sizes" in inputs else []
+
+    def layout(self, size, images):
+        """Per token of one image, whether it is a patch."""
+        tower = self.model.config.vision_config
+        side = tower.image_size // tower.patch_size
+        rows, columns = self.grid(size, tower.image_size, side)
+        return [True] * side**2 + ([True] * columns + [False]) * rows
+
+    def grid(self, size, tile, side):
+        return grid(size, self.model.config.image_grid_pinpoints, tile, side)
+
+
+class TiledUpToNine(Tiled):
+    """LLaVA-OneVision: what is more than nine tiles is scaled down to them; several images get no tiles."""
+
+    def layout(self, size, images):
+        if images == 1:
+            return super().layout(size, images)
+        tower = self.model.config.vision_config
+        return [True] * (tower.image_size // tower.patch_size) ** 2 + [False]
+
+    def grid(self, size, tile, side):
+        rows, columns = super().grid(size, tile, side)
+        ratio = math.sqrt(rows * columns / (9 * side**2))
+        return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
+
+
+class ThreeAxes(Reference):
+    """Qwen2.5-VL: positions (time, row, column); the axes share the frequencies in sections.
+
+    Text moves on along all axes. An image starts where the text has come to, spreads along rows and columns from there, and
+    text goes on after the longer of the two.
+    """
+
+    def axis(self, position, frequency):
+        if isinstance(position, int):
+            return position
+        ends = self.config.rope_parameters["mrope_section"]
+        return position[0 if frequency < ends[0] else 1 if frequency < ends[0] + ends[1] else 2]
+
+    def positions(self, inputs, length):
+        merge = self.model.config.vision_config.spatial_merge_size
+        grids = iter(inputs.get("image_grid_thw", ()))
+        ids, positions, start = inputs["input_ids"][0].tolist(), [], 0
+        while len(positions) < length:
+            if ids[len(positions)] == self.model.config.image_token_id:
+                _, height, width = next(grids).tolist()
+                rows, columns = height // merge, width // merge
+                positions += [(start, start + row, start + column) for row in range(rows) for column in range(columns)]
+                start += max(rows, columns)
+            else:
+                positions.append((start, start, start))
+                start += 1
+        return positions, start
+
+
+KINDS |= {"llava_next": Tiled, "llava_onevision": TiledUpToNine, "qwen2_5_vl": ThreeAxes}
