@@ -231,3 +231,24 @@ def test_an_unwritable_folder_is_a_one_line_error(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "cannot write the mini suites" in error
+
+
+def test_fine_print_asks_the_same_of_larger_pictures():
+    (table,) = mini.textvqa(least_questions=8)
+    fine = mini.fine_print(table, (1, 3))
+    assert (fine.path, fine.features) == (table.path, table.features)
+    for plain, large in zip(table.rows, fine.rows, strict=True):
+        assert {name: plain[name] for name in plain if name != "image"} == {
+            name: large[name] for name in large if name != "image"
+        }
+        picture = Pillow.open(io.BytesIO(large["image"]["bytes"]))
+        seed = int(large["image"]["path"].removesuffix(".png"))
+        assert (np.asarray(picture) == draw.pixels(world.sample(seed), (1, 3))).all()
+
+
+@pytest.mark.parametrize("canvas", ["3", "0x3", "1x9", "axb", "1x-2"])
+def test_a_canvas_that_is_none_is_a_line_and_status_2(canvas, capsys):
+    with pytest.raises(SystemExit) as error:
+        mini.main(["--canvas", canvas])
+    assert error.value.code == 2
+    assert f"{canvas!r} is not two whole numbers from 1 to 8" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The shipped model: loads with plain `from_pretrained`, answers, and is what its card says."""
+"""The shipped models: each loads with plain `from_pretrained`, answers, and is what its card says."""
 
 import hashlib
 import math
@@ -6,36 +6,50 @@ import re
 
 import pytest
 import torch
-from transformers import AutoProcessor, AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
 from harness.embedded import MODELS, evaluate
+from harness.embedded.families import FAMILIES
+from harness.embedded.plan import PLANS
 from harness.embedded.questions import KINDS
 from harness.embedded.tokenizer import build
 
-FOLDER = MODELS["llava-tiny"]
 SCENES = 20
+QUESTIONS = {"llava-tiny": 5000, "llava-next-tiny": 2000, "llava-hr-tiny": 2000}
+"""The least that each card's figures rest on."""
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def name(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def model():
-    return LlavaForConditionalGeneration.from_pretrained(FOLDER)
+def folder(name):
+    return MODELS[name]
 
 
 @pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(FOLDER)
+def model(name, folder):
+    return FAMILIES[PLANS[name].family].model_class.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
-def card() -> dict[str, list[float]]:
+def processor(folder):
+    return AutoProcessor.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def card(folder) -> dict[str, list[float]]:
     """Kind → questions, exact match, most frequent answer, half dropped."""
-    rows = re.findall(r"^\| ([^|]+?) +\|((?: +[\d.]+ \|)+)$", (FOLDER / "README.md").read_text(), re.MULTILINE)
-    return {kind: [float(cell) for cell in cells.split("|") if cell.strip()] for kind, cells in rows}
+    rows = re.findall(r"^\| ([^|]+?) +\|((?: +[\d.]+ \|)+)$", (folder / "README.md").read_text(), re.MULTILINE)
+    found = {kind: [float(cell) for cell in cells.split("|") if cell.strip()] for kind, cells in rows}
+    return {kind: cells for kind, cells in found.items() if kind in KINDS or kind == "all"}
 
 
 @pytest.fixture(scope="module")
-def samples():
-    return evaluate.held_out(SCENES)
+def samples(name):
+    return evaluate.held_out(SCENES, canvases=PLANS[name].canvases)
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +57,29 @@ def answers(model, processor, samples):
     return evaluate.generated(model, processor, samples)
 
 
-def test_it_is_a_stock_llava_in_float32(model):
-    assert type(model) is LlavaForConditionalGeneration
+def test_it_is_of_its_family_in_float32(model, name):
+    assert type(model) is FAMILIES[PLANS[name].family].model_class
     assert model.dtype == torch.float32
     assert model.config.text_config.num_hidden_layers >= 8
     assert model.config.image_seq_length >= 144
-    assert model.config.vision_feature_layer == -2
-    assert model.config.vision_feature_select_strategy == "default"
     assert model.generation_config.eos_token_id == model.config.text_config.eos_token_id
     assert model.generation_config.pad_token_id is not None
 
 
-def test_its_files_are_small_and_hold_no_pickle():
-    files = list(FOLDER.iterdir())
+@pytest.mark.parametrize("stock", [name for name in MODELS if PLANS[name].family != "llava-hr"])
+def test_the_decoder_reads_patches_of_layer_minus_two(stock):
+    config = AutoConfig.from_pretrained(MODELS[stock])
+    assert (config.vision_feature_layer, config.vision_feature_select_strategy) == (-2, "default")
+
+
+def test_its_files_are_small_and_hold_no_pickle(folder):
+    files = list(folder.iterdir())
     assert sum(file.stat().st_size for file in files) <= 12e6
     assert {file.suffix for file in files} <= {".json", ".jinja", ".md", ".safetensors"}
 
 
-def test_its_tokenizer_is_the_one_that_is_built():
-    loaded, built = AutoTokenizer.from_pretrained(FOLDER), build()
+def test_its_tokenizer_is_the_one_that_is_built(folder):
+    loaded, built = AutoTokenizer.from_pretrained(folder), build()
     assert loaded.get_vocab() == built.get_vocab()
     text = 'Is the word "fox" in the image?\nA. red\nB. 1234'
     assert loaded(text)["input_ids"] == built(text)["input_ids"]
@@ -90,13 +108,13 @@ def test_dropping_visual_tokens_hurts(model, processor, samples, answers):
     assert sum(nearly_all) / len(nearly_all) < sum(half) / len(half)
 
 
-def test_the_card_is_of_these_weights_and_above_the_bars(card):
-    digest = hashlib.sha256((FOLDER / "model.safetensors").read_bytes()).hexdigest()
-    assert digest in (FOLDER / "README.md").read_text()
+def test_the_card_is_of_these_weights_and_above_the_bars(card, folder, name):
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert digest in (folder / "README.md").read_text()
     assert list(card) == [*KINDS, "all"]
     rows = [evaluate.Accuracy(kind, int(count), *points) for kind, (count, *points) in card.items()]
     assert evaluate.missed_bars(rows) == []
-    assert rows[-1].questions == sum(row.questions for row in rows[:-1]) >= 5000
+    assert rows[-1].questions == sum(row.questions for row in rows[:-1]) >= QUESTIONS[name]
     for name in ("exact", "majority", "half"):
         mean = sum(getattr(row, name) * row.questions for row in rows[:-1]) / rows[-1].questions
         assert getattr(rows[-1], name) == pytest.approx(mean, abs=0.1)

@@ -7,40 +7,58 @@ import torch
 
 from harness.embedded import draw, packed, world
 from harness.embedded.batches import Batcher
-from harness.embedded.model import make_model, make_processor
+from harness.embedded.families import FAMILIES
 from harness.embedded.muon import StackedMuon, orthogonal
 from harness.embedded.plan import PLANS, Plan
 from harness.embedded.prompts import chat, prompt
 from harness.embedded.questions import KINDS
 from harness.embedded.tokenizer import EOS
 
+LLAVA = FAMILIES["llava"]
+CANVASES = {"llava": [(1, 1)], "llava-next": [(1, 1), (1, 3), (3, 1)], "llava-hr": [(1, 1), (2, 2)]}
+
 
 @pytest.fixture(scope="module")
 def processor():
-    return make_processor()
+    return LLAVA.make_processor()
 
 
 @pytest.fixture(scope="module")
 def model(processor):
     torch.manual_seed(0)
-    return make_model(processor.tokenizer, width=32, layers=3).eval()
+    return LLAVA.make_model(processor.tokenizer, width=32, layers=3).eval()
 
 
+def prefix_of(family, model, batch, tokenizer) -> torch.Tensor:
+    """What comes before a question, embedded: BOS, `USER: `, the visual tokens, a line break."""
+    features, _ = family.features(model, batch.pixels, batch.canvas)
+    visual = family.visual_tokens(model, features, batch.canvas)
+    ids = tokenizer(chat(""))["input_ids"]
+    fixed = model.get_input_embeddings()(torch.tensor([ids[0], ids[1], ids[3]])).expand(len(visual), 3, -1)
+    return torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
+
+
+def test_every_family_is_tried_here():
+    assert CANVASES.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(("name", "canvas"), [(name, canvas) for name, canvases in CANVASES.items() for canvas in canvases])
 @torch.no_grad()
-def test_packed_answers_score_as_single_prompts_do(model, processor):
-    batch = Batcher(processor.tokenizer, list(KINDS))([5, 6])
-    features, _ = packed.tower_states(model, batch.pixels)
-    visual = packed.image_tokens(model, features)
-    ids = processor.tokenizer(chat(""))["input_ids"]
-    fixed = model.get_input_embeddings()(torch.tensor([ids[0], ids[1], ids[3]])).expand(2, 3, -1)
-    prefix = torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
+def test_packed_answers_score_as_single_prompts_do(name, canvas):
+    family = FAMILIES[name]
+    processor = family.make_processor()
+    torch.manual_seed(0)
+    model = family.make_model(processor.tokenizer, width=32, layers=3).eval()
+    batch = Batcher(family, processor.tokenizer, list(KINDS))([5, 6], canvas=canvas)
+    prefix = prefix_of(family, model, batch, processor.tokenizer)
     states, *_ = packed.text_states(model, prefix, batch.text, batch.groups)
     scores = model.lm_head(states.flatten(0, 1)[batch.where])
     offset = 0
     for image, (questions, spans) in enumerate(zip(batch.questions, batch.spans, strict=True)):
         for question, (first, stop) in zip(questions, spans, strict=True):
             text = f"{chat(prompt(question))} {question.answer}{EOS}"
-            inputs = processor(images=[draw.image(world.sample(5 + image))], text=[text], return_tensors="pt")
+            inputs = processor(images=[draw.image(world.sample(5 + image), canvas)], text=[text], return_tensors="pt")
+            assert len(family.views(canvas).patch) == (inputs["input_ids"] == model.config.image_token_id).sum()
             alone = model(**inputs).logits[0, first - stop - 1 : -1]
             torch.testing.assert_close(scores[first:stop], alone, atol=2e-4, rtol=1e-3)
             assert inputs["input_ids"][0, first - stop :].tolist() == batch.target[first:stop].tolist()
@@ -49,7 +67,7 @@ def test_packed_answers_score_as_single_prompts_do(model, processor):
 
 
 def test_states_of_a_depth_are_those_below_the_upper_layers(model, processor):
-    batch = Batcher(processor.tokenizer, ["exist", "relation"])([5])
+    batch = Batcher(LLAVA, processor.tokenizer, ["exist", "relation"])([5])
     prefix = torch.randn(1, 147, 32)
     (inner,) = packed.text_states(model, prefix, batch.text, batch.groups, depths=(2,))[1]
     for parameter in model.model.language_model.layers[2].parameters():
@@ -61,16 +79,13 @@ def test_states_of_a_depth_are_those_below_the_upper_layers(model, processor):
 @torch.no_grad()
 def test_looks_are_the_attention_of_the_first_head(model, processor):
     """Against the attention weights of the stock classes, in eager mode, restricted to the visual tokens."""
-    batch = Batcher(processor.tokenizer, ["where"])([5])
+    batch = Batcher(LLAVA, processor.tokenizer, ["where"])([5])
     question = batch.questions[0][0]
     inputs = processor(images=[draw.image(world.sample(5))], text=[chat(prompt(question))], return_tensors="pt")
     model.set_attn_implementation("eager")
     weights = model(**inputs, output_attentions=True).attentions[1][0, 0]
     model.set_attn_implementation("sdpa")
-    features, _ = packed.tower_states(model, batch.pixels)
-    ids = processor.tokenizer(chat(""))["input_ids"]
-    fixed = model.get_input_embeddings()(torch.tensor([ids[0], ids[1], ids[3]]))[None]
-    prefix = torch.cat([fixed[:, :2], packed.image_tokens(model, features), fixed[:, 2:]], dim=1)
+    prefix = prefix_of(LLAVA, model, batch, processor.tokenizer)
     looks = packed.text_states(model, prefix, batch.text, batch.groups, look=1, lookers=batch.mentions)[2]
     expected = weights[147 + batch.mentions, 2:146]
     torch.testing.assert_close(looks.exp(), expected / expected.sum(dim=1, keepdim=True), atol=1e-5, rtol=1e-3)
@@ -81,7 +96,7 @@ def test_looks_are_the_attention_of_the_first_head(model, processor):
 
 
 def test_named_things_get_the_word_for_their_place(processor):
-    batcher = Batcher(processor.tokenizer)
+    batcher = Batcher(LLAVA, processor.tokenizer)
     checked = 0
     for seed in range(100):
         scene = world.sample(seed)
@@ -101,7 +116,7 @@ def test_named_things_get_the_word_for_their_place(processor):
 
 
 def test_options_and_quoted_words_are_marked(processor):
-    batcher = Batcher(processor.tokenizer)
+    batcher = Batcher(LLAVA, processor.tokenizer)
     options = words = 0
     for seed in range(100):
         scene = world.sample(seed)
@@ -164,7 +179,7 @@ def test_rates_rise_stay_and_fall():
 @torch.no_grad()
 def test_wasted_is_the_attention_that_goes_to_blank_patches(model, processor):
     """Against the attention weights of the stock decoder in eager mode, on one question, which needs no packing."""
-    batch = Batcher(processor.tokenizer, ["where"])([5])
+    batch = Batcher(LLAVA, processor.tokenizer, ["where"])([5])
     prefix = torch.randn(1, 147, 32)
     blank = batch.labels["shape"] + batch.labels["character"] == 0
     assert 0 < blank.sum() < 144

@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from harness.embedded import draw, world
-from harness.embedded.draw import GRID
+from harness.embedded.draw import Canvas
+from harness.embedded.family import Family
 from harness.embedded.prompts import chat, prompt
 from harness.embedded.questions import MOST_COUNTED, Question, ask, plural
 from harness.embedded.tokenizer import EOS
 from harness.embedded.world import CELLS, COLORS, SHAPES
 
-CELL_OF_PATCH = (np.arange(GRID)[:, None] // 4 * 3 + np.arange(GRID) // 4).ravel()
 SLOT_LENGTHS = {
     **dict.fromkeys(("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at"), 10),
     **dict.fromkeys(("relation", "word", "number", "word y/n", "position y/n"), 13),
@@ -31,16 +31,18 @@ SLOT_LENGTHS = {
 
 @dataclass
 class Batch:
-    """`pixels` float (images, 3, 96, 96); `labels` name → long (images, 144); `classes` float (images, 64), which classes
+    """`pixels` float, as the tower takes them; `labels` name → long (images, V), what each of V visual tokens shows; `cells`
+    long (V,), the cell of the layout where it is, -1 for none; `classes` float (images, 64), which classes
     are present; `text` long (images, T), packed questions with answers; `where` long (N,), flat positions in `text` that
     predict an answer token; `target` long (N,); `mentions` long (M,), flat positions where a thing has just been named, and
-    `meant` long (M,), the token that says where it is, how many there are, or that there is none; `shown` float (M, 144),
-    an even distribution over its patches, or zeros; `late` bool (M,), whether this takes more layers to find out. `meant`
+    `meant` long (M,), the token that says where it is, how many there are, or that there is none; `shown` float (M, V),
+    an even distribution over its visual tokens, or zeros; `late` bool (M,), whether this takes more layers to find out. `meant`
     is -100 where only `shown` says something.
     """
 
     pixels: Tensor
     labels: dict[str, Tensor]
+    cells: Tensor
     classes: Tensor
     text: Tensor
     where: Tensor
@@ -52,12 +54,14 @@ class Batch:
     groups: list[tuple[int, int]]
     questions: list[list[Question]]
     spans: list[list[tuple[int, int]]]
+    scenes: list[world.Scene]
+    canvas: Canvas
 
     def to(self, device: torch.device) -> Batch:
         """The same with its tensors on another device."""
         tensors = {
             name: getattr(self, name).to(device)
-            for name in ("pixels", "classes", "text", "where", "target", "mentions", "meant", "shown", "late")
+            for name in ("pixels", "cells", "classes", "text", "where", "target", "mentions", "meant", "shown", "late")
         }
         return Batch(
             **tensors,
@@ -65,14 +69,18 @@ class Batch:
             groups=self.groups,
             questions=self.questions,
             spans=self.spans,
+            scenes=self.scenes,
+            canvas=self.canvas,
         )
 
 
 class Batcher:
-    """Makes batches with one tokenizer, and remembers the token ids of texts."""
+    """Makes batches for one family of models with one tokenizer, and remembers the token ids of texts."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, kinds: Sequence[str] = (), thorough: bool = False) -> None:
-        self.thorough = thorough
+    def __init__(
+        self, family: Family, tokenizer: PreTrainedTokenizerFast, kinds: Sequence[str] = (), thorough: bool = False
+    ) -> None:
+        self.family, self.thorough = family, thorough
         self.tokenizer, self.kinds = tokenizer, sorted(kinds, key=SLOT_LENGTHS.__getitem__)
         self.ids = lru_cache(maxsize=200_000)(self._ids)
         self.prefix = self.ids(chat(""))[:3]
@@ -131,10 +139,11 @@ class Batcher:
             found.append((place, self.ids(" yes" if "ABCD"[option] == question.answer else " no")[0], -1, -1))
         return found
 
-    def __call__(self, seeds: list[int], least: int = 4, most: int = 8) -> Batch:
+    def __call__(self, seeds: list[int], least: int = 4, most: int = 8, canvas: Canvas = (1, 1)) -> Batch:
         scenes = [world.sample(seed, least, most) for seed in seeds]
-        images = np.stack([draw.pixels(scene) for scene in scenes])
-        labels = [draw.patch_labels(scene) for scene in scenes]
+        images = np.stack([draw.pixels(scene, canvas) for scene in scenes])
+        views = self.family.views(canvas)
+        labels = [views.labels(scene) for scene in scenes]
         classes = torch.zeros(len(scenes), len(world.ALL_CLASSES))
         for row, scene in zip(classes, scenes, strict=True):
             row[[world.ALL_CLASSES.index((thing.color, thing.shape)) for thing in scene.things]] = 1
@@ -161,32 +170,35 @@ class Batcher:
                     mentions.append(row * total + start + place)
                     meant.append(token)
                     written = before[place] == self.quotes[1]
-                    there = labels[row]["character" if written else "shape"].ravel() > 0
-                    there = there & np.isin(CELL_OF_PATCH, [thing.cell for thing in things])
+                    there = labels[row]["character" if written else "shape"] > 0
+                    there = there & np.isin(views.cells, [thing.cell for thing in things])
                     shown.append(there / max(1, there.sum()))
                     late.append(self.thorough and written)
                 if self.thorough:
                     for place, token, cell, index in self.spelled(scene, question, before):
                         mentions.append(row * total + start + place)
                         meant.append(token)
-                        there = (labels[row]["index"].ravel() == index) & (cell == CELL_OF_PATCH)
+                        there = (labels[row]["index"] == index) & (cell == views.cells)
                         shown.append(there / max(1, there.sum()))
                         late.append(True)
                 spans[-1].append((len(target), len(target) + len(answer)))
                 where.extend(range(first, first + len(answer)))
                 target.extend(answer)
         return Batch(
-            pixels=torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1,
-            labels={name: torch.from_numpy(np.stack([label[name].ravel() for label in labels])) for name in draw.LABEL_SIZES},
+            pixels=self.family.pixel_values(images),
+            labels={name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in draw.LABEL_SIZES},
+            cells=torch.from_numpy(views.cells),
             classes=classes,
             text=torch.from_numpy(text),
             where=torch.tensor(where, dtype=torch.long),
             target=torch.tensor(target, dtype=torch.long),
             mentions=torch.tensor(mentions, dtype=torch.long),
             meant=torch.tensor(meant, dtype=torch.long),
-            shown=torch.from_numpy(np.array(shown, dtype=np.float32).reshape(-1, len(CELL_OF_PATCH))),
+            shown=torch.from_numpy(np.array(shown, dtype=np.float32).reshape(-1, len(views.cells))),
             late=torch.tensor(late, dtype=torch.bool),
             groups=groups,
             questions=questions,
             spans=spans,
+            scenes=scenes,
+            canvas=canvas,
         )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 from tabulate import tabulate
-from transformers import LlavaForConditionalGeneration
+from transformers import PreTrainedModel
 
 from harness.embedded import world
+from harness.embedded.draw import SIZE, Canvas
 from harness.embedded.evaluate import BAR_ALL, BAR_DROP, BAR_KIND, BAR_OVER_MAJORITY, Accuracy
+from harness.embedded.families import FAMILIES
 from harness.embedded.plan import Plan
 
 TEMPLATE = """---
@@ -24,22 +26,22 @@ tags: [llava, synthetic, pruning]
 ---
 # {name}
 
-A real but small LLaVA: the stock `transformers` classes ({parameters:.2f} million parameters), trained from scratch on
-drawn scenes so that visual-token pruning can be measured where there is no network and no GPU. It knows its own little
-world and nothing else.
+A real but small LLaVA: {classes}
+({parameters:.2f} million parameters), trained {origin} on drawn scenes, so that visual-token pruning can
+be measured where there is no network and no GPU. It knows its own little world and nothing else.
 
-- Vision tower: CLIP, {tower_layers} layers × {tower_width}, {visual} patch tokens and [CLS] from a 96×96 picture; the
-  decoder reads layer -2, patches only.
-- Projector: two layers. Decoder: Llama, {layers} layers × {width}, {vocabulary} tokens.
-- Use: `LlavaForConditionalGeneration.from_pretrained(folder)`, `AutoProcessor.from_pretrained(folder)`; prompts as
+{about}
+- Decoder: Llama, {layers} layers × {width}, {vocabulary} tokens.
+- Use: `{model_class}.from_pretrained(folder)`, `AutoProcessor.from_pretrained(folder)`; prompts as
   `USER: <image>\\n… ASSISTANT:`, with the post-prompts of lmms-eval's tasks.
 - Weights are stored in bfloat16 and used in float32; every figure below is for the stored weights.
 
 ## How it was made
 
-`python -m harness.embedded.train {name}`: {tower_steps} steps of {tower_batch} images for the tower (labels of what each
-patch shows, and the classes in the image from [CLS], stand in for CLIP's captions), then {steps} steps of {batch} images
-for projector and decoder with the tower frozen, {fewest}–{asked} questions an image; `harness/embedded/plan.py` has the rest.
+`python -m harness.embedded.train {name}`: {tower_steps} steps of {tower_batch} images for the tower
+({taught}),
+then {steps} steps of {batch} images for projector and decoder with the tower frozen, {asked} questions an image;
+`harness/embedded/plan.py` has the rest.
 It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
 SHA-256 of model.safetensors: `{digest}`.{note}
 
@@ -57,7 +59,7 @@ and {bar_over:g} over the most frequent answer, and at least {bar_drop:g} points
 tokens gone (lost: {lost:.1f}).
 
 {table}
-
+{canvases}
 ## Limits
 
 Its attention was taught: one head looks for the patches of what a prompt names, and in the last lesson all heads are drawn
@@ -68,32 +70,58 @@ One training run, one seed. The questions are templates and the vocabulary is cl
 understood. Not for use on photographs.
 """
 
+FROM_LABELS = "labels of what each patch shows, and the classes in the image from [CLS], stand in for CLIP's captions"
+FROM_FEATURES = "patch by patch, it learns to give the features that {start}'s tower gives for the scene at 96×96 pixels"
+CANVASES = """
+Held-out scenes take turns over pictures of these sizes. All but the first are fine print: the scene is larger, its characters
+are not, and they are illegible once the picture is reduced to 96×96.
+
+{table}
+"""
+
 
 def render(
     name: str,
-    model: LlavaForConditionalGeneration,
+    model: PreTrainedModel,
     plan: Plan,
     seconds: float,
     rows: Sequence[Accuracy],
+    sizes: Mapping[Canvas, tuple[int, float, float]],
     scenes: int,
     digest: str,
     note: str = "",
 ) -> str:
-    """The card's text; `seconds` is the training time, `scenes` the held-out ones used, `digest` the weights' SHA-256.
+    """The card's text; `seconds` is the training time, `sizes` the accuracy by canvas as `by_canvas` gives it, `scenes` the
+    held-out ones used, `digest` the weights' SHA-256.
 
     `note` is what else there is to say about how the run came about.
     """
     overall = rows[-1]
     columns = ("kind", "questions", "exact match", "most frequent answer", "half dropped")
     cells = [(row.kind, row.questions, row.exact, row.majority, row.half) for row in rows]
-    vision: Any = model.config.vision_config
+    vision: Any = getattr(model.config.vision_config, "clip_config", model.config.vision_config)
     text: Any = model.config.text_config
+    family = FAMILIES[plan.family]
+    asked = [len(lesson.asked) for lesson in plan.lessons]
+    by_size = [
+        (f"{tall * SIZE}×{wide * SIZE}", int((family.views((tall, wide)).patch >= 0).sum()), *cells)
+        for (tall, wide), cells in sizes.items()
+    ]
+    canvases = tabulate(
+        by_size,
+        headers=("height × width", "visual tokens", "questions", "exact match", "half dropped"),
+        tablefmt="github",
+        floatfmt=".1f",
+    )
     return TEMPLATE.format(
         name=name,
+        classes=family.classes,
+        model_class=family.model_class.__name__,
+        origin=f"from the weights of {plan.start}" if plan.start else "from scratch",
+        about=family.card.format(layers=vision.num_hidden_layers, width=vision.hidden_size),
+        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_LABELS,
+        canvases=CANVASES.format(table=canvases) if len(sizes) > 1 else "",
         parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-        tower_layers=vision.num_hidden_layers,
-        tower_width=vision.hidden_size,
-        visual=(vision.image_size // vision.patch_size) ** 2,
         layers=text.num_hidden_layers,
         width=text.hidden_size,
         vocabulary=text.vocab_size,
@@ -101,15 +129,14 @@ def render(
         tower_batch=plan.tower_batch,
         steps=plan.steps,
         batch=plan.batch,
-        fewest=min(len(lesson.asked) for lesson in plan.lessons),
-        asked=max(len(lesson.asked) for lesson in plan.lessons),
+        asked="–".join(map(str, sorted({min(asked), max(asked)}))),
         minutes=seconds / 60,
         where=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         seed=plan.seed,
         torch=torch.__version__,
         transformers=transformers.__version__,
-        first=world.TRAIN_SEEDS.start,
-        last=plan.seeds_used - 1,
+        first=world.TRAIN_SEEDS.start + plan.first_seed,
+        last=world.TRAIN_SEEDS.start + plan.first_seed + plan.seeds_used - 1,
         held_out=world.HELD_OUT_SEEDS.start,
         calibration=world.CALIBRATION_SEEDS.start,
         suites=world.SUITE_SEEDS.start,

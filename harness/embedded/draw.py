@@ -2,6 +2,9 @@
 
 The drawing is in line with the model's 8×8 patches: a thing fills one block of 2×2 patches, a character one patch, with
 jitter inside them only. Nothing depends on a font or an image library's rasteriser, so the pixels are the same everywhere.
+
+A scene can also be drawn on a larger canvas, a whole number of times as tall and as wide. Everything grows with it but the
+characters, which keep their size in pixels: they are fine print then, illegible once the picture is reduced to 96×96.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from PIL import Image
 
 from harness.embedded.world import COLORS, SHAPES, Scene, Thing
 
+Canvas = tuple[int, int]
+"""How many times 96 pixels a picture is tall and wide."""
 PATCH, GRID = 8, 12
 SIZE = PATCH * GRID
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -106,30 +111,46 @@ def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
 LABEL_SIZES = {"shape": 9, "color": 9, "character": 37, "owner_shape": 9, "owner_color": 9, "index": 5}
 
 
-def pixels(scene: Scene) -> np.ndarray:
-    """uint8 (96, 96, 3)."""
+def glyph_patch(canvas: Canvas) -> Canvas:
+    """Which of the tall × wide patches that one patch becomes on a canvas holds its character: row and column from 0."""
+    tall, wide = canvas
+    return (tall - 1) // 2, (wide - 1) // 2
+
+
+def pixels(scene: Scene, canvas: Canvas = (1, 1), text: bool = True) -> np.ndarray:
+    """uint8 (96 · tall, 96 · wide, 3) on a canvas (tall, wide); larger ones have a thin frame. Without its characters where
+    `text` is false.
+    """
     rng, layout = _layout(scene)
-    canvas = _background(rng)
+    picture = _background(rng)
     free = np.ones((GRID, GRID), dtype=bool)
     ink = rng.choice(INKS)
+    characters: list[tuple[str, int, int, int, int]] = []
     for thing, row, column, start in layout:
         slack = 1 if thing.large else 2
         mask = outline(thing.shape, 7.0 if thing.large else 5.5, rng.randint(-slack, slack), rng.randint(-slack, slack))
-        canvas[row * PATCH : (row + 2) * PATCH, column * PATCH : (column + 2) * PATCH][mask] = RGB[thing.color]
+        picture[row * PATCH : (row + 2) * PATCH, column * PATCH : (column + 2) * PATCH][mask] = RGB[thing.color]
         free[row : row + 2, column : column + 2] = False
         if thing.text:
-            shift = rng.randint(0, 1)
+            down = rng.randint(0, 1)
             for index, character in enumerate(thing.text):
-                top, left = (row + 2) * PATCH + shift, (start + index) * PATCH + rng.randint(1, 2)
-                canvas[top : top + 7, left : left + 5][glyph(character)] = ink
+                characters.append((character, row + 2, start + index, down, rng.randint(1, 2)))
                 free[row + 2, start + index] = False
     for row, column in np.argwhere(free).tolist():
         if rng.random() < MARK_SHARE:
             color = rng.choice(GREYS) if rng.random() < 0.6 else RGB[rng.choice(COLORS)]
             top, left = row * PATCH + rng.randint(1, 4), column * PATCH + rng.randint(1, 4)
             height, width = rng.choice(((2, 2), (1, 3), (3, 1), (1, 1)))
-            canvas[top : top + height, left : left + width] = color
-    return canvas
+            picture[top : top + height, left : left + width] = color
+    tall, wide = canvas
+    if canvas != (1, 1):
+        picture = picture.repeat(tall, axis=0).repeat(wide, axis=1)
+        picture[[0, -1]] = picture[:, [0, -1]] = ink
+    below, beside = glyph_patch(canvas)
+    for character, row, column, down, right in characters if text else ():
+        top, left = (row * tall + below) * PATCH + down, (column * wide + beside) * PATCH + right
+        picture[top : top + 7, left : left + 5][glyph(character)] = ink
+    return picture
 
 
 def _background(rng: Random) -> np.ndarray:
@@ -153,6 +174,6 @@ def _background(rng: Random) -> np.ndarray:
     return canvas
 
 
-def image(scene: Scene) -> Image.Image:
-    """The scene as a 96×96 RGB picture."""
-    return Image.fromarray(pixels(scene))
+def image(scene: Scene, canvas: Canvas = (1, 1)) -> Image.Image:
+    """The scene as an RGB picture, 96×96 pixels or `canvas` times that."""
+    return Image.fromarray(pixels(scene, canvas))

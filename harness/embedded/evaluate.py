@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from random import Random
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
-from transformers import LlavaForConditionalGeneration, LlavaProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
-from harness.embedded import draw, packed, world
+from harness.embedded import draw, world
+from harness.embedded.draw import Canvas
 from harness.embedded.prompts import chat, prompt
 from harness.embedded.questions import KINDS, Question
 from harness.embedded.tokenizer import EOS
@@ -26,15 +29,16 @@ dropping half of the visual tokens.
 
 @dataclass(frozen=True)
 class Sample:
-    """A question about the scene of a seed."""
+    """A question about the scene of a seed, drawn on a canvas."""
 
     seed: int
     question: Question
+    canvas: Canvas = (1, 1)
 
     @property
     def image(self) -> Image.Image:
         """The picture."""
-        return draw.image(world.sample(self.seed))
+        return draw.image(world.sample(self.seed), self.canvas)
 
 
 @dataclass(frozen=True)
@@ -50,26 +54,29 @@ class Accuracy:
     half: float
 
 
-def held_out(scenes: int = 400, first: int = 0) -> list[Sample]:
-    """One question of every kind that each held-out scene allows; `first` scenes are passed over."""
+def held_out(scenes: int = 400, first: int = 0, canvases: Sequence[Canvas] = ((1, 1),)) -> list[Sample]:
+    """One question of every kind that each held-out scene allows; `first` scenes are passed over. Scenes take turns over
+    the canvases.
+    """
     seeds = world.HELD_OUT_SEEDS[first : first + scenes]
     found = []
     for seed in seeds:
-        scene, rng = world.sample(seed), Random(seed * 2 + 2)
-        found += [Sample(seed, question) for question in (ask(scene, rng) for ask in KINDS.values()) if question is not None]
+        scene, rng, canvas = world.sample(seed), Random(seed * 2 + 2), canvases[seed % len(canvases)]
+        questions = (ask(scene, rng) for ask in KINDS.values())
+        found += [Sample(seed, question, canvas) for question in questions if question is not None]
     return found
 
 
 @torch.no_grad()
 def generated(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     samples: Sequence[Sample],
     batch_size: int = 64,
     progress: bool = False,
 ) -> list[str]:
     """The model's greedy answers to the prompts that the tasks would give."""
-    order = sorted(range(len(samples)), key=lambda index: len(prompt(samples[index].question)))
+    order = sorted(range(len(samples)), key=lambda index: (samples[index].canvas, len(prompt(samples[index].question))))
     answers = [""] * len(samples)
     for start in tqdm(range(0, len(order), batch_size), desc="answers", disable=not progress):
         chosen = order[start : start + batch_size]
@@ -79,7 +86,7 @@ def generated(
             padding=True,
             return_tensors="pt",
         ).to(model.device)
-        output = model.generate(**inputs, max_new_tokens=8, do_sample=False)  # type: ignore[misc]
+        output = model.generate(**inputs, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
         for index, ids in zip(chosen, output[:, inputs["input_ids"].shape[1] :], strict=True):
             answers[index] = processor.decode(ids, skip_special_tokens=True)
     return answers
@@ -87,8 +94,8 @@ def generated(
 
 @torch.no_grad()
 def right_with_dropped(
-    model: LlavaForConditionalGeneration,
-    processor: LlavaProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     samples: Sequence[Sample],
     dropped: float,
     seed: int = 0,
@@ -101,30 +108,41 @@ def right_with_dropped(
     positions.
     """
     generator = torch.Generator().manual_seed(seed)
-    right: list[bool] = []
-    for start in range(0, len(samples), batch_size):
-        chosen = samples[start : start + batch_size]
-        texts = [f"{chat(prompt(sample.question))} {sample.question.answer}{EOS}" for sample in chosen]
-        inputs = processor(images=[sample.image for sample in chosen], text=texts, padding=True, return_tensors="pt").to(
-            model.device
-        )
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        visual = ids == model.config.image_token_id
-        features, _ = packed.tower_states(model, inputs["pixel_values"])
-        embedded = model.get_input_embeddings()(ids)
-        embedded[visual] = packed.image_tokens(model, features).flatten(0, 1)
-        keep = _kept(visual, dropped, generator)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        hidden = model.model.language_model(
-            inputs_embeds=embedded.gather(1, keep[:, :, None].expand(-1, -1, embedded.shape[2])),
-            attention_mask=mask.gather(1, keep),
-            position_ids=positions.gather(1, keep),
-            use_cache=False,
-        ).last_hidden_state
-        for row, sample in enumerate(chosen):
-            length = len(processor.tokenizer(f" {sample.question.answer}{EOS}", add_special_tokens=False)["input_ids"])
-            given = model.lm_head(hidden[row, -length - 1 : -1]).argmax(dim=1)
-            right.append(bool((given == ids[row, -length:]).all()))
+    ordered = sorted(range(len(samples)), key=lambda index: samples[index].canvas)
+    right = [False] * len(samples)
+    for _, group in groupby(ordered, key=lambda index: samples[index].canvas):
+        order = list(group)
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            found = _right(model, processor, [samples[index] for index in part], dropped, generator)
+            for index, hit in zip(part, found, strict=True):
+                right[index] = hit
+    return right
+
+
+def _right(model: Any, processor: Any, samples: Sequence[Sample], dropped: float, generator: torch.Generator) -> list[bool]:
+    """The same for one batch of samples on one canvas."""
+    texts = [f"{chat(prompt(sample.question))} {sample.question.answer}{EOS}" for sample in samples]
+    inputs = processor(images=[sample.image for sample in samples], text=texts, padding=True, return_tensors="pt").to(
+        model.device
+    )
+    ids, mask = inputs.pop("input_ids"), inputs.pop("attention_mask")
+    visual = ids == model.config.image_token_id
+    embedded = model.get_input_embeddings()(ids)
+    embedded[visual] = torch.cat(tuple(model.get_image_features(**inputs).pooler_output)).to(embedded.dtype)
+    keep = _kept(visual, dropped, generator)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    hidden = model.get_decoder()(
+        inputs_embeds=embedded.gather(1, keep[:, :, None].expand(-1, -1, embedded.shape[2])),
+        attention_mask=mask.gather(1, keep),
+        position_ids=positions.gather(1, keep),
+        use_cache=False,
+    ).last_hidden_state
+    right = []
+    for row, sample in enumerate(samples):
+        length = len(processor.tokenizer(f" {sample.question.answer}{EOS}", add_special_tokens=False)["input_ids"])
+        given = model.lm_head(hidden[row, -length - 1 : -1]).argmax(dim=1)
+        right.append(bool((given == ids[row, -length:]).all()))
     return right
 
 
@@ -155,6 +173,18 @@ def accuracies(samples: Sequence[Sample], answers: Sequence[str], half: Sequence
     total = sum(row.questions for row in rows)
     means = (sum(getattr(row, name) * row.questions for row in rows) / total for name in ("exact", "majority", "half"))
     return [*rows, Accuracy("all", total, *means)]
+
+
+def by_canvas(
+    samples: Sequence[Sample], answers: Sequence[str], half: Sequence[bool]
+) -> dict[Canvas, tuple[int, float, float]]:
+    """For pictures on each canvas: questions, exact match, and exact match with half of the visual tokens dropped."""
+    found = {}
+    for canvas in sorted({sample.canvas for sample in samples}):
+        chosen = [index for index, sample in enumerate(samples) if sample.canvas == canvas]
+        exact = [answers[index] == samples[index].question.answer for index in chosen]
+        found[canvas] = (len(chosen), _points(exact), _points([half[index] for index in chosen]))
+    return found
 
 
 def missed_bars(rows: Sequence[Accuracy]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes the mini suites: `python -m harness.embedded.mini [--out suites/data]`.
+"""Writes the mini suites: `python -m harness.embedded.mini [--out suites/data]`; in fine print with `--canvas 1x3`.
 
 Each file has the columns of the public data set that an lmms-eval task reads, filled with scenes from a range of seeds of
 its own. The same versions of pyarrow and Pillow write the same bytes every time.
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
 from harness.embedded import draw, questions, world
+from harness.embedded.draw import Canvas
 from harness.embedded.prompts import prompt
 from harness.embedded.questions import KINDS, Question
 from harness.embedded.world import Scene
@@ -48,11 +49,23 @@ class Table:
     rows: list[Row]
 
 
-def png(scene: Scene) -> dict[str, object]:
+def png(scene: Scene, canvas: Canvas = (1, 1)) -> dict[str, object]:
     """The scene as a value of an `Image` column."""
     buffer = io.BytesIO()
-    draw.image(scene).save(buffer, "PNG", optimize=True)
+    draw.image(scene, canvas).save(buffer, "PNG", optimize=True)
     return {"bytes": buffer.getvalue(), "path": f"{scene.seed}.png"}
+
+
+def fine_print(table: Table, canvas: Canvas) -> Table:
+    """The same questions about the same scenes, drawn on a larger canvas; a picture's file name tells its seed."""
+
+    def redrawn(value: object) -> object:
+        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+            return png(world.sample(int(str(value["path"]).removesuffix(".png"))), canvas)
+        return value
+
+    rows = [{name: redrawn(value) for name, value in row.items()} for row in table.rows]
+    return Table(table.path, table.features, rows)
 
 
 def scenes(suite: int) -> Iterator[tuple[Scene, Random]]:
@@ -437,17 +450,32 @@ def write(table: Table, out: Path) -> Path:
     return path
 
 
+def _canvas(text: str) -> Canvas:
+    tall, _, wide = text.partition("x")
+    if not (tall.isdigit() and wide.isdigit() and 1 <= int(tall) <= 8 and 1 <= int(wide) <= 8):
+        raise argparse.ArgumentTypeError(f"{text!r} is not two whole numbers from 1 to 8, such as 1x3")
+    return int(tall), int(wide)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m harness.embedded.mini", description="Write the mini suites and the calibration set."
     )
     parser.add_argument("--out", type=Path, default=Path("suites/data"), help="folder to write to (default: %(default)s)")
-    out = parser.parse_args(arguments).out
+    parser.add_argument(
+        "--canvas",
+        type=_canvas,
+        default=(1, 1),
+        metavar="HxW",
+        help="how many times 96 pixels the pictures are tall and wide; larger ones are fine print (default: 1x1)",
+    )
+    options = parser.parse_args(arguments)
+    out, canvas = options.out, options.canvas
     try:
         for maker in MAKERS.values():
             for table in maker():
-                path = write(table, out)
+                path = write(table if canvas == (1, 1) else fine_print(table, canvas), out)
                 print(f"{path}: {len(table.rows)} rows, {path.stat().st_size / 1e3:.0f} kB")
     except OSError as error:
         print(f"cannot write the mini suites: {error}", file=sys.stderr)

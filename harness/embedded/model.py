@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from harness.embedded.draw import GRID, PATCH, SIZE
-from harness.embedded.packed import VISUAL_TOKENS
 from harness.embedded.tokenizer import build
 
 CHAT_TEMPLATE = (
@@ -30,17 +29,45 @@ def make_model(
     tokenizer: PreTrainedTokenizerFast, width: int = 128, tower_layers: int = 4, layers: int = 8
 ) -> LlavaForConditionalGeneration:
     """An untrained model. The last tower layer is not read by the decoder (feature layer -2), as in LLaVA-1.5."""
-    vision = CLIPVisionConfig(
+    config = LlavaConfig(
+        vision_config=vision_config(width, tower_layers),
+        text_config=text_config(tokenizer, width, layers),
+        image_token_index=tokenizer.get_vocab()["<image>"],
+        projector_hidden_act="gelu",
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-2,
+        image_seq_length=GRID * GRID,
+        tie_word_embeddings=False,
+    )
+    model = LlavaForConditionalGeneration(config)
+    model.generation_config = generation_config(tokenizer)
+    embeddings = (
+        model.model.vision_tower.embeddings
+        if hasattr(model.model.vision_tower, "embeddings")
+        else model.model.vision_tower.vision_model.embeddings
+    )
+    with torch.no_grad():
+        embeddings.position_embedding.weight[1:] = 0.5 * sine_positions(width)
+    return model
+
+
+def vision_config(width: int, layers: int) -> CLIPVisionConfig:
+    """The tower: 12×12 patches and [CLS] of a 96×96 view."""
+    return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=3 * width,
         projection_dim=width,
-        num_hidden_layers=tower_layers,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         image_size=SIZE,
         patch_size=PATCH,
         hidden_act="gelu",
     )
-    text = LlamaConfig(
+
+
+def text_config(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> LlamaConfig:
+    """The decoder."""
+    return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,
@@ -53,32 +80,17 @@ def make_model(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.get_vocab()["<image>"],
-        projector_hidden_act="gelu",
-        vision_feature_select_strategy="default",
-        vision_feature_layer=-2,
-        image_seq_length=VISUAL_TOKENS,
-        tie_word_embeddings=False,
-    )
-    model = LlavaForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
+
+
+def generation_config(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """Greedy, short answers."""
+    return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         max_new_tokens=16,
         do_sample=False,
     )
-    embeddings = (
-        model.model.vision_tower.embeddings
-        if hasattr(model.model.vision_tower, "embeddings")
-        else model.model.vision_tower.vision_model.embeddings
-    )
-    with torch.no_grad():
-        embeddings.position_embedding.weight[1:] = 0.5 * sine_positions(width)
-    return model
 
 
 def sine_positions(width: int) -> torch.Tensor:

@@ -11,29 +11,17 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
+from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-from harness.embedded.draw import GRID
-
-VISUAL_TOKENS = GRID * GRID
+BEFORE, AFTER = 2, 1
+"""Text tokens of the prefix before and after the visual ones."""
 Groups = list[tuple[int, int]]
 """Questions and tokens a question, group by group, in the order of the packed text."""
 
 
-def tower_states(model: LlavaForConditionalGeneration, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-    """What the projector reads, float (images, 144, width), and the tower's final [CLS] state, (images, width)."""
-    output = model.model.vision_tower(pixel_values, output_hidden_states=True)
-    return output.hidden_states[-2][:, 1:], output.pooler_output
-
-
-def image_tokens(model: LlavaForConditionalGeneration, features: Tensor) -> Tensor:
-    """The projector's output, float (images, 144, width)."""
-    return model.model.multi_modal_projector(features)
-
-
 def text_states(
-    model: LlavaForConditionalGeneration,
+    model: PreTrainedModel,
     prefix: Tensor,
     text: Tensor,
     groups: Groups,
@@ -43,20 +31,20 @@ def text_states(
     blank: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
     """Normalised states of the text, float (images, T, width), after the last decoder layer and after each of `depths`; and
-    where the flat text positions `lookers`, long (M,), look: log-probabilities (M, 144) over the visual tokens of the first
-    head of layer `look`; and, mean over layers, heads and tokens, minus the log of the attention that does not go to `blank`
-    patches, bool (images, 144).
+    where the flat text positions `lookers`, long (M,), look: log-probabilities (M, V) over the visual tokens of the first
+    head of layer `look`; and, mean over layers, heads and tokens, minus the log of the attention that does not go to the
+    visual tokens `blank`, bool (images, V).
 
-    `prefix`: float (images, P, width), what comes before the question, embedded; `text`: long (images, T), the packed
+    `prefix`: float (images, 3 + V, width), what comes before the question, embedded; `text`: long (images, T), the packed
     questions.
     """
-    decoder = model.model.language_model
+    decoder = model.get_decoder()
     length = prefix.shape[1]
     hidden = torch.cat([prefix, decoder.embed_tokens(text)], dim=1)
-    inner, looks, wasted = [], hidden.new_empty(0, VISUAL_TOKENS), hidden.new_zeros(())
+    inner, looks, wasted = [], hidden.new_empty(0, length - BEFORE - AFTER), hidden.new_zeros(())
     idle = None
     if blank is not None:
-        idle = F.pad(blank.to(hidden.dtype), (length - 1 - VISUAL_TOKENS, 1))[:, None, :, None]
+        idle = F.pad(blank.to(hidden.dtype), (BEFORE, AFTER))[:, None, :, None]
     places = [torch.arange(length)] + [(length + torch.arange(size)).repeat(count) for count, size in groups]
     positions = torch.cat(places).to(prefix.device)[None]
     cos, sin = decoder.rotary_emb(hidden, positions)
@@ -75,7 +63,7 @@ def _looks(layer: LlamaDecoderLayer, hidden: Tensor, cos: Tensor, sin: Tensor, l
     attention, total = layer.self_attn, hidden.shape[1] - length
     normed = _norm(layer.input_layernorm, hidden)
     image, place = lookers // total, length + lookers % total
-    visual = slice(length - 1 - VISUAL_TOKENS, length - 1)
+    visual = slice(BEFORE, length - AFTER)
     weights = (projection.weight[: attention.head_dim] for projection in (attention.q_proj, attention.k_proj))
     query, key = (
         F.linear(states, weight) for states, weight in zip((normed[image, place], normed[:, visual]), weights, strict=True)

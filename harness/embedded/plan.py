@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from harness.embedded.draw import Canvas
 
 ASKED = (
     *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "where", "at", "at", "multiple choice"),
@@ -23,6 +25,10 @@ ASKED_LAST = (
 ASKED_AT_THE_END = (
     *("exist", "count", "count y/n", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "word"),
     *("number", "word y/n", "word y/n", "position y/n", *["multiple choice"] * 6),
+)
+ASKED_TO_READ = (
+    *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "relation", *["word"] * 5),
+    *("number", "number", "word y/n", "word y/n", "position y/n", "multiple choice", "multiple choice", "multiple choice"),
 )
 """What is asked about each image: more of what is hard to learn, or is still to be learnt."""
 
@@ -51,8 +57,9 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Plan:
-    """A training run. Batches are images a step over all processes; scenes take consecutive seeds from 0, the tower's
-    first.
+    """A training run of a model of a `family`: from scratch, or from the weights of the embedded model `start`, whose
+    tower's features are then what the tower learns to give. Batches are images a step over all processes, and steps take
+    turns over `canvases`; scenes take consecutive seeds from `first_seed`, the tower's first.
 
     Learning rates warm up and stay; the tower's falls to 0 over the last share `tower_decay`, the decoder's goes straight
     from one of the `knees` (step, share of the highest rate) to the next. The first `curriculum` decoder steps go from two
@@ -103,6 +110,14 @@ class Plan:
     width: int = 128
     layers: int = 8
     checkpoint_every: int = 150
+    family: str = "llava"
+    start: str = ""
+    canvases: tuple[Canvas, ...] = ((1, 1),)
+    first_seed: int = 0
+
+    def canvas(self, step: int) -> Canvas:
+        """What the scenes of a step are drawn on."""
+        return self.canvases[step % len(self.canvases)]
 
     @property
     def seeds_used(self) -> int:
@@ -125,5 +140,45 @@ class Plan:
         return float(np.interp(step * self.knees[-1][0] / self.steps, steps, factors))
 
 
-PLANS = {"llava-tiny": Plan()}
+FINE_TUNING = (Lesson(0, 4, True, True, True, True, ASKED_AT_THE_END, True),)
+"""The last lesson of llava-tiny, for models that start from its weights."""
+
+PLANS = {
+    "llava-tiny": Plan(),
+    "llava-next-tiny": Plan(
+        family="llava-next",
+        start="llava-tiny",
+        canvases=((1, 1), (1, 3), (3, 1)),
+        first_seed=1_000_000,
+        tower_steps=400,
+        tower_batch=16,
+        tower_rate=2e-3,
+        steps=550,
+        batch=8,
+        rate=1e-3,
+        other_rate=5e-4,
+        knees=((150, 1.0), (350, 0.0), (360, 0.6), (420, 0.6), (550, 0.0)),
+        curriculum=1,
+        lessons=(*FINE_TUNING, replace(FINE_TUNING[0], first=350, asked=ASKED_TO_READ)),
+        checkpoint_every=50,
+    ),
+    "llava-hr-tiny": Plan(
+        family="llava-hr",
+        start="llava-tiny",
+        canvases=((1, 1), (2, 2), (2, 2)),
+        first_seed=2_000_000,
+        tower_steps=300,
+        tower_batch=16,
+        tower_rate=1e-3,
+        steps=60,
+        batch=16,
+        rate=5e-4,
+        other_rate=1e-3,
+        warm_up=5,
+        knees=((20, 1.0), (60, 0.0)),
+        curriculum=1,
+        lessons=FINE_TUNING,
+        checkpoint_every=20,
+    ),
+}
 """The embedded models by name."""

@@ -1,7 +1,8 @@
-"""Trains an embedded model from scratch: `python -m harness.embedded.train llava-tiny`.
+"""Trains an embedded model: `python -m harness.embedded.train llava-tiny`.
 
 Two stages, as in LLaVA: first the vision tower, with labels of what each patch shows in place of CLIP's captions; then
-projector and decoder, with the tower frozen, on questions and answers. Data are scenes of consecutive seeds, so a run is
+projector and decoder, with the tower frozen, on questions and answers. The siblings of llava-tiny start from its weights,
+and their towers learn to give its features. Data are scenes of consecutive seeds, so a run is
 determined by its plan; one that was cut off goes on from its last checkpoint when the command is given again. At the end
 the model is evaluated on held-out scenes, and goes to its place in the package only if it meets the bars.
 """
@@ -17,38 +18,40 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel
 
-from harness.embedded import MODELS
 from harness.embedded.card import render
-from harness.embedded.evaluate import accuracies, generated, held_out, missed_bars, right_with_dropped
-from harness.embedded.model import make_processor
+from harness.embedded.evaluate import accuracies, by_canvas, generated, held_out, missed_bars, right_with_dropped
+from harness.embedded.families import FAMILIES
 from harness.embedded.plan import PLANS, Plan
 from harness.embedded.trainer import run
 
 CACHE = Path("~/.cache/fitprune-bench/train")
+PACKAGE = Path(__file__).parent
 
 
-def export(model: LlavaForConditionalGeneration, folder: Path) -> None:
+def export(model: PreTrainedModel, family: str, folder: Path) -> None:
     """Writes model and processor: weights in bfloat16, to be loaded in float32 as the configuration says."""
     weights = {name: tensor.to(torch.bfloat16).clone() for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=weights)
-    make_processor().save_pretrained(folder)
+    FAMILIES[family].make_processor().save_pretrained(folder)
 
 
 def finish(
-    name: str, model: LlavaForConditionalGeneration, seconds: float, folder: Path, out: Path, plan: Plan, scenes: int, note: str
+    name: str, model: PreTrainedModel, seconds: float, folder: Path, out: Path, plan: Plan, scenes: int, note: str
 ) -> int:
     """Saves, loads, evaluates and describes the model in `folder`, and copies it to `out` if it meets the bars; returns the
     exit status.
     """
-    export(model, folder)
-    model, processor = LlavaForConditionalGeneration.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-    samples = held_out(scenes)
+    export(model, plan.family, folder)
+    model = FAMILIES[plan.family].model_class.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
+    samples = held_out(scenes, canvases=plan.canvases)
     answers = generated(model, processor, samples, progress=True)
-    rows = accuracies(samples, answers, right_with_dropped(model, processor, samples, dropped=0.5))
+    half = right_with_dropped(model, processor, samples, dropped=0.5)
+    rows = accuracies(samples, answers, half)
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    card = render(name, model, plan, seconds, rows, scenes, digest, note)
+    card = render(name, model, plan, seconds, rows, by_canvas(samples, answers, half), scenes, digest, note)
     (folder / "README.md").write_text(card)
     print(card[card.index("## What it scores") :])
     missed = missed_bars(rows)
@@ -65,7 +68,7 @@ def finish(
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a bar is missed, 2 for what cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="python -m harness.embedded.train", description="Train an embedded model from scratch and evaluate it."
+        prog="python -m harness.embedded.train", description="Train an embedded model and evaluate it."
     )
     parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
     parser.add_argument("--out", type=Path, help="where the model goes (default: its place in the package)")
@@ -105,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
             model,
             seconds,
             work / "model",
-            options.out or MODELS[options.name],
+            options.out or PACKAGE / options.name,
             plan,
             options.scenes,
             options.note,

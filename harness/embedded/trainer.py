@@ -7,8 +7,9 @@ import os
 import socket
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -17,12 +18,13 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
-from transformers import LlavaForConditionalGeneration
+from transformers import PreTrainedModel
 
-from harness.embedded import packed
-from harness.embedded.batches import CELL_OF_PATCH, Batch, Batcher
+from harness.embedded import MODELS, packed
+from harness.embedded.batches import Batch, Batcher
+from harness.embedded.distil import Distillation
 from harness.embedded.draw import CHARACTERS, LABEL_SIZES
-from harness.embedded.model import make_model, make_processor
+from harness.embedded.families import FAMILIES
 from harness.embedded.muon import StackedMuon
 from harness.embedded.plan import ASKED, Plan
 from harness.embedded.world import ALL_CLASSES, CELLS, COLORS, HELD_OUT_SEEDS, SHAPES, TRAIN_SEEDS
@@ -50,8 +52,9 @@ class Heads(nn.Module):
         self.patch = nn.ModuleDict({name: nn.Linear(width, size) for name, size in LABEL_SIZES.items()})
         self.image = nn.Linear(width, len(ALL_CLASSES))
 
-    def forward(self, patches: Tensor, summary: Tensor, batch: Batch) -> tuple[Tensor, float]:
+    def forward(self, patches: Tensor, summary: Tensor | None, batch: Batch) -> tuple[Tensor, float]:
         """Loss, and the share of patch labels that are right where there is something to see."""
+        assert summary is not None
         loss = F.binary_cross_entropy_with_logits(self.image(summary), batch.classes)
         hits, total = 0.0, 0.0
         for name, head in self.patch.items():
@@ -62,16 +65,18 @@ class Heads(nn.Module):
         return loss, hits / max(1, total)
 
 
-def optimizers(modules: list[nn.Module], muon_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of layers, AdamW for the rest."""
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def optimizers(parameters: Named, muon_rate: float, other_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of layers, AdamW for the rest; each parameter once."""
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     seen: set[int] = set()
-    for module in modules:
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                (matrices if parameter.ndim == 2 and "layers." in name else rest).append(parameter)
+    for name, parameter in parameters:
+        if parameter.requires_grad and id(parameter) not in seen:
+            seen.add(id(parameter))
+            (matrices if parameter.ndim == 2 and "layers." in name else rest).append(parameter)
     return [
         StackedMuon(matrices, lr=muon_rate),
         torch.optim.AdamW(rest, lr=other_rate, betas=(0.9, 0.98), weight_decay=0.01, foreach=True),
@@ -84,23 +89,29 @@ class Trainer:
     def __init__(self, plan: Plan, folder: Path, rank: int, world_size: int, device: torch.device) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.folder, self.rank, self.world_size, self.device = plan, folder, rank, world_size, device
-        self.tokenizer = make_processor().tokenizer
-        self.model: LlavaForConditionalGeneration = make_model(self.tokenizer, width=plan.width, layers=plan.layers)
-        self.model.to(device)  # type: ignore[arg-type]
-        self.model.lm_head.weight = self.model.model.language_model.embed_tokens.weight
-        self.heads = Heads(plan.width).to(device)
-        self.batcher, self.labeller = Batcher(self.tokenizer, ASKED), Batcher(self.tokenizer)
-        self.batchers = {lesson: Batcher(self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
+        self.family = FAMILIES[plan.family]
+        self.tokenizer = self.family.make_processor().tokenizer  # type: ignore[attr-defined]
+        self.model = self.family.make_model(self.tokenizer, width=plan.width, layers=plan.layers)
+        self.heads: nn.Module = Heads(plan.width)
+        if plan.start:
+            source = FAMILIES["llava"].model_class.from_pretrained(MODELS[plan.start])
+            self.family.start_from(self.model, source)
+            self.heads = Distillation(self.family, self.model, source.to(device))
+        self.model.to(device)
+        self.model.lm_head.weight = self.model.get_input_embeddings().weight
+        self.heads.to(device)
+        self.batcher = Batcher(self.family, self.tokenizer, ASKED)
+        self.labeller = Batcher(self.family, self.tokenizer)
+        self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
         self.seconds = 0.0
 
     def run(self) -> None:
         """Both stages, from the last checkpoint on."""
-        tower = self.model.model.vision_tower
         stages = (
             (
                 "tower",
                 self.plan.tower_steps,
-                [tower, self.heads],
+                self.tower_parameters(),
                 self.tower_loss,
                 self.plan.tower_rate,
                 self.plan.tower_factor,
@@ -108,7 +119,7 @@ class Trainer:
             (
                 "decoder",
                 self.plan.steps,
-                [self.model.model.multi_modal_projector, self.model.model.language_model],
+                self.other_parameters(),
                 self.decoder_loss,
                 self.plan.rate,
                 self.plan.factor,
@@ -120,10 +131,10 @@ class Trainer:
             self.model.load_state_dict(saved["model"])
             self.heads.load_state_dict(saved["heads"])
             self.seconds = saved["seconds"]
-        for number, (name, steps, modules, loss_of, rate, factor) in enumerate(stages):
+        for number, (name, steps, parameters, loss_of, rate, factor) in enumerate(stages):
             if saved and saved["stage"] > number:
                 continue
-            opts = optimizers(modules, rate, self.plan.other_rate)
+            opts = optimizers(parameters, rate, self.plan.other_rate)
             first = 0
             if saved and saved["stage"] == number:
                 first = saved["step"]
@@ -131,6 +142,16 @@ class Trainer:
                     opt.load_state_dict(state)
             self.stage(number, name, first, steps, opts, loss_of, factor)
             saved = None
+
+    def tower_parameters(self) -> Named:
+        """What the tower stage trains."""
+        return chain(self.family.tower(self.model).named_parameters(), self.heads.named_parameters())
+
+    def other_parameters(self) -> Named:
+        """What the decoder stage trains: all of the model but its tower."""
+        core, tower = self.model.model, set(self.family.tower(self.model).parameters())
+        named = chain(*(module.named_parameters() for module in (core.multi_modal_projector, core.language_model, core)))
+        return [(name, parameter) for name, parameter in named if parameter not in tower]
 
     def stage(
         self,
@@ -176,22 +197,24 @@ class Trainer:
     def seeds(self, start: int, step: int, batch: int) -> list[int]:
         """This process's share of a step's scenes."""
         share = batch // self.world_size
-        first = TRAIN_SEEDS.start + start + step * batch + self.rank * share
+        first = TRAIN_SEEDS.start + self.plan.first_seed + start + step * batch + self.rank * share
         return list(range(first, first + share))
 
     def tower_loss(self, step: int) -> tuple[Tensor, float]:
-        """Patch labels and classes in the image."""
-        batch = self.labeller(self.seeds(0, step, self.plan.tower_batch)).to(self.device)
+        """Patch labels and classes in the image, or what another tower made of it."""
+        seeds = self.seeds(0, step, self.plan.tower_batch)
+        batch = self.labeller(seeds, canvas=self.plan.canvas(step)).to(self.device)
         with self.precision():
-            patches, summary = packed.tower_states(self.model, batch.pixels)
-        return self.heads(patches.float(), summary.float(), batch)
+            patches, summary = self.family.features(self.model, batch.pixels, batch.canvas)
+        return self.heads(patches.float(), summary if summary is None else summary.float(), batch)
 
     def decoder_loss(self, step: int) -> tuple[Tensor, float]:
         """Answers, and projector outputs drawn towards the words for what a patch shows."""
         lesson = self.plan.lesson(step)
         most = round(2 + 6 * min(1.0, step / self.plan.curriculum))
         seeds = self.seeds(self.plan.tower_steps * self.plan.tower_batch, step, self.plan.batch)
-        batch = self.batchers[lesson](seeds, least=min(lesson.least, most // 2), most=most).to(self.device)
+        least, canvas = min(lesson.least, most // 2), self.plan.canvas(step)
+        batch = self.batchers[lesson](seeds, least=least, most=most, canvas=canvas).to(self.device)
         scores, named, looks, visual, wasted = self.answer_scores(batch, lesson.calm)
         loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
         if lesson.mentions:
@@ -208,10 +231,10 @@ class Trainer:
         """
         with self.precision():
             with torch.no_grad():
-                patches, _ = packed.tower_states(self.model, batch.pixels)
-            visual = packed.image_tokens(self.model, patches)
+                patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
+            visual = self.family.visual_tokens(self.model, patches, batch.canvas)
             start, user, _, line = (self.tokenizer.bos_token_id, *self.batcher.prefix)
-            fixed = self.model.model.language_model.embed_tokens(torch.tensor([start, user, line], device=self.device))
+            fixed = self.model.get_input_embeddings()(torch.tensor([start, user, line], device=self.device))
             fixed = fixed.expand(len(visual), 3, -1)
             prefix = torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
             blank = (batch.labels["shape"] + batch.labels["character"] == 0) if calm else None
@@ -237,7 +260,7 @@ class Trainer:
         if places:
             cells = torch.tensor([self.batcher.ids(" " + cell)[0] for cell in CELLS], device=self.device)
             seen = batch.labels["shape"].flatten() > 0
-            targets = cells[torch.from_numpy(CELL_OF_PATCH).to(self.device)].repeat(len(visual))[seen]
+            targets = cells[batch.cells].repeat(len(visual))[seen]
             losses.append(-scores[seen].gather(1, targets[:, None]).flatten())
         return torch.cat(losses).mean()
 
@@ -262,8 +285,8 @@ class Trainer:
     def watched(self) -> dict[str, float]:
         """Share of questions about the watched scenes whose every answer token is right, by kind."""
         hits: dict[str, list[bool]] = {"all": []}
-        for start in range(0, len(WATCHED), 8):
-            batch = self.batcher(list(WATCHED[start : start + 8])).to(self.device)
+        for number, start in enumerate(range(0, len(WATCHED), 8)):
+            batch = self.batcher(list(WATCHED[start : start + 8]), canvas=self.plan.canvas(number)).to(self.device)
             right = self.answer_scores(batch)[0].argmax(1) == batch.target
             for questions, spans in zip(batch.questions, batch.spans, strict=True):
                 for question, (first, stop) in zip(questions, spans, strict=True):
@@ -297,7 +320,7 @@ def _process(rank: int, world_size: int, port: int, plan: Plan, folder: str) -> 
         dist.destroy_process_group()
 
 
-def run(plan: Plan, folder: Path, processes: int) -> tuple[LlavaForConditionalGeneration, float]:
+def run(plan: Plan, folder: Path, processes: int) -> tuple[PreTrainedModel, float]:
     """Carries a plan out in `processes` processes, from the last checkpoint in `folder` on; returns the model and the
     seconds that training took in all.
 
@@ -318,7 +341,8 @@ def run(plan: Plan, folder: Path, processes: int) -> tuple[LlavaForConditionalGe
     else:
         _spawn(plan, folder, processes)
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model = make_model(make_processor().tokenizer, width=plan.width, layers=plan.layers)
+    family = FAMILIES[plan.family]
+    model = family.make_model(family.make_processor().tokenizer, width=plan.width, layers=plan.layers)  # type: ignore[attr-defined]
     model.load_state_dict(saved["model"])
     return model.eval(), saved["seconds"]
 

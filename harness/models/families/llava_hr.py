@@ -32,6 +32,9 @@ FAMILY = Family(
 # The published parameters are those of the checkpoints, the ConvNeXts' unused heads included.
 MODELS = (
     ModelSpec(
+        "llava-hr-tiny", "llava-hr-tiny", kind="embedded", family="llava_hr", dtype="float32", notes="ships with the package"
+    ),
+    ModelSpec(
         "llava-hr-7b",
         "favor123/llava-hr-7b-sft-1024",
         revision="62f4afeacdd3867915674a102c530fd72a2625d7",
