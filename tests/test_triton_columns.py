@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from filelock import FileLock
 from models import batch, build, prompt
 from safetensors.torch import load_file
 
@@ -135,16 +136,35 @@ def child(*arguments, folder, interpret):
     return done.stdout
 
 
+def once_per_run(tmp_path_factory, name, work):
+    """A folder that `work` fills, once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            work(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("triton")
-    child("interpret", folder / "results.safetensors", folder=folder, interpret=True)
+    folder = once_per_run(
+        tmp_path_factory,
+        "triton-interpreted",
+        lambda folder: child("interpret", folder / "results.safetensors", folder=folder, interpret=True),
+    )
     return load_file(folder / "results.safetensors")
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    return json.loads(child("compile", folder=tmp_path_factory.mktemp("triton"), interpret=False))
+    folder = once_per_run(
+        tmp_path_factory,
+        "triton-compiled",
+        lambda folder: (folder / "said.json").write_text(child("compile", folder=folder, interpret=False)),
+    )
+    return json.loads((folder / "said.json").read_text())
 
 
 @TRITON
