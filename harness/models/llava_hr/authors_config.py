@@ -8,8 +8,8 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, ConvNextConfig, LlamaConfig, PreTrainedConfig
 
 from fitprune.errors import FitPruneError
+from harness.models.checkpoint import read_json
 from harness.models.llava_hr.configuration import CLIP_TOWERS, CONVNEXT_TOWERS, LlavaHrConfig, LlavaHrVisionConfig
-from harness.models.llava_hr.source import read_json
 
 VOCABULARY_MULTIPLE = 64
 _TEXT_FIELDS = frozenset(
@@ -25,6 +25,8 @@ def read_config(
 ) -> LlavaHrConfig:
     """Our configuration of an authors' checkpoint, from its config.json; arguments and errors as `convert_checkpoint`."""
     path = source / "config.json"
+    if not path.is_file():
+        raise FitPruneError(f"{source}: no config.json; expected a checkpoint as LLaVA-HR's authors publish it")
     fields = read_json(path)
     absent = [name for name in ("vocab_size", "hidden_size", "input_image_size") if not isinstance(fields.get(name), int)]
     if absent:

@@ -1,15 +1,14 @@
 """Reading an authors' checkpoint folder: its config, and its weights one shard at a time. Nothing in it is executed."""
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from fitprune.errors import FitPruneError
+from harness.models.checkpoint import read_json
 
 _NAMES = ("model.safetensors", "pytorch_model.bin")
 
@@ -20,19 +19,6 @@ class Shards:
 
     files: tuple[Path, ...]
     listed: frozenset[str] | None = None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; FitPruneError where there is none."""
-    if not path.is_file():
-        raise FitPruneError(f"{path.parent}: no {path.name}; expected a checkpoint as LLaVA-HR's authors publish it")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FitPruneError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise FitPruneError(f"{path}: holds no JSON object")
-    return content
 
 
 def find_shards(folder: Path) -> Shards:
