@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from random import Random
 
-MODELS: dict[str, Path] = {name: Path(__file__).parent / name for name in ("llava-tiny", "llava-hr-tiny")}
+MODELS: dict[str, Path] = {name: Path(__file__).parent / name for name in ("llava-tiny", "llava-next-tiny", "llava-hr-tiny")}
 """Folders of the embedded models, for `from_pretrained`."""
 
 DATA: Path = Path(__file__).parents[2] / "suites" / "data"

@@ -36,6 +36,14 @@ FAMILY = Family(
 
 MODELS = (
     ModelSpec(
+        "llava-next-tiny",
+        "llava-next-tiny",
+        kind="embedded",
+        family="llava_next",
+        dtype="float32",
+        notes="ships with the package",
+    ),
+    ModelSpec(
         "llava-next-7b",
         "llava-hf/llava-v1.6-vicuna-7b-hf",
         revision="c916e6cdcd760b4cecd1dd4907f84ac649f93b23",
