@@ -1,12 +1,12 @@
-"""The command line of the harness: `python -m harness models`, `python -m harness flops --model NAME`."""
+"""The command line of the harness: `python -m harness models`, `… flops --model NAME`, `… download NAME`."""
 
 import argparse
 import sys
 
 from fitprune.errors import FitPruneError
-from harness.commands import flops, models
+from harness.commands import download, flops, models
 
-COMMANDS = {"models": models, "flops": flops}
+COMMANDS = {"models": models, "flops": flops, "download": download}
 
 
 def main(arguments: list[str] | None = None) -> int:

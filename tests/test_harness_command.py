@@ -191,3 +191,53 @@ def test_what_cannot_be_used_is_said_in_one_line(words, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
+    """What the hub is asked for."""
+    calls: list[dict] = []
+
+    def snapshot_download(repository: str, **options: object) -> str:
+        calls.append({"repository": repository, **options})
+        return "/cache/snapshot"
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return calls
+
+
+def test_a_model_is_downloaded_at_its_pinned_revision(asked: list[dict], capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "download", "llava-1.5-7b") == "/cache/snapshot\n"
+    spec = MODELS["llava-1.5-7b"]
+    (call,) = asked
+    assert (call["repository"], call["revision"]) == (spec.source, spec.revision)
+    assert "*.safetensors" in call["allow_patterns"]
+    assert "*.bin" not in call["allow_patterns"]
+    assert not call.get("local_files_only")
+
+
+def test_a_model_to_convert_comes_with_its_pickles_and_the_next_command(
+    asked: list[dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = printed(capsys, "download", "llava-hr-7b")
+    assert said.splitlines()[1] == "next: python -m harness.models.llava_hr /cache/snapshot llava-hr-7b"
+    assert "*.bin" in asked[0]["allow_patterns"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llava-tiny", "needs no download"),
+        ("llava-9", "unknown model"),
+        ("llava-1.5-7b", r"cannot download llava-hf/llava-1.5-7b-hf \(14 GB\).*HF_HUB_OFFLINE"),
+    ],
+)
+def test_what_cannot_be_downloaded_is_said_in_one_line(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tests run with HF_HUB_OFFLINE set; the cache is an empty one."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert main(["download", name]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(said, error)

@@ -43,6 +43,30 @@ def checkpoint_folder(spec: ModelSpec) -> Path:
         raise _missing(spec) from None
 
 
+def download(spec: ModelSpec) -> Path:
+    """Fetch a hub model at its pinned commit; returns the folder in the hub's cache.
+
+    What lies there already is not fetched again, and an interrupted download is resumed. Weights are safetensors, but for
+    models that are still to be converted.
+    Raises FitPruneError, in one line, for a model that is not on the hub, and for a hub that cannot be reached.
+    """
+    if spec.kind != "hub":
+        where = embedded_folder(spec.name) if spec.kind == "embedded" else spec.source
+        raise FitPruneError(f"'{spec.name}' needs no download: it is in {where}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    files = [*_FILES, *_PICKLES] if spec.convert else list(_FILES)
+    try:
+        return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=files))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        size, reason = f" ({spec.size})" if spec.size else "", " ".join(str(error).split())[:160]
+        advice = (
+            "unset HF_HUB_OFFLINE" if _offline() else "check the connection, HF_ENDPOINT and HF_TOKEN, and the space in HF_HOME"
+        )
+        raise FitPruneError(f"cannot download {spec.source}{size}: {reason}; {advice}, and run the command again") from None
+
+
 def _download(spec: ModelSpec, into: str = "") -> str:
     size = f" ({spec.size})" if spec.size else ""
     revision = f" --revision {spec.revision}" if spec.revision else ""
