@@ -158,10 +158,33 @@ def test_six_suites_fit_160_columns():
         result(suite=suite, pruner="fitprune", score=51.3, drop=41.7, drop_ci95=(39.6, 43.8), verdict="fail", flops=1.234e9)
         for suite in suites
     ]
-    (table,) = tables_of(results, suites)
-    lines = lines_of(table)
+    lines = lines_of(tables_of(results, suites))
     assert "51.3 (41.7±2.1)!" in lines[2]
     assert max(map(len, lines)) <= 160
+
+
+def test_several_models_share_one_table():
+    """One header, columns in line, each model's rows after its name."""
+    results = [
+        result(model=model, suite=suite, pruner="fitprune", score=score, drop=1.0, drop_ci95=(0.5, 1.5), verdict="pass")
+        for model, score in (("llava-tiny", 9.0), ("llava-next-tiny", 88.0))
+        for suite in ("gqa", "pope")
+    ]
+    lines = lines_of(tables_of(results, ["gqa", "pope"]))
+    assert [line.split()[0] for line in lines] == [
+        "saved",
+        "llava-tiny",
+        "dense",
+        "fitprune",
+        "llava-next-tiny",
+        "dense",
+        "fitprune",
+    ]
+    average, pope = lines[0].index("average"), lines[0].index("pope")
+    assert lines[3][average:].startswith("9.0 (1.0±")
+    assert lines[6][average:].startswith("88.0 (1.0±")
+    assert lines[3][pope:] == "9.0 (1.0±0.5)"
+    assert lines[6][pope:] == "88.0 (1.0±0.5)"
 
 
 def test_a_report_survives_the_way_from_a_worker():

@@ -137,7 +137,7 @@ def test_figures_reach_junit_xml(run, pytester):
     ("arguments", "said"),
     [
         (["--model", "llava-tini"], "unknown model 'llava-tini'; did you mean llava-tiny*"),
-        (["--model", "llava-1.5-7b"], "the weights of 'llava-1.5-7b' are not on this machine*download*llava-tiny"),
+        (["--model", "llava-1.5-7b"], "the weights of 'llava-1.5-7b' are not on this machine*download*llava-tiny*"),
         (["--model", ","], "--model , has an empty entry"),
         (["--pruner", "fastw"], "unknown pruner 'fastw'; did you mean fastv?"),
         (["--reduction", "0"], "--reduction 0 is not between 0 and 1*"),

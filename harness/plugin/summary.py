@@ -10,7 +10,7 @@ import pytest
 from harness.cells import Cell
 from harness.plugin.options import RunOptions
 from harness.store import Result
-from harness.table import Figure, Table, tables_of
+from harness.table import Figure, Row, Table, tables_of
 
 
 @dataclass
@@ -44,47 +44,60 @@ class CellReport:
 
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions) -> None:
-    """One table per model, then what a reader must know."""
+    """One table of all models on the same suites, then what a reader must know."""
     from harness.tasks import SUITES
 
     terminal.section("accuracy against FLOPs")
+    together: dict[tuple[str, ...], list[Table]] = {}
     for table in tables_of([report.result for report in reports if report.result is not None], list(SUITES)):
         _sort_rows(table, options)
-        terminal.line(headline(table))
-        for line in lines_of(table):
+        together.setdefault((table.data, *table.suites), []).append(table)
+    for tables in together.values():
+        terminal.line(headline(tables))
+        for line in lines_of(tables):
             terminal.line(line)
         terminal.line("")
     for remark in remarks(reports):
         terminal.line(remark)
 
 
-def headline(table: Table) -> str:
+def headline(tables: Sequence[Table]) -> str:
     """What the table is about, and how to read its cells."""
-    sizes = sorted({result.n for result in table.results})
+    sizes = sorted({result.n for table in tables for result in table.results})
     n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}"
-    what = f"{table.model} ({table.revision[:12]}), {table.data} data, {n} questions a suite"
-    return f"{what}; score (drop±95 % half-width) in points"
+    models = _name(tables[0]) if len(tables) == 1 else f"{len(tables)} models"
+    return f"{models}, {tables[0].data} data, {n} questions a suite; score (drop±95 % half-width) in points"
 
 
-def lines_of(table: Table) -> list[str]:
-    """The table as aligned text; failed cells end in `!`."""
-    cells = [["", "saved", "GFLOPs", "prefill", "average", *table.suites]]
-    for row in table.rows:
-        share = "" if math.isnan(row.flops_share) else f" {row.flops_share:.0%}"
-        cells.append(
-            [
-                row.name,
-                _number(row.reduction, ".3f"),
-                _number(row.flops / 1e9, ".3g") + share,
-                _number(row.speedup, ".2f") + "x",
-                figure_text(row.average(table.suites)),
-                *(figure_text(row.figure(suite)) for suite in table.suites),
-            ]
-        )
+def lines_of(tables: Sequence[Table]) -> list[str]:
+    """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`."""
+    suites = tables[0].suites
+    cells = [["", "saved", "GFLOPs", "prefill", "average", *suites]]
+    names: dict[int, str] = {}
+    for table in tables:
+        if len(tables) > 1:
+            names[len(cells)] = _name(table)
+            cells.append([""] * len(cells[0]))
+        cells += [_cells(row, suites) for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    gaps = [" "] * 4 + ["  "] * len(table.suites) + [""]
+    gaps = [" "] * 4 + ["  "] * len(suites) + [""]
+    aligned = ["".join(text.ljust(width) + gap for text, width, gap in zip(line, widths, gaps, strict=True)) for line in cells]
+    return [names.get(place, line.rstrip()) for place, line in enumerate(aligned)]
+
+
+def _name(table: Table) -> str:
+    return f"{table.model} ({table.revision[:12]})"
+
+
+def _cells(row: Row, suites: Sequence[str]) -> list[str]:
+    share = "" if math.isnan(row.flops_share) else f" {row.flops_share:.0%}"
     return [
-        "".join(text.ljust(width) + gap for text, width, gap in zip(line, widths, gaps, strict=True)).rstrip() for line in cells
+        row.name,
+        _number(row.reduction, ".3f"),
+        _number(row.flops / 1e9, ".3g") + share,
+        _number(row.speedup, ".2f") + "x",
+        figure_text(row.average(suites)),
+        *(figure_text(row.figure(suite)) for suite in suites),
     ]
 
 
