@@ -13,6 +13,7 @@ from lmms_eval.tasks.vqav2.utils import vqav2_doc_to_text
 from harness.embedded import tokenizer as tokenizers
 from harness.embedded import world
 from harness.embedded.batches import SLOT_LENGTHS, Batcher
+from harness.embedded.families import FAMILIES
 from harness.embedded.mini import YES_NO_ENDING
 from harness.embedded.model import make_processor
 from harness.embedded.prompts import chat, prompt
@@ -108,7 +109,7 @@ def test_words_of_pictures_are_spelled(tokenizer):
 
 
 def test_questions_fit_their_slots(questions, tokenizer):
-    batcher = Batcher(tokenizer)
+    batcher = Batcher(FAMILIES["llava"], tokenizer)
     longest = dict.fromkeys(KINDS, 0)
     for question in questions:
         before, answer = batcher.question_ids(question)
