@@ -177,8 +177,8 @@ class Calibration:
     def _statistics(self, batch: Batch, identity: str) -> dict[str, torch.Tensor]:
         """One batch through the unpruned model, or what a kept folder holds of it."""
         name = digest(identity, batch)
-        seen, embedded = self._spool.get(name), self.mode == "one-pass" or self._spool.get(f"{name}-prompt") is not None
-        if seen is None or not embedded:
+        seen = self._spool.get(name)
+        if seen is None or (self.mode == "sequential" and not self._spool.has(f"{name}-prompt")):
             prompt = embed(self.model, batch)
             cross, own, trace = measure(self.model, prompt)
             present = torch.arange(cross.shape[2]) < trace.visual_tokens.cpu()[:, None]
@@ -224,12 +224,12 @@ class Calibration:
         Where to look is foretold; the verdict, that this step is within the budget and the one before is not, is over all
         batches.
         """
-        everything = range(len(self._names))
-        forecast = self._forecast(spent, everything[: max(1, len(everything) // 16)], bar)
+        few = range(max(1, len(self._names) // 16))
+        forecast = self._forecast(spent, few, bar)
         guess = _within(forecast)
         bias = spent(self._left(guess, bar)) / forecast(guess)
         guess = _within(lambda step: bias * forecast(step))
-        return _near(guess, lambda step: self._reaches(step, everything, lambda left: spent(left) <= 1, bar))
+        return _near(guess, lambda step: self._reaches(step, spent, bar))
 
     def _forecast(self, spent: Callable[[np.ndarray], float], few: range, bar: tqdm) -> Callable[[int], float]:
         """What these batches would spend at a step: simulated, and corrected by runs at the steps that look right."""
@@ -257,19 +257,20 @@ class Calibration:
             learn(guess)
         return forecast
 
-    def _reaches(self, step: int, places: range, within: Callable[[np.ndarray], bool], bar: tqdm) -> bool:
-        """Whether alpha = step / 128 is within the budget over these batches.
+    def _reaches(self, step: int, spent: Callable[[np.ndarray], float], bar: tqdm) -> bool:
+        """Whether alpha = step / 128 is within the budget over all batches.
 
         No more of them are run than it takes: a larger alpha leaves no more tokens, so what was run at other steps bounds
         what the others would leave.
         """
-        for place in places:
-            if not within(self._bound(step, places, fewest=True)):
+        everything = range(len(self._names))
+        for place in everything:
+            if spent(self._bound(step, everything, fewest=True)) > 1:
                 return False
-            if within(self._bound(step, places, fewest=False)):
+            if spent(self._bound(step, everything, fewest=False)) <= 1:
                 return True
             self._run(step, place, bar)
-        return within(self._bound(step, places, fewest=True))
+        return spent(self._bound(step, everything, fewest=True)) <= 1
 
     def _bound(self, step: int, places: range, fewest: bool) -> np.ndarray:
         """The fewest, or the most, tokens that may be left: (samples, layers)."""

@@ -59,7 +59,8 @@ class Prefill:
         after = torch.arange(length, device=device)[None] > last[:, None]
         self.text_after = after & real & (self.total > 0)[:, None]
         self.memory: dict[str, Any] = {}
-        self.changed = False
+        # Whether the layers are given a mask from here rather than the decoder's: in a padded batch from the start.
+        self.changed = self.valid is not None and n > 0
         self.mask: Any = None
         self.embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
         self.state: CacheState | None = None
@@ -71,9 +72,9 @@ class Prefill:
         The decoder would hold its (batch, 1, T, T) mask to the end, beside those of the shorter sequences; so the layers are
         given a mask from here from the start. transformers passes on a 4-D mask as it is.
         """
-        if self.valid is None or not self.position.shape[1]:
+        if not self.changed:
             return kwargs
-        return {**kwargs, "attention_mask": self.valid.new_zeros(len(self.valid), 1, 0, 0)}
+        return {**kwargs, "attention_mask": self.position.new_zeros(len(self.position), 1, 0, 0, dtype=torch.bool)}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
@@ -81,10 +82,9 @@ class Prefill:
         self._remember_cache(kwargs.get("past_key_values"))
         if self.embeddings is None:
             self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
-            if self.valid is not None and self.position.shape[1]:
+            if self.changed:
                 length = hidden.shape[1]
                 self.mask = causal_mask(self.session.parts, self.valid, len(hidden), length, length, hidden)
-                self.changed = True
         if self.position.shape[1]:
             keep = session.pruner.before_layer(at.index, self._tokens(hidden))
             cut = self._cut(keep) if keep is not None else None

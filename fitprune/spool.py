@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from fitprune.errors import FitPruneError
@@ -59,6 +59,14 @@ class Spool:
                 save_file({key: value.contiguous().cpu() for key, value in tensors.items()}, temporary)
         except (OSError, SafetensorError) as error:
             raise FitPruneError(f"cannot write {path}: {' '.join(str(error).split())}") from None
+
+    def has(self, name: str) -> bool:
+        """Whether a whole file lies under `name`; its header says how long it should be, and nothing more is read."""
+        try:
+            with safe_open(self._path(name), "pt"):
+                return True
+        except (OSError, SafetensorError):
+            return False
 
     def get(self, name: str) -> dict[str, torch.Tensor] | None:
         """What was written under `name`, on the CPU; None where there is nothing, or nothing readable."""

@@ -150,7 +150,7 @@ class Bench:
         method = get_pruner_class(cell.pruner)
         draws = any(field.name == "seed" for field in dataclasses.fields(method))
         options = {"seed": self.settings.seed} if draws else {}
-        tokens = typical_tokens(loaded, self.settings.data)
+        tokens = self.shared.once(f"tokens-{_slug(cell.model)}", lambda: typical_tokens(loaded, self.settings.data))
         return method.for_reduction(loaded.model.config, _asked(cell), visual_tokens=tokens, **options)
 
     def recipe(self, cell: Cell) -> Recipe:

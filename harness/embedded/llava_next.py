@@ -16,7 +16,7 @@ from transformers import (
 
 from harness.embedded import views
 from harness.embedded.draw import GRID, PATCH, SIZE, Canvas
-from harness.embedded.model import CHAT_TEMPLATE, generation_config, text_config, vision_config
+from harness.embedded.model import CHAT_TEMPLATE, generation_config, llava_settings
 from harness.embedded.tokenizer import build
 from harness.embedded.views import NOTHING, Views
 
@@ -44,17 +44,8 @@ class LlavaNext:
     def make_model(
         self, tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 8, tower_layers: int = 4
     ) -> LlavaNextForConditionalGeneration:
-        config = LlavaNextConfig(
-            vision_config=vision_config(width, tower_layers),
-            text_config=text_config(tokenizer, width, layers),
-            image_token_index=tokenizer.get_vocab()["<image>"],
-            projector_hidden_act="gelu",
-            vision_feature_select_strategy="default",
-            vision_feature_layer=-2,
-            image_grid_pinpoints=PINPOINTS,
-            image_seq_length=GRID * GRID,
-            tie_word_embeddings=False,
-        )
+        settings = llava_settings(tokenizer, width, tower_layers, layers)
+        config = LlavaNextConfig(**settings, image_grid_pinpoints=PINPOINTS)
         model = LlavaNextForConditionalGeneration(config)
         model.generation_config = generation_config(tokenizer)
         return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import (
     CLIPImageProcessorPil,
@@ -29,16 +31,7 @@ def make_model(
     tokenizer: PreTrainedTokenizerFast, width: int = 128, tower_layers: int = 4, layers: int = 8
 ) -> LlavaForConditionalGeneration:
     """An untrained model. The last tower layer is not read by the decoder (feature layer -2), as in LLaVA-1.5."""
-    config = LlavaConfig(
-        vision_config=vision_config(width, tower_layers),
-        text_config=text_config(tokenizer, width, layers),
-        image_token_index=tokenizer.get_vocab()["<image>"],
-        projector_hidden_act="gelu",
-        vision_feature_select_strategy="default",
-        vision_feature_layer=-2,
-        image_seq_length=GRID * GRID,
-        tie_word_embeddings=False,
-    )
+    config = LlavaConfig(**llava_settings(tokenizer, width, tower_layers, layers))
     model = LlavaForConditionalGeneration(config)
     model.generation_config = generation_config(tokenizer)
     embeddings = (
@@ -49,6 +42,20 @@ def make_model(
     with torch.no_grad():
         embeddings.position_embedding.weight[1:] = 0.5 * sine_positions(width)
     return model
+
+
+def llava_settings(tokenizer: PreTrainedTokenizerFast, width: int, tower_layers: int, layers: int) -> dict[str, Any]:
+    """What the configurations of LLaVA and LLaVA-NeXT have in common."""
+    return {
+        "vision_config": vision_config(width, tower_layers),
+        "text_config": text_config(tokenizer, width, layers),
+        "image_token_index": tokenizer.get_vocab()["<image>"],
+        "projector_hidden_act": "gelu",
+        "vision_feature_select_strategy": "default",
+        "vision_feature_layer": -2,
+        "image_seq_length": GRID * GRID,
+        "tie_word_embeddings": False,
+    }
 
 
 def vision_config(width: int, layers: int) -> CLIPVisionConfig:
