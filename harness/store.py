@@ -95,6 +95,9 @@ class Result:
     verdict: str = ""
     command: str = ""
     note: str = ""
+    tokens_per_layer: list[float] = field(
+        default_factory=list
+    )  # visual tokens left after each decoder layer, mean per question
 
     @property
     def cell(self) -> Cell:
