@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from fitprune import Pruner
-    from harness.lmms_model import FitPruneLMM, Observer, Record
+    from harness.lmms_model import FitPruneLMM, Observer, Record, Request
     from harness.models.loading import LoadedModel
 
 _MME_CATEGORY_POINTS = 200  # accuracy plus pair accuracy, 0-100 each
@@ -138,6 +138,20 @@ def sample_inputs(
     loaded: "LoadedModel", suite: str, *, data: str = "mini", limit: int | None = None, batch_size: int = 16
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
+    model, batches = _batches(loaded, suite, data, limit, batch_size)
+    for batch in batches:
+        yield model.inputs(batch)[0]
+
+
+def question_order(loaded: "LoadedModel", suite: str, *, data: str = "mini", limit: int | None = None) -> list[int]:
+    """The order in which `evaluate_cell` asks a suite's questions, as places in its answers."""
+    batches = _batches(loaded, suite, data, limit, 1)[1]
+    return [request.key[1] for batch in batches for request in batch]
+
+
+def _batches(
+    loaded: "LoadedModel", suite: str, data: str, limit: int | None, batch_size: int
+) -> "tuple[FitPruneLMM, Iterator[list[Request]]]":
     lmms_eval_evaluator()
     from harness.lmms_model import FitPruneLMM
 
@@ -146,8 +160,7 @@ def sample_inputs(
     model.task_dict[task.config.task] = task.dataset
     with quiet():
         task.build_all_requests()
-    for batch in model.batches([model.read(place, request) for place, request in enumerate(task.instances)]):
-        yield model.inputs(batch)[0]
+    return model, model.batches([model.read(place, request) for place, request in enumerate(task.instances)])
 
 
 def _answer(spec: SuiteSpec, sample: dict, rows: Any, records: "dict[tuple[str, int], Record]") -> Answer:

@@ -15,8 +15,10 @@ from harness.store import Result, Store
 from harness.suite_specs import SUITES
 from harness.table import Figure, Row, Table, tables_of
 from reports import pareto
+from reports.points import AVERAGE, FLOPS, optimal_at
 from reports.published import PublishedTable, published
 from reports.rivals import RIVALS, Edge, Evidence, evidence_of
+from reports.texts import number, plus_minus
 
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
@@ -102,9 +104,7 @@ def heading_of(table: Table) -> str:
 
 
 def _board(table: Table, store: Store) -> Board:
-    averages = [row.average(table.suites) for row in table.rows]
-    scores = [math.nan if average is None else average.score for average in averages]
-    optimal = pareto.frontier([pareto.as_shown(row.flops, score) for row, score in zip(table.rows, scores, strict=True)])
+    optimal = optimal_at(table, AVERAGE, FLOPS)
     evidence, unread = evidence_of(table, store)
     best = _best(table)
     lines = [_line(table, row, evidence[place], best, place in optimal) for place, row in enumerate(table.rows)]
@@ -258,13 +258,3 @@ def figure_text(figure: Figure | None) -> str:
     if not math.isnan(figure.drop):
         text += f" ({plus_minus(figure.drop, figure.drop_half_width)})"
     return text + (" ✗" if figure.failed else "")
-
-
-def plus_minus(value: float, half_width: float) -> str:
-    """`88.0 ± 1.0`, without the second where it is not known."""
-    return number(value, ".1f") + ("" if math.isnan(half_width) else f" ± {half_width:.1f}")
-
-
-def number(value: float, form: str) -> str:
-    """A formatted number; a dash for NaN."""
-    return "–" if math.isnan(value) else format(value, form)

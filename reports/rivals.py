@@ -119,18 +119,28 @@ def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -
     return "" if other.results else "cannot"
 
 
+def read_scores(store: Store, result: Result) -> Answers:
+    """The answers behind a result. Raises FitPruneError, in one line, if they are gone or damaged."""
+    return _answers(result, store.read_answers(result))
+
+
 def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answers | None, Lost]:
     if result is None:
         return None, Lost(0, [])
     try:
         records = store.read_answers(result)
-        answers = [_answer(record) for record in records]
-    except (FitPruneError, KeyError, TypeError) as error:
-        unread.append(str(error) if isinstance(error, FitPruneError) else f"the answers of {result.name} are damaged")
+        return _answers(result, records), _lost(records)
+    except FitPruneError as error:
+        unread.append(str(error))
         return None, Lost(0, [])
-    return Answers(result.suite, result.metric, result.score, answers, len(answers), math.nan, result.data_digest), _lost(
-        records
-    )
+
+
+def _answers(result: Result, records: list[dict[str, Any]]) -> Answers:
+    try:
+        answers = [_answer(record) for record in records]
+    except (KeyError, TypeError, ValueError):
+        raise FitPruneError(f"the answers of {result.name} are damaged") from None
+    return Answers(result.suite, result.metric, result.score, answers, len(answers), math.nan, result.data_digest)
 
 
 def _answer(record: dict[str, Any]) -> Answer:

@@ -1,0 +1,217 @@
+"""Which patches survive: a few questions under several pruners, for people to look at.
+
+One file a question in the results folder's `gallery/`: the picture as the model sees it, the question, what the dense model
+and each pruned one answered, and for each layer the visual tokens left after it, as a mask. Tokens that a method merges have
+no place of their own; what `Trace.kept` does not list is shown as gone.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from baselines.registry import get_pruner_class
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
+from harness.bench import Bench
+from harness.cells import DENSE, Cell, CellSettings
+from harness.evaluate import Answer, evaluate_cell, question_order
+from harness.gallery_views import View, views_of
+from harness.store import now, strict, versions, write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+    from fitprune import Pruner, Trace
+    from harness.models.loading import LoadedModel
+
+SCHEMA = 1
+FOLDER = "gallery"
+PICTURE = "data:image/png;base64,"
+
+
+@dataclass
+class Watcher:
+    """An observer for `evaluate_cell` at batch size 1: what the pruner left of each question's tokens, in the order asked.
+
+    Attributes:
+        tokens: visual tokens of each prompt; kept: per question and layer, the indices left; views: of each prompt.
+    """
+
+    loaded: "LoadedModel"
+    tokens: list[int] = field(default_factory=list)
+    kept: list[list[list[int]]] = field(default_factory=list)
+    views: list[list[View]] = field(default_factory=list)
+
+    def __call__(self, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> None:
+        """Note what a batch of one question left."""
+        assert trace is not None, "a gallery is drawn under a pruner, the dense one included"
+        count = int(trace.visual_tokens.sum())
+        self.tokens.append(count)
+        self.kept.append([[index for index in layer.flatten().tolist() if index >= 0] for layer in trace.kept])
+        self.views.append(views_of(self.loaded, inputs, count))
+
+
+def scenes(
+    bench: Bench, model: str, pruners: Sequence[str], reductions: Sequence[float], suite: str, command: str
+) -> Iterator[dict[str, Any]]:
+    """One scene a question: see the module. `bench.settings` says which questions.
+
+    A pruner that cannot run has its reason in place of its masks. Raises FitPruneError for what concerns all of them.
+    """
+    dense = Cell(model, DENSE, None, suite)
+    answers, watched = _watch(bench, dense, get_pruner_class(DENSE)())
+    made = [_scene(bench, dense, answers[place], watched, asked, command) for asked, place in enumerate(_order(bench, dense))]
+    for pruner in pruners:
+        for reduction in reductions:
+            for scene, part in zip(made, _parts(bench, Cell(model, pruner, reduction, suite)), strict=True):
+                scene["pruned"].append(_without_known_views(part, scene))
+    yield from (scene for scene in made if scene["tokens"])
+
+
+def _parts(bench: Bench, cell: Cell) -> list[dict[str, Any]]:
+    """What a pruner did to each question, in the order asked."""
+    head = {"pruner": cell.pruner, "reduction": cell.reduction}
+    order = _order(bench, cell)
+    try:
+        pruner = bench.pruner(cell)
+        answers, watched = _watch(bench, cell, pruner)
+    except (BudgetError, UnsupportedModel) as error:
+        return [head | {"cannot": " ".join(str(error).split())} for _ in order]
+    return [
+        head
+        | _answer(answers[place])
+        | {"tokens": watched.tokens[asked], "views": [view.to_json() for view in watched.views[asked]]}
+        | masks(watched.kept[asked], watched.tokens[asked])
+        for asked, place in enumerate(order)
+    ]
+
+
+def masks(kept: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
+    """`masks`: the different sets of tokens, each as hexadecimal digits of four tokens, the first in the highest bit;
+    `layers`: the place in it of each layer's set; `left`: how many tokens each layer leaves.
+    """
+    texts: dict[str, int] = {}
+    layers = []
+    for indices in kept:
+        bits = np.zeros(tokens, dtype=bool)
+        bits[list(indices)] = True
+        layers.append(texts.setdefault(np.packbits(bits).tobytes().hex(), len(texts)))
+    return {"masks": list(texts), "layers": layers, "left": [len(indices) for indices in kept]}
+
+
+def write_scene(results: str | os.PathLike[str], scene: dict[str, Any]) -> Path:
+    """Write a scene's file, whole or not at all; an earlier one of the same question and model is replaced."""
+    folder = Path(results) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    key = json.dumps([scene[name] for name in ("model", "revision", "suite", "data", "doc_id")])
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{Path(scene['model']).name}-{scene['suite']}-{scene['doc_id']}")
+    path = folder / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:10]}.json"
+    write_atomically(path, [json.dumps(strict(scene), ensure_ascii=False, allow_nan=False), "\n"])
+    return path
+
+
+def check_scene(record: Any) -> dict[str, Any]:
+    """The scene in a parsed file. Raises FitPruneError, in one line, on anything that the page could not show."""
+    if not isinstance(record, dict) or (record.get("schema"), record.get("kind")) != (SCHEMA, FOLDER):
+        raise FitPruneError(f"no picture of a gallery, of schema {SCHEMA}")
+    try:
+        _check_views(record["views"], record["tokens"])
+        texts = [record[name] for name in ("model", "suite", "question", "target", "command")] + [record["dense"]["answer"]]
+        for part in record["pruned"]:
+            texts.append(part["cannot"] if "cannot" in part else part["answer"])
+            if "cannot" not in part:
+                _check_views(part.get("views", []), part["tokens"])
+                _check_masks(part)
+        sound = all(isinstance(text, str) for text in texts)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise FitPruneError(f"not the picture that it should be ({type(error).__name__}: {error})") from None
+    if not sound:
+        raise FitPruneError("a question or an answer is not a text")
+    return record
+
+
+def _check_views(views: Any, tokens: int) -> None:
+    for view in views:
+        if view["picture"] and not view["picture"].startswith(PICTURE):
+            raise ValueError("a picture that is not an embedded PNG")
+    if views and sum(view["columns"] * view["rows"] for view in views) < tokens:
+        raise ValueError(f"its views have fewer patches than the prompt's {tokens} visual tokens")
+
+
+def _check_masks(part: dict[str, Any]) -> None:
+    for mask in part["masks"]:
+        if len(bytes.fromhex(mask)) != math.ceil(part["tokens"] / 8):
+            raise ValueError(f"a mask of {len(mask)} digits for {part['tokens']} tokens")
+    if len(part["layers"]) != len(part["left"]) or not set(part["layers"]) <= set(range(len(part["masks"]))):
+        raise ValueError("layers without a mask")
+
+
+def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> tuple[list[Answer], Watcher]:
+    loaded, settings = bench.model(cell), bench.settings
+    watcher = Watcher(loaded)
+    answers = evaluate_cell(
+        loaded,
+        pruner,
+        cell.suite,
+        data=settings.data,
+        limit=settings.limit,
+        batch_size=1,
+        seed=settings.seed,
+        observer=watcher,
+    )
+    return answers.answers, watcher
+
+
+def _order(bench: Bench, cell: Cell) -> list[int]:
+    return question_order(bench.model(cell), cell.suite, data=bench.settings.data, limit=bench.settings.limit)
+
+
+def _scene(bench: Bench, cell: Cell, answer: Answer, watched: Watcher, asked: int, command: str) -> dict[str, Any]:
+    loaded = bench.model(cell)
+    return {
+        "schema": SCHEMA,
+        "kind": FOLDER,
+        "model": cell.model,
+        "revision": loaded.revision,
+        "suite": cell.suite,
+        "data": bench.settings.data,
+        "doc_id": answer.doc_id,
+        "question": answer.question,
+        "target": answer.target,
+        "tokens": watched.tokens[asked],
+        "views": [view.to_json() for view in watched.views[asked]],
+        "dense": _answer(answer),
+        "pruned": [],
+        "seed": bench.settings.seed,
+        "device": str(loaded.device),
+        "versions": versions(),
+        "date": now(),
+        "command": command,
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {"answer": answer.answer, "score": answer.score}
+
+
+def _without_known_views(part: dict[str, Any], scene: dict[str, Any]) -> dict[str, Any]:
+    """Views are given again only by a pruner that changes what the model is shown."""
+    return {name: value for name, value in part.items() if name != "views" or value != scene["views"]}
+
+
+def gallery_settings(data: str, questions: int, seed: int, reductions: Sequence[float]) -> CellSettings:
+    """What the runs of a gallery share."""
+    return CellSettings(data=data, limit=questions, batch_size=1, seed=seed, reductions=tuple(reductions))
+
+
+def gallery_command(words: Sequence[str]) -> str:
+    """The command line that makes a gallery again, quoted for a shell."""
+    return shlex.join(["python", "-m", "harness", "gallery", *words])
