@@ -4,6 +4,7 @@ A point has `method`, `name`, `x`, `score`, `low`, `high`, `optimal` and what it
 `reports.points`.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def available() -> bool:
     return True
 
 
+@functools.cache
 def runtime() -> str:
     """Vega, Vega-Lite and vega-embed as one script that sets `window.vegaEmbed`."""
     import vl_convert
@@ -78,15 +80,13 @@ def tokens_left() -> Any:
     """Visual tokens after each decoder layer, one line a row; its data set `points` is filled in later."""
     import altair as alt
 
-    reduction = alt.Color(
-        "name:N", scale=alt.Scale(range=list(COLORS)), legend=alt.Legend(title=None, orient="bottom", columns=3)
-    )
+    legend = alt.Legend(title=None, orient="bottom", columns=3)
     lines = alt.Chart(alt.NamedData(name=NAME)).mark_line(point=True, interpolate="step-after")
     return lines.encode(
         alt.X("layer:Q", title="Decoder layer (the first is 0)", axis=alt.Axis(tickMinStep=1, format="d")),
         alt.Y("left:Q", title="Visual tokens left after it", scale=alt.Scale(zero=True)),
-        color=reduction,
-        strokeDash=alt.StrokeDash("name:N", legend=None),
+        color=alt.Color("name:N", scale=alt.Scale(range=list(COLORS)), legend=legend),
+        strokeDash=alt.StrokeDash("name:N", legend=legend),
         tooltip=["name:N", "layer:Q", alt.Tooltip("left:Q", format=".1f")],
     ).properties(width="container", height=240)
 

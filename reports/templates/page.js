@@ -24,14 +24,21 @@ function make(tag, attributes, ...children) {
 }
 
 const known = (value) => typeof value === "number";
-const fixed = (value, digits) => (known(value) ? value.toFixed(digits) : "–");
-const percent = (value, digits) => (known(value) ? (100 * value).toFixed(digits) + "%" : "–");
-const plusMinus = (value, half) => fixed(value, 1) + (known(half) ? " ± " + half.toFixed(1) : "");
+const percent = (value, digits) => (known(value) ? fixed(100 * value, digits) + "%" : "–");
+const plusMinus = (value, half) => fixed(value, 1) + (known(half) ? " ± " + fixed(half, 1) : "");
 const shortNumber = (value) => (known(value) ? String(Number(value.toPrecision(3))) : "–");
 const edgeText = (edge) => (edge[3] && ARROWS[edge[3]] ? ARROWS[edge[3]] + " " : "") + plusMinus(edge[0], known(edge[2]) ? (edge[2] - edge[1]) / 2 : null);
 const title = (place) => (place === AVERAGE ? "average" : data.suites[place] || place);
 const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 const textAt = (place) => data.texts[place] || "";
+
+// As Python rounds, so that the page says what the Markdown says: of two equally near numbers the even one.
+function fixed(value, digits) {
+  if (!known(value)) return "–";
+  const scale = 10 ** digits, below = Math.floor(value * scale);
+  const tie = Number.isInteger(value * 2 ** (digits + 1)) && value * scale - below === 0.5;
+  return tie ? ((below + (below % 2 === 0 ? 0 : 1)) / scale).toFixed(digits) : value.toFixed(digits);
+}
 
 function select(label, options, onchange, chosen) {
   const box = make("select", { onchange: () => onchange(box.value) });
@@ -78,7 +85,7 @@ function showScore(row, place, figure) {
 
 // The drop as a change: what the row has more or less than the dense model.
 function change(figure) {
-  const size = Math.abs(figure[2]).toFixed(1), sign = size === "0.0" ? "" : figure[2] > 0 ? "−" : "+";
+  const size = fixed(Math.abs(figure[2]), 1), sign = size === "0.0" ? "" : figure[2] > 0 ? "−" : "+";
   return sign + plusMinus(Number(size), figure[3]);
 }
 
@@ -112,7 +119,7 @@ const isOptimal = (row) => row.optimal.flops.includes(data.tables[row.table].pla
 // The best scores among the pruned rows of a table that were asked for the same reduction, as "place-of-row suite".
 function bestScores() {
   const highest = new Map(), lowest = new Map(), found = new Set();
-  const shown = (value) => Math.round(10 * value);
+  const shown = (value) => Number(fixed(value, 1));
   const each = (visit) => {
     for (const row of data.rows) {
       if (row.method === "dense") continue;
