@@ -129,7 +129,9 @@ class Bench:
             generation=pruned.answers.generation,
             seconds=pruned.answers.seconds,
             tokens_per_layer=pruned.tokens_per_layer,
-            note="; ".join([*pruned.answers.notes, *self._remarks(cell, pruned, drop.unscored)]),
+            note="; ".join(
+                [*pruned.answers.notes, *pruner.notes(self.model(cell).model), *self._remarks(cell, pruned, drop.unscored)]
+            ),
         )
         return Measured(result, pruned.answers, dense.answers)
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.gallery import FOLDER, check_scene
+from harness.gallery_file import FOLDER, check_scene
 
 GALLERY_BYTES = 3_000_000
 

@@ -12,7 +12,8 @@ from test_reports_table import answers_with, flips, refuse
 from test_store import result
 
 from harness.evaluate import Answer
-from harness.gallery import masks, write_scene
+from harness.gallery import masks
+from harness.gallery_file import write_scene
 from harness.store import Store
 from reports.__main__ import main
 

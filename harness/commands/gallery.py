@@ -59,7 +59,8 @@ def _check(options: argparse.Namespace, suites: Sequence[str]) -> None:
 
 def _draw(options: argparse.Namespace, pruners: Sequence[str], reductions: Sequence[float], suites: Sequence[str]) -> None:
     from harness.bench import Bench
-    from harness.gallery import FOLDER, gallery_command, gallery_settings, scenes, write_scene
+    from harness.gallery import gallery_command, gallery_settings, scenes
+    from harness.gallery_file import FOLDER, write_scene
     from harness.once import RunFolder
 
     settings = gallery_settings(options.data, options.questions, options.seed, reductions)

@@ -4,7 +4,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const AVERAGE = "average";
-const ROWS_AT_FIRST = 200;
+const ROWS_AT_FIRST = 100;
 const ARROWS = { beats: "▲", loses: "▼", even: "≈", unknown: "" };
 const MARKS = { random: "ʳ", downsample: "ᵈ" };
 
