@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.gallery_file import FOLDER, check_scene
 
-GALLERY_BYTES = 3_000_000
+GALLERY_BYTES = 2_000_000
 
 
 def read_gallery(results: Path) -> tuple[list[dict[str, Any]], list[str]]:

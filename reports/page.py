@@ -19,7 +19,7 @@ from reports.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_a
 from reports.published import QUOTED
 from reports.rivals import LOST_SHOWN, RIVALS, Edge, Evidence, Lost
 
-LOST_BYTES = 2_500_000
+LOST_BYTES = 1_500_000
 TEXT_SHOWN = 300  # characters of a question or an answer
 
 
@@ -131,12 +131,17 @@ class _Rows:
             "latency": [_round(value, 4) for value in (LATENCY.of(row, result), *spread_at(row, self.table, suite))],
             "command": self.texts.place(result.command),
             "made": self.texts.place(_made(result)),
-            "params": self.texts.place(json.dumps(strict(result.params), ensure_ascii=False)),
+            "params": self.texts.place(_json({name: value for name, value in result.params.items() if name != "provenance"})),
+            "origin": self.texts.place(_json(result.params["provenance"]) if "provenance" in result.params else ""),
             "note": self.texts.place(result.note),
             "date": result.date[:19],
             "lost": lost.count,
             "examples": [_example(answer) for answer in lost.answers[: self.shown]],
         }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(strict(value), ensure_ascii=False)
 
 
 def _made(result: Result) -> str:
@@ -149,7 +154,10 @@ def _figure(figure: Figure | None) -> list[float | None] | None:
     """[score, half-width, drop, half-width]."""
     if figure is None:
         return None
-    return [_round(value, 8) for value in (figure.score, figure.half_width, figure.drop, figure.drop_half_width)]
+    return [
+        *(_round(figure.score, 8), _round(figure.half_width, 5)),
+        *(_round(figure.drop, 8), _round(figure.drop_half_width, 5)),
+    ]
 
 
 def _edge(edge: Edge | None) -> list[Any] | None:

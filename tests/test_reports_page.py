@@ -123,7 +123,7 @@ NAMES = f"[...document.querySelectorAll('#board tbody tr')].map({FIRST})"
 
 def column(page, name):
     heads = page.evaluate("[...document.querySelectorAll('#board thead th')].map(h => h.innerText.replace(/ [↑↓]/, ''))")
-    texts = f"[...document.querySelectorAll('#board tbody tr')].map(r => r.children[{heads.index(name)}].innerText)"
+    texts = f"[...document.querySelectorAll('#board tbody tr')].map(r => r.children[{heads.index(name)}]?.innerText ?? '–')"
     return page.evaluate(texts)
 
 
@@ -146,6 +146,10 @@ def test_it_sorts_by_any_column_both_ways(page):
         assert len(set(shown)) > 3
         click(page, f"#{id_}")
         assert [float(text.split(" ")[0]) for text in column(page, name) if text not in ("–", "cannot")] == shown[::-1]
+        assert page.evaluate("document.querySelector('#board tbody tr:last-child').innerText").split("\t") == [
+            "vtw 0.9",
+            f"cannot: {EVIL}",
+        ]
         assert page.evaluate(NAMES)[-1] == "vtw 0.9"  # what has no figure comes last, whichever way
     click(page, "#sort-flops")
     flops = [float(text) for text in column(page, "GFLOPs") if text != "–"]
@@ -234,7 +238,7 @@ def test_the_gallery_shows_which_patches_survive_and_both_answers(page):
     assert page.evaluate("document.querySelector('[data-pruner=fastv] .left').innerText") == "2 of 4 tokens left"
     page.evaluate("document.querySelector('#layer').focus()")
     page.press("ArrowLeft")  # from the last layer to the one before
-    assert page.evaluate("document.querySelector('#layer-said').innerText") == "after layer 0 of 0 to 1"
+    assert page.evaluate("document.querySelector('#layer-said').innerText") == "after layer 0 (0 to 1)"
     page.wait("document.querySelector('[data-pruner=fastv] canvas').getContext('2d').getImageData(9, 9, 1, 1).data[0] > 200")
     assert all(max(patch(page, "fastv", place)) > 200 for place in range(4))
     click(page, ".questions label:nth-of-type(2) input")

@@ -52,7 +52,7 @@ function wide(...children) {
 
 function table(head, lines) {
   const line = (tag, cells) =>
-    make("tr", {}, cells.map((cell) => make(tag, { class: typeof cell === "string" ? "long" : "text", scope: tag === "th" ? "col" : null }, cell)));
+    make("tr", {}, cells.map((cell) => make(tag, { class: typeof cell === "string" && tag === "td" ? "long" : "text", scope: tag === "th" ? "col" : null }, cell)));
   return make("table", {}, make("thead", {}, line("th", head)), make("tbody", {}, lines.map((cells) => line("td", cells))));
 }
 
@@ -74,7 +74,6 @@ function scoreColumn(place) {
 
 function showScore(row, place, figure) {
   if (place !== AVERAGE && place in row.refused) return make("span", { title: textAt(row.refused[place]) }, "cannot");
-  if (place === AVERAGE && isRefused(row)) return make("span", {}, "cannot");
   if (!figure) return "–";
   const cell = row.cells[place] || { vs: {} };
   const marks = data.rivals.filter((rival) => cell.vs[rival] && cell.vs[rival][3] === "beats").map((rival) => MARKS[rival] || "");
@@ -107,7 +106,7 @@ const COLUMNS = [
   { id: "flops", title: "GFLOPs", value: (row) => row.flops, show: (row) => shortNumber(row.flops) },
   { id: "share", title: "of dense", value: (row) => row.share, show: (row) => percent(row.share, 0) },
   { id: "saved", title: "saved", value: (row) => row.saved, show: (row) => percent(row.saved, 1), down: true },
-  { id: "prefill", title: "prefill", value: (row) => row.prefill, show: (row) => fixed(row.prefill, 2) + "×", down: true },
+  { id: "prefill", title: "prefill", value: (row) => row.prefill, show: (row) => (known(row.prefill) ? fixed(row.prefill, 2) + "×" : "–"), down: true },
   scoreColumn(AVERAGE),
   ...data.rivals.map(rivalColumn),
   ...Object.keys(data.suites).map(scoreColumn),
@@ -194,13 +193,17 @@ function sortBy(column) {
 }
 
 function bodyRow(row, columns) {
+  if (isRefused(row)) {
+    const reason = make("td", { class: "text refused", colspan: columns.length - 1 }, refusal(row));
+    return make("tr", { "data-row": row.place }, make("td", { class: "first" }, row.name), reason);
+  }
   return make("tr", { "data-row": row.place }, columns.map((column) => make("td", { class: column.id === "name" ? "first" : column.id === "table" ? "text" : null }, column.show(row))));
 }
 
 function rowButton(row) {
   const name = row.name + (isOptimal(row) ? " ◆" : "");
   const button = make("button", { type: "button", "aria-expanded": "false", onclick: () => unfold(row, button) }, name);
-  return isRefused(row) ? make("span", {}, button, make("span", { class: "sub" }, refusal(row))) : button;
+  return button;
 }
 
 function refusal(row) {
@@ -220,14 +223,13 @@ function unfold(row, button) {
 function details(row) {
   const parts = Object.entries(row.refused).map(([suite, reason]) => make("p", {}, title(suite) + " cannot: " + textAt(reason)));
   const suites = Object.keys(row.cells);
-  if (!suites.length) return parts;
   const head = ["suite", "score", "drop", ...data.rivals.map((rival) => "vs " + rival), "n", "verdict", "GFLOPs", "date"];
   const lines = suites.map((suite) => detailLine(row, suite, row.cells[suite]));
   return [...parts, wide(table(head, lines)), ...suites.map((suite) => provenance(suite, row.cells[suite]))];
 }
 
 function detailLine(row, suite, cell) {
-  const edges = data.rivals.map((rival) => (cell.vs[rival] ? edgeText(cell.vs[rival]) : "–"));
+  const edges = data.rivals.map((rival) => (cell.vs[rival] ? edgeText(cell.vs[rival]) : typeof row.vs[rival] === "string" ? row.vs[rival] : "–"));
   const texts = [title(suite), plusMinus(cell.figure[0], cell.figure[1]), plusMinus(cell.figure[2], cell.figure[3]), ...edges, String(cell.n), cell.verdict || "–", shortNumber(cell.flops), cell.date.replace("T", " ") + " UTC"];
   return texts.map((text) => make("span", {}, text));
 }
@@ -238,6 +240,7 @@ function provenance(suite, cell) {
     make("pre", {}, make("code", {}, textAt(cell.command) || "no command was recorded")),
     make("p", {}, "Parameters: ", make("code", {}, textAt(cell.params))),
   ];
+  if (textAt(cell.origin)) parts.push(make("p", {}, "Recipe fitted: ", make("code", {}, textAt(cell.origin))));
   if (textAt(cell.note)) parts.push(make("p", {}, "Note: " + textAt(cell.note)));
   if (cell.examples.length) parts.push(make("p", {}, "Questions that pruning lost, " + cell.examples.length + " of " + cell.lost + ":"), wide(table(["question", "expected", "dense", "pruned"], cell.examples)));
   const lost = cell.lost ? ", " + cell.lost + (cell.lost === 1 ? " question lost" : " questions lost") : "";
@@ -433,7 +436,7 @@ function drawScene(stage, scene) {
   const slider = make("input", { type: "range", id: "layer", min: "-1", max: String(layers - 1), value: String(layers - 1), oninput: () => show() });
   const show = () => {
     const layer = Number(slider.value);
-    said.textContent = layer < 0 ? "before the first layer" : "after layer " + layer + " of 0 to " + (layers - 1);
+    said.textContent = layer < 0 ? "before the first layer" : "after layer " + layer + " (0 to " + (layers - 1) + ")";
     slider.setAttribute("aria-valuetext", said.textContent);
     panels.replaceChildren(...scene.pruned.map((part) => panel(scene, part, layer)));
   };
