@@ -143,6 +143,9 @@ class Result:
                 raise FitPruneError(f"{name} is not {'a number' if kind is int else 'an object'}")
         if not isinstance(values["latency_ms"], dict | None):
             raise FitPruneError("latency_ms is not an object")
+        layers = values.get("tokens_per_layer", [])
+        if not isinstance(layers, list) or not all(isinstance(count, int | float) for count in layers):
+            raise FitPruneError("tokens_per_layer is not a list of numbers")
         return cls(**values)
 
 

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 from test_store import result
 
-from harness.cells import Cell
+from fitprune.errors import UnsupportedModel
+from harness.cells import Cell, CellSettings
 from harness.evaluate import Answer, Answers
+from harness.plugin.cell import RunCell
 from harness.refusals import FOLDER, read_refusals, write_refusal
 from harness.store import Store
 from reports.__main__ import main
@@ -161,6 +164,20 @@ def test_a_later_result_overtakes_a_refusal(tmp_path):
     assert not any(row.refused for row in board.table.rows)
 
 
+def test_a_model_that_a_method_cannot_prune_fails_its_cell_and_is_noted(tmp_path):
+    def unfit(cell):
+        raise UnsupportedModel("no [CLS] here")
+
+    options = SimpleNamespace(settings=CellSettings(limit=8), command=lambda cell: f"pytest {cell.suite}")
+    run = SimpleNamespace(bench=SimpleNamespace(run=unfit), store=Store(tmp_path), options=options)
+    item = SimpleNamespace(stash=pytest.Stash(), user_properties=[])
+    with pytest.raises(pytest.fail.Exception, match="no .CLS. here"):
+        RunCell(Cell("m", "visionzip", 0.5, "gqa"), run, item).check()
+    (refusal,), _ = read_refusals(tmp_path)
+    assert (refusal.cell.pruner, refusal.reason, refusal.limit) == ("visionzip", "no [CLS] here", 8)
+    assert refusal.command == "pytest gqa"
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1, "reason": 3}', "\udcff"])
 def test_a_damaged_refusal_is_named(tmp_path, text):
     refuse(tmp_path)
@@ -189,7 +206,10 @@ def test_published_figures_are_those_of_the_methods_in_the_table():
     assert all(row.sources and not any(source.startswith("same") for source in row.sources) for row in table.rows)
 
 
-def test_layers_tokens_are_kept_in_a_result(tmp_path):
+def test_layers_tokens_are_kept_in_a_result_and_checked(tmp_path):
     kept = dataclasses.replace(result(), tokens_per_layer=[144.0, 70.5])
-    Store(tmp_path).write(kept, answers_with([1.0]))
+    path = Store(tmp_path).write(kept, answers_with([1.0]))
     assert Store(tmp_path).read_all().results == [kept]
+    path.write_text(path.read_text().replace("70.5", '"many"'))
+    _, (note,) = Store(tmp_path).read_all()
+    assert "tokens_per_layer is not a list of numbers" in note
