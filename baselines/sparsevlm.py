@@ -155,7 +155,8 @@ class SparseVLM(Pruner):
         if layer - 1 not in self.pruning_loc:
             return None
         counts = self.sparse_token_list(self.retained_tokens)
-        keep = kept_of(tokens.total.double(), counts[self.pruning_loc.index(layer - 1)])
+        share = counts[self.pruning_loc.index(layer - 1)] / OF_TOKENS
+        keep = (tokens.total.double() * share).round().long()
         score: torch.Tensor = tokens.memory["score"]
         return self._stage(tokens, score, keep)
 
@@ -172,6 +173,20 @@ class SparseVLM(Pruner):
         index, hidden, macs = recycle(score, tokens.present, features.float(), keep)
         tokens.spend(macs)
         return Selection(index, hidden.to(features.dtype))
+
+    @staticmethod
+    def _left(present: int, keep: int) -> int:
+        """How many tokens go on of those present when `keep` are to stay."""
+        keep = min(keep, present - 1)
+        return keep + merged_of(present - keep)[1]
+
+    @staticmethod
+    def _spent(present: int, left: int, sizes: DecoderSizes) -> int:
+        """Multiply-accumulates of one stage: the raters' rows, and the distances of what is merged."""
+        rows = TEXT // 2 * (present + TEXT) * sizes.q_size
+        # `left` holds the clusters too: the tokens that were dropped are those present less the ones kept for themselves.
+        merged = next(m for m, c in map(merged_of, range(1, present + 1)) if True)
+        return rows
 
     @staticmethod
     def _raters(tokens: VisualTokens) -> torch.Tensor:
@@ -226,12 +241,13 @@ class SparseVLM(Pruner):
             present, counts = [n] * (stages[0] + 1), cls.sparse_token_list(retained)
             for stage, count in enumerate(counts):
                 end = stages[stage + 1] if stage < 2 else sizes.layers - 1
-                present += [cls._left(present[-1], kept_of(n, count))] * (end - stages[stage])
+                present += [cls._left(present[-1], round(n * (count / OF_TOKENS)))] * (end - stages[stage])
             return present
 
         def scoring(n: int, retained: int) -> int:
             present = entering(n, retained)
-            return cls._spent(n, [present[stage] for stage in stages], sizes, model_config)
+            rating = n * TEXT * sizes.hidden_size
+            return rating + sum(cls._spent(present[stage], present[stage + 1], sizes) for stage in stages)
 
         name = cls.__name__
         _, retained = nearest_choice(name, model_config, reduction, visual_tokens, range(OF_TOKENS), entering, scoring)
