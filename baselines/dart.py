@@ -113,6 +113,7 @@ class DART(Pruner):
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != self.k:
             return None
+        assert tokens.parts is not None
         norm: torch.Tensor = tokens.memory["dart"]
         everyone = tokens.count.clamp(max=self.pivot_image_token)
         images = highest(tokens.columns(norm), tokens.present, everyone)[:, : self.pivot_image_token]

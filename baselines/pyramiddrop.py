@@ -1,5 +1,6 @@
 """PyramidDrop: fewer visual tokens from stage to stage."""
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,12 +22,12 @@ class PyramidDrop(Pruner):
     """PyramidDrop (Xing et al. 2024, arXiv 2410.17247; code github.com/Cooperx521/PyramidDrop), without training.
 
     Before each layer of `layer_list`, the int(n·ratio) visual tokens stay, of the prompt's n, that the prompt's last token
-    attends to most: its softmax row in the layer that comes next, computed ahead from that layer's own norm, queries and keys at
-    the current position ids, averaged over heads. In prompt order. Stage: between decoder layers. Needs one attention row at
-    each stage, computed beside SDPA. Position ids repacked: after each stage they count 0, 1, … over what is left.
+    attends to most: its softmax row in the layer that comes next, computed ahead with that layer's own norm, queries and keys
+    at the current position ids, averaged over heads. In prompt order. Stage: between decoder layers. Needs one attention row
+    at each stage, computed beside SDPA. Position ids repacked: after each stage they count 0, 1, … over what is left.
 
-    Deviations: all images of a prompt are one pool, where the authors' code knows one; the newline tokens of tiled models are no
-    visual tokens by default (see `Pruner.newlines`).
+    Deviations: all images of a prompt are one pool, where the authors' code knows one; the newline tokens of tiled models are
+    no visual tokens by default (see `Pruner.newlines`).
 
     Attributes:
         layer_list: layers before which tokens go, ascending (authors': 8, 16, 24 of 32).
@@ -43,18 +44,16 @@ class PyramidDrop(Pruner):
         layers, ratios = self.layer_list, self.image_token_ratio_list
         if not layers or len(layers) != len(ratios):
             raise FitPruneError(f"PyramidDrop needs one ratio per layer, not {len(ratios)} for {len(layers)}.")
-        if layers[0] < 1 or any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+        if layers[0] < 1 or any(later <= earlier for earlier, later in itertools.pairwise(layers)):
             raise FitPruneError(f"PyramidDrop's layers must ascend from 1 on, not {list(layers)}.")
-        if any(not 0 <= later <= earlier for earlier, later in zip((1.0, *ratios), ratios, strict=False)):
+        if any(not 0 <= later <= earlier for earlier, later in itertools.pairwise((1.0, *ratios))):
             raise FitPruneError(f"PyramidDrop's ratios are shares, from 1 to 0 and not rising, not {list(ratios)}.")
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
         layers = len(anatomy(model).layers)
         if self.layer_list[-1] >= layers:
-            raise FitPruneError(
-                f"PyramidDrop before layers {list(self.layer_list)} does not fit a decoder of {layers} layers."
-            )
+            raise FitPruneError(f"PyramidDrop before layers {list(self.layer_list)} does not fit a decoder of {layers} layers.")
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer not in self.layer_list:

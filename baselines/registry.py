@@ -33,6 +33,11 @@ PRUNERS: Mapping[str, "type[Pruner]"] = _Registry(
         "fitprune": "fitprune:FitPrune",
         "fastv": "baselines.fastv:FastV",
         "random": "baselines.random:Random",
+        "dart": "baselines.dart:DART",
+        "pyramiddrop": "baselines.pyramiddrop:PyramidDrop",
+        "sparsevlm": "baselines.sparsevlm:SparseVLM",
+        "sparsevlm-plus": "baselines.sparsevlm:SparseVLMPlus",
+        "vtw": "baselines.vtw:VTW",
     }
 )
 

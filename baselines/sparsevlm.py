@@ -10,13 +10,15 @@ from torch import nn
 
 from baselines.budget import nearest_choice
 from baselines.clustering import density_peaks, group_means
-from fitprune import FitPruneError, Pruner, Selection
+from fitprune import BudgetError, FitPruneError, Pruner, Selection
 from fitprune.anatomy import anatomy
 from fitprune.sequence import take
 from fitprune.sizes import DecoderSizes
 from fitprune.view import Attention, VisualTokens
 
 OF_TOKENS, OF_LAYERS, OF_HEADS = 576, 32, 32
+# What a budget allows for: text tokens of a prompt, and raters among them.
+TEXT, RATERS = 64, 16
 
 
 def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -99,11 +101,12 @@ def corrected_mean(weights: torch.Tensor, ones: torch.Tensor, counted: torch.Ten
 class SparseVLM(Pruner):
     """SparseVLM (Zhang et al. 2024, arXiv 2410.04417; code github.com/Gumpest/SparseVLMs, version 1.5), training-free.
 
-    Raters are the text tokens after the image whose share in softmax(V·Tᵀ) over the text, in the mean over the visual tokens, is
-    above the mean; V and T are the decoder's input embeddings. After each layer of `pruning_loc`, a fixed number of visual tokens
-    stays, those with the highest attention of the raters in that layer, averaged over heads and raters. Of those that go, the
-    best-rated int(0.3·d) + 1 are merged into clusters by density peaks, and these follow the kept tokens, competing again at
-    the next stage. Stage: between decoder layers. Needs the raters' attention rows, computed beside SDPA. Position ids repacked.
+    Raters are the text tokens after the image whose share in softmax(V·Tᵀ) over the text, in the mean over the visual tokens,
+    is above the mean; V and T are the decoder's input embeddings. After each layer of `pruning_loc`, a fixed number of visual
+    tokens stays, those with the highest attention of the raters in that layer, averaged over heads and raters. Of the d that
+    go, the best-rated int(0.3·d) + 1 are merged into clusters by density peaks, and these follow the kept tokens, competing
+    again at the next stage. Stage: between decoder layers. Needs the raters' attention rows, computed beside SDPA. Position
+    ids repacked.
 
     Deviations. The authors break ties of density by random noise of 1e-6; here the better-rated token is the denser. Where
     no text token is above the mean (a single one) all rate; without text after the image, where the authors' code fails, the
@@ -127,7 +130,7 @@ class SparseVLM(Pruner):
     recycles: ClassVar[bool] = True
 
     retained_tokens: float = 192
-    pruning_loc: tuple[int, int, int] = (2, 6, 15)
+    pruning_loc: tuple[int, ...] = (2, 6, 15)
     positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -175,20 +178,6 @@ class SparseVLM(Pruner):
         return Selection(index, hidden.to(features.dtype))
 
     @staticmethod
-    def _left(present: int, keep: int) -> int:
-        """How many tokens go on of those present when `keep` are to stay."""
-        keep = min(keep, present - 1)
-        return keep + merged_of(present - keep)[1]
-
-    @staticmethod
-    def _spent(present: int, left: int, sizes: DecoderSizes) -> int:
-        """Multiply-accumulates of one stage: the raters' rows, and the distances of what is merged."""
-        rows = TEXT // 2 * (present + TEXT) * sizes.q_size
-        # `left` holds the clusters too: the tokens that were dropped are those present less the ones kept for themselves.
-        merged = next(m for m, c in map(merged_of, range(1, present + 1)) if True)
-        return rows
-
-    @staticmethod
     def _raters(tokens: VisualTokens) -> torch.Tensor:
         """bool (batch, t): which of each sample's t text tokens after its image rate, t the most in the batch."""
         text = tokens.text_after
@@ -230,25 +219,118 @@ class SparseVLM(Pruner):
         reduction: float,
         *,
         visual_tokens: int | None = None,
-        pruning_loc: tuple[int, int, int] | None = None,
+        pruning_loc: tuple[int, ...] | None = None,
     ) -> "SparseVLM":
         """Solve `retained_tokens` for a FLOPs budget, rating and merging included. By default the stages are those of 32
         layers, scaled to the decoder's depth; two never fall on one layer."""
         sizes = DecoderSizes.of(model_config)
+        if sizes.layers < 4:
+            raise BudgetError(f"{cls.__name__} prunes after three layers; a decoder of {sizes.layers} has no room for them.")
         stages = cls(pruning_loc=tuple(pruning_loc or scaled_stages(sizes.layers))).pruning_loc
+        ends = (*stages[1:], sizes.layers - 1)
 
         def entering(n: int, retained: int) -> list[int]:
-            present, counts = [n] * (stages[0] + 1), cls.sparse_token_list(retained)
-            for stage, count in enumerate(counts):
-                end = stages[stage + 1] if stage < 2 else sizes.layers - 1
-                present += [cls._left(present[-1], round(n * (count / OF_TOKENS)))] * (end - stages[stage])
+            present = [n] * (stages[0] + 1)
+            for stage, end, (before, keep) in zip(stages, ends, cls._counts(n, retained), strict=True):
+                present += [keep + cls._merged(before - keep)[1]] * (end - stage)
             return present
 
         def scoring(n: int, retained: int) -> int:
-            present = entering(n, retained)
-            rating = n * TEXT * sizes.hidden_size
-            return rating + sum(cls._spent(present[stage], present[stage + 1], sizes) for stage in stages)
+            spent = n * TEXT * sizes.hidden_size
+            for before, keep in cls._counts(n, retained):
+                merged, clusters = cls._merged(before - keep)
+                spent += RATERS * (before + TEXT) * sizes.q_size + merged * (merged + clusters) * sizes.hidden_size
+            return spent
 
         name = cls.__name__
         _, retained = nearest_choice(name, model_config, reduction, visual_tokens, range(OF_TOKENS), entering, scoring)
         return cls(retained_tokens=retained, pruning_loc=stages)
+
+    @classmethod
+    def _counts(cls, n: int, retained_tokens: float) -> list[tuple[int, int]]:
+        """Of a prompt of n visual tokens, for each stage: how many are there, and how many of these stay unmerged."""
+        counts, present = [], n
+        for count in cls.sparse_token_list(retained_tokens):
+            keep = max(0, min(round(n * (count / OF_TOKENS)), present - 1))
+            counts.append((present, keep))
+            present = keep + cls._merged(present - keep)[1]
+        return counts
+
+    @classmethod
+    def _merged(cls, dropped: int) -> tuple[int, int]:
+        """Of so many tokens that do not stay, how many are merged, and into how many clusters."""
+        if not cls.recycles or dropped == 0:
+            return 0, 0
+        merged = int(dropped * 0.3) + 1
+        return merged, merged // 10 + 1
+
+
+@dataclass
+class SparseVLMPlus(SparseVLM):
+    """SparseVLM+, version 2.0 of the authors' code (github.com/Gumpest/SparseVLMs, December 2025), training-free.
+
+    As SparseVLM, with other counts and three changes. Nothing is merged, and position ids are kept. The raters' attention is
+    divided by the product of two vectors of ones under the rotary embeddings of its query and key, which is what position
+    alone makes of it. Only the 14 heads count, of 32, whose corrected attention of raters to visual tokens has the largest sum.
+    Needs the raters' attention rows, computed beside SDPA.
+
+    Deviations: those of SparseVLM. A model with another number of heads counts the same share of them. That product of ones can
+    be negative at some distances, and is then divided by all the same, as by the authors.
+
+    Attributes:
+        heads: heads that count, of 32 (authors': 14).
+    """
+
+    name: ClassVar[str] = "sparsevlm-plus"
+    LISTS: ClassVar[dict[int, tuple[int, int, int]]] = {
+        64: (66, 34, 20),
+        96: (246, 54, 28),
+        128: (238, 108, 60),
+        192: (300, 200, 118),
+    }
+    recycles: ClassVar[bool] = False
+
+    positions: str = field(default="kept", kw_only=True)
+    heads: int = field(default=14, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.heads <= OF_HEADS:
+            raise FitPruneError(f"heads is a number of heads of {OF_HEADS}, at least 1, not {self.heads}.")
+
+    def _score(self, tokens: VisualTokens, attention: Attention, rows: torch.Tensor) -> torch.Tensor:
+        weights, places = attention.row_columns(tokens, rows)
+        ones = ones_under_rotation(*embeddings_of(tokens))
+        rating = take(ones, places.clamp(min=0))
+        products = rating @ tokens.rows(ones).transpose(1, 2) / ones.shape[-1] ** 0.5
+        counted = places >= 0
+        tokens.spend(int((counted.sum(1) * tokens.count).sum()) * ones.shape[-1])
+        products = products.masked_fill(~(counted[:, :, None] & tokens.present[:, None]), 1)
+        heads = max(1, round(self.heads * weights.shape[1] / OF_HEADS))
+        return corrected_mean(weights, products, counted, heads)
+
+    def _stage(self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        return tokens.keep_highest(score, keep.minimum(tokens.count - 1))
+
+
+def embeddings_of(tokens: VisualTokens) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of all rows, float (batch, T, d)."""
+    assert tokens.embeddings is not None
+    batch = len(tokens.hidden)
+    cosine, sine = (part.float().expand(batch, -1, -1) for part in tokens.embeddings)
+    return cosine, sine
+
+
+def ones_under_rotation(cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """What rotary embedding makes of a vector of ones, (batch, T, d): its halves turn into each other."""
+    half = cosine.shape[-1] // 2
+    return torch.cat([cosine[..., :half] - sine[..., :half], cosine[..., half:] + sine[..., half:]], -1)
+
+
+def scaled_stages(layers: int) -> tuple[int, int, int]:
+    """The authors' stages, after the first 3, 7 and 16 of 32 layers, in a decoder of another depth: each at least a layer
+    after the one before."""
+    first = max(1, round(3 * layers / OF_LAYERS))
+    second = max(first + 1, round(7 * layers / OF_LAYERS))
+    third = max(second + 1, round(16 * layers / OF_LAYERS))
+    return first - 1, second - 1, third - 1

@@ -32,6 +32,7 @@ def scores(maps, rows, columns):
 
 def ones_product(row, column, frequencies):
     """Product of two vectors of ones after rotary embedding at these positions, divided by the root of their width."""
+
     def ones(position):
         cosines = [math.cos(position * frequency) for frequency in frequencies]
         sines = [math.sin(position * frequency) for frequency in frequencies]
