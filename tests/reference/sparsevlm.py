@@ -66,7 +66,10 @@ def split(values, keep):
 
 
 def cluster(x, count):
-    """Density peaks: the centres of `count` clusters of the tokens x (m, d), and each token's cluster; and the least gap."""
+    """Density peaks: the centres of `count` clusters of the tokens x (m, d), and each token's cluster; and the least gap.
+
+    Products that are equal are so in any arithmetic (the farthest two tokens, of densities of 1), and leave no gap to report.
+    """
     m, d = x.shape
     distance = [[float((x[a] - x[b]).norm()) / math.sqrt(d) for b in range(m)] for a in range(m)]
     density = []
@@ -79,7 +82,9 @@ def cluster(x, count):
         denser = [b for b in range(m) if density[b] > density[a] or (density[b] == density[a] and b < a)]
         product.append(min((distance[a][b] for b in denser), default=farthest) * density[a])
     order = sorted(range(m), key=lambda a: (-product[a], a))
-    centres, gap = order[:count], product[order[count - 1]] - product[order[count]] if count < m else math.inf
+    centres = order[:count]
+    gap = product[order[count - 1]] - product[order[count]] if count < m else math.inf
+    gap = gap or math.inf
     cluster_of = []
     for a in range(m):
         away = [distance[a][centre] for centre in centres]
