@@ -143,8 +143,10 @@ def test_each_layers_cache_holds_what_entered_it_and_decoding_goes_on_from_there
             loaded.model(
                 input_ids=torch.ones(1, 1, dtype=torch.long), past_key_values=cache, attention_mask=mask, position_ids=ids
             )
-    first = text + (entered[0] if pruner.positions == "repacked" else total)
-    assert positions == [first, first + 1]
+    # Repacked, every layer goes on after what entered it; embeddings are made once for layers that hold the same.
+    repacked = pruner.positions == "repacked"
+    first = [text + own for own in (dict.fromkeys(entered) if repacked else [total])]
+    assert positions == first + [position + 1 for position in first]
 
 
 class _noting:
