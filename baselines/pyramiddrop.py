@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from baselines.budget import nearest_choice
+from baselines.budget import TEXT_TOKENS, nearest_choice
 from fitprune import FitPruneError, Pruner
 from fitprune.anatomy import anatomy
 from fitprune.sizes import DecoderSizes
@@ -92,7 +92,7 @@ class PyramidDrop(Pruner):
 
         def scoring(n: int, steps: int) -> int:
             keys = sizes.hidden_size * sizes.kv_size + sizes.q_size
-            return sum(count * keys + sizes.hidden_size * sizes.q_size for count in present(n, steps)[:-1])
+            return sum((count + TEXT_TOKENS) * keys + sizes.hidden_size * sizes.q_size for count in present(n, steps)[:-1])
 
         choices = range(STEPS)
         _, steps = nearest_choice("PyramidDrop", model_config, reduction, visual_tokens, choices, entering, scoring)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from baselines.budget import nearest_choice
+from baselines.budget import TEXT_TOKENS, nearest_choice
 from baselines.clustering import density_peaks, group_means
 from fitprune import BudgetError, FitPruneError, Pruner, Selection
 from fitprune.anatomy import anatomy
@@ -17,8 +17,8 @@ from fitprune.sizes import DecoderSizes
 from fitprune.view import Attention, VisualTokens
 
 OF_TOKENS, OF_LAYERS, OF_HEADS = 576, 32, 32
-# What a budget allows for: text tokens of a prompt, and raters among them.
-TEXT, RATERS = 64, 16
+# Of a prompt's text tokens so many rate, where a budget is estimated.
+RATERS = 4
 
 
 def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -236,10 +236,10 @@ class SparseVLM(Pruner):
             return present
 
         def scoring(n: int, retained: int) -> int:
-            spent = n * TEXT * sizes.hidden_size
+            spent = n * TEXT_TOKENS * sizes.hidden_size
             for before, keep in cls._counts(n, retained):
                 merged, clusters = cls._merged(before - keep)
-                spent += RATERS * (before + TEXT) * sizes.q_size + merged * (merged + clusters) * sizes.hidden_size
+                spent += RATERS * (before + TEXT_TOKENS) * sizes.q_size + merged * (merged + clusters) * sizes.hidden_size
             return spent
 
         name = cls.__name__
