@@ -4,7 +4,7 @@ import pytest
 import torch
 from models import DECODERS, batch, build, kept, new_tokens, prompt
 from reference.between import run
-from reference.dart import dart
+from reference.dart import rule
 
 from baselines.dart import DART, least_duplicates
 from fitprune import BudgetError, FitPruneError
@@ -13,35 +13,12 @@ from fitprune.flops import visual_macs
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 
-def literal(gaps, budget, k=2, shared=False, text_pivots=4, of=36):
-    """The rule for `between.run`, keeping the share budget/of; `gaps` takes how near each decision was."""
-
-    def rule(reference, before):
-        if before.layer != k:
-            return None
-        states, keys = reference.norm(before.x, "norm"), [key.flatten() for key in before.keys]
-        visual, text = before.visual, before.text
-        stays, gap = dart(
-            [keys[row] for row in visual],
-            [keys[row] for row in text],
-            [states[row] for row in visual],
-            [states[row] for row in text],
-            round(budget * len(visual) / of),
-            text_pivots=text_pivots,
-            shared=shared,
-        )
-        gaps.append(gap)
-        return [(before.names[visual[place]], None) for place in stays]
-
-    return rule
-
-
 @pytest.mark.parametrize(("budget", "remainder", "stay"), [(16, "dropped", 20), (21, "dropped", 20), (21, "shared", 25)])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, budget, remainder, stay):
     model, gaps = build(kind, 4, seed=2), []
     inputs = prompt(model, [3, "image", 5], seed=3)
-    expected = run(model, inputs, literal(gaps, budget, shared=remainder == "shared"), new_tokens=5)
+    expected = run(model, inputs, rule(gaps, budget, shared=remainder == "shared"), new_tokens=5)
     assert min(gaps) > 1e-5
     pruner = DART(max_num_trunction=budget, visual_tokens=36, remainder=remainder)
     with torch.no_grad(), pruner(model) as trace:
@@ -59,7 +36,7 @@ def test_against_the_literal_rule(kind, budget, remainder, stay):
 def test_other_layers(k):
     model, gaps = build("llama", 4, seed=2), []
     inputs = prompt(model, [3, "image", 5], seed=3)
-    expected = run(model, inputs, literal(gaps, 9, k))
+    expected = run(model, inputs, rule(gaps, 9, k))
     with torch.no_grad(), DART(k, 9, visual_tokens=36)(model) as trace:
         model(**inputs)
     assert min(gaps) > 1e-5
@@ -77,7 +54,7 @@ def test_in_a_batch_with_few_text_tokens_and_several_images(side):
     assert trace.visual_in[2].tolist() == [23, 23, 42, 0]
     for row, sample in enumerate(samples):
         gaps = [1.0]
-        expected = run(model, sample, literal(gaps, 19, shared=True), new_tokens=6)
+        expected = run(model, sample, rule(gaps, 19, shared=True), new_tokens=6)
         assert min(gaps) > 1e-5
         assert kept(trace, row) == expected.kept
         if tokens is not None:
@@ -87,7 +64,7 @@ def test_in_a_batch_with_few_text_tokens_and_several_images(side):
 def test_an_image_at_the_end_has_no_text_pivots():
     model, gaps = build("llama", 4, seed=2), []
     inputs = prompt(model, [3, "image"], seed=3)
-    expected = run(model, inputs, literal(gaps, 16))
+    expected = run(model, inputs, rule(gaps, 16))
     with torch.no_grad(), DART(max_num_trunction=16, visual_tokens=36)(model) as trace:
         model(**inputs)
     assert min(gaps) > 1e-5

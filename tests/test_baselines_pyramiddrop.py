@@ -4,7 +4,7 @@ import pytest
 import torch
 from models import DECODERS, batch, build, kept, new_tokens, prompt
 from reference.between import run
-from reference.pyramiddrop import row, stage
+from reference.pyramiddrop import rule
 
 from baselines.pyramiddrop import PyramidDrop
 from fitprune import BudgetError, FitPruneError
@@ -14,35 +14,12 @@ PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 LAYERS, RATIOS = (1, 2, 3), (0.5, 0.3, 0.1)
 
 
-def literal(gaps, layers=LAYERS, ratios=RATIOS):
-    """The rule for `between.run`; `gaps` takes how near each decision was."""
-    total = None
-
-    def rule(reference, before):
-        nonlocal total
-        total = len(before.visual) if total is None else total
-        if before.layer not in layers:
-            return None
-        block = f"layers.{before.layer}."
-        x = reference.norm(before.x, block + "input_layernorm")
-        shape = (len(x), -1, reference.width)
-        queries = reference.rotate(reference.linear(x, block + "self_attn.q_proj").view(shape), before.positions)
-        keys = reference.rotate(reference.linear(x, block + "self_attn.k_proj").view(shape), before.positions)
-        weights = row(queries[-1], keys, reference.width**-0.5)
-        visual = before.visual
-        stays, gap = stage([weights[place] for place in visual], total, ratios[layers.index(before.layer)])
-        gaps.append(gap)
-        return [(before.names[visual[place]], None) for place in stays]
-
-    return rule
-
-
 @pytest.mark.parametrize("positions", ["repacked", "kept"])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, positions):
     model, gaps = build(kind, 4, seed=2), []
     inputs = prompt(model, [3, "image", 5], seed=3)
-    expected = run(model, inputs, literal(gaps), 5, repack=positions == "repacked")
+    expected = run(model, inputs, rule(gaps, LAYERS, RATIOS), 5, repack=positions == "repacked")
     assert min(gaps) > 1e-4
     with torch.no_grad(), PyramidDrop(LAYERS, RATIOS, positions=positions)(model) as trace:
         body = model.model(**inputs)
@@ -71,7 +48,7 @@ def test_in_a_batch(side):
         tokens = new_tokens(model, together).tolist() if side == "left" else None
     for row_, sample in enumerate(samples):
         gaps = [1.0]
-        expected = run(model, sample, literal(gaps), 6, repack=True)
+        expected = run(model, sample, rule(gaps, LAYERS, RATIOS), 6, repack=True)
         assert min(gaps) > 1e-4
         assert kept(trace, row_) == expected.kept
         if tokens is not None:

@@ -1,15 +1,17 @@
 """A prefill whose visual tokens are chosen, merged or put in order between layers, and its continuation: one sample, in loops.
 
-The rest is `decoder.Reference`. What goes on is given as a list of (name, vector): the index of a visual token in the prompt,
-and its hidden state from here on, None for what it was. It takes, in this order, the sorted places of the named tokens. Under
-`repack`, positions are 0, 1, … over what is left, and a decoded token's, in each layer, the number of tokens in its cache.
+The rest is `decoder.Reference`, or what `families` makes of it. What goes on is given as a list of (name, vector): the index
+of a visual token in the prompt, and its hidden state from here on, None for what it was. It takes, in this order, the sorted
+places of the named tokens. Under `repack`, positions are 0, 1, … over what is left, and a decoded token's, in each layer, the
+number of tokens in its cache.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from .decoder import Reference, Run
+from . import families  # noqa: F401 - makes the other families known to reference_of
+from .decoder import Run, reference_of
 
 
 @dataclass
@@ -36,12 +38,17 @@ class Before:
 
 
 def run(model, inputs, rule, new_tokens=0, repack=False):
-    """`rule(reference, before)` answers what goes on before a layer, or None for all."""
-    reference = Reference(model)
+    """`rule(reference, before)` answers what goes on before a layer, or None for all.
+
+    `closest` of what is returned is the least difference between the two largest logits of a decoded token.
+    """
+    reference = reference_of(model)
     x, image = reference.embed(inputs)
+    visual = reference.visual(inputs, image)
+    positions, following = reference.positions(inputs, len(x))
     last = max((place for place, is_image in enumerate(image) if is_image), default=len(x))
-    names = [sum(image[:place]) if is_image else None for place, is_image in enumerate(image)]
-    here = Before(0, x, names, list(range(len(x))), [place > last for place in range(len(x))], None, None)
+    names = [sum(visual[:place]) if is_visual else None for place, is_visual in enumerate(visual)]
+    here = Before(0, x, names, positions, [place > last for place in range(len(x))], None, None)
     caches, out = [[] for _ in range(reference.layers)], Run()
     for layer in range(reference.layers):
         here.layer = layer
@@ -58,10 +65,12 @@ def run(model, inputs, rule, new_tokens=0, repack=False):
     out.logits = out.hidden @ reference.head.T
     logits = out.logits[-1]
     for step in range(new_tokens):
+        first, second = logits.topk(2).values.tolist()
+        out.closest = min(out.closest, first - second)
         out.tokens.append(int(logits.argmax()))
         y = reference.weights["embed_tokens.weight"][out.tokens[-1]][None]
         for layer in range(reference.layers):
-            position = len(caches[layer]) if repack else len(x) + step
+            position = len(caches[layer]) if repack else following + step
             output, _ = reference.attend(y, layer, [position], caches[layer])
             y = reference.feed_forward(y + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
         logits = (reference.norm(y, "norm") @ reference.head.T)[0]

@@ -38,3 +38,25 @@ def dart(image_keys, text_keys, image_states, text_states, budget, image_pivots=
         kept.update(order[:count])
         left = [place for place in left if place not in order[:count]]
     return sorted(kept), gap
+
+
+def rule(gaps, budget, k=2, shared=False, of=36):
+    """The method for `between.run`, keeping the share budget/of; `gaps` takes how near each decision was."""
+
+    def choose(reference, before):
+        if before.layer != k:
+            return None
+        states, keys = reference.norm(before.x, "norm"), [key.flatten() for key in before.keys]
+        visual, text = before.visual, before.text
+        stays, gap = dart(
+            [keys[row] for row in visual],
+            [keys[row] for row in text],
+            [states[row] for row in visual],
+            [states[row] for row in text],
+            round(budget * len(visual) / of),
+            shared=shared,
+        )
+        gaps.append(gap)
+        return [(before.names[visual[place]], None) for place in stays]
+
+    return choose

@@ -22,3 +22,25 @@ def stage(scores, total, ratio):
     order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
     gap = 1 - scores[order[stays]] / scores[order[stays - 1]] if 0 < stays < len(order) else math.inf
     return sorted(order[:stays]), gap
+
+
+def rule(gaps, layers, ratios):
+    """The method for `between.run`; `gaps` takes how near each decision was."""
+    total = None
+
+    def choose(reference, before):
+        nonlocal total
+        total = len(before.visual) if total is None else total
+        if before.layer not in layers:
+            return None
+        block = f"layers.{before.layer}."
+        x = reference.norm(before.x, block + "input_layernorm")
+        shape = (len(x), -1, reference.width)
+        queries = reference.rotate(reference.linear(x, block + "self_attn.q_proj").view(shape), before.positions)
+        keys = reference.rotate(reference.linear(x, block + "self_attn.k_proj").view(shape), before.positions)
+        weights = row(queries[-1], keys, reference.width**-0.5)
+        stays, gap = stage([weights[place] for place in before.visual], total, ratios[layers.index(before.layer)])
+        gaps.append(gap)
+        return [(before.names[before.visual[place]], None) for place in stays]
+
+    return choose

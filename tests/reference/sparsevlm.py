@@ -30,22 +30,24 @@ def scores(maps, rows, columns):
     ]
 
 
-def ones_product(row, column, frequencies):
-    """Product of two vectors of ones after rotary embedding at these positions, divided by the root of their width."""
+def ones_product(row, column):
+    """Product of two vectors of ones turned by these angles (one per pair), divided by the root of their width."""
 
-    def ones(position):
-        cosines = [math.cos(position * frequency) for frequency in frequencies]
-        sines = [math.sin(position * frequency) for frequency in frequencies]
-        return [c - s for c, s in zip(cosines, sines, strict=True)] + [c + s for c, s in zip(cosines, sines, strict=True)]
+    def ones(angles):
+        turned = [math.cos(angle) - math.sin(angle) for angle in angles]
+        return turned + [math.cos(angle) + math.sin(angle) for angle in angles]
 
     product = sum(a * b for a, b in zip(ones(row), ones(column), strict=True))
-    return product / math.sqrt(2 * len(frequencies))
+    return product / math.sqrt(2 * len(row))
 
 
-def scores_plus(maps, rows, columns, positions, frequencies, heads):
-    """The later version: each weight divided by the product of rotated ones; the mean over the `heads` heads of largest sum."""
+def scores_plus(maps, rows, columns, angles, heads):
+    """The later version: each weight divided by the product of rotated ones; the mean over the `heads` heads of largest sum.
+
+    `angles` has, per token, what rotary embedding turns its pairs by. Also the least gap between heads.
+    """
     corrected = {
-        (head, row, column): float(maps[head, row, column]) / ones_product(positions[row], positions[column], frequencies)
+        (head, row, column): float(maps[head, row, column]) / ones_product(angles[row], angles[column])
         for head in range(len(maps))
         for row in rows
         for column in columns
@@ -111,3 +113,39 @@ def recycle(values, hidden, keep):
         members = [x[a] for a in range(len(best)) if cluster_of[a] == number]
         means.append(sum(members) / len(members))
     return kept, [best[centre] for centre in centres], torch.stack(means), min(gap, close)
+
+
+class Rule:
+    """The method for `between.run`: of 576, `counts` stay after each layer of `stages`; `heads`, of 32, in the later version.
+
+    `gaps` takes how near each decision was.
+    """
+
+    def __init__(self, counts, stages, heads=None):
+        self.counts, self.stages, self.heads = counts, stages, heads
+        self.gaps, self.raters, self.total = [], [], 0
+
+    def __call__(self, reference, before):
+        visual = before.visual
+        if before.layer == 0:
+            self.total = len(visual)
+            self.raters = raters(before.x[visual], before.x[before.text]) if before.text else []
+        if before.layer - 1 not in self.stages:
+            return None
+        rows = [before.text[place] for place in self.raters] or [len(before.x) - 1]
+        keep = round(self.total * (self.counts[self.stages.index(before.layer - 1)] / 576))
+        if self.heads is None:
+            kept, centres, means, gap = recycle(scores(before.maps, rows, visual), before.x[visual], keep)
+            merged = [(before.names[visual[place]], mean) for place, mean in zip(centres, means, strict=True)]
+        else:
+            heads = max(1, round(self.heads * reference.heads / 32))
+            values, near = scores_plus(before.maps, rows, visual, self.angles(reference, before.positions), heads)
+            kept, _, gap = split(values, keep)
+            gap, merged = min(gap, near), []
+        self.gaps.append(gap)
+        return [(before.names[visual[place]], None) for place in kept] + merged
+
+    @staticmethod
+    def angles(reference, positions):
+        theta, pairs = reference.config.rope_parameters["rope_theta"], range(reference.width // 2)
+        return [[reference.axis(position, i) * theta ** (-2 * i / reference.width) for i in pairs] for position in positions]
