@@ -27,10 +27,12 @@ def fewest_dropped(
     reduction: float,
     given_tokens: int | None,
     entering: Callable[[int, int], list[int]],
+    scoring: Callable[[int, int], int] | None = None,
 ) -> tuple[int, int]:
     """How many tokens a method that prunes between layers must drop to save `reduction` of their decoder FLOPs.
 
-    `entering(n, k)` gives the tokens that enter each layer when k of n go; the saving must rise with k.
+    `entering(n, k)` gives the tokens that enter each layer when k of n go, `scoring(n, k)` the multiply-accumulates that
+    choosing them takes, for one prompt; the saving must rise with k.
 
     Returns:
         (n, k): of the counts, the one whose saving is nearest to `reduction`.
@@ -46,7 +48,8 @@ def fewest_dropped(
         return sum(visual_macs([0], count, **costs) for count in present)
 
     def saved(k: int) -> float:
-        return 1 - macs(entering(n, k)) / macs(entering(n, 0))
+        spent = macs(entering(n, k)) + (scoring(n, k) if scoring is not None else 0)
+        return 1 - spent / macs(entering(n, 0))
 
     if saved(n) < reduction:
         raise BudgetError(

@@ -33,6 +33,11 @@ PRUNERS: Mapping[str, "type[Pruner]"] = _Registry(
         "fitprune": "fitprune:FitPrune",
         "fastv": "baselines.fastv:FastV",
         "random": "baselines.random:Random",
+        "visionzip": "baselines.visionzip:VisionZip",
+        "fastervlm": "baselines.fastervlm:FasterVLM",
+        "vispruner": "baselines.vispruner:VisPruner",
+        "prumerge": "baselines.prumerge:PruMerge",
+        "hired": "baselines.hired:HiRED",
     }
 )
 
