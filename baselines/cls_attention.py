@@ -89,3 +89,11 @@ def selection(index: torch.Tensor, hidden: torch.Tensor, made: torch.Tensor) -> 
     filled = index >= 0
     order = (~filled).byte().argsort(dim=1, stable=True)[:, : int(filled.sum(1).max())]
     return Selection(index.gather(1, order), rows_at(hidden, order), made.gather(1, order) & filled.gather(1, order))
+
+
+def views_of(view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the views (batch, n) that a prompt's tokens come from, -1 for none: the first, and how many; both (batch,)."""
+    none = torch.iinfo(view.dtype).max
+    first = torch.where(view >= 0, view, none).amin(1)
+    views = (view.amax(1) - first + 1).clamp(min=0)
+    return torch.where(views > 0, first, 0), views

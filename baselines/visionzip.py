@@ -18,6 +18,7 @@ from baselines.cls_attention import (
     salience_macs,
     selection,
     share,
+    views_of,
 )
 from fitprune import Pruner, Selection
 from fitprune.sizes import tower_sizes
@@ -79,7 +80,7 @@ class VisionZip(Pruner):
         patches = vision.patch >= 0
         dominant = share(tokens.total, self.dominant, self.visual_tokens)
         both = share(tokens.total, self.dominant + self.contextual, self.visual_tokens)
-        first, views = _views(vision.view)
+        first, views = views_of(vision.view)
         cls_count = torch.minimum(views, dominant) if vision.has_cls else torch.zeros_like(views)
         score = vision.of_patches(vision.salience(self.layer))
         keys = vision.of_patches(vision.key(self.layer)[:, :, int(vision.has_cls) :].float().mean(1))
@@ -172,11 +173,3 @@ def arranged(
     hidden = torch.cat([made[:, :most], rows_at(embeds, kept), made[:, most:].to(embeds.dtype)], 1)
     of_cls = torch.arange(hidden.shape[1], device=present.device) < most
     return selection(torch.cat([names, kept, targets], 1), hidden, of_cls.expand(len(present), -1))
-
-
-def _views(view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the views (batch, n) that a prompt's tokens come from, -1 for none: the first, and how many; both (batch,)."""
-    none = torch.iinfo(view.dtype).max
-    first = torch.where(view >= 0, view, none).amin(1)
-    views = (view.amax(1) - first + 1).clamp(min=0)
-    return torch.where(views > 0, first, 0), views

@@ -16,6 +16,7 @@ from baselines.cls_attention import (
     part,
     salience_macs,
     share,
+    views_of,
 )
 from fitprune import FitPruneError, Pruner
 from fitprune.sizes import tower_sizes
@@ -36,8 +37,9 @@ class VisPruner(Pruner):
 
     Deviations: all cosines are computed once, not in every round. The authors' code fails on a list of odd length, and where
     eight are to go of fewer evens; here the evens are then one more than the odds, and as many go as there are. On tiled
-    models the authors prune every view by itself, here a prompt's views are one pool. In a tower without [CLS] tokens are
-    ranked by the mean attention they receive, as the authors advise (their issue 1).
+    models the authors prune every view by itself, eight in a round; here a prompt's views are one pool, of which eight times
+    as many as it has views go in a round. In a tower without [CLS] tokens are ranked by the mean attention they receive, as
+    the authors advise (their issue 1).
 
     Attributes:
         visual_token_num: tokens that stay, of `visual_tokens`; the authors' default keeps all, 128 is their first example.
@@ -75,7 +77,9 @@ class VisPruner(Pruner):
         vision = tokens.vision
         score = vision.of_patches(vision.salience(self.layer))
         keep = share(tokens.total, self.visual_token_num, self.visual_tokens)
-        mask, macs = choose(score, vision.of_patches(vision.features), vision.patch >= 0, keep, self.important_ratio)
+        _, views = views_of(vision.view)
+        features, patches = vision.of_patches(vision.features), vision.patch >= 0
+        mask, macs = choose(score, features, patches, keep, self.important_ratio, PER_ROUND * views)
         tokens.spend(macs)
         return mask
 
@@ -102,7 +106,12 @@ class VisPruner(Pruner):
 
 
 def choose(
-    score: torch.Tensor, features: torch.Tensor, patches: torch.Tensor, keep: torch.Tensor, important_ratio: float
+    score: torch.Tensor,
+    features: torch.Tensor,
+    patches: torch.Tensor,
+    keep: torch.Tensor,
+    important_ratio: float,
+    per_round: torch.Tensor,
 ) -> tuple[torch.Tensor, int]:
     """VisPruner's rule.
 
@@ -110,6 +119,7 @@ def choose(
         score: (batch, n); features: (batch, n, C).
         patches: bool (batch, n): the tokens to choose from; no others stay.
         keep: LongTensor (batch,): how many stay, clamped to what is there.
+        per_round: LongTensor (batch,): how many duplicates go in a round.
 
     Returns:
         bool (batch, n): those that stay; the multiply-accumulates of the cosines.
@@ -120,40 +130,45 @@ def choose(
     important = part(keep, important_ratio)
     order = score.masked_fill(~patches, -float("inf")).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(n, device=score.device).expand(batch, n)
-    chosen = places < important[:, None]
-    # The list of the rest, (batch, longest), -1 behind its end; where all of it stays, or none, it has nothing to lose.
+    # The list of the rest by its own numbers; where all of it stays, or none, it has nothing to lose.
     wanted, left = (keep - important).cpu(), (count - important).cpu()
     length = torch.where(wanted > 0, left, 0)
     macs = int((length**2)[length > wanted].sum()) * features.shape[-1]
-    rounds = removals(length, wanted)
-    listed = places[:, : int(length.max())]
-    token = order.gather(1, (listed + important[:, None]).clamp(max=n - 1))
-    listed = listed.masked_fill(listed >= length.to(score.device)[:, None], -1)
-    rows = torch.arange(batch, device=score.device)[:, None, None]
-    alike = _cosines(features.gather(1, token[..., None].expand(-1, -1, features.shape[-1]))) if rounds else None
-    for drop in rounds:
-        assert alike is not None
-        evens, odds = listed[:, ::2], listed[:, 1::2]
-        pairs = alike[rows, evens[:, :, None], odds[:, None]].masked_fill((odds < 0)[:, None], -float("inf"))
-        # Padding is like nothing, so it comes last.
-        worst = pairs.amax(2).masked_fill(evens < 0, -float("inf")).argsort(dim=1, descending=True, stable=True)
-        gone = places[:, : evens.shape[1]] < drop.to(score.device)[:, None]
-        listed = torch.cat([evens.gather(1, worst).masked_fill(gone, -1), odds], 1)
-        listed = listed.gather(1, (listed < 0).byte().argsort(dim=1, stable=True))
-        length = length - drop
-        listed = listed[:, : int(length.max())]
+    end = int(length.max())
+    listed = places[:, :end].masked_fill(places[:, :end] >= length.to(score.device)[:, None], end)
+    rounds = removals(length, wanted, per_round.cpu())
+    if rounds:
+        token = order.gather(1, (places[:, :end] + important[:, None]).clamp(max=n - 1))
+        alike = _cosines(features.gather(1, token[..., None].expand(-1, -1, features.shape[-1])))
+        # What stands behind the end of a list is like nothing.
+        alike = functional.pad(alike, (0, 1, 0, 1), value=-float("inf"))
+        for fewer, gone in zip(rounds, torch.stack(rounds).to(score.device), strict=True):
+            length = length - fewer
+            listed = _remove(listed, alike, gone, end)[:, : int(length.max())]
     diverse = torch.zeros(batch, n + 1, dtype=torch.bool, device=score.device)
-    diverse.scatter_(1, torch.where(listed >= 0, listed + important[:, None], n), True)
-    return torch.zeros_like(patches).scatter(1, order, chosen | diverse[:, :n]) & patches, macs
+    diverse.scatter_(1, torch.where(listed < end, listed + important[:, None], n), True)
+    chosen = diverse[:, :n] | (places < important[:, None])
+    return torch.zeros_like(patches).scatter(1, order, chosen) & patches, macs
 
 
-def removals(length: torch.Tensor, wanted: torch.Tensor) -> list[torch.Tensor]:
+def removals(length: torch.Tensor, wanted: torch.Tensor, per_round: torch.Tensor) -> list[torch.Tensor]:
     """How many go of lists of `length` in each round, until they are as short as `wanted`; all (batch,)."""
     rounds = []
     while bool((length > wanted).any()):
-        rounds.append(torch.minimum(length - wanted, (length + 1) // 2).clamp(0, PER_ROUND))
+        rounds.append(torch.minimum(length - wanted, torch.minimum((length + 1) // 2, per_round)).clamp(min=0))
         length = length - rounds[-1]
     return rounds
+
+
+def _remove(listed: torch.Tensor, alike: torch.Tensor, gone: torch.Tensor, end: int) -> torch.Tensor:
+    """One round: of the lists (batch, m), padded with `end`, the `gone` (batch,) most redundant at even places leave."""
+    evens, odds = listed[:, ::2], listed[:, 1::2]
+    rows = torch.arange(len(listed), device=listed.device)[:, None, None]
+    nearest = alike[rows, evens[:, :, None], odds[:, None]].amax(2)
+    evens = evens.gather(1, nearest.argsort(dim=1, descending=True, stable=True))
+    leaving = torch.arange(evens.shape[1], device=listed.device) < gone[:, None]
+    listed = torch.cat([evens.masked_fill(leaving, end), odds], 1)
+    return listed.gather(1, (listed == end).byte().argsort(dim=1, stable=True))
 
 
 def _cosines(features: torch.Tensor) -> torch.Tensor:

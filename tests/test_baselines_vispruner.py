@@ -22,10 +22,13 @@ def test_random_tensors_against_the_literal_rule(keep, important_ratio):
     scores = [torch.rand(n, generator=generator, dtype=torch.float64) for n in SIZES]
     features = [torch.randn(n, 12, generator=generator, dtype=torch.float64) for n in SIZES]
     score, patches = padded(scores)
-    mask, macs = choose(score, padded(features)[0], patches, torch.tensor(keep), important_ratio)
+    views = [1, 2, 1, 3, 1, 1]
+    counts = torch.tensor(keep), important_ratio, 8 * torch.tensor(views)
+    mask, macs = choose(score, padded(features)[0], patches, *counts)
     spent = 0
     for row, n in enumerate(SIZES):
-        assert mask[row].nonzero()[:, 0].tolist() == vispruner(scores[row], features[row], keep[row], important_ratio)
+        expected = vispruner(scores[row], features[row], keep[row], important_ratio, views[row])
+        assert mask[row].nonzero()[:, 0].tolist() == expected
         important = int(keep[row] * important_ratio)
         spent += (n - important) ** 2 * 12 if important < keep[row] < n else 0
     assert macs == spent
@@ -35,7 +38,7 @@ def rule(pruner, layers):
     def choose_of(seen, n):
         keep = round(n * pruner.visual_token_num / pruner.visual_tokens)
         score = seen.attention(pruner.layer % layers).mean(0)
-        return vispruner(score, seen.features(), keep, pruner.important_ratio), None, ()
+        return vispruner(score, seen.features(), keep, pruner.important_ratio, len(seen.views)), None, ()
 
     return choose_of
 
