@@ -140,6 +140,7 @@ class TowerRun:
         grid: rows and columns of a view's patches, at full size.
         places: per image, LongTensor: the flat number (view × patches + patch) of each of its places in the prompt, -1 for
             newline tokens.
+        base: LongTensor (views,): the first view of the image that each view is of.
         macs: spent on scoring inside the tower.
         counts: what ran, where a method changed it; else None.
     """
@@ -157,6 +158,7 @@ class TowerRun:
         self.seats: torch.Tensor | None = None
         self.grid = (0, 0)
         self.places: list[torch.Tensor] | None = None
+        self.base: torch.Tensor | None = None
         self.macs = 0
         self.counts: TowerCounts | None = None
         self._tokens: TowerTokens | None = None
@@ -267,6 +269,8 @@ class TowerRun:
     def numbers(self, views: list[int]) -> list[torch.Tensor]:
         """Per image of so many views, the flat numbers of its patches, (views, patches, 1), as features that can be packed."""
         assert self.features is not None
+        each = torch.tensor(views, device=self.features.device)
+        self.base = (each.cumsum(0) - each).repeat_interleave(each)
         numbers = torch.arange(sum(views) * self.patches, dtype=torch.float32, device=self.features.device)
         return list(numbers.view(-1, self.patches, 1).split(views))
 

@@ -24,15 +24,17 @@ class Vision:
         features: (views, P, width), what goes into the projector.
         cls_features: (views, width), the same for [CLS]; None where there is none.
         seats: LongTensor (views, m): where the tower ended with fewer tokens, the patch each is named by; else None.
+        base: LongTensor (views,): the first view of the image that each view is of, in tiled models its base view.
         view, patch: LongTensor (batch, n): which patch of which view each token present is, -1 for padding and newlines.
     """
 
     def __init__(self, run: "TowerRun", number: torch.Tensor, spend: Callable[[int], None]) -> None:
         """`number` (batch, n): the flat number of each token present, view × P + patch; -1 for none."""
         assert run.features is not None
+        assert run.base is not None
         self._run, self._number, self._spend = run, number, spend
         self.has_cls, self.grid, self.seats = run.tower.has_cls, run.grid, run.seats
-        self.features, self.cls_features = run.features, run.cls_features
+        self.features, self.cls_features, self.base = run.features, run.cls_features, run.base
         known = number >= 0
         self.view = torch.where(known, number // run.patches, -1)
         self.patch = torch.where(known, number % run.patches, -1)

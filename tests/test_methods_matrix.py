@@ -28,6 +28,9 @@ TOLERANCE = 0.01
 # Methods that cannot run on a model, whatever the budget.
 UNABLE = {"llava-hr-tiny": {"tome"} & set(METHODS)}
 
+# Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
+NEVER_DENSE = {"prumerge"}
+
 # Pictures of these sizes become prompts of three lengths on a tiled model.
 SIZES = [(96, 96), (200, 90), (96, 96), (90, 210)]
 
@@ -217,7 +220,7 @@ def test_flops_are_those_that_torch_counts(loaded, samples, pruner):
     assert seen - (cost.total - cost.scoring) == pytest.approx(cost.scoring, rel=0.05, abs=1e-3 * seen)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in NEVER_DENSE])
 @torch.no_grad()
 def test_next_to_nothing_pruned_is_next_to_dense(method, loaded, samples):
     pruner = near(method, loaded, 0.01, 0.02, 0.04, 0.08)
