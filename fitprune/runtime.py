@@ -26,6 +26,7 @@ from fitprune.images import Images
 from fitprune.layer import Layer
 from fitprune.session import Session
 from fitprune.tap import gather_survivors, observing_config
+from fitprune.tower import Tower, TowerRun
 from fitprune.trace import Trace
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class _Patch:
         self.parts = parts
         self.users = 0
         self.sessions: list[Session] = []
+        self.in_tower = False
         self.undo: list[Callable[[], None]] = []
 
     @classmethod
@@ -103,6 +105,8 @@ class _Patch:
 
     def open(self, session: Session) -> None:
         with self._lock:
+            if session.looks_into_tower and not self.in_tower:
+                self._install_in_tower()
             self.sessions.append(session)
 
     def close(self, session: Session | None) -> None:
@@ -144,6 +148,83 @@ class _Patch:
             self.undo.append(_set_attribute(layer.self_attn, "config", observing_config(layer.self_attn.config)))
         self.undo.extend(hook.remove for hook in hooks)
 
+    def _install_in_tower(self) -> None:
+        """What methods need that look into the vision tower."""
+        tower = Tower.of(self.parts)
+        if tower is None:
+            return
+        self.in_tower = True
+        self.undo.append(_set_attribute(tower.module, "forward", self._encoding(tower.module.forward)))
+        pack = getattr(self.parts.parent, "pack_image_features", None)
+        if pack is not None:
+            self.undo.append(_set_attribute(self.parts.parent, "pack_image_features", self._noting_packing(pack)))
+        hooks = [
+            tower.projector.register_forward_pre_hook(self._before_projector),
+            tower.projector.register_forward_hook(self._after_projector),
+        ]
+        layers: Iterable[Any] = tower.layers
+        for index, layer in enumerate(layers):
+            for part in ("q_proj", "k_proj"):
+                noting = functools.partial(self._on_tower_projection, index, part)
+                hooks.append(getattr(layer.self_attn, part).register_forward_hook(noting))
+            self.undo.append(_set_attribute(layer, "forward", self._tower_layer(index, layer, layer.forward)))
+        self.undo.extend(hook.remove for hook in hooks)
+
+    def _tower_run(self) -> TowerRun | None:
+        session = self.session()
+        return session.tower_run() if session is not None else None
+
+    def _encoding(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The vision tower's forward, on the pixels that the pruner wants encoded."""
+
+        @functools.wraps(forward)
+        def encode(pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+            run = self._tower_run()
+            return forward(pixel_values, **kwargs) if run is None else run.encode(forward, pixel_values, kwargs)
+
+        return encode
+
+    def _tower_layer(self, index: int, layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """One layer of the vision tower."""
+
+        @functools.wraps(forward)
+        def through(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+            run, kwargs = self._tower_run(), {**kwargs, "attention_mask": attention_mask}
+            return (
+                forward(hidden_states, **kwargs) if run is None else run.run_layer(index, layer, forward, hidden_states, kwargs)
+            )
+
+        return through
+
+    def _noting_packing(self, pack: Callable[..., Any]) -> Callable[..., Any]:
+        """The packing of tiles into a prompt, noting which patch lands in which place: patch numbers are packed as well."""
+        signature = inspect.signature(pack)
+
+        @functools.wraps(pack)
+        def packed(*args: Any, **kwargs: Any) -> Any:
+            output, run = pack(*args, **kwargs), self._tower_run()
+            if run is not None:
+                call = signature.bind(*args, **kwargs)
+                call.arguments["image_features"] = run.numbers([len(image) for image in call.arguments["image_features"]])
+                if (newline := call.arguments.get("image_newline")) is not None:
+                    call.arguments["image_newline"] = torch.full((1,), -1.0, device=newline.device)
+                run.note_packing(pack(*call.args, **call.kwargs)[0])
+            return output
+
+        return packed
+
+    def _on_tower_projection(self, index: int, part: str, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        if (run := self._tower_run()) is not None:
+            run.note_projection(index, part, output)
+
+    def _before_projector(self, module: nn.Module, args: tuple) -> None:
+        if (run := self._tower_run()) is not None:
+            run.before_projector(args[0])
+
+    def _after_projector(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        run = self._tower_run()
+        return None if run is None else run.after_projector(output)
+
     def _remove(self) -> None:
         for undo in reversed(self.undo):
             undo()
@@ -168,10 +249,16 @@ class _Patch:
 
         @functools.wraps(features)
         def noted(*args: Any, **kwargs: Any) -> Any:
-            output = features(*args, **kwargs)
             session = self.session()
-            if session is not None:
-                session.local.images = Images.of(signature.bind(*args, **kwargs).arguments, output)
+            if session is None:
+                return features(*args, **kwargs)
+            run = session.start_tower()
+            try:
+                output = features(*args, **kwargs)
+            finally:
+                if run is not None:
+                    run.finish()
+            session.local.images = Images.of(signature.bind(*args, **kwargs).arguments, output)
             return output
 
         return noted
@@ -192,7 +279,7 @@ class _Patch:
     def _after_decoder(self, module: nn.Module, args: tuple, output: Any) -> None:
         session = self.session()
         if session is not None:
-            session.local.forward = session.local.prompt = session.local.images = None
+            session.local.forward = session.local.prompt = session.local.images = session.local.tower = None
             session.local.prompting = False
 
 
