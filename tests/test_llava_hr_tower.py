@@ -156,7 +156,7 @@ def test_smaller_pictures_of_any_aspect(tmp_path, side, fast_size, size, grid):
     model = build(tmp_path, tensors, input_image_size=side, fast_image_size=fast_size)
     picture = image(side)[:, : size[0], : size[1]]
     expected = reference.tower({name: value.double() for name, value in tensors.items()}, SIZES, picture, grid=grid)
-    assert model.model.vision_tower.grid(*size) == grid
+    assert model.config.vision_config.grid(*size) == grid
     with torch.no_grad():
         found = model.model.vision_tower(picture[None])[0]
     assert found.shape == (grid[0] * grid[1], 16)

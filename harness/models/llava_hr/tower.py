@@ -57,7 +57,7 @@ class ClipBranch(CLIPPreTrainedModel):
 class LlavaHrVisionTower(LlavaHrPreTrainedModel):
     """Pixels (batch, 3, S, S) to features (batch, N, D): all N tokens are patches, there is no [CLS].
 
-    A smaller picture (batch, 3, h, w) is encoded as it is, on the grid of as many pixels a token (`grid`). The authors know
+    A smaller picture (batch, 3, h, w) is encoded as it is, on the grid of as many pixels a token. The authors know
     no such pictures; their arithmetic at the full size is untouched.
     """
 
@@ -73,23 +73,19 @@ class LlavaHrVisionTower(LlavaHrPreTrainedModel):
         self.alignment = FinalAlignment(*widths)
         self.post_init()
 
-    def grid(self, height: int, width: int) -> Grid:
-        """Rows and columns of tokens of a picture so large, in pixels."""
-        side, most = self.config.image_size, self.config.fast_image_size // self.config.clip_config.patch_size
-        return max(1, round(height * most / side)), max(1, round(width * most / side))
-
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         side, small = self.config.image_size, self.config.fast_image_size
-        height, width = pixel_values.shape[-2:]
+        height, width = (int(length) for length in pixel_values.shape[-2:])
         if pixel_values.shape[1:-2] != (self.config.convnext_config.num_channels,) or not max(height, width) <= side:
             raise FitPruneError(
                 f"pixel_values are {tuple(pixel_values.shape)}, the tower takes (images, 3, {side}, {side}) or smaller ones; "
                 "prepare images with the model's own processor."
             )
         pixel_values = pixel_values.to(self.alignment.fast_proj.weight.dtype)
-        grid, most = self.grid(height, width), small // self.config.clip_config.patch_size
+        grid, most = self.config.grid(height, width), small // self.config.clip_config.patch_size
         fast = self.fast.embed(_resized(pixel_values, (grid[0] * small // most, grid[1] * small // most)))
-        slow = self.slow(self._whole_strides(pixel_values))
+        slow_size = self.config.slow_size(height, width)
+        slow = self.slow(pixel_values if slow_size == (height, width) else _resized(pixel_values, slow_size))
         layers = self.fast.encoder.layers
         for number, layer in enumerate(layers, 1):
             fast = layer(fast, attention_mask=None)
@@ -98,16 +94,8 @@ class LlavaHrVisionTower(LlavaHrPreTrainedModel):
                 fast = self.adapters[group - 1](fast, slow, grid)
         return self.alignment(fast, slow, grid)
 
-    def _whole_strides(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The picture as the slow branch takes it: smaller ones enlarged to whole strides, of which none is cut off then."""
-        convnext, size = self.config.convnext_config, pixel_values.shape[-2:]
-        stride = convnext.patch_size * 2 ** (len(convnext.hidden_sizes) - 1)
-        whole = -(-size[0] // stride) * stride, -(-size[1] // stride) * stride
-        full = (self.config.image_size, self.config.image_size)
-        return pixel_values if size in (whole, full) else _resized(pixel_values, whole)
-
 
 def _resized(pixel_values: torch.Tensor, size: Grid) -> torch.Tensor:
-    """The authors' way to the fast branch's small picture: bilinear, corners aligned, in float32."""
+    """As the authors make the fast branch's small picture: bilinear, corners aligned, in float32."""
     resized = functional.interpolate(pixel_values.float(), size=size, mode="bilinear", align_corners=True)
     return resized.to(pixel_values.dtype)
