@@ -5,6 +5,7 @@ What a method may see or change there: the pixels (`Pruner.before_tower`), the t
 prompt has places fills these up with zeros after the projector; the places are dropped before the decoder's first layer.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,22 @@ def _changes(pruner: "Pruner", name: str) -> bool:
     return getattr(type(pruner), name) is not getattr(Pruner, name)
 
 
+@dataclass(frozen=True)
+class TowerRecord:
+    """What a method that changes nothing sees of the tower: the attributes of `TowerRun` of these names."""
+
+    query: dict[int, torch.Tensor]
+    key: dict[int, torch.Tensor]
+    features: torch.Tensor
+    cls_features: torch.Tensor | None
+    grid: tuple[int, int]
+    places: list[torch.Tensor]
+
+    def joined(self, other: "TowerRecord") -> "TowerRecord":
+        """With the layers of another record of the same images beside its own."""
+        return dataclasses.replace(self, query={**other.query, **self.query}, key={**other.key, **self.key})
+
+
 class TowerRun:
     """One call of a model's `get_image_features` under a pruner.
 
@@ -146,6 +163,27 @@ class TowerRun:
         self.counts: TowerCounts | None = None
         self._tokens: TowerTokens | None = None
         self._key: torch.Tensor | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the method changes what runs in the tower."""
+        return self.merges or self.resizes
+
+    def record(self) -> TowerRecord | None:
+        """What the run has seen; None where it has seen nothing."""
+        if self.features is None:
+            return None
+        self._number_places()
+        places = self.places or []
+        return TowerRecord(self.query, self.key, self.features, self.cls_features, self.grid, places)
+
+    def restore(self, record: TowerRecord | None) -> bool:
+        """Take over what an earlier run on the same images has seen; False where that is not all that is asked for."""
+        if record is None or not self.observed <= record.query.keys():
+            return False
+        for field in dataclasses.fields(record):
+            setattr(self, field.name, getattr(record, field.name))
+        return True
 
     @property
     def patches(self) -> int:
@@ -247,6 +285,10 @@ class TowerRun:
     def finish(self) -> None:
         """The images are encoded; from here on the run is read only."""
         self.active = False
+        self._number_places()
+
+    def _number_places(self) -> None:
+        """Where nothing packs tiles, each picture is an image, and its patches are its places."""
         if self.places is None and self.features is not None:
             self.places = [image.flatten().long() for image in self.numbers([1] * len(self.features))]
 
