@@ -19,13 +19,13 @@ class GPrune(Pruner):
     The projected embeddings of a picture are nodes of a graph, with edges where their cosine is at least `similarity`;
     a softmax of the cosines over `temperature`, row by row, makes transition weights. The norms of the embeddings flow along
     them for `iterate_num` steps; what a node then holds, divided by the number of its edges (one to itself included), is its
-    score, and the int(n·keep_ratio) highest stay. The base view of a tiled picture is one graph, all its tiles are another. In prompt
-    order, position ids kept, newlines kept. Stage: before the decoder. Needs neither attention nor [CLS], but a tower of
-    CLIP's or SigLIP's form, which tells base view and tiles apart.
+    score, and the int(n·keep_ratio) highest stay. The base view of a tiled picture is one graph, all its tiles are another.
+    In prompt order, position ids kept, newlines kept. Stage: before the decoder. Needs neither attention nor [CLS], but a
+    tower of CLIP's or SigLIP's form, which tells base view and tiles apart.
 
     Deviations: the authors' code is for LLaVA-NeXT and one picture; here each picture of a prompt is pruned by itself, and
-    those of other models are one graph each. Computed in float32, step by step; theirs takes the matrix to the power of iterate_num
-    in half precision, where the smallest weights are lost to rounding and do not count as edges.
+    those of other models are one graph each. Computed in float32, step by step; theirs takes the matrix to the power of
+    iterate_num in half precision, where the smallest weights are lost to rounding and do not count as edges.
 
     Attributes:
         similarity, temperature, iterate_num: as above (authors' defaults 0.5, 0.03, 5).

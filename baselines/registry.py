@@ -20,6 +20,13 @@ HOMES = {
     "fitprune": "fitprune:FitPrune",
     "fastv": "baselines.fastv:FastV",
     "random": "baselines.random:Random",
+    "uniform": "baselines.uniform:Uniform",
+    "pool": "baselines.pool:Pool",
+    "downsample": "baselines.downsample:Downsample",
+    "divprune": "baselines.divprune:DivPrune",
+    "gprune": "baselines.gprune:GPrune",
+    "scope": "baselines.scope:Scope",
+    "tome": "baselines.tome:ToMe",
 }
 
 
