@@ -4,7 +4,10 @@ import torch
 
 
 def divprune(features, ratio):
-    """Features (n, d) of one sample → the indices kept, ascending; and the smallest gap of a pick to the second best."""
+    """Features (n, d) of one sample → the indices kept, ascending; and the smallest lead of a pick over what is worse.
+
+    Two tokens that are each other's nearest have the same distance to it; the first of them is picked first.
+    """
     n = len(features)
     count = round(ratio * n)
     unit = features / features.norm(dim=1, keepdim=True)
@@ -16,7 +19,7 @@ def divprune(features, ratio):
             scores = [torch.tensor(distance[j]).sort().values[1].item() for j in range(n)]
         else:
             scores = [min(distance[i][j] for i in chosen) for j in range(n)]
-        best, second = sorted(scores, reverse=True)[:2]
-        gap = min(gap, best - second)
+        best = max(scores)
+        gap = min(gap, min((best - score for score in scores if score < best), default=gap))
         chosen.append(scores.index(best))
     return sorted(chosen), gap
