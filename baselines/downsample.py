@@ -26,9 +26,9 @@ class Downsample(Pruner):
     processor gives it, is reduced to rows × columns patches, bicubic with antialiasing, as PIL does it; values are not
     rounded or clipped to bytes on the way. The tower encodes the smaller picture with its position embeddings interpolated,
     and rows and columns need not be equal, so that budgets are met. A LLaVA-HR sees the smaller picture with both branches.
-    On LLaVA-NeXT, whose tiling the authors' reduction would change, the tiles stay; of their tokens those go whose middle is
-    padding. Not for models that take pictures of any size themselves (Qwen2.5-VL), nor InternVL, whose towers have another
-    form: give those smaller pictures.
+    On LLaVA-NeXT, whose tiling the authors' reduction would change, the tiles stay, and newlines after all rows of the full
+    picture; of the tiles' tokens those go whose middle is padding. Not for models that take pictures of any size themselves
+    (Qwen2.5-VL), nor InternVL, whose towers have another form: give those smaller pictures.
 
     Attributes:
         rows, columns: patches of a reduced view.
