@@ -10,8 +10,8 @@ import pytest
 
 from fitprune.errors import FitPruneError
 from harness.evaluate import Answer, Answers
-from harness.once import RunFolder
 from harness.key import content_key
+from harness.once import RunFolder
 from harness.store import Result, Store, versions
 
 CONTRACT = [
