@@ -22,7 +22,7 @@ LOST = {"random": 30, "fastv": 3, "fitprune": 0, "dense": 0}  # of 60 questions
 
 class FakeBench(Bench):
     def model(self, cell):
-        return SimpleNamespace(revision="fake", name=cell.model)
+        return SimpleNamespace(revision="fake", name=cell.model, model=None)
 
     def facts(self, cell):
         return ModelFacts(cell.model, "fake", "fake", "float32", "cpu", None)
