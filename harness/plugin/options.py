@@ -63,6 +63,13 @@ def add_options(parser: pytest.Parser) -> None:
             "a FitPrune recipe, or one that its authors published, instead of fitting one for each --reduction",
         )
         group.addoption(
+            "--plan",
+            dest=DEST + "plan",
+            action="store_true",
+            default=False,
+            help="print the cells, which of them the results have, and what the others will cost; run nothing",
+        )
+        group.addoption(
             "--rerun", dest=DEST + "rerun", action="store_true", default=False, help="measure cells again that the results have"
         )
         add("seed", "N", "seed of the pruners that draw (default: 0)")
@@ -85,6 +92,7 @@ class RunOptions:
     recipe: str
     settings: CellSettings
     rerun: bool = False
+    plan: bool = False
 
     @classmethod
     def parse(cls, namespace: argparse.Namespace) -> "RunOptions":
@@ -124,6 +132,7 @@ class RunOptions:
                 reductions=reductions,
             ),
             rerun=getattr(namespace, DEST + "rerun", False),
+            plan=getattr(namespace, DEST + "plan", False),
         )
 
     def expanded(self) -> "RunOptions":
