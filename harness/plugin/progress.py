@@ -34,23 +34,29 @@ class Progress:
     done: int = 0
     cached: int = 0
     questions: int = 0
+    news: bool = False
     scores: list[tuple[float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.started = self.said = self.clock()
 
-    def ended(self, report: CellReport) -> str | None:
-        """Count a cell; the line to print, or None when the last one was a moment ago."""
+    def ended(self, report: CellReport) -> None:
+        """Count a cell."""
         self.done += 1
         self.cached += report.cached
+        self.news = True
         if report.result is not None:
             self.questions += 0 if report.cached else report.result.n
             if not report.result.cell.is_dense:
                 self.scores.append((report.result.score, report.result.dense_score))
+
+    def due(self) -> str | None:
+        """The line to print; None where nothing is new, or the last one was a moment ago."""
         now = self.clock()
-        if self.done < self.total and now - self.said < (SECONDS_BETWEEN_QUIET if self.quiet else SECONDS_BETWEEN):
+        soon = now - self.said < (SECONDS_BETWEEN_QUIET if self.quiet else SECONDS_BETWEEN)
+        if not self.news or (soon and self.done < self.total):
             return None
-        self.said = now
+        self.said, self.news = now, False
         return self.line(now - self.started)
 
     def line(self, elapsed: float) -> str:

@@ -128,15 +128,16 @@ class RunSession:
         return True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what cells gave, from this process or from workers, and say where the run stands."""
+        """Collect what cells gave, from this process or from workers."""
         if record := getattr(report, _REPORT, None):
             self.reports.append(CellReport.from_json(record))
-            if not self.worker.is_worker:
-                self._say(self.reports[-1])
+            if self._progress is not None:
+                self._progress.ended(self.reports[-1])
 
-    def _say(self, report: CellReport) -> None:
+    def pytest_runtest_logfinish(self) -> None:
+        """Say where the run stands."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
-        if self._progress is not None and terminal is not None and (line := self._progress.ended(report)):
+        if self._progress is not None and terminal is not None and (line := self._progress.due()):
             terminal.ensure_newline()
             terminal.write_line(line)
 
