@@ -6,7 +6,7 @@ no place of their own; what `Trace.kept` does not list is shown as gone.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,38 +16,47 @@ from baselines.registry import get_pruner_class
 from fitprune.errors import BudgetError, UnsupportedModel
 from harness.bench import Bench
 from harness.cells import DENSE, Cell, CellSettings
-from harness.evaluate import Answer, evaluate_cell, question_order
+from harness.evaluate import Answer, evaluate_cell
 from harness.gallery_file import FOLDER, SCHEMA
 from harness.gallery_views import View, views_of
 from harness.store import now, versions
 
 if TYPE_CHECKING:
-    import torch
-
-    from fitprune import Pruner, Trace
+    from fitprune import Pruner
+    from harness.lmms_model import Finished
     from harness.models.loading import LoadedModel
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pruner left of one prompt.
+
+    Attributes:
+        tokens: visual tokens of the prompt; kept: per layer, the indices left; views: what the model was shown.
+    """
+
+    tokens: int
+    kept: list[list[int]]
+    views: list[View]
 
 
 @dataclass
 class Watcher:
-    """An observer for `evaluate_cell` at batch size 1: what the pruner left of each question's tokens, in the order asked.
+    """An observer for `evaluate_cell` at batch size 1: what a pruner, the dense one included, left of each question's tokens.
 
     Attributes:
-        tokens: visual tokens of each prompt; kept: per question and layer, the indices left; views: of each prompt.
+        seen: by the question's place among the answers.
     """
 
     loaded: "LoadedModel"
-    tokens: list[int] = field(default_factory=list)
-    kept: list[list[list[int]]] = field(default_factory=list)
-    views: list[list[View]] = field(default_factory=list)
+    seen: dict[int, Seen] = field(default_factory=dict)
 
-    def __call__(self, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> None:
+    def __call__(self, batch: "Finished") -> None:
         """Note what a batch of one question left."""
-        assert trace is not None, "a gallery is drawn under a pruner, the dense one included"
-        count = int(trace.visual_tokens.sum())
-        self.tokens.append(count)
-        self.kept.append([[index for index in layer.flatten().tolist() if index >= 0] for layer in trace.kept])
-        self.views.append(views_of(self.loaded, inputs, count))
+        assert batch.inputs is not None and batch.trace is not None  # noqa: PT018 - of this run, under a pruner
+        count = int(batch.trace.visual_tokens.sum())
+        kept = [[index for index in layer.flatten().tolist() if index >= 0] for layer in batch.trace.kept]
+        self.seen[batch.keys[0][1]] = Seen(count, kept, views_of(self.loaded, batch.inputs, count))
 
 
 def scenes(
@@ -58,30 +67,28 @@ def scenes(
     A pruner that cannot run has its reason in place of its masks. Raises FitPruneError for what concerns all of them.
     """
     dense = Cell(model, DENSE, None, suite)
-    answers, watched = _watch(bench, dense, get_pruner_class(DENSE)())
-    made = [_scene(bench, dense, answers[place], watched, asked, command) for asked, place in enumerate(_order(bench, dense))]
+    made = [_scene(bench, dense, answer, seen, command) for answer, seen in _watch(bench, dense, get_pruner_class(DENSE)())]
     for pruner in pruners:
         for reduction in reductions:
-            for scene, part in zip(made, _parts(bench, Cell(model, pruner, reduction, suite)), strict=True):
+            parts = _parts(bench, Cell(model, pruner, reduction, suite), len(made))
+            for scene, part in zip(made, parts, strict=True):
                 scene["pruned"].append(_without_known_views(part, scene))
     yield from (scene for scene in made if scene["tokens"])
 
 
-def _parts(bench: Bench, cell: Cell) -> list[dict[str, Any]]:
-    """What a pruner did to each question, in the order asked."""
+def _parts(bench: Bench, cell: Cell, questions: int) -> list[dict[str, Any]]:
+    """What a pruner did to each question."""
     head = {"pruner": cell.pruner, "reduction": cell.reduction}
-    order = _order(bench, cell)
     try:
-        pruner = bench.pruner(cell)
-        answers, watched = _watch(bench, cell, pruner)
+        watched = _watch(bench, cell, bench.pruner(cell))
     except (BudgetError, UnsupportedModel) as error:
-        return [head | {"cannot": " ".join(str(error).split())} for _ in order]
+        return [head | {"cannot": " ".join(str(error).split())}] * questions
     return [
         head
-        | _answer(answers[place])
-        | {"tokens": watched.tokens[asked], "views": [view.to_json() for view in watched.views[asked]]}
-        | masks(watched.kept[asked], watched.tokens[asked])
-        for asked, place in enumerate(order)
+        | _answer(answer)
+        | {"tokens": seen.tokens, "views": [view.to_json() for view in seen.views]}
+        | masks(seen.kept, seen.tokens)
+        for answer, seen in watched
     ]
 
 
@@ -98,7 +105,7 @@ def masks(kept: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
     return {"masks": list(texts), "layers": layers, "left": [len(indices) for indices in kept]}
 
 
-def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> tuple[list[Answer], Watcher]:
+def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> list[tuple[Answer, Seen]]:
     loaded, settings = bench.model(cell), bench.settings
     watcher = Watcher(loaded)
     answers = evaluate_cell(
@@ -111,14 +118,10 @@ def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> tuple[list[Answer], Wa
         seed=settings.seed,
         observer=watcher,
     )
-    return answers.answers, watcher
+    return [(answer, watcher.seen[place]) for place, answer in enumerate(answers.answers)]
 
 
-def _order(bench: Bench, cell: Cell) -> list[int]:
-    return question_order(bench.model(cell), cell.suite, data=bench.settings.data, limit=bench.settings.limit)
-
-
-def _scene(bench: Bench, cell: Cell, answer: Answer, watched: Watcher, asked: int, command: str) -> dict[str, Any]:
+def _scene(bench: Bench, cell: Cell, answer: Answer, seen: Seen, command: str) -> dict[str, Any]:
     loaded = bench.model(cell)
     return {
         "schema": SCHEMA,
@@ -130,8 +133,8 @@ def _scene(bench: Bench, cell: Cell, answer: Answer, watched: Watcher, asked: in
         "doc_id": answer.doc_id,
         "question": answer.question,
         "target": answer.target,
-        "tokens": watched.tokens[asked],
-        "views": [view.to_json() for view in watched.views[asked]],
+        "tokens": seen.tokens,
+        "views": [view.to_json() for view in seen.views],
         "dense": _answer(answer),
         "pruned": [],
         "seed": bench.settings.seed,

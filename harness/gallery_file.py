@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fitprune.errors import FitPruneError
-from harness.store import strict, write_atomically
+from harness.store import write_atomically
+from harness.strict import strict
 
 SCHEMA = 1
 FOLDER = "gallery"

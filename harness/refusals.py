@@ -13,7 +13,8 @@ from typing import Any
 
 from fitprune.errors import FitPruneError
 from harness.cells import Cell
-from harness.store import Result, dumps, now, write_atomically
+from harness.store import Result, now, write_atomically
+from harness.strict import dumps, loads
 
 SCHEMA = 1
 FOLDER = "cannot"
@@ -75,7 +76,7 @@ def read_refusals(folder: str | os.PathLike[str]) -> tuple[list[Refusal], list[s
     refusals, notes = [], []
     for path in sorted((Path(folder) / FOLDER).glob("*.json")):
         try:
-            refusals.append(Refusal.from_json(json.loads(path.read_text(encoding="utf-8"))))
+            refusals.append(Refusal.from_json(loads(path.read_text(encoding="utf-8"))))
         except (FitPruneError, OSError, ValueError) as error:
             notes.append(f"{FOLDER}/{path.name} is damaged and left out: {' '.join(str(error).split())}")
     return sorted(refusals, key=lambda refusal: refusal.date), notes

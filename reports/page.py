@@ -11,7 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.statistics import Verdict
-from harness.store import Result, strict
+from harness.store import Result
+from harness.strict import strict
 from harness.table import Figure, Row
 from reports import charts
 from reports.leaderboard import Board, Leaderboard, suite_title
