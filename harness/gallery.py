@@ -1,8 +1,9 @@
 """Which patches survive: a few questions under several pruners, for people to look at.
 
 One file a question in the results folder's `gallery/`: the picture as the model sees it, the question, what the dense model
-and each pruned one answered, and for each layer the visual tokens left after it, as a mask. Tokens that a method merges have
-no place of their own; what `Trace.kept` does not list is shown as gone.
+and each pruned one answered, and for each layer the visual tokens left after it, as a mask. A token that a method has merged,
+averaged or made of a smaller picture is marked at the patch that it is named by; one that stands for no single patch is counted
+and not marked, as in `fitprune.Trace`.
 """
 
 import shlex
@@ -32,12 +33,16 @@ class Seen:
     """What a pruner left of one prompt.
 
     Attributes:
-        tokens: visual tokens of the prompt; kept: per layer, the indices left; views: what the model was shown.
+        tokens: visual tokens of the prompt; views: what the model is shown without a pruner.
+        kept: per layer, the indices left; left: how many tokens that is, those of no single patch counted.
+        tower: whether the pruner changed what ran in the vision tower.
     """
 
     tokens: int
-    kept: list[list[int]]
     views: list[View]
+    kept: list[list[int]]
+    left: list[int]
+    tower: bool
 
 
 @dataclass
@@ -54,9 +59,14 @@ class Watcher:
     def __call__(self, batch: "Finished") -> None:
         """Note what a batch of one question left."""
         assert batch.inputs is not None and batch.trace is not None  # noqa: PT018 - of this run, under a pruner
-        count = int(batch.trace.visual_tokens.sum())
-        kept = [[index for index in layer.flatten().tolist() if index >= 0] for layer in batch.trace.kept]
-        self.seen[batch.keys[0][1]] = Seen(count, kept, views_of(self.loaded, batch.inputs, count))
+        trace, count = batch.trace, int(batch.trace.visual_tokens.sum())
+        self.seen[batch.keys[0][1]] = Seen(
+            tokens=count,
+            views=views_of(self.loaded, batch.inputs, count),
+            kept=[[index for index in layer.flatten().tolist() if index >= 0] for layer in trace.kept],
+            left=[int(layer.sum()) for layer in trace.visual_out],
+            tower=trace.tower is not None,
+        )
 
 
 def scenes(
@@ -86,7 +96,7 @@ def _parts(bench: Bench, cell: Cell, questions: int) -> list[dict[str, Any]]:
     return [
         head
         | _answer(answer)
-        | {"tokens": seen.tokens, "views": [view.to_json() for view in seen.views]}
+        | {"tokens": seen.tokens, "left": seen.left, "tower": seen.tower, "views": [view.to_json() for view in seen.views]}
         | masks(seen.kept, seen.tokens)
         for answer, seen in watched
     ]
@@ -94,7 +104,7 @@ def _parts(bench: Bench, cell: Cell, questions: int) -> list[dict[str, Any]]:
 
 def masks(kept: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
     """`masks`: the different sets of tokens, each as hexadecimal digits of four tokens, the first in the highest bit;
-    `layers`: the place in it of each layer's set; `left`: how many tokens each layer leaves.
+    `layers`: the place in it of each layer's set.
     """
     texts: dict[str, int] = {}
     layers = []
@@ -102,7 +112,7 @@ def masks(kept: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
         bits = np.zeros(tokens, dtype=bool)
         bits[list(indices)] = True
         layers.append(texts.setdefault(np.packbits(bits).tobytes().hex(), len(texts)))
-    return {"masks": list(texts), "layers": layers, "left": [len(indices) for indices in kept]}
+    return {"masks": list(texts), "layers": layers}
 
 
 def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> list[tuple[Answer, Seen]]:

@@ -151,8 +151,17 @@ def test_of_an_unknown_layout_only_the_order_is_shown(tiny):
 
 
 def test_equal_layers_share_a_mask():
-    packed = masks([[0, 8], [0, 8], []], 9)
-    assert packed == {"masks": ["8080", "0000"], "layers": [0, 0, 1], "left": [2, 2, 0]}
+    assert masks([[0, 8], [0, 8], []], 9) == {"masks": ["8080", "0000"], "layers": [0, 0, 1]}
+
+
+def test_tokens_of_no_single_patch_are_counted_and_a_changed_tower_is_said(tmp_path):
+    """VisionZip keeps [CLS], which is no patch; downsampling changes what the tower sees."""
+    scenes = make(tmp_path, "llava-tiny", "--pruner", "visionzip,downsample,fastv", "--reduction", "0.7")
+    for scene in scenes:
+        zipped, smaller, plain = (part_of(scene, pruner, 0.7) for pruner in ("visionzip", "downsample", "fastv"))
+        assert zipped["left"] == [len(kept(zipped, layer)) + 1 for layer in range(8)]
+        assert plain["left"] == [len(kept(plain, layer)) for layer in range(8)]
+        assert (zipped["tower"], smaller["tower"], plain["tower"]) == (False, True, False)
 
 
 @pytest.mark.parametrize(

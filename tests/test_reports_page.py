@@ -35,8 +35,9 @@ def png():
 
 def scene(doc_id, question, **changes):
     view = {"label": "the model's view", "columns": 2, "rows": 2, "picture": png()}
-    kept = {"pruner": "fastv", "reduction": 0.5, "answer": EVIL, "score": 0.0, "tokens": 4} | masks([[0, 1, 2, 3], [1, 2]], 4)
-    whole = {"pruner": "fitprune", "reduction": 0.5, "answer": "red", "score": 1.0, "tokens": 4} | masks([[0, 1, 2, 3], [0]], 4)
+    kept = {"pruner": "fastv", "answer": EVIL, "score": 0.0, "left": [4, 3], "tower": False} | masks([[0, 1, 2, 3], [1, 2]], 4)
+    whole = {"pruner": "fitprune", "answer": "red", "score": 1.0, "left": [4, 1], "tower": True} | masks([[0, 1, 2, 3], [0]], 4)
+    kept, whole = ({"reduction": 0.5, "tokens": 4} | part for part in (kept, whole))
     made = {
         "schema": 1,
         "kind": "gallery",
@@ -235,7 +236,13 @@ def test_the_gallery_shows_which_patches_survive_and_both_answers(page):
     assert [max(patch(page, "fastv", place)) > 200 for place in range(4)] == [False, True, True, False]
     assert [max(patch(page, "fitprune", place)) > 200 for place in range(4)] == [True, False, False, False]
     assert tuple(patch(page, "fastv", 1)) == flat[1]
-    assert page.evaluate("document.querySelector('[data-pruner=fastv] .left').innerText") == "2 of 4 tokens left"
+    assert (
+        page.evaluate("document.querySelector('[data-pruner=fastv] .left').innerText")
+        == "3 of 4 tokens left, 1 of them of no single patch"
+    )
+    assert page.evaluate("document.querySelector('[data-pruner=fitprune] .left').innerText") == "1 of 4 tokens left"
+    said = "document.querySelector('[data-pruner={}]').innerText.includes('a mark names a token')"
+    assert (page.evaluate(said.format("fastv")), page.evaluate(said.format("fitprune"))) == (False, True)
     page.evaluate("document.querySelector('#layer').focus()")
     page.press("ArrowLeft")  # from the last layer to the one before
     assert page.evaluate("document.querySelector('#layer-said').innerText") == "after layer 0 (0 to 1)"

@@ -386,7 +386,7 @@ function methodBody(name, rows) {
   else parts.push(make("p", { class: "note" }, "No result of this method says how many tokens were left in each layer."));
   for (const row of rows.filter((one) => !isRefused(one))) parts.push(make("p", {}, row.name + ": ", make("code", {}, textAt(Object.values(row.cells)[0].params))));
   const printed = data.published.rows.filter((row) => row.method === name);
-  if (printed.length) parts.push(make("p", {}, "Published figures of " + name + ": ", make("a", { href: "#published" }, printed.length + " lines below"), "."));
+  if (printed.length) parts.push(make("p", {}, "Published figures of " + name + ": ", make("a", { href: "#published" }, printed.length + (printed.length === 1 ? " line" : " lines") + " below"), "."));
   return parts;
 }
 
@@ -444,6 +444,7 @@ function drawScene(stage, scene) {
     make("p", {}, make("strong", {}, scene.question), " — expected: ", make("em", {}, scene.target)),
     make("p", { id: "dense-answer" }, "dense: ", answer(scene.dense)),
     make("div", { class: "slider" }, make("label", { for: "layer" }, "Layer"), slider, said),
+    make("p", { class: "note" }, "A merged or averaged token is marked at the patch that it is named by."),
     panels,
     make("details", {}, make("summary", {}, "Command, versions"), make("pre", {}, make("code", {}, scene.command)), make("p", { class: "note" }, [scene.date, "device " + scene.device, "seed " + scene.seed, "weights " + scene.revision].join("; ") + "; " + Object.entries(scene.versions || {}).map((pair) => pair.join(" ")).join(", "))),
   );
@@ -460,6 +461,8 @@ function panel(scene, part, layer) {
   if ("cannot" in part) return make("div", { class: "scene" }, make("h3", {}, name), make("p", {}, "cannot: " + part.cannot));
   const kept = layer < 0 ? () => true : keptBy(part.masks[part.layers[layer]]);
   const left = layer < 0 ? part.tokens : part.left[layer];
+  const marked = layer < 0 ? left : countOf(part.masks[part.layers[layer]]);
+  const unmarked = left > marked ? ", " + (left - marked) + " of them of no single patch" : "";
   const views = part.views || scene.views;
   let first = 0;
   const pictures = views.map((one) => {
@@ -467,7 +470,11 @@ function panel(scene, part, layer) {
     first += one.columns * one.rows;
     return [drawn, views.length > 1 || !one.picture ? make("p", { class: "note" }, one.label) : null];
   });
-  return make("div", { class: "scene", "data-pruner": part.pruner }, make("h3", {}, name), make("p", { class: "left" }, left + " of " + part.tokens + " tokens left"), ...pictures.flat(), make("p", {}, "answer: ", answer(part)));
+  return make("div", { class: "scene", "data-pruner": part.pruner }, make("h3", {}, name), make("p", { class: "left" }, left + " of " + part.tokens + " tokens left" + unmarked), make("p", { class: "note" }, part.tower ? "Changes the picture or the tower: a mark names a token, the token is more than that patch." : null), ...pictures.flat(), make("p", {}, "answer: ", answer(part)));
+}
+
+function countOf(mask) {
+  return [...mask].reduce((sum, digit) => sum + [0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4][parseInt(digit, 16)], 0);
 }
 
 // A mask has a bit a token, four to a hexadecimal digit, the first one highest.
