@@ -127,7 +127,7 @@ def take(asked: Asked, command: str = "", keep: Callable[[Mapping[str, Any]], No
     record = _header(asked, timed, command)
     single = timed.prompt(asked, 1)
     dense_flops = count(timed.model, single)
-    pruners = list(_pruners(asked, timed, single, record["cannot"]))
+    pruners = list(reachable(asked, timed, single, record["cannot"]))
     keep(record)
     for batch in asked.batch_sizes:
         inputs = timed.prompt(asked, batch)
@@ -188,7 +188,7 @@ def _header(asked: Asked, timed: TimedModel, command: str) -> dict[str, Any]:
     }
 
 
-def _pruners(
+def reachable(
     asked: Asked, timed: TimedModel, single: Mapping[str, torch.Tensor], cannot: list[dict[str, Any]]
 ) -> Iterator[tuple[str, float, Pruner, str, FlopCount]]:
     """Every method at every budget that it reaches, where its parameters are from, and what its prompt costs."""
