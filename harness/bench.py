@@ -127,7 +127,9 @@ class Bench:
             limit=self.settings.limit,
             generation=pruned.answers.generation,
             seconds=pruned.answers.seconds,
-            note="; ".join([*pruned.answers.notes, *self._remarks(cell, pruned, drop.unscored)]),
+            note="; ".join(
+                [*pruned.answers.notes, *pruner.notes(self.model(cell).model), *self._remarks(cell, pruned, drop.unscored)]
+            ),
         )
         return Measured(result, pruned.answers, dense.answers)
 

@@ -46,7 +46,7 @@ class Tally:
         self.text += text.tolist()
         self.visual += visual.tolist()
         self.new += new_tokens
-        self.vision += vision_cost(self.config, inputs)
+        self.vision += vision_cost(self.config, inputs, None if trace is None else trace.tower)
         entering = [visual] * len(self.visual_in) if trace is None else trace.visual_in
         leaving = entering if trace is None else trace.visual_out
         for total, layer in zip(self.visual_in + self.visual_out, [*entering, *leaving], strict=True):
