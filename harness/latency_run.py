@@ -32,6 +32,7 @@ SCHEMA = "latency-1"
 RANDOM, CHECKPOINT = "random", "checkpoint"
 WARMUP = 3
 CALIBRATION_SAMPLES, CALIBRATION_BATCH = 32, 8
+TOO_SMALL = "the GPU's memory is too small"
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,10 @@ def take(asked: Asked, command: str = "", keep: Callable[[Mapping[str, Any]], No
             try:
                 compared = compare(timed.model, inputs, pruner, **options)
             except torch.OutOfMemoryError:
-                record["cannot"].append(_cannot(name, reduction, "the GPU's memory is too small", batch))
-                torch.cuda.empty_cache()
+                record["cannot"].append(_cannot(name, reduction, TOO_SMALL, batch))
                 continue
-            rows.append(_row(name, reduction, pruner, origin, batch, compared, flops, dense_flops))
+            notes = pruner.notes(timed.model)
+            rows.append(_row(name, reduction, pruner, origin, batch, compared, flops, dense_flops, notes))
             record["rows"].append(rows[-1])
             keep(record)
         if rows:
@@ -150,8 +151,7 @@ def take(asked: Asked, command: str = "", keep: Callable[[Mapping[str, Any]], No
             try:
                 record["dense"].append(dataclasses.asdict(measure(timed.model, inputs, **options)))
             except torch.OutOfMemoryError:
-                record["cannot"].append(_cannot(DENSE, None, "the GPU's memory is too small", batch))
-                torch.cuda.empty_cache()
+                record["cannot"].append(_cannot(DENSE, None, TOO_SMALL, batch))
         keep(record)
     return record
 
@@ -197,8 +197,8 @@ def reachable(
         try:
             pruner, origin = solver.pruner(name, reduction)
             flops = count(timed.model, single, pruner)
-        except FitPruneError as error:
-            cannot.append(_cannot(name, reduction, str(error)))
+        except (FitPruneError, torch.OutOfMemoryError) as error:
+            cannot.append(_cannot(name, reduction, str(error) if isinstance(error, FitPruneError) else TOO_SMALL))
             continue
         yield name, reduction, pruner, origin, flops
 
@@ -212,6 +212,7 @@ def _row(
     compared: Comparison,
     flops: FlopCount,
     dense_flops: FlopCount,
+    notes: list[str],
 ) -> dict[str, Any]:
     params = pruner.params()
     params.pop("provenance", None)
@@ -225,7 +226,7 @@ def _row(
         "prompt_flops_ratio": prompt_flops(flops) / prompt_flops(dense_flops),
         "scoring_flops": flops.scoring,
         **dataclasses.asdict(compared),
-        "notes": compared.notes(),
+        "notes": [*notes, *compared.notes()],
     }
 
 

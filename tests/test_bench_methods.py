@@ -130,7 +130,7 @@ def test_only_the_method_s_own_time_counts(monkeypatch):
     monkeypatch.setattr(model.lm_head, "forward", slow_head)
     pruner = Slow()
     assert scoring_ms(model, inputs, pruner, repeats=3) == pytest.approx(5 * 2 + 5)
-    assert vars(pruner) == {"newlines": "kept"}
+    assert vars(pruner) == vars(Slow())
     assert scoring_ms(model, inputs, FastV(), repeats=1) == 0
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from baselines.random import Random
 from baselines.registry import PRUNERS
 from fitprune import FitPrune
 from fitprune.published import published_recipe
@@ -189,12 +190,22 @@ def test_a_batch_too_large_for_the_gpu_is_named_and_the_rest_is_measured(monkeyp
     own = latency_run.compare
     monkeypatch.setattr(latency_run, "compare", compare)
     monkeypatch.setattr(latency_run, "measure", compare)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     found = take(TINY)
     assert [row["batch"] for row in found["rows"]] == [dense["batch"] for dense in found["dense"]] == [1]
     assert [(gap["pruner"], gap["batch"]) for gap in found["cannot"]] == [("random", 2), ("dense", 2)]
     assert "- random 0.5, batch 2: cannot: the GPU's memory is too small" in markdown(found)
     assert "- dense, batch 2: cannot: the GPU's memory is too small" in markdown(found)
+
+
+def test_a_prompt_too_large_for_the_gpu_is_named(monkeypatch):
+    def count(model, inputs, pruner=None):
+        if pruner is not None:
+            raise torch.OutOfMemoryError
+        return own(model, inputs)
+
+    own = latency_run.count
+    monkeypatch.setattr(latency_run, "count", count)
+    assert [gap["reason"] for gap in take(TINY)["cannot"]] == ["the GPU's memory is too small"]
 
 
 def test_an_interruption_leaves_a_whole_file_with_the_rows_so_far(monkeypatch, tmp_path):
@@ -209,6 +220,13 @@ def test_an_interruption_leaves_a_whole_file_with_the_rows_so_far(monkeypatch, t
         main([*BASE, "--pruner", "random", "--batch-size", "1,2", "-o", str(file)])
     assert [row["batch"] for row in json.loads(file.read_text())["rows"]] == [1]
     assert [path.name for path in tmp_path.iterdir()] == ["latency.json"]
+
+
+def test_what_a_method_notes_on_a_model_is_in_the_table(monkeypatch):
+    monkeypatch.setattr(Random, "notes", lambda pruner, model: [f"drew on {model.config.model_type}"])
+    found = take(TINY)
+    assert [row["notes"] for row in found["rows"]] == [["drew on llava"]] * 2
+    assert "- random 0.5, batch 1: drew on llava" in markdown(found)
 
 
 def test_nothing_measured_is_an_error(capsys):

@@ -38,7 +38,7 @@ from tests.benchmarks.bench_prefill import random_llava
 WARMUP = 1
 JUDGED = 0.5
 # A pruner's methods that are called on entering its context, or not at all while it prunes.
-OUTSIDE = {"check", "observed_layers", "params", "for_reduction"}
+OUTSIDE = {"check", "notes", "observed_layers", "observed_tower_layers", "params", "for_reduction"}
 
 
 @dataclass(frozen=True)
