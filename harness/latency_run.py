@@ -43,6 +43,7 @@ class Asked:
         pruners: registry names; empty for all.
         image_size: width, height.
         layers: decoder layers; None for all of them. Random weights only.
+        dtype: of the weights; None is the checkpoint's for random ones, and what `load_model` takes for real ones.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Asked:
     repeats: int = 10
     device: str | None = None
     layers: int | None = None
+    dtype: str | None = None
 
     def check(self) -> None:
         """Raise FitPruneError for what cannot be asked, before any work."""
@@ -98,11 +100,11 @@ class TimedModel:
         view = family_of(spec, record).view(record, *asked.image_size)
         device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
         if asked.weights == RANDOM:
-            made = random_model(spec, device, asked.layers)
+            made = random_model(spec, device, asked.layers, asked.dtype)
             single = random_prompt(made.model.config, view, asked.text_tokens, 1, weight(made.model))
             return cls(made.model, torch.device(made.device), RANDOM, view, [single], "the timed prompt, which is noise")
         try:
-            loaded = load_model(asked.model, device)
+            loaded = load_model(asked.model, device, asked.dtype)
         except FitPruneError as error:
             raise FitPruneError(f"{error}; times alone need no weights: --weights random") from error
         batches = calibration_batches(loaded, "mini", CALIBRATION_SAMPLES, CALIBRATION_BATCH)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fitprune.errors import FitPruneError
-from harness.models.devices import AUTO, choose_device
+from harness.models.devices import AUTO, choose_device, choose_dtype
 from harness.models.shipped import transformers_config
 from harness.models.spec import ModelSpec, View
 
@@ -23,7 +23,7 @@ class SyntheticModel:
     """A model with random weights.
 
     Attributes:
-        model: in eval mode, on `device`, in the checkpoint's dtype.
+        model: in eval mode, on `device`.
         device: "cpu" or "cuda:N".
         layers: of its decoder.
     """
@@ -33,7 +33,9 @@ class SyntheticModel:
     layers: int
 
 
-def random_model(spec: ModelSpec, device: str | None = None, layers: int | None = None) -> SyntheticModel:
+def random_model(
+    spec: ModelSpec, device: str | None = None, layers: int | None = None, dtype: str | None = None
+) -> SyntheticModel:
     """A model of its configuration, which ships with the package or lies in its folder; the weights need not be here.
 
     Each weight is made where it stays, in its dtype: nothing is held twice. Always the same weights on one kind of device.
@@ -41,6 +43,7 @@ def random_model(spec: ModelSpec, device: str | None = None, layers: int | None 
     Args:
         device: as `load_model` takes it, but for "auto".
         layers: decoder layers, where the model shall have fewer than its configuration says.
+        dtype: a name; None is the checkpoint's, on every device.
 
     Raises:
         FitPruneError: no configuration, more layers than there are, a device that is not there or too small.
@@ -55,18 +58,25 @@ def random_model(spec: ModelSpec, device: str | None = None, layers: int | None 
         text.num_hidden_layers = layers
         if getattr(text, "layer_types", None):
             text.layer_types = text.layer_types[:layers]
-    dtype = getattr(torch, spec.dtype) if spec.parameters or spec.kind == "embedded" else config.dtype or torch.float32
+    kind = choose_dtype(dtype, device) if dtype else _checkpoint_dtype(spec, config)
     with torch.device("meta"):
-        size = sum(weight.numel() for weight in AutoModelForImageTextToText.from_config(config, dtype=dtype).parameters())
-    chosen = choose_device(device, size * dtype.itemsize)
+        size = sum(weight.numel() for weight in AutoModelForImageTextToText.from_config(config, dtype=kind).parameters())
+    chosen = choose_device(device, size * kind.itemsize)
     if chosen == AUTO:
-        gigabytes = size * dtype.itemsize / 1e9
+        gigabytes = size * kind.itemsize / 1e9
         raise FitPruneError(f"{spec.name} takes {gigabytes:.1f} GB; random weights go to one device, cpu or cuda:N")
     place = torch.device(chosen)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(SEED)
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        model = AutoModelForImageTextToText.from_config(config, dtype=kind)
     return SyntheticModel(model.eval().requires_grad_(False), chosen, text.num_hidden_layers)
+
+
+def _checkpoint_dtype(spec: ModelSpec, config: Any) -> torch.dtype:
+    """Of a registered model its entry's, of others their configuration's."""
+    if spec.parameters or spec.kind == "embedded":
+        return getattr(torch, spec.dtype)
+    return config.dtype or torch.float32
 
 
 def random_prompt(config: Any, view: View, text_tokens: int, batch: int, like: torch.Tensor) -> dict[str, torch.Tensor]:

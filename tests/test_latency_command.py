@@ -251,6 +251,7 @@ def test_nothing_measured_is_an_error(capsys):
         (["--device", "auto"], "a latency is that of one device"),
         (["--device", "tpu9"], "unknown device 'tpu9'"),
         (["--layers", "9"], "llava-tiny has 8 decoder layers; --layers cannot be 9"),
+        (["--dtype", "int8"], "unknown dtype 'int8'; write float32, bfloat16 or float16"),
         (["--weights", "checkpoint"], "--layers shortens a model with random weights; add --weights random"),
         (["--model", "llava-tinny"], "unknown model 'llava-tinny'; did you mean llava-tiny "),
         (["-o", "nowhere/latency.json"], "cannot write nowhere/latency.json: its folder does not exist"),

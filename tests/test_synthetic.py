@@ -94,8 +94,9 @@ def test_each_weight_is_made_once_in_the_checkpoint_s_dtype(tmp_path):
     assert total <= peak <= total + 3 * largest
 
 
-def test_a_registered_model_has_its_checkpoint_s_dtype_whatever_its_configuration_says():
+def test_a_registered_model_has_its_checkpoint_s_dtype_or_the_one_asked_for():
     assert random_model(find_model("llava-tiny"), "cpu").model.dtype == torch.float32
+    assert random_model(find_model("llava-tiny"), "cpu", dtype="bfloat16").model.dtype == torch.bfloat16
 
 
 def test_weights_repeat_and_other_draws_are_left_alone():

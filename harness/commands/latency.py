@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=10, metavar="N", help="timed repeats (default 10)")
     add("--device", metavar="NAME", help="cpu or cuda:N (default: the first GPU, or the CPU where there is none)")
     add("--layers", type=int, metavar="N", help="decoder layers, for random weights; recorded")
+    add("--dtype", metavar="NAME", help="of the weights (default: the checkpoint's; real ones on the CPU are float32)")
     add("-o", "--output", type=Path, metavar="FILE.json", help="write everything that was measured")
 
 
@@ -67,6 +68,7 @@ def _asked(options: argparse.Namespace) -> "Asked":
         repeats=options.repeats,
         device=options.device,
         layers=options.layers,
+        dtype=options.dtype,
     )
 
 
