@@ -224,7 +224,7 @@ def test_other_devices_are_refused() -> None:
 def test_on_cuda() -> None:
     model = build("clip-llama-gqa").cuda()
     inputs = {key: value.cuda() for key, value in prompts(model, [9, 9]).items()}
-    result = compare(model, inputs, FITPRUNE, new_tokens=4, repeats=3, warmup=1)
+    result = compare(model, inputs, FITPRUNE, new_tokens=4, repeats=3, warmup=1, energy=True)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     assert result.dense.kv_bytes == 2 * 5 * 51 * 2 * 2 * 16 * 4
     for side in (result.dense, result.pruned):
@@ -234,3 +234,6 @@ def test_on_cuda() -> None:
         assert side.memory_mb * 1e6 >= weights
         assert side.working_mb * 1e6 >= side.kv_bytes
         assert side.device == torch.cuda.get_device_name()
+        assert (side.energy_j is None) == any(note.startswith("energy is not known") for note in side.notes)
+        assert side.energy_j is None or side.energy_j > 0
+    assert result.latency_ms()["on"] == torch.cuda.get_device_name()

@@ -239,7 +239,7 @@ def test_nothing_measured_is_an_error(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--pruner", "fastvv"], "unknown pruner 'fastvv'; did you mean fastv?"),
+        (["--pruner", "fastvv"], "unknown pruner 'fastvv'; did you mean fastv "),
         (["--reduction", "1.5"], "--reduction is a share of FLOPs between 0 and 1, not 1.5"),
         (["--reduction", "a"], "--reduction takes numbers with commas between them, not 'a'"),
         (["--batch-size", "0"], "--batch-size must be at least 1, not 0"),

@@ -8,7 +8,7 @@ from models import new_tokens
 from baselines.fastv import FastV
 from fitprune import FitPruneError
 from fitprune.anatomy import image_token_id
-from harness.memory import peak_cpu_bytes
+from harness.memory import peak_cpu_bytes, peak_cuda_bytes
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config
 from harness.synthetic import TEXT_IDS, random_model, random_prompt
@@ -125,3 +125,16 @@ def test_a_device_that_is_not_here():
             random_model(find_model("llava-tiny"), "cuda:0")
     with pytest.raises(FitPruneError, match="random weights go to one device"):
         random_model(find_model("llava-tiny"), "auto")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda():
+    made, device = [], torch.device("cuda:0")
+    peak = peak_cuda_bytes(lambda: made.append(random_model(find_model("llava-tiny"), "cuda:0", dtype="bfloat16")), device)
+    weights = list(made[0].model.parameters())
+    assert {(weight.device, weight.dtype) for weight in weights} == {(device, torch.bfloat16)}
+    # The allocator rounds each tensor up to 512 bytes.
+    assert peak <= sum(weight.nbytes + 512 for weight in weights) + 3 * max(weight.nbytes for weight in weights)
+    inputs = random_prompt(made[0].model.config, view_of(find_model("llava-tiny"), SIZES[0]), 8, 2, weights[0])
+    assert {tensor.device for tensor in inputs.values()} == {device}
+    Subject(made[0].model, inputs, FastV(), new_tokens=3).run()
