@@ -1,6 +1,5 @@
 """Pruners at a FLOPs budget, for a model whose speed is asked for: several methods and budgets share one calibration."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ class Solver:
 
     Args:
         visual_tokens: of the prompts that are timed.
-        batches: what a method is fitted on that has to be.
+        batches: what FitPrune is fitted on.
         batches_are: what they are, for people: "the timed prompt".
     """
 
@@ -38,10 +37,7 @@ class Solver:
         method = get_pruner_class(name)
         if issubclass(method, FitPrune):
             return self._fitprune(method, reduction)
-        known = inspect.signature(method.for_reduction).parameters
-        options = {key: value for key, value in (("model", self.model), ("batches", self.batches)) if key in known}
-        pruner = method.for_reduction(self.model.config, reduction, visual_tokens=self.visual_tokens, **options)
-        return pruner, f"fitted on {self.batches_are}" if "batches" in options else ""
+        return method.for_reduction(self.model.config, reduction, visual_tokens=self.visual_tokens), ""
 
     def _fitprune(self, method: type[FitPrune], reduction: float) -> tuple[Pruner, str]:
         config = self.model.config
