@@ -14,6 +14,7 @@ import torch
 
 from fitprune import Pruner, Recipe
 from fitprune.sizes import DecoderSizes
+from harness.dry_tower import before_decoder
 
 IMAGE, PAD = 2, 0
 TEXT, STEP = 1, 4
@@ -28,7 +29,7 @@ class Plan:
         text_tokens, visual_tokens: (1,).
         visual_in, visual_out: per decoder layer, (1,): tokens that enter it, and that its output projection and FFN see.
         scoring_macs: per layer.
-        tower: None: no picture is looked at.
+        tower: None: nothing is changed in the tower.
     """
 
     text_tokens: torch.Tensor
@@ -43,9 +44,15 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int) -> P
     """What `pruner` does to a prompt of one image, its text after it, on the model with this configuration.
 
     Exact for methods whose counts depend on counts alone. Where a method's scoring depends on how many text tokens it
-    chooses, all are taken to be chosen. Raises what the method raises.
+    chooses, all are taken to be chosen. A method that looks into the vision tower prunes before the first layer, and nowhere
+    else. Raises what the method raises.
     """
     sizes = DecoderSizes.of(config)
+    if pruner.vision:
+        kept, macs = before_decoder(pruner, config, visual_tokens)
+        entering = [torch.tensor([kept])] * sizes.layers
+        scoring = [macs] + [0] * (sizes.layers - 1)
+        return Plan(torch.tensor([text_tokens]), torch.tensor([visual_tokens]), entering, entering, scoring)
     runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS]
     return Plan(
         runs[0].text_tokens,

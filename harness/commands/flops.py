@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from fitprune.errors import BudgetError, FitPruneError
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from fitprune.flops import check_reduction
 from harness.commands.sizes import TYPICAL, image_size
 from harness.models.registry import find_model
@@ -79,7 +79,12 @@ def run(options: argparse.Namespace) -> None:
     single: dict[str, FlopCount] = {}
     notes: list[str] = []
     for name, pruner in ({"dense": None} | _pruners(options, prompt, notes)).items():
-        columns[name], single[name] = prompt.cost(pruner), prompt.cost(pruner, new_tokens=2)
+        try:
+            columns[name], single[name] = prompt.cost(pruner), prompt.cost(pruner, new_tokens=2)
+        except UnsupportedModel as error:
+            if options.pruner or pruner is None:
+                raise
+            notes.append(f"{name}: {error}")
     print(
         f"{options.model}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
         f"{prompt.new_tokens} generated; FLOPs, 2 per multiply-accumulate\n"
@@ -126,7 +131,7 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
             elif options.reduction is not None:
                 tokens = prompt.view.tokens
                 found[name] = method.for_reduction(prompt.config, options.reduction, visual_tokens=tokens)
-        except BudgetError as error:
+        except (BudgetError, UnsupportedModel) as error:
             if options.pruner:
                 raise
             notes.append(f"{name}: {error}")
