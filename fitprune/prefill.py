@@ -142,15 +142,17 @@ class Prefill:
         cut = self._cut(choice)
         return hidden if cut is None else self._shorten(hidden, cut)
 
-    @staticmethod
-    def _seated(tokens: VisualTokens) -> Selection:
-        """The tokens that the tower ended with, in its order, view by view."""
+    def _seated(self, tokens: VisualTokens) -> torch.Tensor | Selection:
+        """The tokens that the tower ended with: of smaller pictures in the order of the prompt, row by row across tiles; of
+        merged tokens in that of the tower, view by view."""
         vision = tokens.vision
         assert vision.seats is not None
         views, count = vision.seats.shape
         rank = vision.seats.new_full((views, vision.grid[0] * vision.grid[1]), -1)
         rank.scatter_(1, vision.seats, torch.arange(count, device=rank.device).expand(views, -1))
         own = vision.of_patches(rank + 1) - 1
+        if self.tower is not None and not self.tower.merges:
+            return own >= 0
         last = views * count
         order = torch.where(own >= 0, vision.view * count + own, last).sort(dim=1)
         most = int((order.values < last).sum(1).max())

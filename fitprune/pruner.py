@@ -122,12 +122,12 @@ class Pruner(ABC):
             raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
         if self.positions not in POSITIONS:
             raise FitPruneError(f"positions must be one of {', '.join(POSITIONS)}, not {self.positions!r}.")
+        if looks_into_tower(self):
+            require_tower(model, self)
         if self.positions == "repacked" and has_axes(model.config):
             raise UnsupportedModel(
                 f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
             )
-        if looks_into_tower(self):
-            require_tower(model, self)
         self.check(model)
         with pruning(model, self) as trace:
             yield trace

@@ -31,10 +31,11 @@ class Vision:
     def __init__(self, run: "TowerRun", number: torch.Tensor, spend: Callable[[int], None]) -> None:
         """`number` (batch, n): the flat number of each token present, view × P + patch; -1 for none."""
         assert run.features is not None
-        assert run.base is not None
         self._run, self._number, self._spend = run, number, spend
         self.has_cls, self.grid, self.seats = run.tower.has_cls, run.grid, run.seats
-        self.features, self.cls_features, self.base = run.features, run.cls_features, run.base
+        self.features, self.cls_features = run.features, run.cls_features
+        each = torch.tensor(run.views, device=number.device)
+        self.base = (each.cumsum(0) - each).repeat_interleave(each)
         known = number >= 0
         self.view = torch.where(known, number // run.patches, -1)
         self.patch = torch.where(known, number % run.patches, -1)

@@ -57,7 +57,7 @@ def inputs_of(loaded, samples):
 def asked(method, loaded, reduction):
     """The method at a budget; skips with its reason where it cannot run, or cannot reach it."""
     cls, config = PRUNERS[method], loaded.model.config
-    tokens = 336 if config.model_type == "llava_next" else None
+    tokens = 288 if config.model_type == "llava_next" else None  # of a picture of 96×96 pixels
     if cls is FitPrune:
         layers = config.get_text_config().num_hidden_layers
         n = tokens or 144
