@@ -58,7 +58,7 @@ def _run(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> Sim
         grid=(side, side),
         patches=sizes.patches,
         seats=None,
-        base=torch.zeros(views, dtype=torch.long),
+        views=[views],
         features=torch.randn(views, sizes.patches, sizes.width),
         cls_features=torch.randn(views, sizes.width) if sizes.has_cls else None,
         query={layer: torch.randn(shape) for layer in observed},

@@ -7,6 +7,7 @@ from models import build, prompt
 
 from baselines.registry import get_pruner_class
 from fitprune import UnsupportedModel
+from harness.__main__ import main
 from harness.commands.flops import Prompt
 from harness.dry_run import plan
 from harness.models.registry import find_model
@@ -56,3 +57,15 @@ def test_another_tower_is_refused():
     config = transformers_config(find_model("qwen2.5-vl-3b"))
     with pytest.raises(UnsupportedModel, match="CLIP"):
         plan(get_pruner_class("hired")(), config, 5, 36)
+
+
+def test_the_table_says_which_methods_cannot_run(capsys):
+    """On its own in one line; of all methods the others are there."""
+    words = ["flops", "--model", "qwen2.5-vl-3b", "--reduction", "0.5"]
+    said = "the vision tower of a qwen2_5_vl model is not of CLIP's or SigLIP's form."
+    assert main([*words, "--pruner", "visionzip"]) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert f"visionzip: {said}" in text
+    assert "fastv" in text.splitlines()[2]
