@@ -55,7 +55,7 @@ class GPrune(Pruner):
         tile = vision.base != torch.arange(vision.views, device=known.device)
         graph = (2 * vision.base + tile)[vision.view.clamp(min=0)].masked_fill(~known, -1)
         row = torch.arange(len(graph), device=graph.device)[:, None]
-        places = _gathered(torch.where(known, row * (2 * len(first)) + graph, -1).flatten())
+        places = _gathered(torch.where(known, row * 2 * vision.views + graph, -1).flatten())
         there = places >= 0
         features = tokens.features.flatten(0, 1)[places.clamp(min=0)]
         count = there.sum(1)
