@@ -97,7 +97,7 @@ def test_another_tower_is_refused():
 def test_the_table_says_which_methods_cannot_run(capsys):
     """On its own in one line; of all methods the others are there."""
     words = ["flops", "--model", "qwen2.5-vl-3b", "--reduction", "0.5"]
-    said = "the vision tower of a qwen2_5_vl model is not of CLIP's or SigLIP's form."
+    said = "VisionZip cannot run here: the vision tower of a qwen2_5_vl model is not of CLIP's or SigLIP's form."
     assert main([*words, "--pruner", "visionzip"]) == 2
     assert capsys.readouterr().err == f"error: {said}\n"
     assert main(words) == 0
