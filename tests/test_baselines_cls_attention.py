@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models import kept
+from models import batch, build, kept, prompt
 from reference.decoder import reference_of
 from shortened import tiled
 
@@ -68,3 +68,29 @@ def test_shares_of_other_token_counts():
     assert share(totals, 64, 576).tolist() == [64, 16, 0, 0]
     # In floating point 0.29 · 100 is less than 29.
     assert [int(part(torch.tensor([100]), ratio)) for ratio in (0.07, 0.29, 0.295)] == [7, 29, 29]
+
+
+PROJECTOR = 16 * 32 + 32 * 32
+SPENT = [
+    ("fastervlm", {}, 0),
+    ("hired", {}, 0),
+    # The cosines of what 18 important ones of 36 leave.
+    ("vispruner", {"visual_token_num": 320}, 26 * 26 * 16),
+    # Of 12 tokens 2 are contextual: cosines with all 36 by one head's 8 channels, sums over all 36; these and [CLS] projected.
+    ("visionzip", {"dominant": 160, "contextual": 32}, 2 * 36 * (8 + 16) + 3 * PROJECTOR),
+    # 18 tokens: cosines and sums over all 36, one sum more; 19 projected.
+    ("prumerge", {"if_adaptive": False}, (18 + 19) * 36 * 16 + 19 * PROJECTOR),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "macs"), SPENT)
+def test_every_product_is_counted_once(name, options, macs):
+    """Beside one query of [CLS] against 37 keys of 16 channels."""
+    model = build("llama", 3)
+    with torch.no_grad(), get_pruner_class(name)(**options)(model) as trace:
+        model(**prompt(model, [3, "image", 5]))
+        alone = list(trace.scoring_macs)
+        samples = [prompt(model, [3, "image", 5]), prompt(model, [4]), prompt(model, ["image", 2], seed=1)]
+        model(**batch(samples))
+    assert alone == [37 * 16 + macs, 0, 0]
+    assert trace.scoring_macs == [2 * alone[0], 0, 0]
