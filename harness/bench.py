@@ -61,19 +61,20 @@ class Measured:
 @dataclass
 class Evaluated:
     """A model's answers to a suite, dense or pruned, and what they cost: FLOPs per question, share of visual-token
-    FLOPs saved.
+    FLOPs saved, visual tokens left after each decoder layer (mean per question).
     """
 
     answers: Answers
     flops: float
     reduction: float
+    tokens_per_layer: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Evaluated":
         """What `dataclasses.asdict` and strict JSON made of one; null scores are NaN again."""
         parts = dict(record["answers"])
         answers = [Answer(**{**answer, "score": _nan_if_none(answer["score"])}) for answer in parts.pop("answers")]
-        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"])
+        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"], record.get("tokens_per_layer", []))
 
 
 class Bench:
@@ -187,6 +188,7 @@ class Bench:
             data=self.settings.data,
             tokens=pruned.answers.tokens,
             seconds=pruned.answers.seconds,
+            tokens_per_layer=pruned.tokens_per_layer,
             note="; ".join(
                 [*pruned.answers.notes, *pruner.notes(self.model(cell).model), *self._remarks(cell, pruned, drop.unscored)]
             ),
@@ -328,7 +330,7 @@ class Bench:
                 journal=journal,
                 cache=self._inputs,
             )
-        return Evaluated(answers, tally.flops(), tally.reduction())
+        return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())
 
     def dense(self, cell: Cell) -> Evaluated:
         """The dense model's answers to the cell's suite, from whichever process, of this run or another, came first."""

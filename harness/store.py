@@ -5,6 +5,8 @@
     shared/                                                      what several cells need: dense answers, fitted recipes
     journals/                                                    cells that have begun and not ended
     locks/                                                       which process is at which cell; empty files
+    cannot/                                                      cells that could not run, and why
+    gallery/                                                     pictures of what pruners keep
 
 The name ends in a digest of everything that decides the result, so two runs can share a folder: they meet in one
 file only where they would write the same. JSON is strict: a number that does not exist is `null`, never `NaN`. Each file
@@ -92,6 +94,9 @@ class Result:
     verdict: str = ""
     command: str = ""
     note: str = ""
+    tokens_per_layer: list[float] = field(
+        default_factory=list
+    )  # visual tokens left after each decoder layer, mean per question
 
     @property
     def cell(self) -> Cell:
@@ -105,7 +110,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values."""
-        return strict(dataclasses.asdict(self))
+        return strict({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     @classmethod
     def from_json(cls, record: Any) -> "Result":
@@ -136,6 +141,9 @@ class Result:
                 raise FitPruneError(f"{name} is not {'a number' if kind is int else 'an object'}")
         if not isinstance(values["latency_ms"], dict | None):
             raise FitPruneError("latency_ms is not an object")
+        layers = values.get("tokens_per_layer", [])
+        if not isinstance(layers, list) or not all(isinstance(count, int | float) for count in layers):
+            raise FitPruneError("tokens_per_layer is not a list of numbers")
         return cls(**values)
 
 

@@ -127,6 +127,7 @@ def test_a_given_recipe_is_taken_as_it_is(place, bench, tmp_path):
     cell = Cell(str(place / "m"), "fitprune", None, "gqa", str(tmp_path / "mine.json"))
     result = bench.run(cell).result
     assert result.params["drop"] == [0, 4, 4]
+    assert result.tokens_per_layer == [16, 12, 8]
     assert (result.reduction_asked, result.recipe) == (None, cell.recipe)
     assert result.name.startswith("m-fitprune-mine-gqa-")
 
