@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from baselines.budget import fewest_dropped
+from baselines.greedy import first_picks
 from fitprune import BudgetError, FitPruneError, Pruner, UnsupportedModel
 from fitprune.anatomy import anatomy
 from fitprune.sizes import DecoderSizes, TowerSizes, tower_sizes
@@ -113,11 +114,12 @@ def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor
     unit = functional.normalize(features.float(), dim=-1)
     cosine = (unit @ unit.transpose(1, 2)) * there[:, :, None]
     covered = torch.zeros_like(salience, dtype=torch.float32)
-    chosen = torch.zeros_like(there)
-    views = torch.arange(len(there), device=there.device)
-    for step in range(int(keep.max())):
-        gain = (cosine - covered[..., None]).clamp(min=0).sum(1) * salience
-        best = gain.masked_fill(~there | chosen, -torch.inf).argmax(1)
-        chosen[views, best] |= keep > step
+    closed = torch.zeros_like(covered).masked_fill(~there, -torch.inf)
+    views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cosine)
+    for _ in range(int(keep.max())):
+        torch.sub(cosine, covered[..., None], out=more).clamp_(min=0)
+        best = torch.addcmul(closed, more.sum(1), salience).argmax(1)
+        closed.scatter_(1, best[:, None], -torch.inf)
         covered = torch.maximum(covered, cosine[views, :, best])
-    return chosen & there
+        picks.append(best)
+    return first_picks(picks, keep, there)
