@@ -52,11 +52,10 @@ class GPrune(Pruner):
             return None
         vision, known = tokens.vision, tokens.vision.view >= 0
         # Base views have even numbers, the tiles of the same picture the odd one after it.
-        first = torch.ones_like(vision.image, dtype=torch.bool)
-        first[1:] = vision.image[1:] != vision.image[:-1]
-        graph = (2 * vision.image + (~first).long())[vision.view.clamp(min=0)].masked_fill(~known, -1)
+        tile = vision.base != torch.arange(vision.views, device=known.device)
+        graph = (2 * vision.base + tile)[vision.view.clamp(min=0)].masked_fill(~known, -1)
         row = torch.arange(len(graph), device=graph.device)[:, None]
-        places = _gathered(torch.where(known, row * (2 * len(first)) + graph, -1).flatten())
+        places = _gathered(torch.where(known, row * 2 * vision.views + graph, -1).flatten())
         there = places >= 0
         features = tokens.features.flatten(0, 1)[places.clamp(min=0)]
         count = there.sum(1)

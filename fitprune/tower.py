@@ -122,6 +122,7 @@ class TowerRecord:
     features: torch.Tensor
     cls_features: torch.Tensor | None
     grid: tuple[int, int]
+    views: list[int]
     places: list[torch.Tensor]
 
     def joined(self, other: "TowerRecord") -> "TowerRecord":
@@ -175,7 +176,7 @@ class TowerRun:
             return None
         self._number_places()
         places = self.places or []
-        return TowerRecord(self.query, self.key, self.features, self.cls_features, self.grid, places)
+        return TowerRecord(self.query, self.key, self.features, self.cls_features, self.grid, self.views, places)
 
     def restore(self, record: TowerRecord | None) -> bool:
         """Take over what an earlier run on the same images has seen; False where that is not all that is asked for."""
