@@ -28,18 +28,23 @@ class _Entry:
     size: int
 
 
+Kept = OrderedDict[int, _Entry]
+
+
 @contextmanager
-def remembering_images(model: nn.Module, limit: int = 2**30) -> Iterator[None]:
+def remembering_images(model: nn.Module, limit: int = 2**30, kept: Kept | None = None) -> Iterator[None]:
     """Inside, `model` encodes the images of one and the same `pixel_values` tensor once; answers do not change.
 
     Enter it before any pruner. A pruner that changes what runs in the vision tower has its images encoded each time.
 
     Args:
         limit: bytes of images and their features that are kept; the oldest go first.
+        kept: where they are kept, empty at first. Given again to a later context of the same model, it knows what this one
+            knew; by default all is forgotten on exit.
     """
     parent = anatomy(model).parent
     features = parent.get_image_features
-    memory = _Memory(features, limit, model)
+    memory = _Memory(features, limit, model, OrderedDict() if kept is None else kept)
 
     @functools.wraps(features)
     def remembered(*args: Any, **kwargs: Any) -> Any:
@@ -55,10 +60,10 @@ def remembering_images(model: nn.Module, limit: int = 2**30) -> Iterator[None]:
 class _Memory:
     """What a model's `get_image_features` gave."""
 
-    def __init__(self, features: Callable[..., Any], limit: int, model: nn.Module) -> None:
+    def __init__(self, features: Callable[..., Any], limit: int, model: nn.Module, kept: Kept) -> None:
         self.features, self.limit, self.model = features, limit, model
         self.signature = inspect.signature(features)
-        self.entries: OrderedDict[int, _Entry] = OrderedDict()
+        self.entries = kept
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         arguments = dict(self.signature.bind(*args, **kwargs).arguments)

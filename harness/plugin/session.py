@@ -15,6 +15,7 @@ from fitprune.errors import FitPruneError
 from harness.cells import Cell
 from harness.once import RunFolder
 from harness.plugin.options import RunOptions
+from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
@@ -39,6 +40,7 @@ class RunSession:
         self.store = Store(options.results)
         self.reports: list[CellReport] = []
         self._bench: Bench | None = None
+        self._progress: Progress | None = None
 
     @classmethod
     def start(cls, config: pytest.Config) -> "RunSession":
@@ -69,20 +71,22 @@ class RunSession:
         return Bench(
             self.options.settings,
             RunFolder(self.folder),
-            recipes=self.store.folder / "recipes",
+            results=self.store,
             device=self.worker.device(self.options.device),
             processes=self.worker.count,
+            rerun=self.options.rerun,
         )
 
     def keep(self, cell: Cell, measured: "Measured") -> Result:
-        """Judge a measured cell and write it down."""
+        """Judge a cell; write it down, unless it lies in the results folder already."""
         result = measured.result
         low, high = result.drop_ci95
         judged = verdict(Drop(result.drop, low, high, result.n, result.clusters), self.options.max_drop)
         result = dataclasses.replace(
             result, max_drop=self.options.max_drop, verdict=str(judged), command=self.options.command(cell)
         )
-        self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
+        if not measured.cached:
+            self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
         return result
 
     @pytest.hookimpl(trylast=True)
@@ -105,10 +109,58 @@ class RunSession:
             setattr(report, _REPORT, finished.to_json())
         return report
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """With `--plan`, say what would run, and run nothing."""
+        if not self.options.plan:
+            return None
+        from harness.planning import Planner, lines_of
+
+        settings, device = self.options.settings, self.worker.device(self.options.device)
+        planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun)
+        try:
+            lines = lines_of(planner.plan(_cells(session.items)))
+        except FitPruneError as error:
+            raise pytest.UsageError(" ".join(str(error).split())) from None
+        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        for line in lines:
+            terminal.write_line(line)
+        return True
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what cells gave, from this process or from workers."""
         if record := getattr(report, _REPORT, None):
             self.reports.append(CellReport.from_json(record))
+            if self._progress is not None:
+                self._progress.ended(self.reports[-1])
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Say where the run stands."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if self._progress is not None and terminal is not None and (line := self._progress.due()):
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """From here on the clock runs."""
+        if cells := len(_cells(session.items)):
+            self._start_progress(cells)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """With workers, the cells are known when one of them has collected."""
+        if self._progress is None:
+            self._start_progress(len(ids))
+
+    def _start_progress(self, cells: int) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        self._progress = Progress(cells, is_quiet(terminal is not None and terminal.isatty))
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """A cell that passes by an earlier run's result says so."""
+        record = getattr(report, _REPORT, None)
+        return ("passed", "c", "CACHED") if record and record["cached"] and report.passed else None
 
     def pytest_report_header(self) -> str:
         """What runs, in one line."""
@@ -126,3 +178,9 @@ class RunSession:
         """Remove what the processes of the run shared."""
         if not self.worker.is_worker:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _cells(items: list[pytest.Item]) -> list[Cell]:
+    """The cells among the tests."""
+    found = (item.callspec.params.get("cell") for item in items if hasattr(item, "callspec"))
+    return [cell for cell in found if isinstance(cell, Cell)]
