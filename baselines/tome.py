@@ -57,8 +57,9 @@ class ToMe(Pruner):
         has_cls = int(tower.seat[0, 0] < 0)
         count = tower.hidden.shape[1]
         r = min(self.pairs(layer), (count - has_cls) // 2)
-        if r <= 0 or tower.key is None:
+        if r <= 0:
             return None
+        assert tower.key is not None
         match = matched(tower.key.mean(1), r, protected=bool(has_cls))
         merged = merge(tower.hidden, tower.size, tower.seat, match)
         views, _, _, width = tower.key.shape
