@@ -1,4 +1,4 @@
-"""The command line of the harness: `python -m harness models`, `… flops --model NAME`, `… latency …`, `… download NAME`, `… gallery`."""
+"""The command line of the harness: `python -m harness models`, `… flops`, `… latency`, `… download`, `… gallery`."""
 
 import argparse
 import sys
