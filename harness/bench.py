@@ -17,7 +17,7 @@ from harness.cells import DENSE, Cell, CellSettings
 from harness.evaluate import Answer, Answers, evaluate_cell, sample_inputs
 from harness.models.loading import LoadedModel, load_model
 from harness.once import RunFolder
-from harness.statistics import paired_drop, score_interval
+from harness.statistics import no_drop, paired_drop, score_interval
 from harness.tally import Tally
 from harness.typical import typical_tokens
 
@@ -95,7 +95,8 @@ class Bench:
                 f"{pruned.reduction:.1%} of the visual tokens' FLOPs saved"
             )
         timed = self.timed(cell, pruner)
-        drop, own = paired_drop(dense.answers, pruned.answers), score_interval(pruned.answers)
+        drop = no_drop(dense.answers) if cell.is_dense else paired_drop(dense.answers, pruned.answers)
+        own = score_interval(pruned.answers)
         result = store.Result(
             model=cell.model,
             revision=self.model(cell).revision,

@@ -11,6 +11,7 @@ from harness.statistics import (
     Drop,
     Verdict,
     clustered_mean,
+    no_drop,
     paired_drop,
     score_interval,
     stratified_mean,
@@ -96,7 +97,7 @@ def test_drop_is_in_points_and_pairs_by_question():
 
 def test_a_model_against_itself_drops_nothing():
     dense = answers([1, 0, 1], ["a", "b", "c"])
-    assert paired_drop(dense, dense) == Drop(0, 0, 0, 3, 3, 0, 0)
+    assert no_drop(dense) == Drop(0, 0, 0, 3, 3, 0, 0)
 
 
 def test_unscored_is_left_out_and_never_zero():
