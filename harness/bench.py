@@ -1,25 +1,39 @@
-"""Running cells. Work that several cells need is done once per run, whichever process comes first: the dense
-answers of a model on a suite, a model's recipes for all budgets, a pruner's latency.
+"""Running cells. Work that several cells need is done once, whichever process comes first: once and for all, with what
+came of it in the results folder, the dense answers of a model on a suite and a model's recipes for all budgets; once per
+run a pruner's latency.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from baselines.registry import get_pruner_class
-from fitprune import BudgetError, Calibration, FitPrune, FitPruneError, Pruner, Recipe
+from fitprune import BudgetError, Calibration, FitPrune, FitPruneError, Pruner, Recipe, recipe_file
+from fitprune.sizes import visual_tokens
 from harness import latency, provider, store
-from harness.calibration import calibration_batches
+from harness.calibration import calibration_batches, sample_file
 from harness.cells import DENSE, Cell, CellSettings
-from harness.evaluate import Answer, Answers, evaluate_cell, sample_inputs
+from harness.data import file_digest
+from harness.evaluate import Answer, Answers, conditions, evaluate_cell, sample_inputs
+from harness.inputs import InputCache
+from harness.journal import Journal
+from harness.key import code_digest, content_key, digest_of
+from harness.models.facts import ModelFacts, model_facts
 from harness.models.loading import LoadedModel, load_model
 from harness.once import RunFolder
 from harness.statistics import no_drop, paired_drop, score_interval
+from harness.strict import strict
 from harness.tally import Tally
 from harness.typical import typical_tokens
+
+if TYPE_CHECKING:
+    from harness.lmms_model import Finished
 
 LATENCY_BATCH = 4
 LATENCY_REPEATS = 7
@@ -29,11 +43,16 @@ REDUCTION_TOLERANCE = 0.01  # a measured reduction farther from the one asked fo
 
 @dataclass
 class Measured:
-    """What a cell gave: its result, its answers, and the dense answers that it was compared with."""
+    """What a cell gave: its result, its answers, and the dense answers that it was compared with.
+
+    Attributes:
+        cached: whether an earlier run measured it, and its result lies in the folder.
+    """
 
     result: store.Result
     answers: Answers
     dense: Answers
+    cached: bool = False
 
 
 @dataclass
@@ -60,33 +79,78 @@ class Bench:
     Args:
         settings: what all cells share.
         shared: the folder through which the processes of the run share work.
-        recipes: folder where fitted recipes are kept; None keeps them for the run only.
+        results: the results folder; None keeps nothing beyond the run.
         device: where models are loaded; None leaves it to the loader.
         processes: how many run cells at the same time, for the note beside a latency.
+        rerun: measure cells anew that the results folder has.
     """
 
     def __init__(
         self,
         settings: CellSettings,
         shared: RunFolder,
-        recipes: Path | None = None,
+        results: store.Store | None = None,
         device: str | None = None,
         processes: int = 1,
+        rerun: bool = False,
     ) -> None:
         self.settings = settings
         self.shared = shared
-        self.recipes = recipes
+        self.results = results
+        self.lasting = shared if results is None else results.shared
         self.device = device
         self.processes = processes
+        self.rerun = rerun
         self._loaded: LoadedModel | None = None
+        self._facts: dict[str, ModelFacts] = {}
+        self._inputs = InputCache()
+        self._conditions: dict[str, dict[str, Any]] = {}
+
+    @contextlib.contextmanager
+    def measuring(self, cell: Cell) -> Iterator[Measured]:
+        """What a cell gave: found in the results folder, or measured, from where a killed run stopped.
+
+        Inside, no other process is at this cell; the caller writes down what was measured. Raises as `run` does.
+        """
+        if self.results is None:
+            raise FitPruneError("cells are kept in a results folder, and this bench has none")
+        pruner = self.pruner(cell)
+        identity = self.identity(cell, pruner)
+        key = content_key(identity)
+        with self.results.lock(key):
+            journal = self.results.journal(key)
+            found, damage = (None, "") if self.rerun else self._find(store.result_name(cell, key))
+            if found is None:
+                if self.rerun:
+                    journal.remove()
+                found = self._measure(cell, pruner, identity, journal)
+                notes = [note for note in (found.result.note, damage) if note]
+                found.result = dataclasses.replace(found.result, note="; ".join(notes))
+            yield found
+            journal.remove()
+
+    def _find(self, name: str) -> tuple[Measured | None, str]:
+        """An earlier run's outcome; a note if it was damaged, and is put aside."""
+        assert self.results is not None
+        try:
+            result = self.results.find(name)
+        except FitPruneError as error:
+            self.results.set_aside(name)
+            return None, f"{error}; it was put aside and the cell measured again"
+        if result is None:
+            return None, ""
+        return Measured(result, *_answers_of(result, self.results.read_answers(result)), cached=True), ""
 
     def run(self, cell: Cell) -> Measured:
-        """Evaluate a cell. Raises BudgetError where the pruner cannot reach the budget, FitPruneError for whatever
+        """Measure a cell. Raises BudgetError where the pruner cannot reach the budget, FitPruneError for whatever
         else a user can mend.
         """
         pruner = self.pruner(cell)
+        return self._measure(cell, pruner, self.identity(cell, pruner))
+
+    def _measure(self, cell: Cell, pruner: Pruner, identity: dict[str, Any], journal: Journal | None = None) -> Measured:
         # Pruned first: if another process is still at the dense answers, this one has something to do meanwhile.
-        pruned = None if cell.is_dense else self.evaluate(cell, pruner)
+        pruned = None if cell.is_dense else self.evaluate(cell, pruner, journal)
         dense = self.dense(cell)
         pruned = dense if pruned is None else pruned
         if not cell.is_dense and pruned.reduction <= 0:
@@ -94,16 +158,13 @@ class Bench:
                 f"{cell.label()} on {cell.suite} pruned nothing that its scoring did not cost: "
                 f"{pruned.reduction:.1%} of the visual tokens' FLOPs saved"
             )
+        if pruned.answers.data_digest != identity["data_digest"]:
+            raise FitPruneError(f"the data of {cell.suite} changed while the run was going on; run it again")
         timed = self.timed(cell, pruner)
         drop = no_drop(dense.answers) if cell.is_dense else paired_drop(dense.answers, pruned.answers)
         own = score_interval(pruned.answers)
         result = store.Result(
-            model=cell.model,
-            revision=self.model(cell).revision,
-            pruner=cell.pruner,
-            params=pruner.params(),
-            suite=cell.suite,
-            metric=pruned.answers.metric,
+            **identity,
             score=pruned.answers.score,
             dense_score=dense.answers.score,
             drop=drop.drop,
@@ -114,9 +175,6 @@ class Bench:
             reduction=pruned.reduction,
             latency_ms=timed["latency_ms"],
             memory_mb=timed["memory_mb"],
-            versions=store.versions(),
-            device=timed["device"],
-            seed=self.settings.seed,
             date=store.now(),
             reduction_asked=cell.reduction,
             reduction_end_to_end=1 - pruned.flops / dense.flops,
@@ -124,66 +182,121 @@ class Bench:
             score_ci95=(own.low, own.high),
             clusters=drop.clusters,
             data=self.settings.data,
-            data_digest=pruned.answers.data_digest,
-            limit=self.settings.limit,
-            generation=pruned.answers.generation,
+            tokens=pruned.answers.tokens,
             seconds=pruned.answers.seconds,
             note="; ".join([*pruned.answers.notes, *self._remarks(cell, pruned, drop.unscored)]),
         )
         return Measured(result, pruned.answers, dense.answers)
 
+    def identity(self, cell: Cell, pruner: Pruner) -> dict[str, Any]:
+        """What decides a cell's outcome, known before it runs: the fields of its result that its key covers."""
+        facts, settings = self.facts(cell), self.settings
+        return {
+            "schema": store.SCHEMA,
+            "model": cell.model,
+            "revision": facts.revision,
+            "weights": facts.weights,
+            "pruner": cell.pruner,
+            "code": code_digest(type(pruner)),
+            "params": strict(pruner.params()),
+            "suite": cell.suite,
+            **self.conditions(cell),
+            "limit": settings.limit,
+            "seed": settings.seed,
+            "versions": store.versions(),
+            "device": facts.device,
+        }
+
+    def conditions(self, cell: Cell) -> dict[str, Any]:
+        """`metric`, `data_digest` and `generation` of the cell's suite."""
+        settings, dtype = self.settings, self.facts(cell).dtype
+        name = f"{cell.suite} {dtype}"
+        if name not in self._conditions:
+            self._conditions[name] = conditions(cell.suite, settings.data, settings.limit, settings.batch_size, dtype)
+        return self._conditions[name]
+
+    def facts(self, cell: Cell) -> ModelFacts:
+        """What identifies the cell's model; loads nothing."""
+        if cell.model not in self._facts:
+            self._facts[cell.model] = model_facts(cell.model, self.device)
+        return self._facts[cell.model]
+
     def model(self, cell: Cell) -> LoadedModel:
         """The cell's model, loaded when it is not the one in memory."""
         if self._loaded is None or self._loaded.name != cell.model:
-            self._loaded = None  # let go of the old one first
+            self._loaded, self._inputs = None, InputCache()  # let go of the old one first
             self._loaded = load_model(cell.model, self.device)
         return self._loaded
 
     def pruner(self, cell: Cell) -> Pruner:
         """The cell's pruner at its budget. Raises BudgetError if that is out of its reach."""
-        loaded = self.model(cell)
         if cell.is_dense:
             return get_pruner_class(DENSE)()
+        config = self.facts(cell).config
         if cell.recipe:
-            return FitPrune(Recipe.load(cell.recipe).for_model(loaded.model.config))
+            return FitPrune(Recipe.load(cell.recipe).for_model(config))
         if cell.needs_fit:
-            return FitPrune.for_reduction(loaded.model.config, _asked(cell), recipe=self.recipe(cell))
+            return FitPrune.for_reduction(config, _asked(cell), recipe=self.recipe(cell))
         method = get_pruner_class(cell.pruner)
         draws = any(field.name == "seed" for field in dataclasses.fields(method))
         options = {"seed": self.settings.seed} if draws else {}
-        tokens = self.shared.once(f"tokens-{_slug(cell.model)}", lambda: typical_tokens(loaded, self.settings.data))
-        return method.for_reduction(loaded.model.config, _asked(cell), visual_tokens=tokens, **options)
+        return method.for_reduction(config, _asked(cell), visual_tokens=self.typical_tokens(cell), **options)
+
+    def typical_tokens(self, cell: Cell) -> int | None:
+        """Visual tokens of a prompt, where the images decide."""
+        if visual_tokens(self.facts(cell).config) is not None:
+            return None
+        name = f"tokens-{_slug(cell.model)}-{self._calibration(cell)}"
+        return self.lasting.once(name, lambda: typical_tokens(self.model(cell), self.settings.data))
 
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe fitted for the cell's budget; all budgets of the run share one calibration."""
-        fitted = self.shared.once(f"recipes-{_slug(cell.model)}", lambda: self._fit_all(cell))[f"{_asked(cell):g}"]
+        name = f"recipes-{_slug(cell.model)}-{self._calibration(cell, reductions=self._budgets(cell))}"
+        fitted = self.lasting.once(name, lambda: self._fit_all(cell))[f"{_asked(cell):g}"]
         if "error" in fitted:
             raise BudgetError(fitted["error"])
-        return Recipe.load(fitted["file"])
+        return recipe_file.from_record(fitted["recipe"])
 
-    def _fit_all(self, cell: Cell) -> dict[str, dict[str, str]]:
+    def _budgets(self, cell: Cell) -> tuple[float, ...]:
+        return self.settings.reductions or (_asked(cell),)
+
+    def _calibration(self, cell: Cell, **more: Any) -> str:
+        """A digest of what decides a calibration of the cell's model, and of `more`."""
+        facts = self.facts(cell)
+        model = [facts.revision, facts.weights, facts.dtype, facts.device]
+        return digest_of([*model, self._samples, store.versions(), code_digest(FitPrune), more], 12)
+
+    @functools.cached_property
+    def _samples(self) -> str:
+        return file_digest([sample_file(self.settings.data)])
+
+    def _fit_all(self, cell: Cell) -> dict[str, dict[str, Any]]:
         loaded = self.model(cell)
         batches, origin = calibration_batches(loaded, self.settings.data), provider.origin(loaded, self.settings.data)
         calibration = Calibration(loaded.model, batches, progress=False, origin=origin)
-        fitted = {}
-        for reduction in self.settings.reductions or (_asked(cell),):
-            name = f"{_slug(cell.model)}-{loaded.revision[:12]}-{reduction:g}.json"
+        fitted: dict[str, dict[str, Any]] = {}
+        for reduction in self._budgets(cell):
             try:
                 recipe = calibration.recipe(reduction, scoring=True)
             except BudgetError as error:
                 fitted[f"{reduction:g}"] = {"error": str(error)}
                 continue
-            recipe.save(self.shared.folder / name)
-            if self.recipes is not None:
-                self.recipes.mkdir(parents=True, exist_ok=True)
-                recipe.save(self.recipes / name)
-            fitted[f"{reduction:g}"] = {"file": str(self.shared.folder / name)}
+            fitted[f"{reduction:g}"] = {"recipe": recipe_file.to_record(recipe)}
+            if self.results is not None:
+                folder = self.results.folder / "recipes"
+                folder.mkdir(parents=True, exist_ok=True)
+                recipe.save(folder / f"{_slug(cell.model)}-{loaded.revision[:12]}-{reduction:g}.json")
         return fitted
 
-    def evaluate(self, cell: Cell, pruner: Pruner | None) -> Evaluated:
+    def evaluate(self, cell: Cell, pruner: Pruner | None, journal: Journal | None = None) -> Evaluated:
         """Answers of the cell's model under `pruner` (None: as it is) to the cell's suite, and what they cost."""
         loaded, settings = self.model(cell), self.settings
         tally = Tally(loaded.model.config)
+
+        def count(batch: "Finished") -> None:
+            if batch.cost is not None:
+                tally.add(batch.cost)
+
         answers = evaluate_cell(
             loaded,
             pruner,
@@ -192,19 +305,38 @@ class Bench:
             limit=settings.limit,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            observer=tally,
+            observer=count,
+            journal=journal,
+            cache=self._inputs,
         )
         return Evaluated(answers, tally.flops(), tally.reduction())
 
     def dense(self, cell: Cell) -> Evaluated:
-        """The dense model's answers to the cell's suite, from whichever process of the run came first."""
-        record = self.shared.once(
-            f"dense-{_slug(cell.model)}-{cell.suite}", lambda: dataclasses.asdict(self.evaluate(cell, None))
-        )
+        """The dense model's answers to the cell's suite, from whichever process, of this run or another, came first."""
+        dense = Cell(cell.model, DENSE, None, cell.suite)
+        key = content_key(self.identity(dense, self.pruner(dense)))
+        name = f"dense-{_slug(cell.model)}-{cell.suite}-{key}"
+
+        journal: Journal | None = None
+
+        def compute() -> dict[str, Any]:
+            nonlocal journal
+            if self.results is not None:
+                journal = self.results.journal(f"dense-{key}")
+                if self.rerun:
+                    journal.remove()
+            return dataclasses.asdict(self.evaluate(dense, None, journal))
+
+        if self.rerun:  # once in this run, and in place of what earlier runs left
+            record = self.shared.once(f"again-{name}", lambda: self.lasting.once(name, compute, again=True))
+        else:
+            record = self.lasting.once(name, compute)
+        if journal is not None:
+            journal.remove()
         return Evaluated.from_json(record)
 
     def timed(self, cell: Cell, pruner: Pruner) -> dict[str, Any]:
-        """`latency_ms`, `memory_mb` and `device` of a model under a pruner; once per run, whatever the suite."""
+        """`latency_ms` and `memory_mb` of a model under a pruner; once per run, whatever the suite."""
         return self.shared.once(f"latency-{_slug(cell.label())}", lambda: self._time(cell, pruner))
 
     def _time(self, cell: Cell, pruner: Pruner) -> dict[str, Any]:
@@ -223,7 +355,6 @@ class Bench:
         return {
             "latency_ms": compared.latency_ms() | taken,
             "memory_mb": compared.pruned.memory_mb,
-            "device": compared.pruned.device,
         }
 
     def _remarks(self, cell: Cell, pruned: Evaluated, unscored: int) -> list[str]:
@@ -248,6 +379,25 @@ def _asked(cell: Cell) -> float:
     if cell.reduction is None:
         raise FitPruneError(f"{cell.label()} needs a reduction or a recipe")
     return cell.reduction
+
+
+def _answers_of(result: store.Result, records: list[dict[str, Any]]) -> tuple[Answers, Answers]:
+    """The answers, own and dense, that a result was written with."""
+    own, dense = [], []
+    for record in records:
+        values = dict(record)
+        # A dense cell's own answers are what it is compared with.
+        before = values.pop("dense_answer", values["answer"]), values.pop("dense_score", values["score"])
+        own.append(Answer(**{**values, "score": _nan_if_none(values["score"])}))
+        dense.append(Answer(**{**values, "answer": before[0], "score": _nan_if_none(before[1])}))
+
+    def of(score: float, answers: list[Answer]) -> Answers:
+        seconds = result.seconds or 0.0
+        return Answers(
+            result.suite, result.metric, score, answers, len(answers), seconds, result.data_digest, result.generation
+        )
+
+    return of(result.score, own), of(result.dense_score, dense)
 
 
 def _nan_if_none(score: float | None) -> float:

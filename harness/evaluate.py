@@ -6,8 +6,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from fitprune import Pruner
-    from harness.lmms_model import FitPruneLMM, Observer, Record
+    from harness.inputs import InputCache
+    from harness.journal import Journal
+    from harness.lmms_model import Observer, Record
     from harness.models.loading import LoadedModel
 
 _MME_CATEGORY_POINTS = 200  # accuracy plus pair accuracy, 0-100 each
@@ -54,9 +56,10 @@ class Answers:
         score: points of 0-100, made of lmms-eval's own aggregate.
         answers: by doc_id.
         prompts: questions asked.
-        seconds: wall clock, data loading and scoring included.
+        seconds: wall clock, data loading and scoring included; of batches that an earlier run answered, what they took.
         data_digest: of the data's content.
-        generation: settings, and mean tokens per question (`prompt_tokens`, `visual_tokens`, `new_tokens`).
+        generation: settings, known before anything is asked.
+        tokens: means per question: `prompt_tokens`, `visual_tokens`, `new_tokens`.
         notes: what a reader must know, e.g. that there are fewer questions than asked.
     """
 
@@ -68,6 +71,7 @@ class Answers:
     seconds: float
     data_digest: str
     generation: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,6 +85,8 @@ def evaluate_cell(
     batch_size: int = 16,
     seed: int = 0,
     observer: "Observer | None" = None,
+    journal: "Journal | None" = None,
+    cache: "InputCache | None" = None,
 ) -> Answers:
     """Ask a model the questions of a suite and let lmms-eval score the answers.
 
@@ -89,7 +95,9 @@ def evaluate_cell(
         data: "mini", "hub" or a folder.
         limit: number of questions; None is all.
         seed: of the random generators during the run; the caller's are restored.
-        observer: called after each generated batch; see `FitPruneLMM`.
+        observer: called with each finished batch; see `FitPruneLMM`.
+        journal: of this very cell; what stands in it is not asked again.
+        cache: inputs kept from cells of the same model.
 
     Raises FitPruneError for unfit data, and when every answer is empty.
     """
@@ -99,7 +107,16 @@ def evaluate_cell(
     from harness.lmms_model import FitPruneLMM
 
     task = build_task(suite, data, limit)
-    model = FitPruneLMM(loaded, pruner, batch_size=batch_size, observer=observer, progress=sys.stderr)
+    model = FitPruneLMM(
+        loaded,
+        pruner,
+        batch_size=batch_size,
+        observer=observer,
+        journal=journal,
+        kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size) if cache is not None else None,
+        progress=sys.stderr,
+    )
+    earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
     with contained(), tempfile.TemporaryDirectory() as folder, quiet():
         results = evaluator.simple_evaluate(
             model=model,
@@ -127,11 +144,22 @@ def evaluate_cell(
         score=_points(spec, results["results"][spec.task], answers),
         answers=answers,
         prompts=len(answers),
-        seconds=time.perf_counter() - started,
+        seconds=earlier + time.perf_counter() - started,
         data_digest=task.data_digest,
-        generation=_generation(task.config.generation_kwargs, model),
+        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype)),
+        tokens=_mean_tokens(list(model.records.values())),
         notes=list(task.notes),
     )
+
+
+def conditions(suite: str, data: str, limit: int | None, batch_size: int, dtype: str) -> dict[str, Any]:
+    """What of a cell's outcome its suite decides, before anything is asked: `metric`, `data_digest`, `generation`."""
+    spec, task = find_suite(suite), build_task(suite, data, limit)
+    return {
+        "metric": spec.metric,
+        "data_digest": task.data_digest,
+        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype),
+    }
 
 
 def sample_inputs(
@@ -177,19 +205,19 @@ def _points(spec: SuiteSpec, aggregates: dict, answers: list[Answer]) -> float:
     return 100 * float(value) / (_MME_CATEGORY_POINTS * len(categories))
 
 
-def _generation(options: dict, model: "FitPruneLMM") -> dict[str, Any]:
+def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str) -> dict[str, Any]:
+    """How answers are generated, of a task's `generation_kwargs`, as a result records it."""
     from harness.lmms_model import MAX_NEW_TOKENS
 
-    records = [asdict(record) for record in model.records.values()]
-    means = {
-        name: sum(record[name] for record in records) / len(records)
-        for name in ("prompt_tokens", "visual_tokens", "new_tokens")
-    }
     return {
         "do_sample": False,
         "max_new_tokens": int(options.get("max_new_tokens") or MAX_NEW_TOKENS),
         "until": list(options.get("until") or ()),
-        "batch_size": model.batch_size,
-        "dtype": str(model.loaded.dtype).removeprefix("torch."),
-        **means,
+        "batch_size": batch_size,
+        "dtype": dtype.removeprefix("torch."),
     }
+
+
+def _mean_tokens(records: "Sequence[Record]") -> dict[str, float]:
+    names = ("prompt_tokens", "visual_tokens", "new_tokens")
+    return {name: sum(getattr(record, name) for record in records) / len(records) for name in names}

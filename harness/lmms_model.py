@@ -20,9 +20,10 @@ import hashlib
 import inspect
 import os
 import sys
+import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TextIO
 
 import torch
@@ -37,8 +38,11 @@ from fitprune.errors import FitPruneError, unknown_name
 from fitprune.trace import Trace
 from harness.ahead import ahead
 from harness.flop_counter import prompt_tokens
+from harness.inputs import SuiteInputs
+from harness.journal import Journal
 from harness.models.loading import LoadedModel, load_model
 from harness.prompting import encode
+from harness.tally import BatchCost, batch_cost
 from harness.tasks import tasks_reading
 from harness.typical import typical_tokens
 
@@ -48,7 +52,7 @@ MAX_NEW_TOKENS = 128
 # Batches that are prepared while the model runs: one ready, one in the making, so that it waits only for the first.
 LOOK_AHEAD = 2
 
-Observer = Callable[[dict[str, torch.Tensor], Trace | None, list[int]], None]
+_decoders: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,50 @@ class Record:
     new_tokens: int
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A batch that has been answered, in this run or, according to the journal, in an earlier one.
+
+    Attributes:
+        keys: (task, doc_id) of each question.
+        cost: None where neither an observer nor a journal asks for it.
+        seconds: what generating took.
+        inputs, trace: the model's inputs and what the pruner did, None without one; both None for an earlier run's batch.
+    """
+
+    keys: tuple[tuple[str, int], ...]
+    texts: list[str]
+    records: list[Record]
+    cost: BatchCost | None
+    seconds: float
+    inputs: dict[str, torch.Tensor] | None = None
+    trace: Trace | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What a journal keeps."""
+        return {
+            "keys": [list(key) for key in self.keys],
+            "texts": self.texts,
+            "records": [asdict(record) for record in self.records],
+            "cost": None if self.cost is None else asdict(self.cost),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Finished":
+        """What `to_json` made of one."""
+        return cls(
+            tuple((task, doc_id) for task, doc_id in entry["keys"]),
+            entry["texts"],
+            [Record(**record) for record in entry["records"]],
+            None if entry["cost"] is None else BatchCost(**entry["cost"]),
+            entry["seconds"],
+        )
+
+
+Observer = Callable[[Finished], None]
+
+
 class FitPruneLMM(lmms):
     """Greedy answers; the batch size changes speed and memory, never an answer (float32).
 
@@ -101,8 +149,9 @@ class FitPruneLMM(lmms):
         loaded: the model.
         pruner: applied around every `generate`; None for none.
         batch_size: prompts per `generate`.
-        observer: called after each batch with the model's inputs, the pruner's trace (None without a pruner), and the
-            number of new tokens of each row.
+        observer: called with each finished batch, those of an earlier run first.
+        journal: where finished batches are written down, and those of an earlier run read, which are not asked again.
+        kept_inputs: the inputs of cells that asked the same questions before; changes no answer.
         progress: where a progress bar goes; None shows none.
         look_ahead: batches whose images and prompts are prepared, in a thread, while the model runs; changes no answer.
 
@@ -118,6 +167,8 @@ class FitPruneLMM(lmms):
         *,
         batch_size: int = 16,
         observer: Observer | None = None,
+        journal: Journal | None = None,
+        kept_inputs: SuiteInputs | None = None,
         progress: TextIO | None = None,
         look_ahead: int = LOOK_AHEAD,
     ) -> None:
@@ -125,9 +176,9 @@ class FitPruneLMM(lmms):
         if batch_size < 1:
             raise FitPruneError(f"batch size must be at least 1, not {batch_size}")
         self.loaded, self.pruner, self.batch_size = loaded, pruner, batch_size
-        self.observer, self.progress, self.look_ahead = observer, progress, look_ahead
-        # A tokenizer cannot encode in one thread and decode in another.
-        self._decoder = copy.deepcopy(loaded.processor.tokenizer)
+        self.observer, self.journal, self.kept_inputs = observer, journal, kept_inputs
+        self.progress, self.look_ahead = progress, look_ahead
+        self._decoder = _decoder_of(loaded.processor.tokenizer)
         self.records: dict[tuple[str, int], Record] = {}
         self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
         self._release: Callable[[], Any] = lambda: None
@@ -162,23 +213,55 @@ class FitPruneLMM(lmms):
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests. Errors are never swallowed."""
-        answers: list[GenerationResult | None] = [None] * len(requests)
-        batches = self.batches([self.read(place, request) for place, request in enumerate(requests)])
-        with (
-            tqdm(
-                total=len(requests),
-                desc="answers",
-                unit="q",
-                file=self.progress or sys.stderr,
-                disable=None if self.progress else True,
-            ) as bar,
-            ahead(self.prepare, batches, self.look_ahead) as prepared,
-        ):
-            for batch in prepared:
-                for request, answer in zip(batch.requests, self._answer(batch), strict=True):
-                    answers[request.place] = answer
-                bar.update(len(batch.requests))
-        return answers  # type: ignore[return-value]
+        answers: dict[int, GenerationResult] = {}
+        asked = [self.read(place, request) for place, request in enumerate(requests)]
+        batches = self._ordered(asked)
+        with tqdm(
+            total=len(requests),
+            desc="answers",
+            unit="q",
+            file=self.progress or sys.stderr,
+            disable=None if self.progress else True,
+        ) as bar:
+            for batch, finished in self._answered(batches):
+                for request, text, record in zip(batch, finished.texts, finished.records, strict=True):
+                    counts = TokenCounts(input_tokens=record.prompt_tokens, output_tokens=record.new_tokens)
+                    answers[request.place] = GenerationResult(text, counts)
+                bar.update(len(batch))
+        return [answers[request.place] for request in asked]
+
+    def _answered(self, batches: Sequence[list[Request]]) -> Iterator[tuple[list[Request], Finished]]:
+        """Every batch, finished: first those that the journal knows, then the others as they are generated."""
+        entries = self.journal.entries if self.journal else []
+        earlier = {finished.keys: finished for finished in map(Finished.from_json, entries)}
+        for batch in batches:
+            if (finished := earlier.get(_keys(batch))) is not None:
+                yield batch, self._finish(finished)
+        left = [batch for batch in batches if _keys(batch) not in earlier]
+        # What is kept needs no preparing, and a thread for it would only be in the way.
+        ready = self.kept_inputs is not None and self.kept_inputs.holds([_places(batch) for batch in left])
+        with ahead(self.prepare, left, 0 if ready else self.look_ahead) as prepared:
+            for ready_batch in prepared:
+                finished = self._answer(ready_batch)
+                if self.journal:
+                    self.journal.append(finished.to_json())
+                yield ready_batch.requests, self._finish(finished)
+
+    def _finish(self, finished: Finished) -> Finished:
+        """The one place where a batch is finished, by the model or by an earlier run, and the journal has it."""
+        self.records.update(zip(finished.keys, finished.records, strict=True))
+        if self.observer:
+            self.observer(finished)
+        return finished
+
+    def _ordered(self, requests: Sequence[Request]) -> list[list[Request]]:
+        """`batches`, from memory where the same questions were asked before."""
+        kept = self.kept_inputs
+        if kept is None:
+            return list(self.batches(requests))
+        if kept.order is None:
+            kept.order = [_places(batch) for batch in self.batches(requests)]
+        return [[requests[place] for place in places] for places in kept.order]
 
     def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
         """Requests that can be generated together; longest first, so that padding is little and memory peaks early."""
@@ -201,8 +284,15 @@ class FitPruneLMM(lmms):
             yield batch
 
     def prepare(self, batch: list[Request]) -> Prepared:
-        """Decode the images of a batch, process them, tokenize its prompts."""
-        return Prepared(batch, *self.inputs(batch))
+        """Decode the images of a batch, process them, tokenize its prompts; or find all this done."""
+        if self.kept_inputs is None:
+            return Prepared(batch, *self.inputs(batch))
+        places = _places(batch)
+        if (kept := self.kept_inputs.get(places, self.loaded.device)) is not None:
+            return Prepared(batch, *kept)
+        inputs, images = self.inputs(batch)
+        self.kept_inputs.put(places, inputs, images)
+        return Prepared(batch, inputs, images)
 
     def inputs(self, batch: Sequence[Request]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """The model's inputs for a batch, left-padded, on its device; and each question's image hash."""
@@ -227,7 +317,8 @@ class FitPruneLMM(lmms):
         return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)
 
     @torch.inference_mode()
-    def _answer(self, batch: Prepared) -> list[GenerationResult]:
+    def _answer(self, batch: Prepared) -> Finished:
+        started = time.perf_counter()
         inputs, tokenizer = batch.inputs, self._decoder
         model: Any = self.loaded.model
         with self.pruner(model) if self.pruner else contextlib.nullcontext() as trace:
@@ -244,20 +335,18 @@ class FitPruneLMM(lmms):
             )
         fresh = sequences[:, inputs["input_ids"].shape[1] :]
         new_tokens = _lengths(fresh, self._ends())
-        if self.observer:
-            self.observer(inputs, trace, new_tokens)
         text, visual = prompt_tokens(model.config, inputs)
         lengths, visual_tokens = (text + visual).tolist(), visual.tolist()
-        results = []
+        texts = []
         for row, request in enumerate(batch.requests):
-            text = tokenizer.decode(fresh[row, : new_tokens[row]], skip_special_tokens=True)
+            answer = tokenizer.decode(fresh[row, : new_tokens[row]], skip_special_tokens=True)
             for stop in request.until:
-                text = text.split(stop)[0]
-            self.records[request.key] = Record(batch.images[row], lengths[row], visual_tokens[row], new_tokens[row])
-            results.append(
-                GenerationResult(text.strip(), TokenCounts(input_tokens=lengths[row], output_tokens=new_tokens[row]))
-            )
-        return results
+                answer = answer.split(stop)[0]
+            texts.append(answer.strip())
+        records = [Record(*parts) for parts in zip(batch.images, lengths, visual_tokens, new_tokens, strict=True)]
+        cost = batch_cost(model.config, inputs, trace, new_tokens) if self.observer or self.journal else None
+        seconds = time.perf_counter() - started
+        return Finished(_keys(batch.requests), texts, records, cost, seconds, inputs, trace)
 
     def _ends(self) -> list[int]:
         ends = self.loaded.model.generation_config.eos_token_id
@@ -311,6 +400,21 @@ def make_pruner(
     if not isinstance(reduction, float) or not 0 < reduction < 1:
         raise FitPruneError(f"reduction must be a number between 0 and 1, not {reduction}")
     return method.for_reduction(loaded.model.config, reduction, visual_tokens=typical_tokens(loaded, data), **options)
+
+
+def _keys(batch: Iterable[Request]) -> tuple[tuple[str, int], ...]:
+    return tuple(request.key for request in batch)
+
+
+def _places(batch: Iterable[Request]) -> tuple[int, ...]:
+    return tuple(request.place for request in batch)
+
+
+def _decoder_of(tokenizer: Any) -> Any:
+    """A copy of the tokenizer to decode with: one cannot encode in one thread and decode in another."""
+    if tokenizer not in _decoders:
+        _decoders[tokenizer] = copy.deepcopy(tokenizer)
+    return _decoders[tokenizer]
 
 
 def _number(name: str, value: Any) -> int:

@@ -1,10 +1,14 @@
 """The results folder: one JSON file per cell, beside it the cell's answers, each written whole or not at all.
 
-    llava-tiny-fitprune-0.5-gqa-1f0c9b2a77.json            the result
-    llava-tiny-fitprune-0.5-gqa-1f0c9b2a77.answers.jsonl   one question per line
+    llava-tiny-fitprune-0.5-gqa-1f0c9b2a77de0412.json            the result
+    llava-tiny-fitprune-0.5-gqa-1f0c9b2a77de0412.answers.jsonl   one question per line
+    shared/                                                      what several cells need: dense answers, fitted recipes
+    journals/                                                    cells that have begun and not ended
+    locks/                                                       which process is at which cell; empty files
 
-The name ends in a digest of everything that determines the result, so two runs can share a folder: they meet in one
-file only where they would write the same. JSON is strict: a number that does not exist is `null`, never `NaN`.
+The name ends in a digest of everything that decides the result, so two runs can share a folder: they meet in one
+file only where they would write the same. JSON is strict: a number that does not exist is `null`, never `NaN`. Each file
+holds a digest of its content, so that a truncated or edited one is noticed.
 """
 
 import contextlib
@@ -18,39 +22,28 @@ import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from filelock import FileLock
+
 from fitprune.errors import FitPruneError
 from fitprune.files import replacing
 from harness.cells import Cell
+from harness.journal import Journal
+from harness.key import content_key, digest_of
+from harness.once import RunFolder
+from harness.strict import dumps, loads, strict
 
 if TYPE_CHECKING:
     from harness.evaluate import Answer, Answers
 
-SCHEMA = 1
+SCHEMA = 2
 ANSWERS_SUFFIX = ".answers.jsonl"
 PACKAGES = ("fitprune-bench", "torch", "transformers", "lmms-eval", "tokenizers", "datasets", "pillow")
-
-# Which fields make a cell the cell it is: the content key.
-KEY_FIELDS = (
-    "schema",
-    "model",
-    "revision",
-    "pruner",
-    "params",
-    "suite",
-    "metric",
-    "data_digest",
-    "limit",
-    "generation",
-    "seed",
-    "versions",
-    "device",
-)
 
 
 @dataclass
@@ -90,6 +83,10 @@ class Result:
     data_digest: str = ""
     limit: int | None = None
     generation: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)  # means per question
+    weights: str = ""  # digest of all files of the checkpoint that decide an answer
+    code: str = ""  # digest of the method's source
+    answers_digest: str = ""
     seconds: float | None = None
     max_drop: float | None = None
     verdict: str = ""
@@ -103,9 +100,8 @@ class Result:
 
     @property
     def name(self) -> str:
-        """The stem of the result's files: readable, and unique to the content key."""
-        readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{self.cell.label(Path(self.model).name)}-{self.suite}")
-        return f"{readable}-{content_key(self)}"
+        """The stem of the result's files."""
+        return result_name(self.cell, content_key(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values."""
@@ -169,6 +165,23 @@ class Store:
                 f"results folder {self.folder} cannot be written ({error.strerror}); give another with --results"
             ) from None
 
+    @property
+    def shared(self) -> RunFolder:
+        """What several cells need, of this run and later ones."""
+        return RunFolder(self.folder / "shared")
+
+    @contextlib.contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Inside, no other process is at the cell with this key. A process that dies gives up its locks."""
+        folder = self.folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            yield
+
+    def journal(self, key: str) -> Journal:
+        """The journal of the cell with this key, with what an earlier run left in it."""
+        return Journal(self.folder / "journals" / f"{key}.jsonl")
+
     def write(self, result: Result, answers: "Answers", dense: "Answers | None" = None) -> Path:
         """Write the answers, then the result that makes them count; each by a rename, so that a reader or a crash
         never sees half of one.
@@ -177,11 +190,31 @@ class Store:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         before = {answer.doc_id: answer for answer in dense.answers} if dense is not None else {}
-        lines = (dumps(_answer_record(answer, before.get(answer.doc_id))) for answer in answers.answers)
-        write_atomically(self.folder / f"{result.name}{ANSWERS_SUFFIX}", (line + "\n" for line in lines))
+        lines = [dumps(_answer_record(answer, before.get(answer.doc_id))) + "\n" for answer in answers.answers]
+        write_atomically(self.folder / f"{result.name}{ANSWERS_SUFFIX}", lines)
+        record = dataclasses.replace(result, answers_digest=_digest("".join(lines))).to_json()
         path = self.folder / f"{result.name}.json"
-        write_atomically(path, [json.dumps(result.to_json(), indent=1, ensure_ascii=False, allow_nan=False), "\n"])
+        sealed = record | {"digest": digest_of(record)}
+        write_atomically(path, [json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
         return path
+
+    def find(self, name: str) -> Result | None:
+        """The result of that name, with its answers whole; None if there is none.
+
+        Raises FitPruneError, in one line, if either file was damaged or edited.
+        """
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
+        result = read_result(path)
+        self.read_answers(result)
+        return result
+
+    def set_aside(self, name: str) -> None:
+        """Rename the damaged files of a result, so that nobody reads them and nobody loses them."""
+        for path in (self.folder / f"{name}.json", self.folder / f"{name}{ANSWERS_SUFFIX}"):
+            if path.exists():
+                path.replace(path.with_name(f"{path.name}.damaged"))
 
     def read_all(self) -> StoredResults:
         """Every result of the folder; a damaged file is named in the notes and the rest stays usable."""
@@ -195,11 +228,13 @@ class Store:
         return StoredResults(results, notes)
 
     def read_answers(self, result: Result) -> list[dict[str, Any]]:
-        """The per-question records of a result. Raises FitPruneError, in one line, if they are gone or damaged."""
+        """The per-question records of a result. Raises FitPruneError, in one line, if they are gone, damaged or edited."""
         path = self.folder / f"{result.name}{ANSWERS_SUFFIX}"
         try:
-            with path.open(encoding="utf-8") as file:
-                return [_loads(line) for line in file]
+            text = path.read_text(encoding="utf-8")
+            if result.answers_digest and _digest(text) != result.answers_digest:
+                raise ValueError("they are not those that were written with the result")
+            return [loads(line) for line in text.split("\n") if line]
         except (OSError, ValueError) as error:
             raise FitPruneError(f"cannot read the answers in {path}: {_one_line(error)}") from None
 
@@ -207,19 +242,20 @@ class Store:
 def read_result(path: Path) -> Result:
     """The result in one file. Raises FitPruneError that names the file and what is wrong with it, in one line."""
     try:
-        return Result.from_json(_loads(path.read_text(encoding="utf-8")))
+        record = loads(path.read_text(encoding="utf-8"))
+        sealed = record.pop("digest", None) if isinstance(record, dict) else None
+        result = Result.from_json(record)
+        if sealed != digest_of(record):
+            raise ValueError("its content is not what was written")
+        return result
     except (OSError, ValueError) as error:
         raise FitPruneError(f"{path.name} is damaged and left out: {_one_line(error)}") from None
 
 
-def content_key(result: Result) -> str:
-    """Ten hex digits of the SHA-256 over what determines a result: weights, pruner, suite, data, generation, seed,
-    versions, device.
-    """
-    record = result.to_json()
-    record["params"].pop("provenance", None)  # says when and how a recipe was fitted; its counts are what matters
-    text = json.dumps({name: record[name] for name in KEY_FIELDS}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+def result_name(cell: Cell, key: str) -> str:
+    """The stem of a result's files: readable, and unique to the content key."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{cell.label(Path(cell.model).name)}-{cell.suite}")
+    return f"{readable}-{key}"
 
 
 @functools.cache
@@ -237,22 +273,6 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def strict(value: Any) -> Any:
-    """`value` with NaN and infinities as None, at any depth, so that it can be strict JSON."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): strict(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(inner) for inner in value]
-    return value
-
-
-def dumps(value: Any) -> str:
-    """One line of strict JSON."""
-    return json.dumps(strict(value), ensure_ascii=False, allow_nan=False)
-
-
 def _answer_record(answer: "Answer", dense: "Answer | None") -> dict[str, Any]:
     record = dataclasses.asdict(answer)
     if dense is not None:
@@ -266,11 +286,8 @@ def write_atomically(path: Path, parts: Iterable[str]) -> None:
         file.writelines(parts)
 
 
-def _loads(text: str) -> Any:
-    def refuse(literal: str) -> float:
-        raise ValueError(f"{literal} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _number(name: str, value: Any) -> float:

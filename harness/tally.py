@@ -14,16 +14,52 @@ if TYPE_CHECKING:
     from fitprune import Trace
 
 
+@dataclass(frozen=True)
+class BatchCost:
+    """What a batch cost, as counts that JSON can hold.
+
+    Attributes:
+        text, visual, new: per question, the prompt's text tokens, its visual tokens before pruning, the tokens generated.
+        visual_in, visual_out: per decoder layer and question, as in `fitprune.Trace`.
+        vision, projector: multiply-accumulates of the images by operator.
+    """
+
+    text: list[int]
+    visual: list[int]
+    new: list[int]
+    visual_in: list[list[int]]
+    visual_out: list[list[int]]
+    scoring_macs: int
+    vision: "Mapping[str, int]"
+    projector: "Mapping[str, int]"
+
+
+def batch_cost(config: Any, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> BatchCost:
+    """The cost of a batch on a model with this transformers configuration. Without a trace nothing was pruned."""
+    text, visual = prompt_tokens(config, inputs) if trace is None else (trace.text_tokens, trace.visual_tokens)
+    entering = [visual] * config.get_text_config().num_hidden_layers if trace is None else trace.visual_in
+    leaving = entering if trace is None else trace.visual_out
+    images = vision_cost(config, inputs)
+    return BatchCost(
+        text.tolist(),
+        visual.tolist(),
+        new_tokens,
+        [layer.tolist() for layer in entering],
+        [layer.tolist() for layer in leaving],
+        0 if trace is None else sum(trace.scoring_macs),
+        dict(images.vision),
+        dict(images.projector),
+    )
+
+
 @dataclass
 class Tally:
-    """An observer for `evaluate_cell`: call it with each batch's inputs, trace and new tokens; then read `flops`
-    and `reduction`.
+    """The cost of all batches together: `add` each, then read `flops` and `reduction`.
 
     Attributes:
         config: the model's transformers configuration.
-        text, visual, new: per question, the prompt's text tokens, its visual tokens before pruning, the tokens generated.
-        visual_in, visual_out: per decoder layer and question, as in `fitprune.Trace`.
-        vision: what the images cost.
+        text, visual, new, visual_in, visual_out, scoring_macs: as in `BatchCost`.
+        images: what the images cost.
     """
 
     config: Any
@@ -33,7 +69,7 @@ class Tally:
     visual_in: list[list[int]] = field(default_factory=list)
     visual_out: list[list[int]] = field(default_factory=list)
     scoring_macs: int = 0
-    vision: VisionCost = field(default_factory=VisionCost)
+    images: VisionCost = field(default_factory=VisionCost)
 
     def __post_init__(self) -> None:
         layers = self.config.get_text_config().num_hidden_layers
@@ -41,17 +77,19 @@ class Tally:
         self.visual_out = [[] for _ in range(layers)]
 
     def __call__(self, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> None:
-        """Add a batch. Without a trace nothing was pruned."""
-        text, visual = prompt_tokens(self.config, inputs) if trace is None else (trace.text_tokens, trace.visual_tokens)
-        self.text += text.tolist()
-        self.visual += visual.tolist()
-        self.new += new_tokens
-        self.vision += vision_cost(self.config, inputs)
-        entering = [visual] * len(self.visual_in) if trace is None else trace.visual_in
-        leaving = entering if trace is None else trace.visual_out
-        for total, layer in zip(self.visual_in + self.visual_out, [*entering, *leaving], strict=True):
-            total += layer.tolist()
-        self.scoring_macs += 0 if trace is None else sum(trace.scoring_macs)
+        """Add a batch that was just generated."""
+        self.add(batch_cost(self.config, inputs, trace, new_tokens))
+
+    def add(self, cost: BatchCost) -> None:
+        """Add a batch."""
+        self.text += cost.text
+        self.visual += cost.visual
+        self.new += cost.new
+        self.images += VisionCost(cost.vision, cost.projector)
+        layers = [*cost.visual_in, *cost.visual_out]
+        for total, layer in zip(self.visual_in + self.visual_out, layers, strict=True):
+            total += layer
+        self.scoring_macs += cost.scoring_macs
 
     def flops(self) -> float:
         """End-to-end FLOPs, mean per question: tower, projector, prefill with the pruner's scoring, and the tokens
@@ -63,7 +101,7 @@ class Tally:
             self.visual_in,
             self.visual_out,
             self.new,
-            vision=self.vision,
+            vision=self.images,
             scoring_macs=self.scoring_macs,
         )
         return counted.total / counted.samples

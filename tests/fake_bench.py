@@ -13,6 +13,7 @@ from baselines.random import Random
 from fitprune import BudgetError
 from harness.bench import Bench, Evaluated
 from harness.evaluate import Answer, Answers
+from harness.models.facts import ModelFacts
 from harness.once import RunFolder
 
 QUESTIONS = 60
@@ -23,12 +24,19 @@ class FakeBench(Bench):
     def model(self, cell):
         return SimpleNamespace(revision="fake", name=cell.model)
 
+    def facts(self, cell):
+        return ModelFacts(cell.model, "fake", "fake", "float32", "cpu", None)
+
+    def conditions(self, cell):
+        generation = {"max_new_tokens": 4, "batch_size": 16}
+        return {"metric": "exact_match", "data_digest": "digest", "generation": generation}
+
     def pruner(self, cell):
         if cell.pruner == "fastv" and cell.reduction > 0.6:
             raise BudgetError("FastV cannot save 70.0%; it reaches 60.0%")
         return Random(ratio=cell.reduction or 1)
 
-    def evaluate(self, cell, pruner):
+    def evaluate(self, cell, pruner, journal=None):
         with open(os.environ["FAKE_LOG"], "a") as log:
             log.write(f"{'dense' if pruner is None else cell.label()} {cell.suite} {os.environ.get('OMP_NUM_THREADS', '')}\n")
         if pruner is not None and cell.label() == os.environ.get("FAKE_HANG"):
@@ -37,13 +45,15 @@ class FakeBench(Bench):
         lost = 0 if pruner is None else LOST[cell.pruner]
         made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", float(i >= lost)) for i in range(count)]
         found = sum(answer.score for answer in made) * 100 / count
-        answers = Answers(cell.suite, "exact_match", found, made, count, 0.0, "digest", {"max_new_tokens": 4, "batch_size": 16})
+        answers = Answers(cell.suite, "exact_match", found, made, count, 0.0, "digest")
         return Evaluated(answers, 1e9 if pruner is None else 0.6e9, 0.0 if pruner is None else cell.reduction)
 
     def timed(self, cell, pruner):
-        return {"latency_ms": {"prefill_ratio": 0.8, "processes": self.processes}, "memory_mb": 10.0, "device": "cpu"}
+        return {"latency_ms": {"prefill_ratio": 0.8, "processes": self.processes}, "memory_mb": 10.0}
 
 
 @pytest.hookimpl
 def pytest_fitprune_bench(run):
-    return FakeBench(run.options.settings, RunFolder(run.folder), processes=run.worker.count)
+    return FakeBench(
+        run.options.settings, RunFolder(run.folder), run.store, processes=run.worker.count, rerun=run.options.rerun
+    )

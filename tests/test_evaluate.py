@@ -121,8 +121,8 @@ def test_batch_size_and_repetition_change_nothing(data: str, loaded: LoadedModel
     again = evaluate_cell(loaded, pruner, "gqa", data=data, batch_size=6, seed=1)
     assert first.answers == again.answers
     assert first.score == again.score
-    assert first.generation["new_tokens"] == again.generation["new_tokens"]
-    assert first.generation["visual_tokens"] == 16
+    assert first.tokens["new_tokens"] == again.tokens["new_tokens"]
+    assert first.tokens["visual_tokens"] == 16
     dense = evaluate_cell(loaded, None, "gqa", data=data, batch_size=6)
     assert [answer.answer for answer in dense.answers] != [answer.answer for answer in first.answers]
     assert [answer.image for answer in dense.answers] == [answer.image for answer in first.answers]

@@ -72,18 +72,18 @@ def test_an_answer_is_that_of_plain_generate(loaded: LoadedModel) -> None:
 def test_a_pruner_is_applied_and_leaves_no_trace(loaded: LoadedModel) -> None:
     seen: list = []
     pruner = FitPrune(Recipe(drop=[8, 0, 8], visual_tokens=16))
-    model = FitPruneLMM(loaded, pruner, batch_size=2, observer=lambda *batch: seen.append(batch))
+    model = FitPruneLMM(loaded, pruner, batch_size=2, observer=seen.append)
     dense = texts(FitPruneLMM(loaded), QUESTIONS)
     pruned = texts(model, QUESTIONS)
     assert texts(FitPruneLMM(loaded), QUESTIONS) == dense != pruned
-    assert [inputs["input_ids"].shape[0] for inputs, _, _ in seen] == [2, 1]
+    assert [batch.inputs["input_ids"].shape[0] for batch in seen] == [2, 1]
     assert all(
-        new == [model.records["task", place].new_tokens for place in places]
-        for (_, _, new), places in zip(seen, [[2, 0], [1]], strict=True)
+        batch.cost.new == [model.records["task", place].new_tokens for place in places]
+        for batch, places in zip(seen, [[2, 0], [1]], strict=True)
     )
-    for inputs, trace, _ in seen:
-        assert trace.visual_tokens.tolist() == [16] * inputs["input_ids"].shape[0]
-        assert [counts.tolist()[0] for counts in trace.visual_out] == [8, 8, 0]
+    for batch in seen:
+        assert batch.trace.visual_tokens.tolist() == [16] * len(batch.keys)
+        assert [counts.tolist()[0] for counts in batch.trace.visual_out] == [8, 8, 0]
 
 
 def test_prompts_are_padded_on_the_left_longest_first() -> None:
@@ -263,6 +263,6 @@ def test_an_error_of_the_model_ends_the_preparing_too() -> None:
     loaded = scripted({"Is there": "yes"})
     model = FitPruneLMM(loaded, batch_size=1)
     before = threading.active_count()
-    with pytest.raises(StopIteration):  # the scripted model knows no other question
+    with pytest.raises(RuntimeError, match="StopIteration"):  # the scripted model knows no other question
         model.generate_until(requests(model, ["what color ?"] * 8))
     assert threading.active_count() == before

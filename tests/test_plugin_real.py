@@ -85,15 +85,15 @@ def test_flops_are_those_of_the_questions_really_asked(place):
     loaded = load_model(str(place / "m"), "cpu")
     tally, one_by_one = Tally(loaded.model.config), []
 
-    def watch(inputs, trace, new_tokens):
-        tally(inputs, trace, new_tokens)
-        one_by_one.append(count(loaded.model, inputs, new_tokens=new_tokens[0]).total)
+    def watch(batch):
+        tally.add(batch.cost)
+        one_by_one.append(count(loaded.model, batch.inputs, new_tokens=batch.records[0].new_tokens).total)
 
     evaluate_cell(loaded, None, "gqa", data=str(place / "d"), batch_size=1, observer=watch)
     assert tally.flops() == pytest.approx(sum(one_by_one) / 6)
     assert tally.reduction() == 0
     batched = Tally(loaded.model.config)
-    evaluate_cell(loaded, None, "gqa", data=str(place / "d"), batch_size=4, observer=batched)
+    evaluate_cell(loaded, None, "gqa", data=str(place / "d"), batch_size=4, observer=lambda batch: batched.add(batch.cost))
     assert batched.flops() == tally.flops()
 
 

@@ -26,13 +26,15 @@ class RunCell:
         self.item = item
 
     def check(self) -> Result:
-        """Evaluate the cell, write its result, and fail the test when the drop is above `--max-drop` with 95 % confidence.
+        """Evaluate the cell and write its result, or find it in the results folder; fail the test when the drop is above
+        `--max-drop` with 95 % confidence.
 
         A budget that the pruner cannot reach skips the test with the reason; any other error that a user can mend
         fails it, in one line.
         """
         try:
-            result = self.run.keep(self.cell, self.run.bench.run(self.cell))
+            with self.run.bench.measuring(self.cell) as measured:
+                result = self.run.keep(self.cell, measured)
         except BudgetError as error:
             self._report("cannot", reason=str(error))
             pytest.skip(f"cannot: {error}")
@@ -40,11 +42,12 @@ class RunCell:
             reason = " ".join(str(error).split())
             self._report("error", reason=reason)
             pytest.fail(reason, pytrace=False)
-        self._report(result.verdict, result=result)
+        self._report(result.verdict, result=result, cached=measured.cached)
         self.item.user_properties += [(name, getattr(result, name)) for name in _FIGURES]
+        self.item.user_properties.append(("cached", measured.cached))
         if result.verdict == Verdict.FAIL:
             pytest.fail(failure_message(result), pytrace=False)
         return result
 
-    def _report(self, outcome: str, *, result: Result | None = None, reason: str = "") -> None:
-        self.item.stash[CellReport.KEY] = CellReport(self.cell, outcome, result, reason)
+    def _report(self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False) -> None:
+        self.item.stash[CellReport.KEY] = CellReport(self.cell, outcome, result, reason, cached)

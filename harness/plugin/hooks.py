@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 @pytest.hookspec(firstresult=True)
 def pytest_fitprune_bench(run: "RunSession") -> "Bench | None":
-    """What evaluates this process's cells. A conftest may return an object of its own with `Bench.run`, for
+    """What evaluates this process's cells. A conftest may return an object of its own with `Bench.measuring`, for
     instance to evaluate elsewhere.
     """

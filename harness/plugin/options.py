@@ -62,6 +62,9 @@ def add_options(parser: pytest.Parser) -> None:
             "FILE|published:NAME@P",
             "a FitPrune recipe, or one that its authors published, instead of fitting one for each --reduction",
         )
+        group.addoption(
+            "--rerun", dest=DEST + "rerun", action="store_true", default=False, help="measure cells again that the results have"
+        )
         add("seed", "N", "seed of the pruners that draw (default: 0)")
     except ValueError as error:
         raise pytest.UsageError(
@@ -81,6 +84,7 @@ class RunOptions:
     device: str | None
     recipe: str
     settings: CellSettings
+    rerun: bool = False
 
     @classmethod
     def parse(cls, namespace: argparse.Namespace) -> "RunOptions":
@@ -119,6 +123,7 @@ class RunOptions:
                 seed=_whole("seed", given("seed"), 0, 0) or 0,
                 reductions=reductions,
             ),
+            rerun=getattr(namespace, DEST + "rerun", False),
         )
 
     def expanded(self) -> "RunOptions":

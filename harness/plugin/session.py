@@ -69,20 +69,22 @@ class RunSession:
         return Bench(
             self.options.settings,
             RunFolder(self.folder),
-            recipes=self.store.folder / "recipes",
+            results=self.store,
             device=self.worker.device(self.options.device),
             processes=self.worker.count,
+            rerun=self.options.rerun,
         )
 
     def keep(self, cell: Cell, measured: "Measured") -> Result:
-        """Judge a measured cell and write it down."""
+        """Judge a cell; write it down, unless it lies in the results folder already."""
         result = measured.result
         low, high = result.drop_ci95
         judged = verdict(Drop(result.drop, low, high, result.n, result.clusters), self.options.max_drop)
         result = dataclasses.replace(
             result, max_drop=self.options.max_drop, verdict=str(judged), command=self.options.command(cell)
         )
-        self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
+        if not measured.cached:
+            self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
         return result
 
     @pytest.hookimpl(trylast=True)
@@ -109,6 +111,11 @@ class RunSession:
         """Collect what cells gave, from this process or from workers."""
         if record := getattr(report, _REPORT, None):
             self.reports.append(CellReport.from_json(record))
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        """A cell that passes by an earlier run's result says so."""
+        record = getattr(report, _REPORT, None)
+        return ("passed", "c", "CACHED") if record and record["cached"] and report.passed else None
 
     def pytest_report_header(self) -> str:
         """What runs, in one line."""

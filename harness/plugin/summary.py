@@ -17,7 +17,8 @@ from harness.table import Figure, Row, Table, tables_of
 class CellReport:
     """What became of one cell, as it travels from a worker to the process that prints the summary.
 
-    `outcome`: "pass", "fail" or "undecided" with a result; "cannot" or "error" with a reason.
+    `outcome`: "pass", "fail" or "undecided" with a result; "cannot" or "error" with a reason. `cached`: the result is an
+    earlier run's.
     """
 
     KEY: ClassVar[pytest.StashKey["CellReport"]] = pytest.StashKey()
@@ -26,6 +27,7 @@ class CellReport:
     outcome: str
     result: Result | None = None
     reason: str = ""
+    cached: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which xdist can carry."""
@@ -34,13 +36,14 @@ class CellReport:
             "outcome": self.outcome,
             "result": None if self.result is None else self.result.to_json(),
             "reason": self.reason,
+            "cached": self.cached,
         }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "CellReport":
         """What `to_json` made of one."""
         result = None if record["result"] is None else Result.from_json(record["result"])
-        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"])
+        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"])
 
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions) -> None:
@@ -116,6 +119,8 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
     lines = []
     if any(report.outcome == "fail" for report in reports):
         lines.append("! above --max-drop with 95 % confidence")
+    if cached := sum(report.cached for report in reports):
+        lines.append(f"cached: {cached} of {len(reports)} cells are earlier runs' (--rerun measures them again)")
     for report in reports:
         if report.outcome in ("cannot", "error"):
             lines.append(f"{report.outcome}: {report.cell.label()}: {report.reason}")
