@@ -1,6 +1,7 @@
 """A pytest plugin for tests of ours: real sharing, statistics and results, but answers that are made up in no time.
 
-FAKE_LOG: a file that gets one line per evaluation. FAKE_HANG: the label of a cell that never ends.
+FAKE_LOG: a file that gets one line per evaluation. FAKE_HANG: the label of a cell that never ends. FAKE_WORSE: questions
+that a pruned cell loses beyond its usual ones. FAKE_PREFILL: a pruned prefill's time over the dense one's.
 """
 
 import os
@@ -42,14 +43,17 @@ class FakeBench(Bench):
         if pruner is not None and cell.label() == os.environ.get("FAKE_HANG"):
             time.sleep(600)
         count = min(QUESTIONS, self.settings.limit or QUESTIONS)
-        lost = 0 if pruner is None else LOST[cell.pruner]
+        lost = 0 if pruner is None else LOST[cell.pruner] + int(os.environ.get("FAKE_WORSE", 0))
         made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", float(i >= lost)) for i in range(count)]
         found = sum(answer.score for answer in made) * 100 / count
         answers = Answers(cell.suite, "exact_match", found, made, count, 0.0, "digest")
         return Evaluated(answers, 1e9 if pruner is None else 0.6e9, 0.0 if pruner is None else cell.reduction)
 
     def timed(self, cell, pruner):
-        return {"latency_ms": {"prefill_ratio": 0.8, "processes": self.processes}, "memory_mb": 10.0}
+        return {
+            "latency_ms": {"prefill_ratio": float(os.environ.get("FAKE_PREFILL", 0.8)), "processes": self.processes},
+            "memory_mb": 10.0,
+        }
 
 
 @pytest.hookimpl

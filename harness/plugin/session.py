@@ -3,6 +3,7 @@ plugin in `pytest_configure`.
 """
 
 import dataclasses
+import math
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -15,10 +16,11 @@ from fitprune.errors import FitPruneError
 from harness.cells import Cell
 from harness.once import RunFolder
 from harness.plugin.options import RunOptions
+from harness.plugin.saved import SavedRun, compare
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
-from harness.statistics import Drop, verdict
+from harness.statistics import Drop, Verdict, judge, paired_drop, questions_needed
 from harness.store import Result, Store
 
 if TYPE_CHECKING:
@@ -76,15 +78,19 @@ class RunSession:
         )
 
     def keep(self, cell: Cell, measured: "Measured") -> Result:
-        """Judge a cell; write it down, unless it lies in the results folder already."""
-        result = measured.result
-        low, high = result.drop_ci95
-        judged = verdict(Drop(result.drop, low, high, result.n, result.clusters), self.options.max_drop)
-        result = dataclasses.replace(
-            result, max_drop=self.options.max_drop, verdict=str(judged), command=self.options.command(cell)
-        )
+        """Judge a cell, and compare it with the saved run's; write it down, unless it lies in the results folder already,
+        and with `--save` beside it. A comparison that cannot be made raises FitPruneError, when all is written.
+        """
+        options, dense = self.options, None if cell.is_dense else measured.dense
+        result = judged(measured, options.gate, options.max_drop.points(cell.suite), options.command(cell))
         if not measured.cached:
-            self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
+            self.store.write(result, measured.answers, dense)
+        if options.save:
+            SavedRun(self.store, options.save).write(result, measured.answers, dense)
+        if options.compare:
+            saved = SavedRun(self.store, options.compare)
+            compared = compare(saved, result, measured.answers, options.gate, options.compare_fail)
+            result = dataclasses.replace(result, compared=compared)
         return result
 
     @pytest.hookimpl(trylast=True)
@@ -122,7 +128,12 @@ class RunSession:
         options, settings = self.options, self.options.settings
         questions = "all questions" if settings.limit is None else f"{settings.limit} questions a suite"
         what = f"{', '.join(options.models)}; {settings.data} data, {questions}"
-        return f"fitprune: {what}; a drop above {options.max_drop:g} points fails; results: {options.results}"
+        gate = {
+            "significant": f"a drop above {options.max_drop} points fails",
+            "certified": f"a drop not shown to be below {options.max_drop} points fails",
+        }[options.gate]
+        compared = f"; compared with '{options.compare}'" if options.compare else ""
+        return f"fitprune: {what}; {gate}{compared}; results: {options.results}"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""
@@ -133,3 +144,17 @@ class RunSession:
         """Remove what the processes of the run shared."""
         if not self.worker.is_worker:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:
+    """A measured cell's result with the gate's verdict."""
+    result = measured.result
+    drop = Drop(result.drop, *result.drop_ci95, result.n, result.clusters)
+    allowed = math.inf if max_drop is None else max_drop
+    verdict = judge(gate, drop, allowed)
+    needed = None
+    if verdict == Verdict.UNDECIDED and math.isfinite(drop.low):
+        needed = questions_needed(paired_drop(measured.dense, measured.answers), allowed)
+    return dataclasses.replace(
+        result, gate=gate, max_drop=max_drop, verdict=str(verdict), needed=needed, compared={}, command=command
+    )

@@ -14,10 +14,11 @@ from harness.statistics.bootstrap import bootstrap_interval, rare_interval
 from harness.statistics.drops import Drop, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
 from harness.statistics.metrics import MME_COGNITION, Sums, Units, mme_units, pope_f1_sums, question_units
-from harness.statistics.verdicts import Verdict, certified, questions_needed, significant, verdict
+from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
 
 __all__ = [
     "CONFIDENCE",
+    "GATES",
     "MME_COGNITION",
     "Drop",
     "Estimate",
@@ -27,6 +28,7 @@ __all__ = [
     "bootstrap_interval",
     "certified",
     "clustered_mean",
+    "judge",
     "mme_units",
     "no_drop",
     "paired_drop",
@@ -38,5 +40,4 @@ __all__ = [
     "significant",
     "stratified_mean",
     "t_interval",
-    "verdict",
 ]

@@ -1,6 +1,7 @@
 """From a drop and what is allowed to a verdict, and to the number of questions that one would take."""
 
 import math
+from collections.abc import Callable
 from enum import StrEnum
 
 from harness.statistics.drops import Drop
@@ -34,12 +35,17 @@ def certified(drop: Drop, max_drop: float) -> Verdict:
     """
     if not math.isfinite(drop.low):
         return Verdict.UNDECIDED
-    return Verdict.PASS if drop.high < max_drop else significant(drop, max_drop) if drop.low > max_drop else Verdict.UNDECIDED
+    if drop.low > max_drop:
+        return Verdict.FAIL
+    return Verdict.PASS if drop.high <= max_drop else Verdict.UNDECIDED
 
 
-def verdict(drop: Drop, max_drop: float) -> Verdict:
-    """The verdict of the default gate, `significant`."""
-    return significant(drop, max_drop)
+GATES: dict[str, Callable[[Drop, float], Verdict]] = {"significant": significant, "certified": certified}
+
+
+def judge(gate: str, drop: Drop, max_drop: float) -> Verdict:
+    """The verdict of the gate of that name."""
+    return GATES[gate](drop, max_drop)
 
 
 def questions_needed(drop: Drop, max_drop: float) -> float:
