@@ -58,9 +58,6 @@ class FastV(Pruner):
         keep = (tokens.total.double() * (1 - self.r) + 1e-9).long()
         return tokens.keep_highest(tokens.memory["fastv"], keep)
 
-    def params(self) -> dict[str, Any]:
-        return {"k": self.k, "r": self.r, "positions": "kept", "newlines": self.newlines}
-
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
         cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2

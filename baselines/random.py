@@ -41,15 +41,6 @@ class Random(Pruner):
         drop = (tokens.total.double() * self.ratio).round().long()
         return tokens.keep_highest(score.to(tokens.position.device), tokens.total - drop)
 
-    def params(self) -> dict[str, Any]:
-        return {
-            "ratio": self.ratio,
-            "seed": self.seed,
-            "stage": "before the decoder",
-            "positions": "kept",
-            "newlines": self.newlines,
-        }
-
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
         cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, seed: int = 0

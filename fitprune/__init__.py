@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from fitprune.method import FitPrune
     from fitprune.pruner import Pruner
     from fitprune.recipe import Recipe
+    from fitprune.selection import Selection
+    from fitprune.tower import TowerTokens
     from fitprune.trace import Trace
+    from fitprune.vision import Vision
 
 __all__ = [
     "BudgetError",
@@ -20,8 +23,11 @@ __all__ = [
     "Pruner",
     "Recipe",
     "RecipeError",
+    "Selection",
+    "TowerTokens",
     "Trace",
     "UnsupportedModel",
+    "Vision",
     "fit",
 ]
 
@@ -31,7 +37,10 @@ _HOMES = {
     "FitPrune": "method",
     "Pruner": "pruner",
     "Recipe": "recipe",
+    "Selection": "selection",
+    "TowerTokens": "tower",
     "Trace": "trace",
+    "Vision": "vision",
     "fit": "calibrate",
 }
 

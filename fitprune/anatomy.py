@@ -56,6 +56,11 @@ def text_config(config: Any) -> Any:
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
+def has_axes(config: Any) -> bool:
+    """Whether position ids have several axes (Qwen2.5-VL's time, height and width)."""
+    return "mrope_section" in (getattr(text_config(config), "rope_parameters", None) or {})
+
+
 def anatomy(model: Any) -> Anatomy:
     """Find the parts of `model`.
 

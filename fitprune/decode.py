@@ -22,12 +22,15 @@ class CacheState:
         entered: per layer, the prompt tokens that entered it (padding counted).
         seen: tokens of the unpruned sequence so far, padding counted.
         visual: whether the prompt had visual tokens.
+        shift: (batch,) by how much positions are smaller than in the unpruned sequence: tokens that were taken out before the
+            first layer under repacked positions; None where there are none.
     """
 
     valid: list[torch.Tensor | None]
     entered: list[int]
     seen: int
     visual: bool
+    shift: torch.Tensor | None = None
 
 
 class Decode:

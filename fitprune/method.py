@@ -67,7 +67,7 @@ class FitPrune(Pruner):
         return {
             "drop": recipe.drop,
             "visual_tokens": recipe.visual_tokens,
-            "positions": "kept",
+            "positions": self.positions,
             "newlines": self.newlines,
             "provenance": recipe.provenance,
         }

@@ -9,13 +9,16 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fitprune.anatomy import anatomy
-from fitprune.errors import BudgetError, FitPruneError
+from fitprune.anatomy import anatomy, has_axes
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from fitprune.runtime import pruning
+from fitprune.selection import Selection
+from fitprune.tower import TowerTokens, looks_into_tower, require_tower
 from fitprune.trace import Trace
 from fitprune.view import Attention, VisualTokens
 
 NEWLINES = ("kept", "pruned")
+POSITIONS = ("kept", "repacked")
 
 
 @dataclasses.dataclass
@@ -26,28 +29,54 @@ class Pruner(ABC):
             model.generate(**inputs)
 
     A method overrides one or both of `before_layer` and `after_attention`. Both are called during the prefill only, with
-    the whole batch at once, and answer which of the visual tokens present stay. Survivors keep their position ids.
-    Pruner objects hold parameters alone; what a prefill must remember goes into `tokens.memory`, so one object may serve
-    several models and threads at once.
+    the whole batch at once, and answer which of the visual tokens present stay. A method that works before the decoder may
+    look into the vision tower (`vision`, `observed_tower_layers`) or change what runs there (`before_tower`,
+    `after_tower_attention`). Pruner objects hold parameters alone; what a prefill must remember goes into `tokens.memory`,
+    so one object may serve several models and threads at once.
 
     Attributes:
         newlines: tiled models (LLaVA-NeXT, LLaVA-OneVision) put a learnt newline token after each row of patches. "kept":
             these are no visual tokens to the method, which neither sees nor drops them, and `Trace.kept` does not count
             them. "pruned": they are visual tokens like all others. Other models have none.
+        positions: "kept": survivors keep their position ids, and decoding goes on where the unpruned prompt ends. "repacked":
+            they are numbered anew after every cut; decoding goes on where the prompt ended that entered the first layer.
+            Methods have their authors' choice as the default.
+        vision: the method looks at what the vision tower made of the images (`VisualTokens.vision`).
     """
 
     name: ClassVar[str]
+    vision: ClassVar[bool] = False
     newlines: str = dataclasses.field(default="kept", kw_only=True)
+    positions: str = dataclasses.field(default="kept", kw_only=True)
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 - most methods run on every model
         """Raise a `FitPruneError` if the method cannot be applied to `model`; called on entering the context."""
+
+    def notes(self, model: nn.Module) -> list[str]:
+        """What a reader of a result on `model` must know, such as a part of the rule that it cannot follow there."""
+        return []
 
     def observed_layers(self, layers: int) -> Collection[int]:
         """The layers whose attention `after_attention` wants to see, of a decoder with `layers` layers."""
         return ()
 
-    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
-        """Which visual tokens enter layer `layer`: bool (batch, n), or None for all of them."""
+    def observed_tower_layers(self, layers: int) -> Collection[int]:
+        """The layers of the vision tower, of `layers`, whose queries and keys `VisualTokens.vision` keeps."""
+        return ()
+
+    def before_tower(self, pixels: torch.Tensor) -> torch.Tensor | None:
+        """Smaller pictures (views, channels, height, width) to encode in place of `pixels`; None for these."""
+        return None
+
+    def after_tower_attention(self, layer: int, tower: TowerTokens) -> TowerTokens | None:
+        """Fewer tokens that go on in the vision tower after the attention of its layer `layer`; None for all of them.
+
+        Attention weighs them by their size from there on, and those left at the end go through the projector.
+        """
+        return None
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | Selection | None:
+        """Which visual tokens enter layer `layer`: bool (batch, n), a `Selection`, or None for all of them."""
         return None
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | None:
@@ -91,6 +120,14 @@ class Pruner(ABC):
         anatomy(model)
         if self.newlines not in NEWLINES:
             raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
+        if self.positions not in POSITIONS:
+            raise FitPruneError(f"positions must be one of {', '.join(POSITIONS)}, not {self.positions!r}.")
+        if self.positions == "repacked" and has_axes(model.config):
+            raise UnsupportedModel(
+                f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
+            )
+        if looks_into_tower(self):
+            require_tower(model, self)
         self.check(model)
         with pruning(model, self) as trace:
             yield trace

@@ -24,8 +24,10 @@ from fitprune.anatomy import Anatomy, anatomy
 from fitprune.errors import UnsupportedModel
 from fitprune.images import Images
 from fitprune.layer import Layer
+from fitprune.patching import set_attribute
 from fitprune.session import Session
 from fitprune.tap import gather_survivors, observing_config
+from fitprune.tower import Tower, TowerRun
 from fitprune.trace import Trace
 
 if TYPE_CHECKING:
@@ -58,6 +60,12 @@ def announce(model: nn.Module, visual_mask: torch.Tensor) -> None:
     session.local.prompt = {"visual_mask": visual_mask}
 
 
+def tower_run(model: nn.Module) -> TowerRun | None:
+    """The pass through the vision tower that is under way in this thread for a pruner that looks into it."""
+    patch = _Patch.active(model)
+    return patch.tower_run() if patch is not None else None
+
+
 class _Patch:
     """The dispatchers on one model, shared by all sessions on it."""
 
@@ -68,6 +76,7 @@ class _Patch:
         self.parts = parts
         self.users = 0
         self.sessions: list[Session] = []
+        self.in_tower = False
         self.undo: list[Callable[[], None]] = []
 
     @classmethod
@@ -103,6 +112,8 @@ class _Patch:
 
     def open(self, session: Session) -> None:
         with self._lock:
+            if session.looks_into_tower and not self.in_tower:
+                self._install_in_tower()
             self.sessions.append(session)
 
     def close(self, session: Session | None) -> None:
@@ -128,10 +139,10 @@ class _Patch:
         parts = self.parts
         prepare = getattr(model, "prepare_inputs_for_generation", None)
         if prepare is not None:
-            self.undo.append(_set_attribute(model, "prepare_inputs_for_generation", self._noting_prefill(prepare)))
+            self.undo.append(set_attribute(model, "prepare_inputs_for_generation", self._noting_prefill(prepare)))
         features = getattr(parts.parent, "get_image_features", None)
         if features is not None:
-            self.undo.append(_set_attribute(parts.parent, "get_image_features", self._noting_images(features)))
+            self.undo.append(set_attribute(parts.parent, "get_image_features", self._noting_images(features)))
         hooks = [
             parts.parent.register_forward_pre_hook(self._on_prompt, with_kwargs=True),
             parts.decoder.register_forward_pre_hook(self._on_decoder, with_kwargs=True),
@@ -140,9 +151,86 @@ class _Patch:
         layers: Iterable[Any] = parts.layers
         for index, layer in enumerate(layers):
             hooks.append(layer.self_attn.o_proj.register_forward_pre_hook(gather_survivors))
-            self.undo.append(_set_attribute(layer, "forward", _Dispatcher(self, Layer(index, layer, layer.forward))))
-            self.undo.append(_set_attribute(layer.self_attn, "config", observing_config(layer.self_attn.config)))
+            self.undo.append(set_attribute(layer, "forward", _Dispatcher(self, Layer(index, layer, layer.forward))))
+            self.undo.append(set_attribute(layer.self_attn, "config", observing_config(layer.self_attn.config)))
         self.undo.extend(hook.remove for hook in hooks)
+
+    def _install_in_tower(self) -> None:
+        """What methods need that look into the vision tower."""
+        tower = Tower.of(self.parts)
+        if tower is None:
+            return
+        self.in_tower = True
+        self.undo.append(set_attribute(tower.module, "forward", self._encoding(tower.module.forward)))
+        pack = getattr(self.parts.parent, "pack_image_features", None)
+        if pack is not None:
+            self.undo.append(set_attribute(self.parts.parent, "pack_image_features", self._noting_packing(pack)))
+        hooks = [
+            tower.projector.register_forward_pre_hook(self._before_projector),
+            tower.projector.register_forward_hook(self._after_projector),
+        ]
+        layers: Iterable[Any] = tower.layers
+        for index, layer in enumerate(layers):
+            for part in ("q_proj", "k_proj"):
+                noting = functools.partial(self._on_tower_projection, index, part)
+                hooks.append(getattr(layer.self_attn, part).register_forward_hook(noting))
+            self.undo.append(set_attribute(layer, "forward", self._tower_layer(index, layer, layer.forward)))
+        self.undo.extend(hook.remove for hook in hooks)
+
+    def tower_run(self) -> TowerRun | None:
+        session = self.session()
+        return session.tower_run() if session is not None else None
+
+    def _encoding(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The vision tower's forward, on the pixels that the pruner wants encoded."""
+
+        @functools.wraps(forward)
+        def encode(pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+            run = self.tower_run()
+            return forward(pixel_values, **kwargs) if run is None else run.encode(forward, pixel_values, kwargs)
+
+        return encode
+
+    def _tower_layer(self, index: int, layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """One layer of the vision tower."""
+
+        @functools.wraps(forward)
+        def through(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> Any:
+            run, kwargs = self.tower_run(), {**kwargs, "attention_mask": attention_mask}
+            return (
+                forward(hidden_states, **kwargs) if run is None else run.run_layer(index, layer, forward, hidden_states, kwargs)
+            )
+
+        return through
+
+    def _noting_packing(self, pack: Callable[..., Any]) -> Callable[..., Any]:
+        """The packing of tiles into a prompt, noting which patch lands in which place: patch numbers are packed as well."""
+        signature = inspect.signature(pack)
+
+        @functools.wraps(pack)
+        def packed(*args: Any, **kwargs: Any) -> Any:
+            output, run = pack(*args, **kwargs), self.tower_run()
+            if run is not None:
+                call = signature.bind(*args, **kwargs)
+                call.arguments["image_features"] = run.numbers([len(image) for image in call.arguments["image_features"]])
+                if (newline := call.arguments.get("image_newline")) is not None:
+                    call.arguments["image_newline"] = torch.full((1,), -1.0, device=newline.device)
+                run.note_packing(pack(*call.args, **call.kwargs)[0])
+            return output
+
+        return packed
+
+    def _on_tower_projection(self, index: int, part: str, module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        if (run := self.tower_run()) is not None:
+            run.note_projection(index, part, output)
+
+    def _before_projector(self, module: nn.Module, args: tuple) -> None:
+        if (run := self.tower_run()) is not None:
+            run.before_projector(args[0])
+
+    def _after_projector(self, module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+        run = self.tower_run()
+        return None if run is None else run.after_projector(output)
 
     def _remove(self) -> None:
         for undo in reversed(self.undo):
@@ -168,10 +256,16 @@ class _Patch:
 
         @functools.wraps(features)
         def noted(*args: Any, **kwargs: Any) -> Any:
-            output = features(*args, **kwargs)
             session = self.session()
-            if session is not None:
-                session.local.images = Images.of(signature.bind(*args, **kwargs).arguments, output)
+            if session is None:
+                return features(*args, **kwargs)
+            run = session.start_tower()
+            try:
+                output = features(*args, **kwargs)
+            finally:
+                if run is not None:
+                    run.finish()
+            session.local.images = Images.of(signature.bind(*args, **kwargs).arguments, output)
             return output
 
         return noted
@@ -192,15 +286,8 @@ class _Patch:
     def _after_decoder(self, module: nn.Module, args: tuple, output: Any) -> None:
         session = self.session()
         if session is not None:
-            session.local.forward = session.local.prompt = session.local.images = None
+            session.local.forward = session.local.prompt = session.local.images = session.local.tower = None
             session.local.prompting = False
-
-
-def _set_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], None]:
-    """Set an instance attribute; returns what puts it back, or takes it off where the instance had none."""
-    had, before = name in vars(module), vars(module).get(name)
-    setattr(module, name, value)
-    return (lambda: setattr(module, name, before)) if had else (lambda: delattr(module, name))
 
 
 class _Dispatcher:

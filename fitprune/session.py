@@ -10,6 +10,7 @@ from fitprune.anatomy import Anatomy, newline_mask, refuse_video, visual_mask
 from fitprune.decode import CacheState, Decode
 from fitprune.errors import UnsupportedModel
 from fitprune.prefill import Prefill
+from fitprune.tower import Tower, TowerRun, looks_into_tower
 from fitprune.trace import Trace
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Session:
         self.local = threading.local()
         self.caches: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
         self.observed = frozenset(pruner.observed_layers(len(parts.layers)))
+        self.looks_into_tower = looks_into_tower(pruner)
 
     def begin(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Start a forward of the decoder, called with `kwargs`; returns the arguments to call it with."""
@@ -53,7 +55,13 @@ class Session:
             real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
             pool = real if self.pruner.newlines == "pruned" else real & ~newline_mask(self.parts, real, embeds)
             prompt = {**prompt, "images": images, "image_tokens": real.sum(1)}
-            self.local.forward = Prefill(self, real, pool, mask, prompt)
+            tower = getattr(self.local, "tower", None)
+            if tower is None and self.looks_into_tower and bool(real.any()):
+                raise UnsupportedModel(
+                    f"{self.pruner.name} works in the vision tower, which did not run inside its context; "
+                    "call the model with pixel_values, inside it."
+                )
+            self.local.forward = Prefill(self, real, pool, mask, prompt, tower)
             return self.local.forward.arguments(kwargs)
         state = self.caches.get(cache)
         if state is None:
@@ -76,9 +84,22 @@ class Session:
         elif prompt.get("position_ids") is None and mask is None:
             # Positions on several axes, which the model itself has derived from that length.
             kwargs = {**kwargs, "position_ids": kwargs["position_ids"] + (state.seen - past)}
+        if state.shift is not None:
+            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - state.shift[:, None]}
         self.local.forward = Decode(self, state, cache, length) if state.visual else None
         state.seen += length
         return kwargs
+
+    def start_tower(self) -> TowerRun | None:
+        """Images are about to be encoded; the run of the tower where the pruner looks into it."""
+        tower = Tower.of(self.parts) if self.looks_into_tower else None
+        self.local.tower = None if tower is None else TowerRun(tower, self.pruner)
+        return self.local.tower
+
+    def tower_run(self) -> TowerRun | None:
+        """The run of the tower that is under way in this thread."""
+        run = getattr(self.local, "tower", None)
+        return run if run is not None and run.active else None
 
     def _check_window(self, length: int) -> None:
         config = self.parts.text_config

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitprune.anatomy import text_config
-from fitprune.errors import RecipeError
+from fitprune.errors import RecipeError, UnsupportedModel
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,54 @@ class DecoderSizes:
             "kv_size": self.kv_size,
             "q_size": self.q_size,
         }
+
+
+@dataclass(frozen=True)
+class TowerSizes:
+    """The sizes of a vision tower of CLIP's or SigLIP's form.
+
+    Attributes:
+        width, layers, heads: of its attention layers.
+        patches: of one view; tokens: with [CLS], where the tower has one.
+        feature_layer: index of the layer whose output is read.
+        projector: multiply-accumulates of one token in a two-layer projector.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    patches: int
+    tokens: int
+    feature_layer: int
+    projector: int
+
+    @property
+    def has_cls(self) -> bool:
+        return self.tokens > self.patches
+
+
+def tower_sizes(config: Any) -> TowerSizes:
+    """Read them from a vision-language model's transformers configuration.
+
+    Raises:
+        UnsupportedModel: a tower of another form.
+    """
+    vision: Any = getattr(config, "vision_config", None)
+    clip = getattr(vision, "clip_config", vision)
+    kind, read = getattr(clip, "model_type", None), getattr(config, "vision_feature_layer", -1)
+    if kind not in ("clip_vision_model", "siglip_vision_model") or not isinstance(read, int):
+        raise UnsupportedModel(f"the vision tower of a {config.model_type} model is not of CLIP's or SigLIP's form.")
+    patches = vision.image_tokens if clip is not vision else (clip.image_size // clip.patch_size) ** 2
+    hidden, layers = text_config(config).hidden_size, clip.num_hidden_layers
+    return TowerSizes(
+        width=clip.hidden_size,
+        layers=layers,
+        heads=clip.num_attention_heads,
+        patches=patches,
+        tokens=patches + (clip is vision and kind == "clip_vision_model"),
+        feature_layer=read - 1 if read >= 0 else layers + read,
+        projector=clip.hidden_size * hidden + hidden**2,
+    )
 
 
 def visual_tokens(config: Any) -> int | None:

@@ -122,20 +122,60 @@ def last_row_mean(
     """Head-mean softmax attention of one query row per sample, over all keys up to that row.
 
     Args:
-        query: (batch, heads, T, d); key: (batch, kv_heads, T, d).
+        query: (batch, heads, T, d), or (batch, heads, 1, d) where it holds that row alone; key: (batch, kv_heads, T, d).
         rows: (batch,) the query row of each sample.
         scaling: factor on the logits.
         valid: (batch, T) bool, False for padding; None where all tokens are real.
 
     Returns:
-        float32 (batch, T), and the multiply-accumulates of the products of queries and keys.
+        float32 (batch, T), and the multiply-accumulates of the products of queries and keys, padding left out.
     """
-    batch, heads, length, dim = query.shape
-    row = query.gather(2, rows.view(-1, 1, 1, 1).expand(-1, heads, 1, dim))
-    row = row.view(batch, key.shape[1], heads // key.shape[1], dim)
-    logits = torch.matmul(row, key.transpose(2, 3)).float().mul_(scaling)
-    hidden = torch.arange(length, device=query.device)[None] > rows[:, None]
+    if query.shape[2] > 1:
+        query = query[torch.arange(len(rows), device=rows.device), :, rows][:, :, None]
+    return _row_attention(query, key, rows[:, None], None, scaling, valid)
+
+
+def rows_mean(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    chosen: torch.Tensor,
+    scaling: float,
+    valid: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Softmax attention of the rows marked in `chosen`, bool (batch, T), averaged over heads and over these rows.
+
+    Only these rows are computed. Arguments and results as in `last_row_mean`; a sample without a chosen row gets zeros.
+    """
+    count = chosen.sum(1)
+    most = int(count.max())
+    # Stable: chosen rows first, in order; places beyond a sample's own count weigh nothing.
+    rows = (~chosen).byte().argsort(dim=1, stable=True)[:, :most]
+    counted = torch.arange(most, device=rows.device)[None] < count[:, None]
+    query = query[torch.arange(len(rows), device=rows.device)[:, None], :, rows].transpose(1, 2)
+    return _row_attention(query, key, rows, counted, scaling, valid)
+
+
+def _row_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    rows: torch.Tensor,
+    counted: torch.Tensor | None,
+    scaling: float,
+    valid: torch.Tensor | None,
+) -> tuple[torch.Tensor, int]:
+    """Attention of the queries (batch, heads, R, d) of `rows` (batch, R), averaged over heads and `counted` (batch, R) rows."""
+    batch, heads, number, dim = query.shape
+    length = key.shape[2]
+    grouped = query.reshape(batch, key.shape[1], heads // key.shape[1] * number, dim)
+    logits = torch.matmul(grouped, key.transpose(2, 3)).float().mul_(scaling).view(batch, heads, number, length)
+    hidden = torch.arange(length, device=query.device) > rows[:, :, None]
     if valid is not None:
-        hidden = hidden | ~valid
-    attention = logits.masked_fill_(hidden[:, None, None], float("-inf")).softmax(-1)
-    return attention.flatten(1, 2).mean(1), batch * heads * length * dim
+        hidden = hidden | ~valid[:, None]
+    if counted is not None:
+        hidden = hidden & counted[:, :, None]  # what does not count must not turn into NaN
+    attention = logits.masked_fill_(hidden[:, None], float("-inf")).softmax(-1).mean(1)
+    keys = torch.full((batch,), length, device=query.device) if valid is None else valid.sum(1)
+    if counted is None:
+        return attention.mean(1), int(keys.sum()) * number * heads * dim
+    weights = counted / counted.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("br,brk->bk", weights, attention), int((keys * counted.sum(1)).sum()) * heads * dim

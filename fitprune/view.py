@@ -1,13 +1,21 @@
-"""What a pruner sees of a prefill: the visual tokens present, and the attention of a layer."""
+"""What a pruner sees of a prefill: the visual tokens present, and where they are."""
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fitprune.attention import Attention, attention_ahead
+from fitprune.errors import UnsupportedModel
 from fitprune.images import pixel_bytes
-from fitprune.statistics import head_max_columns, last_row_mean
+from fitprune.sequence import take
+
+if TYPE_CHECKING:
+    from fitprune.anatomy import Anatomy
+    from fitprune.vision import Vision
+
+__all__ = ["Attention", "VisualTokens"]
 
 
 @dataclass
@@ -27,6 +35,11 @@ class VisualTokens:
         memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
         prompt: the arguments of the model's forward, as given; beside them `images`, the batch's `Images` or None, and
             `image_tokens`, (batch,) the places that images take in each prompt, newline tokens included.
+        parts: of the model.
+        layer: the decoder layer that runs next, or is running.
+        embeddings: cosine and sine of the rotary embedding of all tokens present, (1 or batch, T, d).
+        seen: what the vision tower made of the images; None unless the method says `vision = True`.
+        macs: multiply-accumulates spent on scoring so far.
     """
 
     hidden: torch.Tensor
@@ -38,6 +51,25 @@ class VisualTokens:
     first_row: int
     memory: dict[str, Any] = field(default_factory=dict)
     prompt: dict[str, Any] = field(default_factory=dict)
+    parts: "Anatomy | None" = None
+    layer: Any = None
+    embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
+    seen: "Vision | None" = None
+    macs: int = 0
+
+    @property
+    def vision(self) -> "Vision":
+        """What the vision tower made of the images, for a method with `vision = True`.
+
+        Raises:
+            UnsupportedModel: the images were encoded where the method could not see it.
+        """
+        if self.seen is None:
+            raise UnsupportedModel(
+                "this method looks at the vision tower, which did not run inside its context; "
+                "call the model with pixel_values, inside it."
+            )
+        return self.seen
 
     @property
     def present(self) -> torch.Tensor:
@@ -52,6 +84,38 @@ class VisualTokens:
     def columns(self, values: torch.Tensor) -> torch.Tensor:
         """Pick from (batch, T) the values at the visual tokens: (batch, n), 0 in padding places."""
         return values.gather(1, self.position.clamp(min=0)).masked_fill(~self.present, 0)
+
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding places."""
+        return take(values, self.position.clamp(min=0)).masked_fill(~self.present[..., None], 0)
+
+    @property
+    def features(self) -> torch.Tensor:
+        """(batch, n, hidden_size): their hidden states; before the first layer, the projected image features."""
+        return self.rows(self.hidden)
+
+    def spend(self, macs: int) -> None:
+        """Note multiply-accumulates that scoring took, for the whole batch, padding left out."""
+        self.macs += int(macs)
+
+    def last_row(self) -> torch.Tensor:
+        """LongTensor (batch,): the row of each sample's last real token."""
+        batch, length = self.hidden.shape[:2]
+        if self.valid is None:
+            return torch.full((batch,), length - 1, device=self.hidden.device)
+        return length - 1 - self.valid.flip(1).long().argmax(1)
+
+    def upcoming(self) -> Attention:
+        """The attention of the layer that runs next, ahead of it: the query of each sample's last token and all keys, at the
+        current position ids. Its projections are counted as scoring.
+        """
+        assert self.embeddings is not None
+        attention, width = self.layer.self_attn, self.hidden.shape[-1]
+        real = len(self.hidden) * self.hidden.shape[1] if self.valid is None else int(self.valid.sum())
+        ahead = attention_ahead(self.layer, self.hidden, self.last_row(), self.embeddings)
+        keys, queries = (projection.weight.shape[0] for projection in (attention.k_proj, attention.q_proj))
+        self.spend(width * (real * keys + len(self.hidden) * queries))
+        return ahead
 
     def row_mask(self) -> torch.Tensor:
         """(batch, T) bool: which rows hold visual tokens."""
@@ -94,36 +158,3 @@ class VisualTokens:
             # torch's CPU generator takes seeds of up to 63 bits.
             seeds.append(int.from_bytes(digest.digest(), "little") >> 1)
         return seeds
-
-
-@dataclass
-class Attention:
-    """The attention of one layer in a prefill: queries and keys, rotary embedding applied.
-
-    Attributes:
-        query: (batch, heads, T, d); key: (batch, kv_heads, T, d).
-        scaling: factor on the logits.
-        macs: multiply-accumulates spent on scoring so far.
-    """
-
-    query: torch.Tensor
-    key: torch.Tensor
-    scaling: float
-    macs: int = 0
-
-    def head_max_columns(self, tokens: VisualTokens, row_weights: torch.Tensor) -> torch.Tensor:
-        """See `statistics.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding places."""
-        sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, tokens.valid, first_row=tokens.first_row)
-        self.macs += macs
-        return torch.stack([tokens.columns(sums[:, r]) for r in range(sums.shape[1])], 1)
-
-    def last_token_mean(self, tokens: VisualTokens) -> torch.Tensor:
-        """Head-mean attention that each sample's last token pays to its visual tokens: (batch, n)."""
-        batch, _, length, _ = self.query.shape
-        if tokens.valid is None:
-            rows = torch.full((batch,), length - 1, device=self.query.device)
-        else:
-            rows = length - 1 - tokens.valid.flip(1).long().argmax(1)
-        row, macs = last_row_mean(self.query, self.key, rows, self.scaling, tokens.valid)
-        self.macs += macs
-        return tokens.columns(row)

@@ -6,8 +6,10 @@ run a pruner's latency.
 import contextlib
 import dataclasses
 import functools
+import gc
 import hashlib
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from baselines.registry import get_pruner_class
 from fitprune import BudgetError, Calibration, FitPrune, FitPruneError, Pruner, Recipe, recipe_file
+from fitprune.encoded import Kept, remembering_images
 from fitprune.sizes import visual_tokens
 from harness import latency, provider, store
 from harness.calibration import calibration_batches, sample_file
@@ -104,6 +107,7 @@ class Bench:
         self._loaded: LoadedModel | None = None
         self._facts: dict[str, ModelFacts] = {}
         self._inputs = InputCache()
+        self._encoded: Kept = OrderedDict()
         self._conditions: dict[str, dict[str, Any]] = {}
 
     @contextlib.contextmanager
@@ -184,7 +188,9 @@ class Bench:
             data=self.settings.data,
             tokens=pruned.answers.tokens,
             seconds=pruned.answers.seconds,
-            note="; ".join([*pruned.answers.notes, *self._remarks(cell, pruned, drop.unscored)]),
+            note="; ".join(
+                [*pruned.answers.notes, *pruner.notes(self.model(cell).model), *self._remarks(cell, pruned, drop.unscored)]
+            ),
         )
         return Measured(result, pruned.answers, dense.answers)
 
@@ -224,8 +230,12 @@ class Bench:
     def model(self, cell: Cell) -> LoadedModel:
         """The cell's model, loaded when it is not the one in memory."""
         if self._loaded is None or self._loaded.name != cell.model:
-            self._loaded, self._inputs = None, InputCache()  # let go of the old one first
+            self._loaded, self._inputs, self._encoded = None, InputCache(), OrderedDict()  # let go of the old one first
+            gc.unfreeze()
             self._loaded = load_model(cell.model, self.device)
+            # Modules, tokenizer and libraries stay: a collector that walks them while lmms-eval scores takes a tenth of a cell.
+            gc.collect()
+            gc.freeze()
         return self._loaded
 
     def pruner(self, cell: Cell) -> Pruner:
@@ -297,18 +307,21 @@ class Bench:
             if batch.cost is not None:
                 tally.add(batch.cost)
 
-        answers = evaluate_cell(
-            loaded,
-            pruner,
-            cell.suite,
-            data=settings.data,
-            limit=settings.limit,
-            batch_size=settings.batch_size,
-            seed=settings.seed,
-            observer=count,
-            journal=journal,
-            cache=self._inputs,
-        )
+        # Inputs that are kept on the CPU come back as the very same tensors, and their images need no second look.
+        same = loaded.device == "cpu"
+        with remembering_images(loaded.model, kept=self._encoded) if same else contextlib.nullcontext():
+            answers = evaluate_cell(
+                loaded,
+                pruner,
+                cell.suite,
+                data=settings.data,
+                limit=settings.limit,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                observer=count,
+                journal=journal,
+                cache=self._inputs,
+            )
         return Evaluated(answers, tally.flops(), tally.reduction())
 
     def dense(self, cell: Cell) -> Evaluated:

@@ -92,7 +92,7 @@ def count(
             raise FitPruneError(f"the trace is of {len(trace.text_tokens)} samples, the inputs are of {samples}")
         text, visual_in, visual_out = trace.text_tokens, trace.visual_in, trace.visual_out
         scoring = trace.scoring_macs
-    vision = vision_cost(config, inputs)
+    vision = vision_cost(config, inputs, None if trace is None else trace.tower)
     return count_from_tokens(config, text, visual_in, visual_out, new_tokens, vision=vision, scoring_macs=scoring)
 
 

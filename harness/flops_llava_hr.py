@@ -7,12 +7,17 @@ between groups of its layers, and two linear layers add them up at the end (arXi
 from typing import Any
 
 
-def llava_hr_macs(config: Any, images: int) -> tuple[dict[str, int], dict[str, int]]:
-    """What so many images cost: MACs by operator, of the tower and of the projector."""
+def llava_hr_macs(config: Any, images: int, size: tuple[int, int] | None = None) -> tuple[dict[str, int], dict[str, int]]:
+    """What so many images cost, of `size` (height, width) or the model's own: MACs by operator, of the tower and of the
+    projector.
+    """
     tower = config.vision_config
     clip, convnext = tower.clip_config, tower.convnext_config
-    tokens = (tower.fast_image_size // clip.patch_size) ** 2
-    vision = _clip(clip, tokens) | _convnext(convnext, tower.image_size) | _mixing(tower, tokens)
+    size = size or (tower.image_size, tower.image_size)
+    # The fast branch sees the picture smaller, by the same factor at every size.
+    rows, columns = (side * tower.fast_image_size // tower.image_size // clip.patch_size for side in size)
+    tokens = rows * columns
+    vision = _clip(clip, tokens) | _convnext(convnext, size) | _mixing(tower, tokens, size)
     hidden = config.get_text_config().hidden_size
     projector = {"linear": tokens * (clip.hidden_size * hidden + hidden**2)}
     return {name: images * macs for name, macs in vision.items()}, {name: images * macs for name, macs in projector.items()}
@@ -30,23 +35,25 @@ def _clip(clip: Any, tokens: int) -> dict[str, int]:
     }
 
 
-def _convnext(convnext: Any, image_size: int) -> dict[str, int]:
+def _convnext(convnext: Any, size: tuple[int, int]) -> dict[str, int]:
     """The slow branch: a stem, and stages of depthwise 7×7 convolutions with FFNs four times as wide."""
-    side = image_size // convnext.patch_size
+    tall, wide = (side // convnext.patch_size for side in size)
     before, macs = convnext.num_channels, 0
     for stage, (depth, width) in enumerate(zip(convnext.depths, convnext.hidden_sizes, strict=True)):
         kernel = convnext.patch_size if stage == 0 else 2
-        side = side if stage == 0 else side // 2
-        macs += side**2 * (kernel**2 * before * width + depth * (49 * width + 8 * width**2))
+        if stage:
+            tall, wide = tall // 2, wide // 2
+        macs += tall * wide * (kernel**2 * before * width + depth * (49 * width + 8 * width**2))
         before = width
     return {"convnext": macs}
 
 
-def _mixing(tower: Any, tokens: int) -> dict[str, int]:
+def _mixing(tower: Any, tokens: int, size: tuple[int, int]) -> dict[str, int]:
     """Latent adapters, none where the towers were frozen in training, and the final alignment."""
     fast, slow = tower.clip_config.hidden_size, tower.convnext_config.hidden_sizes[-1]
     stages = len(tower.convnext_config.hidden_sizes)
-    places = (tower.image_size // tower.convnext_config.patch_size // 2 ** (stages - 1)) ** 2
+    tall, wide = (side // tower.convnext_config.patch_size // 2 ** (stages - 1) for side in size)
+    places = tall * wide
     gate = 2 * fast * (fast // 2) + fast // 2
     adapter = places * (slow**2 + slow * fast) + tokens * (49 * fast + fast**2) + gate
     return {

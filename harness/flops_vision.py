@@ -16,6 +16,7 @@ import torch
 from transformers.image_processing_utils import select_best_resolution
 
 from fitprune.errors import UnsupportedModel
+from fitprune.trace import TowerCounts
 from harness.flops_llava_hr import llava_hr_macs
 
 Inputs = Mapping[str, torch.Tensor]
@@ -39,10 +40,35 @@ class VisionCost:
         return VisionCost(dict(vision), dict(projector))
 
 
-def vision_cost(config: Any, inputs: Inputs) -> VisionCost:
-    """What the images of a batch of processor outputs cost, on a model with this transformers configuration."""
+def vision_cost(config: Any, inputs: Inputs, ran: TowerCounts | None = None) -> VisionCost:
+    """What the images of a batch of processor outputs cost, on a model with this transformers configuration.
+
+    `ran` is what ran in the tower under a method that changed that (`fitprune.Trace.tower`).
+    """
     family = require(config.model_type, FAMILIES, "model")
-    return VisionCost() if inputs.get("pixel_values") is None else family(config, inputs)
+    if inputs.get("pixel_values") is None:
+        return VisionCost()
+    return family(config, inputs) if ran is None else _changed(config, ran)
+
+
+def _changed(config: Any, ran: TowerCounts) -> VisionCost:
+    """A tower that was given other pictures, or merged tokens on its way."""
+    if config.model_type == "llava_hr":
+        return VisionCost(*llava_hr_macs(config, ran.views, ran.pixels))
+    tower = config.vision_config
+    width, patch = tower.hidden_size, tower.patch_size
+    patches = (ran.pixels[0] // patch) * (ran.pixels[1] // patch)
+    macs = {
+        "convolution": patches * tower.num_channels * patch**2 * width,
+        "qkv": sum(ran.attended) * 3 * width**2,
+        "attention": sum(2 * tokens**2 for tokens in ran.attended) * width,
+        "output": sum(ran.attended) * width**2,
+        "ffn": sum(ran.fed) * 2 * width * tower.intermediate_size,
+    }
+    projected = ran.views * ran.projected
+    return VisionCost(
+        {name: ran.views * value for name, value in macs.items()}, {"linear": projected * _two_layers(width, config)}
+    )
 
 
 def one_size_cost(config: Any, images: int) -> VisionCost:

@@ -39,7 +39,7 @@ def batch_cost(config: Any, inputs: "Mapping[str, torch.Tensor]", trace: "Trace 
     text, visual = prompt_tokens(config, inputs) if trace is None else (trace.text_tokens, trace.visual_tokens)
     entering = [visual] * config.get_text_config().num_hidden_layers if trace is None else trace.visual_in
     leaving = entering if trace is None else trace.visual_out
-    images = vision_cost(config, inputs)
+    images = vision_cost(config, inputs, None if trace is None else trace.tower)
     return BatchCost(
         text.tolist(),
         visual.tolist(),

@@ -1,13 +1,10 @@
 """Every registered method: found by its name, applied, recorded."""
 
-import json
-
 import pytest
-import torch
-from models import build, kept, prompt
+from models import build
 
 from baselines.registry import PRUNERS, get_pruner_class
-from fitprune import BudgetError, FitPrune, FitPruneError, Pruner, Recipe
+from fitprune import BudgetError, FitPrune, FitPruneError, Pruner
 
 
 def test_the_names():
@@ -29,21 +26,8 @@ def test_an_unknown_name_gets_the_nearest(typed, meant):
 
 
 def test_a_name_near_to_none_gets_all():
-    with pytest.raises(FitPruneError, match="dense, fastv, fitprune, random"):
+    with pytest.raises(FitPruneError, match=", ".join(sorted(PRUNERS))):
         get_pruner_class("zzzzqqqq")
-
-
-@pytest.mark.parametrize("name", sorted(PRUNERS))
-def test_every_method_fills_the_trace_and_keeps_the_text(name):
-    model = build("llama", 4)
-    options = {"recipe": Recipe([4, 4, 4, 4], 36)} if name == "fitprune" else {}
-    pruner = PRUNERS[name](**options)
-    with torch.no_grad(), pruner(model) as trace:
-        output = model(**prompt(model, [3, "image", 5]))
-    assert len(trace.kept) == len(trace.visual_in) == len(trace.visual_out) == len(trace.scoring_macs) == 4
-    assert output.logits.shape[1] == 8 + len(kept(trace)[-1])
-    assert (len(kept(trace)[-1]) == 36) is (name == "dense")
-    json.dumps(pruner.params())
 
 
 def test_fitprune_of_the_registry_is_the_library_s():
