@@ -93,6 +93,8 @@ class Result:
     command: str = ""
     note: str = ""
     gate: str = ""
+    sequential: dict[str, Any] = field(default_factory=dict)  # margin and seed of a run that may stop early
+    full_n: int | None = None  # questions that it would have asked at most; its interval is anytime-valid
     needed: float | None = None  # questions that would decide, where the verdict is undecided
     compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/plugin/saved.py
 

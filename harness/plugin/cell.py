@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from harness.plugin.session import RunSession
 
 _FIGURES = (
-    "gate", "verdict", "max_drop", "needed", "score", "dense_score", "drop", "n", "clusters",
+    "gate", "verdict", "max_drop", "needed", "score", "dense_score", "drop", "n", "full_n", "clusters",
     "flops", "dense_flops", "reduction", "seconds",
 )  # fmt: skip
 _COMPARED = ("with", "verdict", "allowed", "score", "drop", "n", "prefill_change")

@@ -24,8 +24,8 @@ def failure_message(result: Result) -> str:
     low, high = result.drop_ci95
     return (
         f"{result.cell.label()} lost {result.drop:.1f} points on {result.suite} "
-        f"({result.dense_score:.1f} -> {result.score:.1f}), 95 % interval {low:.1f} to {high:.1f}, "
-        f"n = {result.n}; allowed: {result.max_drop:g}\n{savings(result)}"
+        f"({result.dense_score:.1f} -> {result.score:.1f}), {interval(result)} {low:.1f} to {high:.1f}, "
+        f"n = {asked(result)}; allowed: {result.max_drop:g}\n{savings(result)}"
     )
 
 
@@ -34,17 +34,29 @@ def undecided_message(result: Result) -> str:
     low, high = result.drop_ci95
     return (
         f"undecided: {result.cell.label()} on {result.suite} "
-        + undecided(result.drop, low, high, result.n, result.max_drop or 0.0, result.needed)
+        + undecided(result.drop, low, high, asked(result), result.max_drop or 0.0, result.needed, interval(result))
         + f"\n{savings(result)}"
     )
 
 
-def undecided(drop: float, low: float, high: float, n: int, allowed: float, needed: float | None) -> str:
+def interval(result: Result) -> str:
+    """What kind of interval it is."""
+    return "anytime-valid 95 % interval" if result.sequential else "95 % interval"
+
+
+def asked(result: Result) -> str:
+    """The number of questions; of a sequential run also how many there are."""
+    return f"{result.n}" if result.full_n is None else f"{result.n} of {result.full_n}"
+
+
+def undecided(
+    drop: float, low: float, high: float, n: int | str, allowed: float, needed: float | None, kind: str = "95 % interval"
+) -> str:
     """What is known of a drop that may lie on either side of what is allowed."""
     if not math.isfinite(low):
         return "has too few images for an interval"
     return (
-        f"drops {drop:.1f} points, 95 % interval {low:.1f} to {high:.1f}, n = {n}: neither above nor below "
+        f"drops {drop:.1f} points, {kind} {low:.1f} to {high:.1f}, n = {n}: neither above nor below "
         f"the allowed {allowed:g} with 95 % confidence; {questions(needed)}"
     )
 

@@ -50,7 +50,8 @@ def add_options(parser: pytest.Parser) -> None:
             "gate",
             "GATE",
             "significant: a cell fails when its drop is above --max-drop with 95 %% confidence (default); "
-            "certified: it passes only when its drop is below with 95 %% confidence",
+            "certified: it passes only when its drop is below with 95 %% confidence; "
+            "sequential: so too, but questions are asked in random order, only until that is decided",
         )
         add("save", "NAME", "keep this run's cells under a name, in the results folder's saved/NAME")
         add("compare", "NAME", "compare each cell with the saved run's, on the same questions")
@@ -135,10 +136,12 @@ class RunOptions:
             raise FitPruneError("--compare-fail says what may be lost against a saved run; name it with --compare NAME")
         if save is not None and save == compare:
             raise FitPruneError(f"--save {save} and --compare {save} name one run: it would replace what it is compared with")
+        if gate == "sequential" and (save or compare):
+            raise FitPruneError("--gate sequential stops where it is decided; --save and --compare need all answers of a run")
         reductions = tuple(dict.fromkeys(_share(part) for part in listed("reduction", DEFAULT_REDUCTIONS)))
         return cls(
             models=listed("model", DEFAULT_MODELS),
-            pruners=listed("pruner", (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS),
+            pruners=listed("pruner", _default_pruners(recipe, gate)),
             reductions=reductions,
             max_drop=Thresholds.parse(
                 "max-drop",
@@ -213,6 +216,12 @@ class RunOptions:
             gate="" if self.gate == "significant" else self.gate,
             device=self.device,
         )
+
+
+def _default_pruners(recipe: str, gate: str) -> list[str]:
+    """A sequential run asks the dense model what its pairs need, not, as a cell of its own would, everything."""
+    names = (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS
+    return [name for name in names if name != DENSE or gate != "sequential"]
 
 
 def check_recipe(path: str, models: Sequence[str]) -> None:

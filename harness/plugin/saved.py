@@ -99,7 +99,6 @@ def compare(saved: SavedRun, result: Result, answers: "Answers", gate: str, allo
         "complaints": [],
     }
     if points is not None:
-        gate = "significant" if gate == "sequential" else gate
         verdict = judge(gate, drop, points)
         record |= {"allowed": points, "verdict": str(verdict)}
         if verdict == Verdict.FAIL:

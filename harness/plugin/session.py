@@ -75,6 +75,7 @@ class RunSession:
             device=self.worker.device(self.options.device),
             processes=self.worker.count,
             rerun=self.options.rerun,
+            margin=self.options.max_drop.points if self.options.gate == "sequential" else None,
         )
 
     def keep(self, cell: Cell, measured: "Measured") -> Result:
@@ -131,6 +132,7 @@ class RunSession:
         gate = {
             "significant": f"a drop above {options.max_drop} points fails",
             "certified": f"a drop not shown to be below {options.max_drop} points fails",
+            "sequential": f"asked until a drop is shown to be below or above {options.max_drop} points",
         }[options.gate]
         compared = f"; compared with '{options.compare}'" if options.compare else ""
         return f"fitprune: {what}; {gate}{compared}; results: {options.results}"
@@ -149,12 +151,15 @@ class RunSession:
 def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:
     """A measured cell's result with the gate's verdict."""
     result = measured.result
+    if gate == "sequential" and not result.sequential:
+        gate = "significant"  # all questions were asked; the result's note says why
     drop = Drop(result.drop, *result.drop_ci95, result.n, result.clusters)
     allowed = math.inf if max_drop is None else max_drop
     verdict = judge(gate, drop, allowed)
     needed = None
     if verdict == Verdict.UNDECIDED and math.isfinite(drop.low):
-        needed = questions_needed(paired_drop(measured.dense, measured.answers), allowed)
+        # What no interval says: whether anything differed at all.
+        needed = questions_needed(drop if result.sequential else paired_drop(measured.dense, measured.answers), allowed)
     return dataclasses.replace(
         result, gate=gate, max_drop=max_drop, verdict=str(verdict), needed=needed, compared={}, command=command
     )

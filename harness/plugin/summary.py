@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.cells import Cell
-from harness.plugin.gate import questions
+from harness.plugin.gate import asked, interval, questions
 from harness.plugin.options import RunOptions
 from harness.plugin.saved import comparison_lines
 from harness.store import Result
@@ -126,6 +126,12 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
     if cached := sum(report.cached for report in reports):
         lines.append(f"cached: {cached} of {len(reports)} cells are earlier runs' (--rerun measures them again)")
     for report in reports:
+        if report.result is not None and report.result.sequential:
+            result = report.result
+            lines.append(
+                f"sequential: {report.cell.label()} on {report.cell.suite}: {report.outcome} after {asked(result)} questions; "
+                f"{interval(result)} {result.drop_ci95[0]:.1f} to {result.drop_ci95[1]:.1f}"
+            )
         if report.outcome in ("cannot", "error"):
             lines.append(f"{report.outcome}: {report.cell.label()}: {report.reason}")
         elif report.outcome == "undecided":

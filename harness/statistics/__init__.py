@@ -13,7 +13,7 @@ Values are shares (0-1) while they are arrays, and points (0-100) in everything 
 from harness.statistics.bootstrap import bootstrap_interval, rare_interval
 from harness.statistics.drops import Drop, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
-from harness.statistics.metrics import MME_COGNITION, Sums, Units, mme_units, pope_f1_sums, question_units
+from harness.statistics.metrics import MME_COGNITION, Sums, Units, is_mean, mme_units, pope_f1_sums, question_units
 from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "bootstrap_interval",
     "certified",
     "clustered_mean",
+    "is_mean",
     "judge",
     "mme_units",
     "no_drop",

@@ -102,3 +102,8 @@ def _images(answers: "Sequence[Answer]", scored: np.ndarray) -> np.ndarray:
 # Metrics that are not a plain mean over questions: of units, or of sums.
 UNITS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Units]] = {"mme_perception_score": mme_units}
 SUMS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Sums]] = {"pope_f1_score": pope_f1_sums}
+
+
+def is_mean(metric: str) -> bool:
+    """Whether a suite's metric is a plain mean over its questions."""
+    return metric not in UNITS and metric not in SUMS

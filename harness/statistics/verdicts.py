@@ -40,7 +40,12 @@ def certified(drop: Drop, max_drop: float) -> Verdict:
     return Verdict.PASS if drop.high <= max_drop else Verdict.UNDECIDED
 
 
-GATES: dict[str, Callable[[Drop, float], Verdict]] = {"significant": significant, "certified": certified}
+# A sequential run stops when its interval, which holds at every moment, would be certified or fail.
+GATES: dict[str, Callable[[Drop, float], Verdict]] = {
+    "significant": significant,
+    "certified": certified,
+    "sequential": certified,
+}
 
 
 def judge(gate: str, drop: Drop, max_drop: float) -> Verdict:
