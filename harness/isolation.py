@@ -51,14 +51,18 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """Inside, the evaluator may seed the random generators; on exit they are as before. It does not patch filelock."""
+    """Inside, the evaluator may seed the random generators; on exit they are as before. It does not patch filelock, and
+    starts no git to describe the folder that it is installed in.
+    """
     import numpy as np
     import torch
+    from lmms_eval import utils
 
     # The patch would make every FileLock of this process a re-entrant singleton. Only hub downloads in the evaluator
     # need it, and here tasks are built before.
     patch = lmms_eval_evaluator()._enable_reentrant_filelocks
     patched = getattr(patch, "_patched", False)
+    git, utils._git_output = utils._git_output, _no_git
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     patch._patched = True
@@ -66,8 +70,13 @@ def contained() -> Iterator[None]:
         yield
     finally:
         patch._patched = patched
+        utils._git_output = git
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
         if cuda is not None:
             torch.cuda.set_rng_state_all(cuda)
+
+
+def _no_git(*arguments: str) -> str:
+    raise FileNotFoundError("git is not asked")

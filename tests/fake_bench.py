@@ -37,7 +37,7 @@ class Questions:
 
 class FakeBench(Bench):
     def model(self, cell):
-        return SimpleNamespace(revision="fake", name=cell.model)
+        return SimpleNamespace(revision="fake", name=cell.model, model=None)
 
     def facts(self, cell):
         return ModelFacts(cell.model, "fake", "fake", "float32", "cpu", None)

@@ -133,6 +133,43 @@ def test_figures_reach_junit_xml(run, pytester):
     assert '<property name="drop" value="5.0"' in (pytester.path / "out.xml").read_text()
 
 
+def evaluated(run):
+    return run.log.read_text().splitlines()
+
+
+def test_a_second_run_measures_nothing_and_judges_again(run):
+    first = run("--pruner", "dense,random", "--reduction", "0.3", "--max-drop", "60")
+    assert first.ret == 0
+    before, table = evaluated(run), first.stdout.str().partition("accuracy against FLOPs")[2]
+    files = {path.name: path.read_bytes() for path in run.folder.glob("*.json*")}
+    second = run("--pruner", "dense,random", "--reduction", "0.3", "--max-drop", "60", "-v")
+    assert second.ret == 0
+    assert evaluated(run) == before
+    assert {path.name: path.read_bytes() for path in run.folder.glob("*.json*")} == files
+    second.stdout.fnmatch_lines(["*test_gqa?m-random-0.3? CACHED*", "*cached: 2 of 2 cells are earlier runs' (--rerun*"])
+    rows = [line for line in table.splitlines() if line.startswith(("dense", "random"))]
+    assert rows
+    assert all(row in second.stdout.str() for row in rows)
+    third = run("--pruner", "dense,random", "--reduction", "0.3", "--max-drop", "1")
+    assert third.ret == 1
+    third.stdout.fnmatch_lines(["*m-random-0.3 lost 50.0 points*allowed: 1"])
+    assert evaluated(run) == before
+
+
+def test_rerun_measures_again(run):
+    run("--pruner", "random", "--reduction", "0.3")
+    run("--pruner", "random", "--reduction", "0.3", "--rerun")
+    assert [line.startswith("dense") for line in evaluated(run)] == [False, True, False, True]
+    assert len(Store(run.folder).read_all().results) == 1
+
+
+def test_more_cells_are_added_to_those_that_are_there(run):
+    run("--pruner", "random", "--reduction", "0.3")
+    result = run("--pruner", "random", "--reduction", "0.3,0.5", suites=("gqa", "pope"))
+    result.stdout.fnmatch_lines(["*cached: 1 of 4 cells*"])
+    assert len(Store(run.folder).read_all().results) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
