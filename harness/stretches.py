@@ -9,7 +9,7 @@ from harness.evaluate import Answers
 from harness.statistics.bootstrap import cluster_sums
 
 FIRST_BATCHES = 4  # of the first stretch
-GROWTH = 8  # a later one adds an eighth of what was asked: so much, at most, is asked beyond what would have decided
+GROWTH = 16  # a later one adds a sixteenth of what was asked: so much, at most, is asked beyond what would have decided
 
 
 def stretches(images: Sequence[Hashable], batch_size: int, seed: int) -> list[list[int]]:
