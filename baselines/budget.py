@@ -13,6 +13,10 @@ Choice = TypeVar("Choice")
 TOLERANCE = 0.01
 """How far the saving of a discrete parameter may be from what was asked for."""
 
+TEXT_TOKENS = 16
+"""Text tokens of a prompt that scoring is estimated with where it looks at them. A longer text matters little: the share of
+visual FLOPs that one text token's part in scoring takes is below 0.0005 in the models that ship, below 0.0001 from 7B on."""
+
 
 def prompt_tokens(model_config: Any, given: int | None) -> int:
     """Visual tokens of a prompt: as given, or as the configuration fixes them.

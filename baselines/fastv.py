@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from baselines.budget import fewest_dropped
+from baselines.budget import TEXT_TOKENS, fewest_dropped
 from fitprune import BudgetError, FitPruneError, Pruner
 from fitprune.anatomy import anatomy
 from fitprune.sizes import DecoderSizes
@@ -20,10 +20,14 @@ class FastV(Pruner):
 
     Before layer K, the int(n·(1-R)) visual tokens stay that receive most of the head-mean attention of the prompt's last
     token in layer K-1 (0-based); in prompt order, position ids kept. Stage: between decoder layers. Needs one attention
-    row of one layer, computed beside SDPA.
+    row of one layer, computed beside SDPA; no [CLS].
 
-    Deviation: the authors' fast variant runs layer K-1 a second time for its attention map, and with a cache doubles its
-    keys; here that one row is computed from the layer's own queries and keys.
+    The paper ranks by the attention from all later tokens; all of the authors' code ranks by the last token's, as here. Their
+    code for lmms-eval rounds n·(1-R) down, as here, and their copy of transformers to the nearest whole number.
+
+    Deviations: the authors' code for lmms-eval runs layer K-1 a second time for its attention map, and with a cache doubles
+    its keys; here that one row is computed from the layer's own queries and keys. All images of a prompt are one pool, where
+    the authors' code knows one.
 
     Attributes:
         k: the first layer without the dropped tokens, at least 1 (authors' default 2).
@@ -41,6 +45,7 @@ class FastV(Pruner):
             raise FitPruneError(f"FastV's R is a share of the visual tokens, above 0 and up to 1, not {self.r}.")
 
     def check(self, model: nn.Module) -> None:
+        super().check(model)
         layers = len(anatomy(model).layers)
         if self.k >= layers:
             raise FitPruneError(f"FastV with K={self.k} prunes nothing in a decoder of {layers} layers.")
@@ -62,13 +67,17 @@ class FastV(Pruner):
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
         cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2
     ) -> "FastV":
-        """Solve R for a FLOPs budget, K given; its own scoring is one row of products, below a thousandth of a layer."""
-        layers = DecoderSizes.of(model_config).layers
-        if k >= layers:
-            raise BudgetError(f"FastV with K={k} prunes nothing in a decoder of {layers} layers; it reaches 0 %.")
+        """Solve R for a FLOPs budget, the one row of products included, K given. The authors take K=2 in decoders of 32 and of
+        40 layers, so it is not scaled to other depths."""
+        sizes = DecoderSizes.of(model_config)
+        if k >= sizes.layers:
+            raise BudgetError(f"FastV with K={k} prunes nothing in a decoder of {sizes.layers} layers; it reaches 0 %.")
 
         def entering(n: int, dropped: int) -> list[int]:
-            return [n] * k + [n - dropped] * (layers - k)
+            return [n] * k + [n - dropped] * (sizes.layers - k)
 
-        n, dropped = fewest_dropped(f"FastV with K={k}", model_config, reduction, visual_tokens, entering)
+        def scoring(n: int, dropped: int) -> int:
+            return (n + TEXT_TOKENS) * sizes.q_size
+
+        n, dropped = fewest_dropped(f"FastV with K={k}", model_config, reduction, visual_tokens, entering, scoring)
         return cls(k=k, r=dropped / n)

@@ -15,11 +15,29 @@ if TYPE_CHECKING:
 
 GROUP = "fitprune.pruners"
 
+# In the order of the tables: the controls first, then by where they prune.
 HOMES = {
     "dense": "baselines.dense:Dense",
     "fitprune": "fitprune:FitPrune",
-    "fastv": "baselines.fastv:FastV",
     "random": "baselines.random:Random",
+    "uniform": "baselines.uniform:Uniform",
+    "pool": "baselines.pool:Pool",
+    "downsample": "baselines.downsample:Downsample",
+    "tome": "baselines.tome:ToMe",
+    "fastv": "baselines.fastv:FastV",
+    "vtw": "baselines.vtw:VTW",
+    "pyramiddrop": "baselines.pyramiddrop:PyramidDrop",
+    "sparsevlm": "baselines.sparsevlm:SparseVLM",
+    "sparsevlm-plus": "baselines.sparsevlm:SparseVLMPlus",
+    "dart": "baselines.dart:DART",
+    "visionzip": "baselines.visionzip:VisionZip",
+    "fastervlm": "baselines.fastervlm:FasterVLM",
+    "vispruner": "baselines.vispruner:VisPruner",
+    "prumerge": "baselines.prumerge:PruMerge",
+    "hired": "baselines.hired:HiRED",
+    "divprune": "baselines.divprune:DivPrune",
+    "gprune": "baselines.gprune:GPrune",
+    "scope": "baselines.scope:Scope",
 }
 
 

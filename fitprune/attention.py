@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fitprune.errors import UnsupportedModel
-from fitprune.statistics import head_max_columns, last_row_mean, rows_mean
+from fitprune.statistics import head_max_columns, last_row_mean, row_maps, rows_mean
 
 if TYPE_CHECKING:
     from fitprune.view import VisualTokens
@@ -47,6 +47,18 @@ class Attention:
         mean, macs = rows_mean(self.query, self.key, rows, self.scaling, tokens.valid)
         self.macs += macs
         return tokens.columns(mean)
+
+    def row_columns(self, tokens: "VisualTokens", rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of every head that the rows marked in `rows`, bool (batch, T), pay to each visual token.
+
+        Returns:
+            (batch, heads, R, n), 0 in padding places; and which rows the R are, LongTensor (batch, R), padded with -1, where
+            the attention means nothing.
+        """
+        maps, places, macs = row_maps(self.query, self.key, rows, self.scaling, tokens.valid)
+        self.macs += macs
+        columns = tokens.position.clamp(min=0)[:, None, None].expand(*maps.shape[:3], -1)
+        return maps.gather(3, columns).masked_fill(~tokens.present[:, None, None], 0), places
 
 
 def attention_ahead(

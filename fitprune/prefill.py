@@ -75,6 +75,8 @@ class Prefill:
         self.tower = tower
         self.numbers = self._patch_numbers(image) if tower is not None and n else None
         self.reordered = False
+        # Tokens that were taken out under repacked positions, (batch,); one tensor for all layers that they are missing from.
+        self.gone = torch.zeros_like(self.total) if session.pruner.positions == "repacked" else None
         session.trace.start(self.total, real.sum(1) - self.total, self.position)
         session.trace.tower = tower.counts if tower is not None else None
 
@@ -105,6 +107,7 @@ class Prefill:
         if self.state is not None:
             self.state.valid.append(self.valid)
             self.state.entered.append(hidden.shape[1])
+            self.state.shift.append(self.gone)
         if self.changed:
             # Position ids with gaps would be taken for packed sequences by flash attention; the embeddings carry them.
             kwargs = {
@@ -129,33 +132,27 @@ class Prefill:
         if at.index == 0 and self.tower is not None:
             macs += self.tower.macs
             if self.tower.seats is not None:
-                hidden = self._apply(self._seated(self._tokens(at, hidden)), hidden, at)
+                hidden = self._apply(self._seated(self._tokens(at, hidden)), hidden)
         tokens = self._tokens(at, hidden)
         choice = self.session.pruner.before_layer(at.index, tokens)
         macs += tokens.macs
-        return (hidden if choice is None else self._apply(choice, hidden, at)), macs
+        return (hidden if choice is None else self._apply(choice, hidden)), macs
 
-    def _apply(self, choice: "torch.Tensor | Selection", hidden: torch.Tensor, at: Layer) -> torch.Tensor:
+    def _apply(self, choice: "torch.Tensor | Selection", hidden: torch.Tensor) -> torch.Tensor:
         cut = self._cut(choice)
-        if cut is None:
-            return hidden
-        before = hidden.shape[1] if self.valid is None else self.valid.sum(1)
-        hidden = self._shorten(hidden, cut)
-        if at.index == 0 and self.state is not None and self.session.pruner.positions == "repacked":
-            after = hidden.shape[1] if self.valid is None else self.valid.sum(1)
-            gone = torch.as_tensor(before - after, device=hidden.device).expand(len(hidden))
-            self.state.shift = gone if self.state.shift is None else self.state.shift + gone
-        return hidden
+        return hidden if cut is None else self._shorten(hidden, cut)
 
-    @staticmethod
-    def _seated(tokens: VisualTokens) -> Selection:
-        """The tokens that the tower ended with, in its order, view by view."""
+    def _seated(self, tokens: VisualTokens) -> torch.Tensor | Selection:
+        """The tokens that the tower ended with: of smaller pictures in the order of the prompt, row by row across tiles; of
+        merged tokens in that of the tower, view by view."""
         vision = tokens.vision
         assert vision.seats is not None
         views, count = vision.seats.shape
         rank = vision.seats.new_full((views, vision.grid[0] * vision.grid[1]), -1)
         rank.scatter_(1, vision.seats, torch.arange(count, device=rank.device).expand(views, -1))
         own = vision.of_patches(rank + 1) - 1
+        if self.tower is not None and not self.tower.merges:
+            return own >= 0
         last = views * count
         order = torch.where(own >= 0, vision.view * count + own, last).sort(dim=1)
         most = int((order.values < last).sum(1).max())
@@ -266,7 +263,8 @@ class Prefill:
         self.text_after = self.text_after.gather(1, cut.rows)
         self.valid = cut.real
         assert self.embeddings is not None
-        if self.session.pruner.positions == "repacked":
+        if self.gone is not None:
+            self.gone = self.total - present.sum(1)
             real = torch.ones_like(rows) if self.valid is None else self.valid.long()
             ids = (real.cumsum(1) - 1).clamp(min=0)
             self.embeddings = self.session.parts.decoder.rotary_emb(hidden, ids)
@@ -279,7 +277,7 @@ class Prefill:
 
     def _remember_cache(self, cache: Any) -> None:
         if cache is not None and self.state is None:
-            state = CacheState([], [], int(self.text_after.shape[1]), bool((self.total > 0).any()))
+            state = CacheState([], [], int(self.text_after.shape[1]), bool((self.total > 0).any()), [])
             self.state = self.session.caches[cache] = state
 
 

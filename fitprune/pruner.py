@@ -39,7 +39,7 @@ class Pruner(ABC):
             these are no visual tokens to the method, which neither sees nor drops them, and `Trace.kept` does not count
             them. "pruned": they are visual tokens like all others. Other models have none.
         positions: "kept": survivors keep their position ids, and decoding goes on where the unpruned prompt ends. "repacked":
-            they are numbered anew after every cut; decoding goes on where the prompt ended that entered the first layer.
+            they are numbered anew after every cut; in every layer, decoding goes on after the tokens that entered this layer.
             Methods have their authors' choice as the default.
         vision: the method looks at what the vision tower made of the images (`VisualTokens.vision`).
     """
@@ -122,12 +122,12 @@ class Pruner(ABC):
             raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
         if self.positions not in POSITIONS:
             raise FitPruneError(f"positions must be one of {', '.join(POSITIONS)}, not {self.positions!r}.")
+        if looks_into_tower(self):
+            require_tower(model, self)
         if self.positions == "repacked" and has_axes(model.config):
             raise UnsupportedModel(
                 f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
             )
-        if looks_into_tower(self):
-            require_tower(model, self)
         self.check(model)
         with pruning(model, self) as trace:
             yield trace

@@ -84,8 +84,8 @@ class Session:
         elif prompt.get("position_ids") is None and mask is None:
             # Positions on several axes, which the model itself has derived from that length.
             kwargs = {**kwargs, "position_ids": kwargs["position_ids"] + (state.seen - past)}
-        if state.shift is not None:
-            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - state.shift[:, None]}
+        if (shift := state.shift[0]) is not None:
+            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - shift[:, None]}
         self.local.forward = Decode(self, state, cache, length) if state.visual else None
         state.seen += length
         return kwargs

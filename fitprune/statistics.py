@@ -132,7 +132,9 @@ def last_row_mean(
     """
     if query.shape[2] > 1:
         query = query[torch.arange(len(rows), device=rows.device), :, rows][:, :, None]
-    return _row_attention(query, key, rows[:, None], None, scaling, valid)
+    keys = len(rows) * key.shape[2] if valid is None else int(valid.sum())
+    attention = _row_attention(query, key, rows[:, None], None, scaling, valid)
+    return attention.mean((1, 2)), keys * query.shape[1] * query.shape[3]
 
 
 def rows_mean(
@@ -146,13 +148,36 @@ def rows_mean(
 
     Only these rows are computed. Arguments and results as in `last_row_mean`; a sample without a chosen row gets zeros.
     """
+    maps, rows, macs = row_maps(query, key, chosen, scaling, valid)
+    counted = (rows >= 0).float()
+    weights = counted / counted.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("br,brk->bk", weights, maps.mean(1)), macs
+
+
+def row_maps(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    chosen: torch.Tensor,
+    scaling: float,
+    valid: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Softmax attention of the rows marked in `chosen`, bool (batch, T), of every head.
+
+    Only these rows are computed. Arguments as in `last_row_mean`.
+
+    Returns:
+        float32 (batch, heads, R, T), R the most rows of a sample; LongTensor (batch, R), which rows they are, padded with -1,
+        where the map means nothing; the multiply-accumulates of the products of queries and keys, padding left out.
+    """
     count = chosen.sum(1)
     most = int(count.max())
-    # Stable: chosen rows first, in order; places beyond a sample's own count weigh nothing.
+    # Stable: chosen rows first, in order.
     rows = (~chosen).byte().argsort(dim=1, stable=True)[:, :most]
     counted = torch.arange(most, device=rows.device)[None] < count[:, None]
     query = query[torch.arange(len(rows), device=rows.device)[:, None], :, rows].transpose(1, 2)
-    return _row_attention(query, key, rows, counted, scaling, valid)
+    maps = _row_attention(query, key, rows, counted, scaling, valid)
+    keys = torch.full_like(count, key.shape[2]) if valid is None else valid.sum(1)
+    return maps, rows.masked_fill(~counted, -1), int((keys * count).sum()) * query.shape[1] * query.shape[3]
 
 
 def _row_attention(
@@ -162,8 +187,9 @@ def _row_attention(
     counted: torch.Tensor | None,
     scaling: float,
     valid: torch.Tensor | None,
-) -> tuple[torch.Tensor, int]:
-    """Attention of the queries (batch, heads, R, d) of `rows` (batch, R), averaged over heads and `counted` (batch, R) rows."""
+) -> torch.Tensor:
+    """Attention (batch, heads, R, T) of the queries (batch, heads, R, d) of `rows` (batch, R); what is not `counted`, bool
+    (batch, R), means nothing."""
     batch, heads, number, dim = query.shape
     length = key.shape[2]
     grouped = query.reshape(batch, key.shape[1], heads // key.shape[1] * number, dim)
@@ -173,9 +199,4 @@ def _row_attention(
         hidden = hidden | ~valid[:, None]
     if counted is not None:
         hidden = hidden & counted[:, :, None]  # what does not count must not turn into NaN
-    attention = logits.masked_fill_(hidden[:, None], float("-inf")).softmax(-1).mean(1)
-    keys = torch.full((batch,), length, device=query.device) if valid is None else valid.sum(1)
-    if counted is None:
-        return attention.mean(1), int(keys.sum()) * number * heads * dim
-    weights = counted / counted.sum(1, keepdim=True).clamp(min=1)
-    return torch.einsum("br,brk->bk", weights, attention), int((keys * counted.sum(1)).sum()) * heads * dim
+    return logits.masked_fill_(hidden[:, None], float("-inf")).softmax(-1)

@@ -122,6 +122,7 @@ class TowerRecord:
     features: torch.Tensor
     cls_features: torch.Tensor | None
     grid: tuple[int, int]
+    views: list[int]
     places: list[torch.Tensor]
 
     def joined(self, other: "TowerRecord") -> "TowerRecord":
@@ -138,6 +139,7 @@ class TowerRun:
         cls_features: (views, width), [CLS] beside them; None where there is none.
         seats: LongTensor (views, m): the patch each feature is named by, where they are fewer than the prompt's places.
         grid: rows and columns of a view's patches, at full size.
+        views: per image, how many of the views are of it.
         places: per image, LongTensor: the flat number (view × patches + patch) of each of its places in the prompt, -1 for
             newline tokens.
         macs: spent on scoring inside the tower.
@@ -156,6 +158,7 @@ class TowerRun:
         self.cls_features: torch.Tensor | None = None
         self.seats: torch.Tensor | None = None
         self.grid = (0, 0)
+        self.views: list[int] = []
         self.places: list[torch.Tensor] | None = None
         self.macs = 0
         self.counts: TowerCounts | None = None
@@ -173,7 +176,7 @@ class TowerRun:
             return None
         self._number_places()
         places = self.places or []
-        return TowerRecord(self.query, self.key, self.features, self.cls_features, self.grid, places)
+        return TowerRecord(self.query, self.key, self.features, self.cls_features, self.grid, self.views, places)
 
     def restore(self, record: TowerRecord | None) -> bool:
         """Take over what an earlier run on the same images has seen; False where that is not all that is asked for."""
@@ -267,6 +270,7 @@ class TowerRun:
     def numbers(self, views: list[int]) -> list[torch.Tensor]:
         """Per image of so many views, the flat numbers of its patches, (views, patches, 1), as features that can be packed."""
         assert self.features is not None
+        self.views = views
         numbers = torch.arange(sum(views) * self.patches, dtype=torch.float32, device=self.features.device)
         return list(numbers.view(-1, self.patches, 1).split(views))
 
@@ -297,8 +301,9 @@ def _patch_size(module: Any) -> int:
 
 def _grid(module: Any, pixels: torch.Tensor, patch: int) -> tuple[int, int]:
     """Rows and columns of patches that the tower makes of `pixels`."""
-    scale = getattr(module.config, "fast_image_size", 1) / module.config.image_size if hasattr(module, "fast") else 1
-    return int(pixels.shape[-2] * scale) // patch, int(pixels.shape[-1] * scale) // patch
+    height, width = pixels.shape[-2:]
+    own = getattr(module.config, "grid", None)  # LLaVA-HR's says it itself
+    return own(height, width) if own is not None else (height // patch, width // patch)
 
 
 def _lattice(full: tuple[int, int], coarse: tuple[int, int]) -> torch.Tensor:

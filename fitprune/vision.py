@@ -24,6 +24,7 @@ class Vision:
         features: (views, P, width), what goes into the projector.
         cls_features: (views, width), the same for [CLS]; None where there is none.
         seats: LongTensor (views, m): where the tower ended with fewer tokens, the patch each is named by; else None.
+        base: LongTensor (views,): the first view of the image that each view is of, in tiled models its base view.
         view, patch: LongTensor (batch, n): which patch of which view each token present is, -1 for padding and newlines.
     """
 
@@ -33,6 +34,8 @@ class Vision:
         self._run, self._number, self._spend = run, number, spend
         self.has_cls, self.grid, self.seats = run.tower.has_cls, run.grid, run.seats
         self.features, self.cls_features = run.features, run.cls_features
+        each = torch.tensor(run.views, device=number.device)
+        self.base = (each.cumsum(0) - each).repeat_interleave(each)
         known = number >= 0
         self.view = torch.where(known, number // run.patches, -1)
         self.patch = torch.where(known, number % run.patches, -1)

@@ -301,29 +301,36 @@ class Bench:
         if cell.recipe:
             return FitPrune(Recipe.load(cell.recipe).for_model(config))
         if cell.needs_fit:
-            return FitPrune.for_reduction(config, _asked(cell), recipe=self.recipe(cell))
+            return FitPrune.for_reduction(config, asked(cell), recipe=self.recipe(cell))
         method = get_pruner_class(cell.pruner)
         draws = any(field.name == "seed" for field in dataclasses.fields(method))
         options = {"seed": self.settings.seed} if draws else {}
-        return method.for_reduction(config, _asked(cell), visual_tokens=self.typical_tokens(cell), **options)
+        return method.for_reduction(config, asked(cell), visual_tokens=self.typical_tokens(cell), **options)
 
     def typical_tokens(self, cell: Cell) -> int | None:
         """Visual tokens of a prompt, where the images decide."""
+        name = self.tokens_name(cell)
+        return None if name is None else self.lasting.once(name, lambda: typical_tokens(self.model(cell), self.settings.data))
+
+    def tokens_name(self, cell: Cell) -> str | None:
+        """What the model's typical number of tokens is kept as; None where the configuration fixes it."""
         if visual_tokens(self.facts(cell).config) is not None:
             return None
-        name = f"tokens-{_slug(cell.model)}-{self._calibration(cell)}"
-        return self.lasting.once(name, lambda: typical_tokens(self.model(cell), self.settings.data))
+        return f"tokens-{_slug(cell.model)}-{self._calibration(cell)}"
 
     def recipe(self, cell: Cell) -> Recipe:
         """The recipe fitted for the cell's budget; all budgets of the run share one calibration."""
-        name = f"recipes-{_slug(cell.model)}-{self._calibration(cell, reductions=self._budgets(cell))}"
-        fitted = self.lasting.once(name, lambda: self._fit_all(cell))[f"{_asked(cell):g}"]
+        fitted = self.lasting.once(self.recipes_name(cell), lambda: self._fit_all(cell))[f"{asked(cell):g}"]
         if "error" in fitted:
             raise BudgetError(fitted["error"])
         return recipe_file.from_record(fitted["recipe"])
 
+    def recipes_name(self, cell: Cell) -> str:
+        """What the recipes for all budgets are kept as."""
+        return f"recipes-{_slug(cell.model)}-{self._calibration(cell, reductions=self._budgets(cell))}"
+
     def _budgets(self, cell: Cell) -> tuple[float, ...]:
-        return self.settings.reductions or (_asked(cell),)
+        return self.settings.reductions or (asked(cell),)
 
     def _calibration(self, cell: Cell, **more: Any) -> str:
         """A digest of what decides a calibration of the cell's model, and of `more`."""
@@ -456,7 +463,8 @@ class Bench:
         return remarks
 
 
-def _asked(cell: Cell) -> float:
+def asked(cell: Cell) -> float:
+    """The budget that the cell's pruner is solved for."""
     if cell.reduction is None:
         raise FitPruneError(f"{cell.label()} needs a reduction or a recipe")
     return cell.reduction

@@ -1,8 +1,9 @@
 """Which tokens enter which layer, and what scoring costs, without the model: a pruner run on a narrow decoder.
 
 How many tokens a method keeps depends on the numbers of layers and tokens, not on the width of the decoder; what its
-scoring costs grows with the width in a straight line, the products of queries and keys. So the method itself runs, with its
-own code, on two decoders of one head and a few channels, with as many layers and tokens as the real one.
+scoring costs grows with the width in a straight line, the products of queries and keys, and with its square where a method
+projects keys ahead. So the method itself runs, with its own code, on three decoders of one head and a few channels, with as
+many layers and tokens as the real one.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ from fitprune import Pruner, Recipe
 from fitprune.sizes import DecoderSizes
 
 IMAGE, PAD = 2, 0
-WIDTHS = (4, 8)
+TEXT, STEP = 1, 4
+WIDTHS = (STEP, 2 * STEP, 3 * STEP)
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Plan:
         text_tokens, visual_tokens: (1,).
         visual_in, visual_out: per decoder layer, (1,): tokens that enter it, and that its output projection and FFN see.
         scoring_macs: per layer.
+        tower: None: no picture is looked at.
     """
 
     text_tokens: torch.Tensor
@@ -33,30 +36,41 @@ class Plan:
     visual_in: list[torch.Tensor]
     visual_out: list[torch.Tensor]
     scoring_macs: list[int]
+    tower: None = None
 
 
 def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int) -> Plan:
     """What `pruner` does to a prompt of one image, its text after it, on the model with this configuration.
 
-    Exact for methods whose counts depend on counts alone. Raises what the method raises.
+    Exact for methods whose counts depend on counts alone. Where a method's scoring depends on how many text tokens it
+    chooses, all are taken to be chosen. Raises what the method raises.
     """
     sizes = DecoderSizes.of(config)
-    narrow, wide = (_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS)
-    slope = [(b - a) / (WIDTHS[1] - WIDTHS[0]) for a, b in zip(narrow.scoring_macs, wide.scoring_macs, strict=True)]
+    runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS]
     return Plan(
-        narrow.text_tokens,
-        narrow.visual_tokens,
-        narrow.visual_in,
-        narrow.visual_out,
-        [round(a + s * (sizes.q_size - WIDTHS[0])) for a, s in zip(narrow.scoring_macs, slope, strict=True)],
+        runs[0].text_tokens,
+        runs[0].visual_tokens,
+        runs[0].visual_in,
+        runs[0].visual_out,
+        [_at_size(macs, sizes) for macs in zip(*(run.scoring_macs for run in runs), strict=True)],
     )
+
+
+def _at_size(macs: tuple[int, ...], sizes: DecoderSizes) -> int:
+    """The multiply-accumulates at `WIDTHS`, continued to a decoder's sizes: a straight line in the size of its queries, and a
+    square that is hidden size times size of keys."""
+    first, second, third = macs
+    square = (third - 2 * second + first) / (2 * STEP**2)
+    line = (second - first) / STEP - 3 * STEP * square
+    constant = first - STEP * line - STEP**2 * square
+    return round(constant + line * sizes.q_size + square * sizes.hidden_size * sizes.kv_size)
 
 
 @torch.inference_mode()
 def _run(pruner: Pruner, layers: int, text_tokens: int, visual_tokens: int, width: int) -> Any:
     """The trace of one prefill on a random decoder of one head of `width` channels."""
     model = _decoder(layers, text_tokens + visual_tokens, width)
-    ids = torch.full((1, visual_tokens + text_tokens), 1)
+    ids = torch.full((1, visual_tokens + text_tokens), TEXT)
     ids[:, :visual_tokens] = IMAGE
     with _unbound(pruner)(model) as trace:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=1, use_cache=False)
@@ -101,4 +115,7 @@ def _decoder(layers: int, tokens: int, width: int) -> torch.nn.Module:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LlavaForConditionalGeneration(config).eval()
+        model = LlavaForConditionalGeneration(config).eval()
+    # All text tokens are alike, and exactly so: a method that compares them with the image can prefer none.
+    model.get_input_embeddings().weight.data[TEXT] = 0
+    return model

@@ -14,10 +14,9 @@ def llava_hr_macs(config: Any, images: int, size: tuple[int, int] | None = None)
     tower = config.vision_config
     clip, convnext = tower.clip_config, tower.convnext_config
     size = size or (tower.image_size, tower.image_size)
-    # The fast branch sees the picture smaller, by the same factor at every size.
-    rows, columns = (side * tower.fast_image_size // tower.image_size // clip.patch_size for side in size)
-    tokens = rows * columns
-    vision = _clip(clip, tokens) | _convnext(convnext, size) | _mixing(tower, tokens, size)
+    rows, columns = tower.grid(*size)
+    tokens, slow = rows * columns, tower.slow_size(*size)
+    vision = _clip(clip, tokens) | _convnext(convnext, slow) | _mixing(tower, tokens, slow)
     hidden = config.get_text_config().hidden_size
     projector = {"linear": tokens * (clip.hidden_size * hidden + hidden**2)}
     return {name: images * macs for name, macs in vision.items()}, {name: images * macs for name, macs in projector.items()}

@@ -138,7 +138,8 @@ def test_every_model_s_prompt_can_be_counted(name, capsys):
 def test_the_issue_s_own_command(capsys):
     text = printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549")
     columns = table(text)
-    assert list(columns) == ["dense", "fastv", "random"]
+    assert next(iter(columns)) == "dense"
+    assert {"fastv", "random"} < set(columns)
     assert "fitprune: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-7b" in text
     visual = prefill(2304 + 36 + 64) - prefill(36 + 64)
     for name in ("fastv", "random"):

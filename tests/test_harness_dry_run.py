@@ -4,8 +4,12 @@ import pytest
 import torch
 from models import build, prompt
 
+from baselines.dart import DART
 from baselines.fastv import FastV
+from baselines.pyramiddrop import PyramidDrop
 from baselines.random import Random
+from baselines.sparsevlm import SparseVLM, SparseVLMPlus
+from baselines.vtw import VTW
 from fitprune import FitPrune, Recipe
 from harness.dry_run import plan
 
@@ -14,6 +18,7 @@ PRUNERS = {
     "fitprune, rescaled": FitPrune(Recipe(drop=[30, 0, 50, 10], visual_tokens=360)),
     "fastv": FastV(k=2, r=0.4),
     "random": Random(ratio=0.3),
+    "vtw": VTW(2),
 }
 
 
@@ -31,6 +36,30 @@ def test_a_plan_is_what_happens(name, decoder, text_tokens):
     assert planned.visual_tokens.tolist() == trace.visual_tokens.tolist() == [36]
     for side in ("visual_in", "visual_out"):
         assert [row.tolist() for row in getattr(planned, side)] == [row.tolist() for row in getattr(trace, side)]
+
+
+@pytest.mark.parametrize("decoder", ["llama", "llama-gqa"])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        DART(max_num_trunction=16, visual_tokens=36),
+        PyramidDrop((1, 2, 3)),
+        SparseVLM(128, (0, 1, 2)),
+        SparseVLMPlus(64, (0, 1, 2)),
+    ],
+    ids=lambda pruner: pruner.name,
+)
+def test_methods_that_look_at_hidden_states_and_at_the_text(pruner, decoder):
+    model = build(decoder, 4)
+    with torch.no_grad(), pruner(model) as trace:
+        model(**prompt(model, ["image", 20]))
+    planned = plan(pruner, model.config, 20, 36)
+    assert [int(row) for row in planned.visual_in] == [int(row) for row in trace.visual_in]
+    for foretold, spent in zip(planned.scoring_macs, trace.scoring_macs, strict=True):
+        if isinstance(pruner, SparseVLM):  # some text tokens rate; all are taken to
+            assert spent <= foretold <= 20 * spent
+        else:  # one query, projected ahead, is taken to have the size of the keys
+            assert foretold == pytest.approx(spent, rel=0.04)
 
 
 def test_a_recipe_bound_to_the_real_model_can_be_planned():

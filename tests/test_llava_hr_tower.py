@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 from reference import llava_hr as reference
 from tiny_llava_hr import CLIP, CONFIG, CONVNEXT, SIZES, weights
+from torch.nn import functional
 
 from fitprune.errors import FitPruneError
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration
@@ -69,7 +71,7 @@ def test_slow_features_are_averaged_where_they_are_more(tmp_path):
 def test_positions_are_taken_as_they_are_where_their_number_fits(tmp_path):
     tensors = weights(seed=3)
     model = build(tmp_path, tensors, fast_image_size=56)
-    table = model.model.vision_tower.fast.positions(16, "cpu")
+    table = model.model.vision_tower.fast.positions((4, 4), "cpu")
     assert torch.equal(table, tensors[reference.FAST + "embeddings.position_embedding.weight"][1:].double())
     compare(model, tensors, SIZES, 64, 56, tokens=16)
 
@@ -83,7 +85,7 @@ def test_the_antialiased_filter_is_not_the_plain_one(tmp_path):
     """The reference tells them apart, also when the table grows."""
     tensors = weights()
     model = build(tmp_path, tensors)
-    found = model.model.vision_tower.fast.positions(576, "cpu").detach()
+    found = model.model.vision_tower.fast.positions((24, 24), "cpu").detach()
     grid = tensors[reference.FAST + "embeddings.position_embedding.weight"][1:].T.reshape(1, -1, 4, 4)
     plain = torch.nn.functional.interpolate(grid, size=(24, 24), mode="bicubic", align_corners=False)
     assert float((found - plain.flatten(2)[0].T).abs().max()) > 0.1
@@ -138,6 +140,74 @@ def test_bfloat16_stays_near_float64(tmp_path):
     assert torch.nn.functional.cosine_similarity(rounded.double().flatten(), exact.flatten(), 0) > 0.999
 
 
+# Of 256 pixels and 4×4 tokens, 64 pixels a token; of 64 pixels and 24×24 tokens, below three. Slow features are
+# averaged in the first, enlarged in the second, after pictures of no whole strides (24 × 61) were.
+SMALLER = [
+    (256, 56, (128, 192), (2, 3)),
+    (256, 56, (256, 64), (4, 1)),
+    (64, 336, (24, 61), (9, 23)),
+    (64, 336, (64, 3), (24, 1)),
+]
+
+
+@pytest.mark.parametrize(("side", "fast_size", "size", "grid"), SMALLER)
+def test_smaller_pictures_of_any_aspect(tmp_path, side, fast_size, size, grid):
+    tensors = weights(seed=10)
+    model = build(tmp_path, tensors, input_image_size=side, fast_image_size=fast_size)
+    picture = image(side)[:, : size[0], : size[1]]
+    expected = reference.tower({name: value.double() for name, value in tensors.items()}, SIZES, picture, grid=grid)
+    assert model.config.vision_config.grid(*size) == grid
+    with torch.no_grad():
+        found = model.model.vision_tower(picture[None])[0]
+    assert found.shape == (grid[0] * grid[1], 16)
+    torch.testing.assert_close(found, expected, **TOLERANCE)
+
+
+def at_the_full_size(tower, pictures):
+    """The tower's forward for square pictures alone, by side lengths, with the operations that the authors use."""
+    small = functional.interpolate(
+        pictures.float(), size=(tower.config.fast_image_size,) * 2, mode="bilinear", align_corners=True
+    )
+    fast = tower.fast.embeddings.patch_embedding(small.to(pictures.dtype)).flatten(2).transpose(1, 2)
+    table = tower.fast.embeddings.position_embedding.weight[1:]
+    old, new = math.isqrt(len(table)), math.isqrt(fast.shape[1])
+    if old != new:
+        square = table.float().T.reshape(1, -1, old, old)
+        square = functional.interpolate(square, size=(new, new), mode="bicubic", antialias=True, align_corners=False)
+        table = square.flatten(2)[0].T.to(table.dtype)
+    fast = tower.fast.pre_layrnorm(fast + table)
+    slow = tower.slow(pictures)
+
+    def tokens(features):
+        if features.shape[-1] < new:
+            large = functional.interpolate(features.float(), size=(new, new), mode="bilinear", align_corners=True)
+            features = large.to(features.dtype)
+        elif features.shape[-1] > new:
+            features = functional.avg_pool2d(features, features.shape[-1] // new)
+        return features.flatten(2).transpose(1, 2)
+
+    for group, layer in enumerate(tower.fast.encoder.layers):
+        fast = layer(fast, attention_mask=None)
+        if group < 3:
+            adapter = tower.adapters[group]
+            mixed = tokens(adapter.slow_proj(functional.gelu(adapter.slow_conv(slow))))
+            square = fast.transpose(1, 2).unflatten(2, (new, new))
+            square = square + adapter.fast_proj(functional.gelu(adapter.fast_conv(square)))
+            fast = square.flatten(2).transpose(1, 2)
+            fast = fast + adapter.gate(torch.cat([fast, mixed], -1).mean(1)).tanh().unsqueeze(1) * mixed
+    return tower.alignment.fast_proj(fast) + tower.alignment.slow_proj(tokens(slow))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("side", "fast_size"), [(64, 336), (64, 56), (64, 28), (256, 56)])
+def test_the_full_size_is_computed_to_the_bit_as_by_side_lengths_alone(tmp_path, side, fast_size, dtype):
+    """What smaller pictures are encoded by takes nothing from the authors' arithmetic."""
+    tower = build(tmp_path, weights(seed=11), input_image_size=side, fast_image_size=fast_size).to(dtype).model.vision_tower
+    pictures = torch.stack([image(side, 1), image(side, 2)]).to(dtype)
+    with torch.no_grad():
+        assert torch.equal(tower(pictures), at_the_full_size(tower, pictures))
+
+
 def test_images_of_another_size_are_refused(tmp_path):
     model = build(tmp_path, weights())
     with pytest.raises(FitPruneError, match=r"pixel_values are \(1, 3, 96, 96\), the tower takes \(images, 3, 64, 64\)"):
@@ -146,7 +216,7 @@ def test_images_of_another_size_are_refused(tmp_path):
 
 def test_features_that_no_equal_windows_average_are_refused():
     with pytest.raises(FitPruneError, match="6×6 features cannot be averaged to 4×4 tokens"):
-        to_tokens(torch.zeros(1, 2, 6, 6), 16)
+        to_tokens(torch.zeros(1, 2, 6, 6), (4, 4))
 
 
 def test_layers_that_do_not_make_four_groups_are_refused():

@@ -108,6 +108,20 @@ def load_model(
     return LoadedModel(name, _revision(spec, folder, with_weights), model.eval(), processor, spec, where)
 
 
+def load_processor_of(name: str) -> "ProcessorMixin":
+    """The processor alone, as `load_model` prepares it. Raises FitPruneError for a model that is not there."""
+    spec = find_model(name)
+    folder = checkpoint_folder(spec)
+    config = read_json(folder / "config.json")
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family and family.registers:
+        importlib.import_module(family.registers)
+    common = {"local_files_only": True, "trust_remote_code": False}
+    processor = load_processor(folder, str(config.get("model_type")), common)
+    _prepare_processor(processor, spec, config)
+    return processor
+
+
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
     """Raise FitPruneError when part of the model was in no file: transformers would leave it random."""
     missing = sorted(map(str, report["missing_keys"]))

@@ -80,6 +80,13 @@ def add_options(parser: pytest.Parser) -> None:
             "a FitPrune recipe, or one that its authors published, instead of fitting one for each --reduction",
         )
         group.addoption(
+            "--plan",
+            dest=DEST + "plan",
+            action="store_true",
+            default=False,
+            help="print the cells, which of them the results have, and what the others will cost; run nothing",
+        )
+        group.addoption(
             "--rerun", dest=DEST + "rerun", action="store_true", default=False, help="measure cells again that the results have"
         )
         add("seed", "N", "seed of the pruners that draw (default: 0)")
@@ -106,6 +113,7 @@ class RunOptions:
     save: str = ""
     compare: str = ""
     compare_fail: Thresholds | None = None
+    plan: bool = False
 
     @classmethod
     def parse(cls, namespace: argparse.Namespace) -> "RunOptions":
@@ -163,6 +171,7 @@ class RunOptions:
             save="" if save is None else check_name("save", save),
             compare="" if compare is None else check_name("compare", compare),
             compare_fail=None if compare_fail is None else Thresholds.parse("compare-fail", compare_fail, latency=True),
+            plan=getattr(namespace, DEST + "plan", False),
         )
 
     def expanded(self) -> "RunOptions":

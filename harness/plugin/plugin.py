@@ -32,6 +32,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         add_options(parser)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A plan needs no workers: it is made, and not run."""
+    if getattr(config.option, f"{DEST}plan", False) and hasattr(config.option, "numprocesses"):
+        config.option.numprocesses, config.option.dist, config.option.tx = None, "no", []
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Check the command line before anything is collected, and start the run."""

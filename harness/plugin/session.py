@@ -6,7 +6,7 @@ import dataclasses
 import math
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from fitprune.errors import FitPruneError
 from harness.cells import Cell
 from harness.once import RunFolder
 from harness.plugin.options import RunOptions
+from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.saved import SavedRun, compare
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
@@ -41,6 +42,7 @@ class RunSession:
         self.store = Store(options.results)
         self.reports: list[CellReport] = []
         self._bench: Bench | None = None
+        self._progress: Progress | None = None
 
     @classmethod
     def start(cls, config: pytest.Config) -> "RunSession":
@@ -75,8 +77,13 @@ class RunSession:
             device=self.worker.device(self.options.device),
             processes=self.worker.count,
             rerun=self.options.rerun,
-            margin=self.options.max_drop.points if self.options.gate == "sequential" else None,
+            margin=self._margin,
         )
+
+    @property
+    def _margin(self) -> Callable[[str], float | None] | None:
+        """Where the cells of each suite may stop; None if they ask all questions."""
+        return self.options.max_drop.points if self.options.gate == "sequential" else None
 
     def keep(self, cell: Cell, measured: "Measured") -> Result:
         """Judge a cell, and compare it with the saved run's; write it down, unless it lies in the results folder already,
@@ -114,10 +121,53 @@ class RunSession:
             setattr(report, _REPORT, finished.to_json())
         return report
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """With `--plan`, say what would run, and run nothing."""
+        if not self.options.plan:
+            return None
+        from harness.planning import Planner, lines_of
+
+        settings, device = self.options.settings, self.worker.device(self.options.device)
+        planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun, margin=self._margin)
+        try:
+            lines = lines_of(planner.plan(_cells(session.items)))
+        except FitPruneError as error:
+            raise pytest.UsageError(" ".join(str(error).split())) from None
+        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        for line in lines:
+            terminal.write_line(line)
+        return True
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what cells gave, from this process or from workers."""
         if record := getattr(report, _REPORT, None):
             self.reports.append(CellReport.from_json(record))
+            if self._progress is not None:
+                self._progress.ended(self.reports[-1])
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Say where the run stands."""
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if self._progress is not None and terminal is not None and (line := self._progress.due()):
+            terminal.ensure_newline()
+            terminal.write_line(line)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """From here on the clock runs."""
+        if cells := len(_cells(session.items)):
+            self._start_progress(cells)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        """With workers, the cells are known when one of them has collected."""
+        if self._progress is None:
+            self._start_progress(len(ids))
+
+    def _start_progress(self, cells: int) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        self._progress = Progress(cells, is_quiet(terminal is not None and terminal.isatty))
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
         """A cell that passes by an earlier run's result says so."""
@@ -163,3 +213,9 @@ def judged(measured: "Measured", gate: str, max_drop: float | None, command: str
     return dataclasses.replace(
         result, gate=gate, max_drop=max_drop, verdict=str(verdict), needed=needed, compared={}, command=command
     )
+
+
+def _cells(items: list[pytest.Item]) -> list[Cell]:
+    """The cells among the tests."""
+    found = (item.callspec.params.get("cell") for item in items if hasattr(item, "callspec"))
+    return [cell for cell in found if isinstance(cell, Cell)]

@@ -104,19 +104,19 @@ def cubic_antialiased(old, new):
     return matrix.float()
 
 
-def resize(x, matrix):
-    """(channels, old, old) → (channels, new, new), in float32."""
-    return (matrix @ x.float() @ matrix.T).to(x.dtype)
+def resize(x, size, weights_of):
+    """(channels, h, w) → (channels, *size), in float32; `weights_of(old, new)` is the matrix of one axis."""
+    rows, columns = (weights_of(old, new) for old, new in zip(x.shape[1:], size, strict=True))
+    return (rows @ x.float() @ columns.T).to(x.dtype)
 
 
-def as_tokens(x, count):
-    """(channels, side, side) → (count, channels), enlarged or averaged as needed."""
-    side, new = x.shape[-1], math.isqrt(count)
-    if side < new:
-        x = resize(x, bilinear_corners(side, new))
-    elif side > new:
-        window = side // new
-        x = x.reshape(x.shape[0], new, window, new, window).mean((2, 4))
+def as_tokens(x, grid):
+    """(channels, h, w) → (rows · columns, channels), enlarged or averaged as needed."""
+    if x.shape[1] > grid[0] or x.shape[2] > grid[1]:
+        window = x.shape[1] // grid[0], x.shape[2] // grid[1]
+        x = x.reshape(x.shape[0], grid[0], window[0], grid[1], window[1]).mean((2, 4))
+    elif x.shape[1:] != grid:
+        x = resize(x, grid, bilinear_corners)
     return x.reshape(x.shape[0], -1).T
 
 
@@ -158,38 +158,42 @@ def clip_layer(weights, sizes, layer, x):
     return x + linear(weights, name + "mlp.fc2", quick_gelu(linear(weights, name + "mlp.fc1", norm("layer_norm2", x))))
 
 
-def latent_adapter(weights, index, fast, slow):
+def latent_adapter(weights, index, fast, slow, grid):
     name = f"{LATENT}{index}."
-    slow = as_tokens(pointwise(weights, name + "slow_proj", gelu(pointwise(weights, name + "slow_conv", slow))), len(fast))
-    side = math.isqrt(len(fast))
-    grid = fast.T.reshape(-1, side, side)
-    grid = grid + pointwise(weights, name + "fast_proj", gelu(depthwise(weights, name + "fast_conv", grid)))
-    fast = grid.reshape(grid.shape[0], -1).T
+    slow = as_tokens(pointwise(weights, name + "slow_proj", gelu(pointwise(weights, name + "slow_conv", slow))), grid)
+    laid = fast.T.reshape(-1, *grid)
+    laid = laid + pointwise(weights, name + "fast_proj", gelu(depthwise(weights, name + "fast_conv", laid)))
+    fast = laid.reshape(laid.shape[0], -1).T
     gate = linear(weights, name + "gate.2", gelu(linear(weights, name + "gate.0", torch.cat([fast, slow], -1).mean(0))))
     return fast + torch.tanh(gate) * slow
 
 
-def tower(weights, sizes, image, fast_size=None):
-    """Image (3, S, S) → features (N, D)."""
-    side = fast_size or fast_image_size(image.shape[-1])
-    small = resize(image, bilinear_corners(image.shape[-1], side))
+def tower(weights, sizes, image, fast_size=None, grid=None):
+    """Image (3, S, S) → features (N, D). `grid`: rows and columns of tokens of a smaller image (3, h, w), which the slow
+    branch sees enlarged to whole strides of 32 pixels."""
     patch = weights[FAST + "embeddings.patch_embedding.weight"].shape[-1]
+    side = (fast_size or fast_image_size(image.shape[-1])) // patch
+    rows, columns = grid or (side, side)
+    small = resize(image, (rows * patch, columns * patch), bilinear_corners)
     fast = patches(weights, FAST + "embeddings.patch_embedding", small, patch)
     fast = fast.reshape(fast.shape[0], -1).T
     table = weights[FAST + "embeddings.position_embedding.weight"][1:]
-    if len(table) != len(fast):
-        old, new = math.isqrt(len(table)), math.isqrt(len(fast))
-        table = resize(table.T.reshape(-1, old, old), cubic_antialiased(old, new)).reshape(table.shape[1], -1).T
+    old = math.isqrt(len(table))
+    if (old, old) != (rows, columns):
+        table = resize(table.T.reshape(-1, old, old), (rows, columns), cubic_antialiased).reshape(table.shape[1], -1).T
     norm = FAST + "pre_layrnorm."
     fast = layer_norm(fast + table, weights[norm + "weight"], weights[norm + "bias"], sizes.clip_epsilon)
+    if grid:
+        image = resize(image, tuple(math.ceil(length / 32) * 32 for length in image.shape[1:]), bilinear_corners)
     slow = slow_branch(weights, sizes, image)
     layers = 1 + max(int(name.split(".")[7]) for name in weights if name.startswith(FAST + "encoder.layers."))
     for group in range(4):
         for layer in range(group * layers // 4, (group + 1) * layers // 4):
             fast = clip_layer(weights, sizes, layer, fast)
         if group < 3 and not sizes.frozen:
-            fast = latent_adapter(weights, group, fast, slow)
-    return linear(weights, FINAL + "fast_proj", fast) + linear(weights, FINAL + "slow_proj", as_tokens(slow, len(fast)))
+            fast = latent_adapter(weights, group, fast, slow, (rows, columns))
+    slow = as_tokens(slow, (rows, columns))
+    return linear(weights, FINAL + "fast_proj", fast) + linear(weights, FINAL + "slow_proj", slow)
 
 
 def project(weights, features):

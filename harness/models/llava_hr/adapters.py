@@ -1,38 +1,40 @@
 """How the slow branch's features enter the fast branch: latent adapters on the way, the alignment at the end."""
 
-import math
-
 import torch
 from torch import nn
 from torch.nn import functional
 
 from fitprune.errors import FitPruneError
 
+Grid = tuple[int, int]
+"""Rows and columns of the fast branch's tokens."""
 
-def to_tokens(features: torch.Tensor, count: int) -> torch.Tensor:
-    """A square feature map (batch, channels, side, side) as `count` tokens (batch, count, channels).
+
+def to_tokens(features: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """A feature map (batch, channels, h, w) as the tokens (batch, rows · columns, channels) of a grid.
 
     Fewer are enlarged (bilinear, align_corners, in float32), more are averaged in equal windows.
-    Raises FitPruneError for more tokens that no equal windows average to `count`.
+    Raises FitPruneError for more features that no equal windows average to the grid.
     """
-    side, wanted = features.shape[-1], math.isqrt(count)
-    if side < wanted:
-        large = functional.interpolate(features.float(), size=(wanted, wanted), mode="bilinear", align_corners=True)
-        features = large.to(features.dtype)
-    elif side > wanted:
-        if side % wanted:
+    height, width = features.shape[-2:]
+    rows, columns = grid
+    if height > rows or width > columns:
+        if height % rows or width % columns:
             raise FitPruneError(
-                f"the slow branch's {side}×{side} features cannot be averaged to {wanted}×{wanted} tokens; "
+                f"the slow branch's {height}×{width} features cannot be averaged to {rows}×{columns} tokens; "
                 "choose image_size and fast_image_size so that one side divides the other."
             )
-        features = functional.avg_pool2d(features, side // wanted)
+        features = functional.avg_pool2d(features, (height // rows, width // columns))
+    elif (height, width) != grid:
+        large = functional.interpolate(features.float(), size=grid, mode="bilinear", align_corners=True)
+        features = large.to(features.dtype)
     return features.flatten(2).transpose(1, 2)
 
 
 class LatentAdapter(nn.Module):
     """Mixes the slow features into the fast tokens (the paper's MR-Adapter), weighted by one gate per image.
 
-    fast (batch, N, D), slow (batch, C, h, h) → (batch, N, D).
+    fast (batch, N, D) on a grid, slow (batch, C, h, w) → (batch, N, D).
     """
 
     def __init__(self, fast_width: int, slow_width: int) -> None:
@@ -43,23 +45,22 @@ class LatentAdapter(nn.Module):
         self.fast_proj = nn.Conv2d(fast_width, fast_width, 1)
         self.gate = nn.Sequential(nn.Linear(2 * fast_width, fast_width // 2), nn.GELU(), nn.Linear(fast_width // 2, 1))
 
-    def forward(self, fast: torch.Tensor, slow: torch.Tensor) -> torch.Tensor:
-        count = fast.shape[1]
-        slow = to_tokens(self.slow_proj(functional.gelu(self.slow_conv(slow))), count)
-        grid = fast.transpose(1, 2).unflatten(2, (math.isqrt(count), -1))
-        grid = grid + self.fast_proj(functional.gelu(self.fast_conv(grid)))
-        fast = grid.flatten(2).transpose(1, 2)
+    def forward(self, fast: torch.Tensor, slow: torch.Tensor, grid: Grid) -> torch.Tensor:
+        slow = to_tokens(self.slow_proj(functional.gelu(self.slow_conv(slow))), grid)
+        tokens = fast.transpose(1, 2).unflatten(2, grid)
+        tokens = tokens + self.fast_proj(functional.gelu(self.fast_conv(tokens)))
+        fast = tokens.flatten(2).transpose(1, 2)
         gate = self.gate(torch.cat([fast, slow], dim=-1).mean(1)).tanh()
         return fast + gate.unsqueeze(1) * slow
 
 
 class FinalAlignment(nn.Module):
-    """The sum of both branches' linear projections: fast (batch, N, D), slow (batch, C, h, h) → (batch, N, D)."""
+    """The sum of both branches' linear projections: fast (batch, N, D) on a grid, slow (batch, C, h, w) → (batch, N, D)."""
 
     def __init__(self, fast_width: int, slow_width: int) -> None:
         super().__init__()
         self.fast_proj = nn.Linear(fast_width, fast_width)
         self.slow_proj = nn.Linear(slow_width, fast_width)
 
-    def forward(self, fast: torch.Tensor, slow: torch.Tensor) -> torch.Tensor:
-        return self.fast_proj(fast) + self.slow_proj(to_tokens(slow, fast.shape[1]))
+    def forward(self, fast: torch.Tensor, slow: torch.Tensor, grid: Grid) -> torch.Tensor:
+        return self.fast_proj(fast) + self.slow_proj(to_tokens(slow, grid))

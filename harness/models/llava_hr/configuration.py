@@ -63,6 +63,18 @@ class LlavaHrVisionConfig(PreTrainedConfig):
         """Visual tokens of one image."""
         return (self.fast_image_size // self.clip_config.patch_size) ** 2
 
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a picture of so many pixels, the full size or smaller: as many pixels a token."""
+        most = self.fast_image_size // self.clip_config.patch_size
+        return max(1, round(height * most / self.image_size)), max(1, round(width * most / self.image_size))
+
+    def slow_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width at which the ConvNeXt sees that picture: smaller ones in whole strides, so that none is cut off."""
+        if (height, width) == (self.image_size, self.image_size):
+            return height, width
+        stride = self.convnext_config.patch_size * 2 ** (len(self.convnext_config.hidden_sizes) - 1)
+        return -(-height // stride) * stride, -(-width // stride) * stride
+
 
 class LlavaHrConfig(PreTrainedConfig):
     """A LLaVA-HR (arXiv 2403.03003): two-branch tower, two-layer projector, text decoder.
