@@ -81,6 +81,7 @@ class Result:
     score_ci95: tuple[float, float] = (math.nan, math.nan)
     clusters: int = 0
     recipe: str = ""  # file of the recipe, if one was given
+    positions_asked: str = ""  # in place of what the method's authors do; params say what was done
     data: str = ""
     data_digest: str = ""
     limit: int | None = None
@@ -94,14 +95,17 @@ class Result:
     verdict: str = ""
     command: str = ""
     note: str = ""
-    tokens_per_layer: list[float] = field(
-        default_factory=list
-    )  # visual tokens left after each decoder layer, mean per question
+    tokens_per_layer: list[float] = field(default_factory=list)  # visual tokens left after each decoder layer, mean
+    gate: str = ""
+    sequential: dict[str, Any] = field(default_factory=dict)  # margin and seed of a run that may stop early
+    full_n: int | None = None  # questions that it would have asked at most; its interval is anytime-valid
+    needed: float | None = None  # questions that would decide, where the verdict is undecided
+    compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/plugin/saved.py
 
     @property
     def cell(self) -> Cell:
         """The cell that gave it."""
-        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe)
+        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe, self.positions_asked)
 
     @property
     def name(self) -> str:
@@ -223,6 +227,11 @@ class Store:
         for path in (self.folder / f"{name}.json", self.folder / f"{name}{ANSWERS_SUFFIX}"):
             if path.exists():
                 path.replace(path.with_name(f"{path.name}.damaged"))
+
+    def remove(self, result: Result) -> None:
+        """Take a result and its answers out of the folder."""
+        for path in (self.folder / f"{result.name}.json", self.folder / f"{result.name}{ANSWERS_SUFFIX}"):
+            path.unlink(missing_ok=True)
 
     def read_all(self) -> StoredResults:
         """Every result of the folder; a damaged file is named in the notes and the rest stays usable."""

@@ -299,7 +299,11 @@ def command(place, folder, *arguments):
 def test_two_workers_share_the_dense_answers_and_fill_one_table(place, tmp_path):
     paths = [str(SUITES / f"test_{suite}.py") for suite in ("gqa", "pope", "mme")]
     ran = subprocess.run(
-        command(place, tmp_path, "-n", "2", *paths), env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True
+        command(place, tmp_path, "-n", "2", "--junitxml", "out.xml", *paths),
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 1, ran.stdout + ran.stderr
     evaluated = [line.rsplit(" ", 1)[0] for line in (tmp_path / "log").read_text().splitlines()]
@@ -310,6 +314,7 @@ def test_two_workers_share_the_dense_answers_and_fill_one_table(place, tmp_path)
     results, notes = Store(tmp_path / "results").read_all()
     assert (len(results), notes) == (27, [])
     assert {result.latency_ms["processes"] for result in results} == {2}
+    assert (tmp_path / "out.xml").read_text().count('<property name="verdict" value="fail"') == 9  # random, on 3 suites
 
 
 def test_a_killed_run_leaves_every_finished_cell(place, tmp_path):
