@@ -15,15 +15,16 @@ from harness.store import Result, Store
 from harness.suite_specs import SUITES
 from harness.table import Figure, Row, Table, tables_of
 from reports import pareto
-from reports.points import AVERAGE, FLOPS, optimal_at
+from reports.points import AVERAGE, FLOPS, optimal_at, timed_on
 from reports.published import PublishedTable, published
-from reports.rivals import RIVALS, Edge, Evidence, evidence_of
+from reports.rivals import RIVALS, Edge, Evidence, evidence_of_all
 from reports.texts import number, plus_minus
 
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
     "dense minus pruned on the same questions, with its own. Intervals are clustered by image, with Student's t at the "
-    "number of images less one (Miller 2024, arXiv 2411.00640). The average is the unweighted mean over the suites shown.",
+    "number of images less one (Miller 2024, arXiv 2411.00640), and wider where only a few images differ. The average is the "
+    "unweighted mean over the suites shown.",
     "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
     "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
     "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
@@ -90,7 +91,13 @@ def read_leaderboard(folder: Path) -> Leaderboard:
         )
     tables = tables_of(results, list(SUITES), standing(refusals, results))
     methods = _each(row.cell.pruner for table in tables for row in table.rows)
-    return Leaderboard([_board(table, store) for table in tables], published(methods), damaged, store)
+    boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store), strict=True)]
+    return Leaderboard(boards, published(methods), damaged, store)
+
+
+def prefill_title(table: Table) -> str:
+    """Head of the prefill column, which marks figures that say nothing about a GPU."""
+    return "prefill (CPU)" if timed_on(table) == ["cpu"] else "prefill"
 
 
 def suite_title(suite: str) -> str:
@@ -103,20 +110,19 @@ def heading_of(table: Table) -> str:
     return f"{table.model}, {table.data} data" + ("" if table.limit is None else f", {table.limit} questions a suite")
 
 
-def _board(table: Table, store: Store) -> Board:
+def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
     optimal = optimal_at(table, AVERAGE, FLOPS)
-    evidence, unread = evidence_of(table, store)
     best = _best(table)
     lines = [_line(table, row, evidence[place], best, place in optimal) for place, row in enumerate(table.rows)]
     return Board(
         heading=heading_of(table),
         columns=[
-            *("pruner", "GFLOPs", "of dense", "saved", "prefill", "average"),
+            *("pruner", "GFLOPs", "of dense", "saved", prefill_title(table), "average"),
             *(f"vs {rival}" for rival in RIVALS),
             *map(suite_title, table.suites),
         ],
         lines=lines,
-        notes=[*MEASUREMENT, *_circumstances(table.results), *_refusals(table), *unread],
+        notes=[*MEASUREMENT, *_latencies(table), *_circumstances(table.results), *_refusals(table), *unread],
         command=_command(table),
         table=table,
         evidence=evidence,
@@ -202,6 +208,16 @@ def _best(table: Table) -> set[tuple[int, int]]:
 
 def _at(row: Row, table: Table, place: int) -> Figure | None:
     return row.average(table.suites) if place == 0 else row.figure(table.suites[place - 1])
+
+
+def _latencies(table: Table) -> list[str]:
+    """What the prefill times were taken on, and what disturbed them."""
+    on = timed_on(table)
+    told = (
+        [f"Prefill was timed on {', '.join(on)}" + ("; it says nothing about a GPU." if on == ["cpu"] else ".")] if on else []
+    )
+    notes = [(result.latency_ms or {}).get("notes") for result in table.results]
+    return told + _each(f"Times: {text}" for own in notes if isinstance(own, list) for text in own)
 
 
 def _circumstances(results: Iterable[Result]) -> list[str]:

@@ -16,7 +16,7 @@ from harness.strict import strict
 from harness.table import Figure, Row
 from reports import charts
 from reports.leaderboard import Board, Leaderboard, suite_title
-from reports.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at
+from reports.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at, timed_on
 from reports.published import QUOTED
 from reports.rivals import LOST_SHOWN, RIVALS, Edge, Evidence, Lost
 
@@ -85,6 +85,7 @@ def _table(board: Board) -> dict[str, Any]:
         "notes": board.notes,
         "command": board.command,
         "devices": sorted({result.device for result in table.results}),
+        "timed": timed_on(table),
     }
 
 

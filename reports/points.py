@@ -39,6 +39,12 @@ LATENCY = Axis("latency", "Prefill time, of the dense model's (median and quarti
 AXES = (FLOPS, LATENCY)
 
 
+def timed_on(table: Table) -> list[str]:
+    """What the latencies of a table were taken on: names of GPUs, or "cpu"; empty if there are none."""
+    timed = [result for result in table.results if result.latency_ms]
+    return sorted({str((result.latency_ms or {}).get("on") or result.device) for result in timed})
+
+
 def places_of(table: Table) -> list[str]:
     """What a chart may show of a table: the average, then each suite."""
     return [AVERAGE, *table.suites] if len(table.suites) > 1 else list(table.suites)

@@ -6,16 +6,20 @@ Answers are read file by file, and let go again: at any moment those of one row 
 
 import math
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import Any
 
 from fitprune.errors import FitPruneError
 from harness.evaluate import Answer, Answers
+from harness.plugin.workers import available_cores
 from harness.statistics import paired_drop
 from harness.store import Result, Store
 from harness.table import Row, Table
 
 RIVALS = ("random", "downsample")
+MANY = 1000  # results from which on several processes read their answers
 LOST_SHOWN = 5  # questions kept of those that a row lost on a suite
 
 
@@ -72,11 +76,22 @@ def mean_edge(edges: Sequence[Edge]) -> Edge:
     return Edge(points, points - below, points + above)
 
 
+def evidence_of_all(tables: Sequence[Table], store: Store) -> list[tuple[list[Evidence], list[str]]]:
+    """`evidence_of` each table: in several processes where there is much to read."""
+    workers = min(available_cores(), len(tables))
+    if workers < 2 or sum(len(table.results) for table in tables) < MANY:
+        return [evidence_of(table, store) for table in tables]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(evidence_of, tables, [store] * len(tables)))
+
+
 def evidence_of(table: Table, store: Store) -> tuple[list[Evidence], list[str]]:
     """One `Evidence` per row of the table, in its order, and a note if answers could not be read."""
     found = [Evidence() for _ in table.rows]
     unread: list[str] = []
-    rivals = {(row.cell.pruner, row.cell.reduction): row for row in table.rows if row.cell.pruner in RIVALS}
+    # A rival as its authors have it; rows with other position ids are compared with that one too.
+    plain = [row for row in table.rows if row.cell.pruner in RIVALS and not row.cell.positions]
+    rivals = {(row.cell.pruner, row.cell.reduction): row for row in plain}
     for row, evidence in zip(table.rows, found, strict=True):
         evidence.against = {rival: _nobody(row, rival, rivals) for rival in RIVALS}
     for suite in table.suites:

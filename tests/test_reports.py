@@ -57,7 +57,18 @@ def test_the_leaderboard_in_markdown(folder, tmp_path, capsys):
     assert main([str(folder), "--markdown", str(tmp_path / "board.md")]) == 0
     text = (tmp_path / "board.md").read_text()
     head, dense, *rows = rows_of(text)
-    assert head == ["pruner", "GFLOPs", "of dense", "saved", "prefill", "average", "vs random", "vs downsample", "GQA", "POPE"]
+    assert head == [
+        "pruner",
+        "GFLOPs",
+        "of dense",
+        "saved",
+        "prefill (CPU)",
+        "average",
+        "vs random",
+        "vs downsample",
+        "GQA",
+        "POPE",
+    ]
     assert dense[:6] == ["dense ◆", "2", "100%", "0.0%", "1.00×", "90.0"]
     assert sorted(row[0].removesuffix(" ◆") for row in rows) == sorted(
         f"{pruner} {r}" for pruner, _ in SWEEP for r in (0.3, 0.5)

@@ -111,6 +111,17 @@ def test_other_questions_are_not_paired_and_it_is_said(tmp_path):
     assert next(line for line in board.lines if "fastv" in line[0].text)[6].text == "–"
 
 
+def test_several_processes_find_the_same(tmp_path, monkeypatch):
+    for model in ("a", "b", "c"):
+        for pruner in ("fastv", "random", "downsample"):
+            put(Store(tmp_path), pruner, flips(0.7), model=model)
+    alone = [board.evidence for board in read_leaderboard(tmp_path).boards]
+    monkeypatch.setattr("reports.rivals.MANY", 1)
+    monkeypatch.setattr("reports.rivals.available_cores", lambda: 2)
+    assert [board.evidence for board in read_leaderboard(tmp_path).boards] == alone
+    assert all(evidence.edges for evidence in alone[0][1:2])
+
+
 def brute_force(points):
     """The rule, word for word."""
 

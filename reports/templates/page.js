@@ -106,7 +106,7 @@ const COLUMNS = [
   { id: "flops", title: "GFLOPs", value: (row) => row.flops, show: (row) => shortNumber(row.flops) },
   { id: "share", title: "of dense", value: (row) => row.share, show: (row) => percent(row.share, 0) },
   { id: "saved", title: "saved", value: (row) => row.saved, show: (row) => percent(row.saved, 1), down: true },
-  { id: "prefill", title: "prefill", value: (row) => row.prefill, show: (row) => (known(row.prefill) ? fixed(row.prefill, 2) + "×" : "–"), down: true },
+  { id: "prefill", title: data.tables.every((one) => String(one.timed) === "cpu") ? "prefill (CPU)" : "prefill", value: (row) => row.prefill, show: (row) => (known(row.prefill) ? fixed(row.prefill, 2) + "×" : "–"), down: true },
   scoreColumn(AVERAGE),
   ...data.rivals.map(rivalColumn),
   ...Object.keys(data.suites).map(scoreColumn),
@@ -159,11 +159,13 @@ function visibleRows() {
   return column ? rows.sort((one, other) => compare(column.value(one), column.value(other)) || one.place - other.place) : rows;
 }
 
+const collator = new Intl.Collator("en", { numeric: true });
+
 // Rows without a value go last whichever way the others are sorted.
 function compare(one, other) {
   const none = (value) => value === null || value === undefined;
   if (none(one) || none(other)) return none(one) - none(other);
-  const order = typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other;
+  const order = typeof one === "string" ? collator.compare(one, other) : one - other;
   return view.down ? -order : order;
 }
 
@@ -338,7 +340,8 @@ function drawCharts() {
   const show = () => {
     const rows = data.rows.filter((row) => row.table === chosen.table);
     for (const kind of ["flops", "latency"]) draw(find("chart-" + kind), kind, rows.map((row) => point(row, chosen.place, kind)).filter(Boolean));
-    find("chart-note").textContent = data.tables[chosen.table].heading + ", " + title(chosen.place) + "; measured on " + data.tables[chosen.table].devices.join(", ") + ".";
+    const timed = data.tables[chosen.table].timed;
+    find("chart-note").textContent = data.tables[chosen.table].heading + ", " + title(chosen.place) + "; measured on " + data.tables[chosen.table].devices.join(", ") + (timed.length ? ", times on " + timed.join(", ") : "") + ".";
   };
   const places = () => data.tables[chosen.table].places.map((place) => [place, title(place)]);
   const [placeLabel, placeBox] = select("Suite", places(), (value) => { chosen.place = value; show(); }, chosen.place);

@@ -8,8 +8,8 @@ click to the next frame; without one that line is missing.
 """
 
 import argparse
+import contextlib
 import itertools
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 from tabulate import tabulate
 
 from harness.evaluate import Answer, Answers
@@ -104,11 +105,18 @@ def _result(
 
 
 def render(results: Path, page: Path) -> tuple[float, float]:
-    """(seconds, MB at the peak) of `python -m reports`, in a process of its own."""
-    started = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "reports", str(results), "--html", str(page)], check=True)
-    seconds = time.perf_counter() - started
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    """(seconds, MB at the peak) of `python -m reports` and the processes that it starts, together."""
+    started, peak = time.perf_counter(), 0
+    with subprocess.Popen([sys.executable, "-m", "reports", str(results), "--html", str(page)]) as process:
+        watched = psutil.Process(process.pid)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family = [watched, *watched.children(recursive=True)]
+                peak = max(peak, sum(one.memory_info().rss for one in family))
+            time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    return time.perf_counter() - started, peak / 1e6
 
 
 def sort_times(page: Path) -> list[float]:
