@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from baselines.budget import fewest_dropped
-from fitprune import FitPruneError, Selection
+from fitprune import BudgetError, FitPruneError, Selection, UnsupportedModel
 from fitprune.sizes import DecoderSizes, tower_sizes
 from fitprune.tower import require_tower
 
@@ -63,8 +63,16 @@ def dropped_before_decoder(
     scoring: Callable[[int, int], int],
     fewest: int = 0,
 ) -> tuple[int, int]:
-    """(n, k) of `budget.fewest_dropped` for a method after which n - k tokens, but at least `fewest`, enter every layer."""
+    """(n, k) of `budget.fewest_dropped` for a method after which n - k tokens, but at least `fewest`, enter every layer.
+
+    Raises:
+        BudgetError: out of reach, or a model whose vision tower has another form than CLIP's or SigLIP's.
+    """
     layers = DecoderSizes.of(model_config).layers
+    try:
+        tower_sizes(model_config)
+    except UnsupportedModel as error:
+        raise BudgetError(f"{method} cannot run here: {error}") from None
 
     def entering(n: int, dropped: int) -> list[int]:
         return [max(n - dropped, fewest)] * layers

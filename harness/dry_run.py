@@ -14,6 +14,9 @@ import torch
 
 from fitprune import Pruner, Recipe
 from fitprune.sizes import DecoderSizes
+from fitprune.tower import looks_into_tower
+from fitprune.trace import TowerCounts
+from harness.dry_tower import before_decoder, through_tower
 
 IMAGE, PAD = 2, 0
 TEXT, STEP = 1, 4
@@ -28,7 +31,7 @@ class Plan:
         text_tokens, visual_tokens: (1,).
         visual_in, visual_out: per decoder layer, (1,): tokens that enter it, and that its output projection and FFN see.
         scoring_macs: per layer.
-        tower: None: no picture is looked at.
+        tower: what runs in the vision tower, where the pruner changes that; else None.
     """
 
     text_tokens: torch.Tensor
@@ -36,16 +39,26 @@ class Plan:
     visual_in: list[torch.Tensor]
     visual_out: list[torch.Tensor]
     scoring_macs: list[int]
-    tower: None = None
+    tower: TowerCounts | None = None
 
 
-def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int) -> Plan:
+def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, views: int = 1) -> Plan:
     """What `pruner` does to a prompt of one image, its text after it, on the model with this configuration.
 
     Exact for methods whose counts depend on counts alone. Where a method's scoring depends on how many text tokens it
-    chooses, all are taken to be chosen. Raises what the method raises.
+    chooses, all are taken to be chosen. A method that looks into the vision tower, or changes it, prunes before the first
+    layer, and nowhere else; `views` is how many pictures the tower sees of the image. Raises what the method raises.
     """
     sizes = DecoderSizes.of(config)
+    if looks_into_tower(pruner):
+        if pruner.vision:
+            kept, macs = before_decoder(pruner, config, visual_tokens, views)
+            ran = None
+        else:
+            kept, macs, ran = through_tower(pruner, config, visual_tokens, views)
+        entering = [torch.tensor([kept])] * sizes.layers
+        scoring = [macs] + [0] * (sizes.layers - 1)
+        return Plan(torch.tensor([text_tokens]), torch.tensor([visual_tokens]), entering, entering, scoring, ran)
     runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS]
     return Plan(
         runs[0].text_tokens,

@@ -1,5 +1,6 @@
 """FasterVLM against its literal rule, and against the unpruned decoder on the shorter prompt."""
 
+import families
 import pytest
 import torch
 from models import batch, build, new_tokens, prompt
@@ -7,7 +8,7 @@ from reference.fastervlm import fastervlm
 from shortened import check, layers_of, llava, measured, tiled, without_cls
 
 from baselines.fastervlm import FasterVLM
-from fitprune import BudgetError, FitPruneError
+from fitprune import BudgetError, FitPruneError, UnsupportedModel
 
 
 def rule(pruner, layers):
@@ -79,3 +80,11 @@ def test_refusals():
         pass
     with pytest.raises(BudgetError, match="reaches 9"):
         FasterVLM.for_reduction(model.config, 0.9999)
+
+
+def test_a_tower_of_another_form_has_no_budget():
+    config = families.build("internvl", 2).config
+    with pytest.raises(BudgetError, match="FasterVLM cannot run here: the vision tower of a internvl model"):
+        FasterVLM.for_reduction(config, 0.5)
+    with pytest.raises(UnsupportedModel, match="CLIP or SigLIP"), FasterVLM()(families.build("internvl", 2)):
+        pass

@@ -68,6 +68,7 @@ def test_a_run_of_the_suites(place, pytester, monkeypatch):
         assert result.drop == pytest.approx(dense.score - result.score)
         assert result.dense_flops == dense.flops
         assert result.latency_ms["prefill"] > 0
+        assert result.latency_ms["on"] == result.device == "cpu"
         assert result.memory_mb > 0
         assert result.n == {"gqa": 6, "mme": 8}[suite]  # MME: without the four questions of the cognition category
         assert (result.reduction == 0) == (pruner == "dense")

@@ -1,12 +1,13 @@
 """What a prompt costs, by part, dense and pruned: from the configuration that ships with the package, without weights."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from fitprune.errors import BudgetError, FitPruneError
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from fitprune.flops import check_reduction
 from harness.commands.sizes import TYPICAL, image_size
 from harness.models.registry import find_model
@@ -15,6 +16,7 @@ from harness.models.spec import View
 
 if TYPE_CHECKING:
     from fitprune import Pruner, Recipe
+    from harness.dry_run import Plan
     from harness.flop_counter import FlopCount
 
 HELP = "FLOPs of a prompt, by part, dense and pruned"
@@ -45,12 +47,16 @@ class Prompt:
         pixels = torch.empty(self.view.pixels, device="meta")
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels, **extra}
 
-    def cost(self, pruner: "Pruner | None" = None, new_tokens: int | None = None) -> "FlopCount":
-        """FLOPs, dense or under a pruner."""
+    def plan(self, pruner: "Pruner") -> "Plan":
+        """What a pruner does to it."""
         from harness.dry_run import plan
+
+        return plan(pruner, self.config, self.beside, self.view.tokens, math.prod(self.view.pixels[:-3]))
+
+    def cost(self, trace: "Plan | None" = None, new_tokens: int | None = None) -> "FlopCount":
+        """FLOPs, dense or under a pruner with this plan."""
         from harness.flop_counter import count
 
-        trace = plan(pruner, self.config, self.beside, self.view.tokens) if pruner else None
         model = SimpleNamespace(config=self.config)
         return count(model, self.inputs(), trace=trace, new_tokens=self.new_tokens if new_tokens is None else new_tokens)
 
@@ -79,7 +85,13 @@ def run(options: argparse.Namespace) -> None:
     single: dict[str, FlopCount] = {}
     notes: list[str] = []
     for name, pruner in ({"dense": None} | _pruners(options, prompt, notes)).items():
-        columns[name], single[name] = prompt.cost(pruner), prompt.cost(pruner, new_tokens=2)
+        try:
+            trace = prompt.plan(pruner) if pruner else None
+            columns[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
+        except UnsupportedModel as error:
+            if options.pruner or pruner is None:
+                raise
+            notes.append(f"{name}: {error}")
     print(
         f"{options.model}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
         f"{prompt.new_tokens} generated; FLOPs, 2 per multiply-accumulate\n"
