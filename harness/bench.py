@@ -10,7 +10,7 @@ import gc
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,12 @@ from harness.key import code_digest, content_key, digest_of
 from harness.models.facts import ModelFacts, model_facts
 from harness.models.loading import LoadedModel, load_model
 from harness.once import RunFolder
-from harness.statistics import paired_drop, score_interval
+from harness.sequential import BettingBound
+from harness.statistics import is_mean, no_drop, paired_drop, score_interval
+from harness.stretches import image_drops, joined, stretches
 from harness.strict import strict
 from harness.tally import Tally
+from harness.tasks import build_task
 from harness.typical import typical_tokens
 
 if TYPE_CHECKING:
@@ -61,19 +64,20 @@ class Measured:
 @dataclass
 class Evaluated:
     """A model's answers to a suite, dense or pruned, and what they cost: FLOPs per question, share of visual-token
-    FLOPs saved.
+    FLOPs saved, visual tokens left after each decoder layer (mean per question).
     """
 
     answers: Answers
     flops: float
     reduction: float
+    tokens_per_layer: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Evaluated":
         """What `dataclasses.asdict` and strict JSON made of one; null scores are NaN again."""
         parts = dict(record["answers"])
         answers = [Answer(**{**answer, "score": _nan_if_none(answer["score"])}) for answer in parts.pop("answers")]
-        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"])
+        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"], record.get("tokens_per_layer", []))
 
 
 class Bench:
@@ -86,6 +90,8 @@ class Bench:
         device: where models are loaded; None leaves it to the loader.
         processes: how many run cells at the same time, for the note beside a latency.
         rerun: measure cells anew that the results folder has.
+        margin: points, per suite, of a run that stops asking as soon as a drop is known to be above or below; None
+            asks all questions.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class Bench:
         device: str | None = None,
         processes: int = 1,
         rerun: bool = False,
+        margin: Callable[[str], float | None] | None = None,
     ) -> None:
         self.settings = settings
         self.shared = shared
@@ -104,6 +111,7 @@ class Bench:
         self.device = device
         self.processes = processes
         self.rerun = rerun
+        self.margin = margin
         self._loaded: LoadedModel | None = None
         self._facts: dict[str, ModelFacts] = {}
         self._inputs = InputCache()
@@ -153,10 +161,15 @@ class Bench:
         return self._measure(cell, pruner, self.identity(cell, pruner))
 
     def _measure(self, cell: Cell, pruner: Pruner, identity: dict[str, Any], journal: Journal | None = None) -> Measured:
-        # Pruned first: if another process is still at the dense answers, this one has something to do meanwhile.
-        pruned = None if cell.is_dense else self.evaluate(cell, pruner, journal)
-        dense = self.dense(cell)
-        pruned = dense if pruned is None else pruned
+        bound, full_n = None, None
+        if identity["sequential"]:
+            dense, pruned, bound, full_n = self._until_decided(cell, pruner, identity["sequential"]["margin"], journal)
+        elif cell.is_dense:
+            dense = pruned = self.dense(cell)
+        else:
+            # Pruned first: if another process is still at the dense answers, this one has something to do meanwhile.
+            pruned = self.evaluate(cell, pruner, journal)
+            dense = self.dense(cell)
         if not cell.is_dense and pruned.reduction <= 0:
             raise FitPruneError(
                 f"{cell.label()} on {cell.suite} pruned nothing that its scoring did not cost: "
@@ -165,13 +178,16 @@ class Bench:
         if pruned.answers.data_digest != identity["data_digest"]:
             raise FitPruneError(f"the data of {cell.suite} changed while the run was going on; run it again")
         timed = self.timed(cell, pruner)
-        drop, own = paired_drop(dense.answers, pruned.answers), score_interval(pruned.answers)
+        drop = no_drop(dense.answers) if cell.is_dense else paired_drop(dense.answers, pruned.answers)
+        own = score_interval(pruned.answers)
+        low, high = (drop.low, drop.high) if bound is None else (100 * end for end in bound.interval())
         result = store.Result(
             **identity,
             score=pruned.answers.score,
             dense_score=dense.answers.score,
             drop=drop.drop,
-            drop_ci95=(drop.low, drop.high),
+            drop_ci95=(low, high),
+            full_n=full_n,
             n=drop.n,
             flops=pruned.flops,
             dense_flops=dense.flops,
@@ -187,6 +203,7 @@ class Bench:
             data=self.settings.data,
             tokens=pruned.answers.tokens,
             seconds=pruned.answers.seconds,
+            tokens_per_layer=pruned.tokens_per_layer,
             note="; ".join(
                 [*pruned.answers.notes, *pruner.notes(self.model(cell).model), *self._remarks(cell, pruned, drop.unscored)]
             ),
@@ -210,7 +227,48 @@ class Bench:
             "seed": settings.seed,
             "versions": store.versions(),
             "device": facts.device,
+            "sequential": self._stopping(cell),
         }
+
+    def _stopping(self, cell: Cell) -> dict[str, Any]:
+        """What decides when a cell's run stops: margin and seed; empty where all questions are asked."""
+        margin = None if self.margin is None or cell.is_dense else self.margin(cell.suite)
+        if margin is None or not is_mean(self.conditions(cell)["metric"]):
+            return {}
+        return {"margin": margin, "seed": self.settings.seed}
+
+    def _until_decided(
+        self, cell: Cell, pruner: Pruner, margin: float, journal: Journal | None
+    ) -> tuple[Evaluated, Evaluated, BettingBound, int]:
+        """Dense and pruned answers, stretch by stretch, until a drop of `margin` points is refuted from above or below; what
+        is known of the drop; and the number of questions there are.
+        """
+        task = self.task(cell)
+        parts = stretches(task.images(), self.settings.batch_size, self.settings.seed)
+        bound, tally, dense, pruned = BettingBound(), self.tally(cell), [], []
+        for number, places in enumerate(parts):
+            part = task.narrowed(places)
+            pruned.append(self.evaluate(cell, pruner, journal and journal.part(number), part, tally))
+            dense.append(self.dense(cell, part))
+            bound.add(image_drops(dense[-1].answers, pruned[-1].answers))
+            if bound.refutes_at_least(margin / 100) or bound.refutes_at_most(margin / 100):
+                break
+        after, before = joined([part.answers for part in pruned]), joined([part.answers for part in dense])
+        flops = sum(part.flops * part.answers.prompts for part in dense) / before.prompts
+        return (
+            Evaluated(before, flops, 0.0),
+            Evaluated(after, pruned[-1].flops, pruned[-1].reduction),
+            bound,
+            sum(map(len, parts)),
+        )
+
+    def task(self, cell: Cell) -> Any:
+        """The cell's suite, with its data read."""
+        return build_task(cell.suite, self.settings.data, self.settings.limit)
+
+    def tally(self, cell: Cell) -> Tally:
+        """What counts the cost of the cell's answers."""
+        return Tally(self.model(cell).model.config)
 
     def conditions(self, cell: Cell) -> dict[str, Any]:
         """`metric`, `data_digest` and `generation` of the cell's suite."""
@@ -304,10 +362,14 @@ class Bench:
                 recipe.save(folder / f"{_slug(cell.model)}-{loaded.revision[:12]}-{reduction:g}.json")
         return fitted
 
-    def evaluate(self, cell: Cell, pruner: Pruner | None, journal: Journal | None = None) -> Evaluated:
-        """Answers of the cell's model under `pruner` (None: as it is) to the cell's suite, and what they cost."""
+    def evaluate(
+        self, cell: Cell, pruner: Pruner | None, journal: Journal | None = None, task: Any = None, tally: Tally | None = None
+    ) -> Evaluated:
+        """Answers of the cell's model under `pruner` (None: as it is) to the cell's suite, or to the `task` that is a part of
+        it, and what they cost, together with what the tally has counted before.
+        """
         loaded, settings = self.model(cell), self.settings
-        tally = Tally(loaded.model.config)
+        tally = tally or self.tally(cell)
 
         def count(batch: "Finished") -> None:
             if batch.cost is not None:
@@ -327,13 +389,18 @@ class Bench:
                 observer=count,
                 journal=journal,
                 cache=self._inputs,
+                task=task,
             )
-        return Evaluated(answers, tally.flops(), tally.reduction())
+        return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())
 
-    def dense(self, cell: Cell) -> Evaluated:
-        """The dense model's answers to the cell's suite, from whichever process, of this run or another, came first."""
+    def dense(self, cell: Cell, task: Any = None) -> Evaluated:
+        """The dense model's answers to the cell's suite, or to a part of it, from whichever process, of this run or another,
+        came first.
+        """
         dense = Cell(cell.model, DENSE, None, cell.suite)
         key = content_key(self.identity(dense, self.pruner(dense)))
+        if task is not None:
+            key += f"-{digest_of(list(task.rows), 8)}"
         name = f"dense-{_slug(cell.model)}-{cell.suite}-{key}"
 
         journal: Journal | None = None
@@ -344,7 +411,7 @@ class Bench:
                 journal = self.results.journal(f"dense-{key}")
                 if self.rerun:
                     journal.remove()
-            return dataclasses.asdict(self.evaluate(dense, None, journal))
+            return dataclasses.asdict(self.evaluate(dense, None, journal, task))
 
         if self.rerun:  # once in this run, and in place of what earlier runs left
             record = self.shared.once(f"again-{name}", lambda: self.lasting.once(name, compute, again=True))
@@ -383,6 +450,10 @@ class Bench:
             remarks.append(
                 f"{cell.suite}: {cell.label()} saves {pruned.reduction:.3f} of the visual tokens' FLOPs, "
                 f"not the {cell.reduction:g} asked for"
+            )
+        if self.margin is not None and not cell.is_dense and not is_mean(pruned.answers.metric):
+            remarks.append(
+                f"{cell.suite}: its metric is no mean over questions, so all were asked, and the gate is `significant`"
             )
         if unscored:
             remarks.append(f"{cell.suite}: {unscored} questions have no score and take no part in the drop")

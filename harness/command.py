@@ -16,6 +16,7 @@ def suites_command(
     *,
     recipe: str = "",
     max_drop: float | None = None,
+    gate: str = "",
     device: str | None = None,
 ) -> str:
     """`pytest suites/… --model … --pruner … --reduction …`, quoted for a shell; what is the default is left out."""
@@ -28,4 +29,5 @@ def suites_command(
     words += ["--seed", str(settings.seed)] if settings.seed else []
     words += ["--device", device] if device is not None else []
     words += ["--max-drop", f"{max_drop:g}"] if max_drop is not None else []
+    words += ["--gate", gate] if gate else []
     return shlex.join(words)

@@ -18,6 +18,7 @@ from harness.tasks import build_task, task_manager
 
 if TYPE_CHECKING:
     import torch
+    from lmms_eval.api.task import ConfigurableTask
 
     from fitprune import Pruner
     from harness.inputs import InputCache
@@ -87,6 +88,7 @@ def evaluate_cell(
     observer: "Observer | None" = None,
     journal: "Journal | None" = None,
     cache: "InputCache | None" = None,
+    task: "ConfigurableTask | None" = None,
 ) -> Answers:
     """Ask a model the questions of a suite and let lmms-eval score the answers.
 
@@ -98,6 +100,7 @@ def evaluate_cell(
         observer: called with each finished batch; see `FitPruneLMM`.
         journal: of this very cell; what stands in it is not asked again.
         cache: inputs kept from cells of the same model.
+        task: the suite's task if it is built already; a part of its questions, say.
 
     Raises FitPruneError for unfit data, and when every answer is empty.
     """
@@ -106,14 +109,15 @@ def evaluate_cell(
     evaluator = lmms_eval_evaluator()
     from harness.lmms_model import FitPruneLMM
 
-    task = build_task(suite, data, limit)
+    part = None if task is None else tuple(task.rows)
+    task = task or build_task(suite, data, limit)
     model = FitPruneLMM(
         loaded,
         pruner,
         batch_size=batch_size,
         observer=observer,
         journal=journal,
-        kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size) if cache is not None else None,
+        kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size, part) if cache is not None else None,
         progress=sys.stderr,
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0

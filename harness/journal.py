@@ -41,10 +41,16 @@ class Journal:
             file.write(line)
         self.entries.append(entry)
 
+    def part(self, number: int) -> "Journal":
+        """The journal of a part of the cell, which asks its questions in several goes."""
+        return Journal(self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}"))
+
     def remove(self) -> None:
-        """Forget everything: the cell is complete, or is to start from the beginning."""
+        """Forget everything, parts too: the cell is complete, or is to start from the beginning."""
         self.entries.clear()
         self.path.unlink(missing_ok=True)
+        for part in self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"):
+            part.unlink(missing_ok=True)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -34,7 +34,9 @@ def content_key(record: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 over the `KEY_FIELDS` of a result, or of what is known of it before it is there."""
     # Provenance says when and how a recipe was fitted; its counts are what matters.
     params = {name: value for name, value in record["params"].items() if name != "provenance"}
-    return digest_of({name: record[name] for name in KEY_FIELDS} | {"params": params})
+    # What decided when a sequential run stopped; other runs have nothing there, and the keys that they always had.
+    stopped = {"sequential": record["sequential"]} if record.get("sequential") else {}
+    return digest_of({name: record[name] for name in KEY_FIELDS} | {"params": params} | stopped)
 
 
 def digest_of(value: Any, digits: int = 16) -> str:

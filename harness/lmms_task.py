@@ -1,5 +1,6 @@
 """lmms-eval's `ConfigurableTask` with a download of our own; everything else is the original."""
 
+import copy
 import hashlib
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -51,8 +52,24 @@ class _LimitedTask(ConfigurableTask):
             self.notes.append(f"{self.config.task}: {limit} questions asked, {len(self.rows)} used; its pairs stay together")
         return dataset.select(self.rows)
 
+    def images(self) -> list[Hashable]:
+        """What names each question's image."""
+        dataset, spec = self.dataset[self._split], self._spec()
+        return _column(dataset, spec.cluster if spec else None) or _image_keys(dataset)
+
+    def narrowed(self, places: Sequence[int]) -> "_LimitedTask":
+        """The same task with these of its questions only; the data are shared, not read again."""
+        task = copy.copy(self)
+        task.rows = [self.rows[place] for place in places]
+        task._instances = None
+        task._put(self.dataset[self._split].select(places))
+        task.task_docs = task.test_docs() if task.has_test_docs() else task.validation_docs()
+        return task
+
     def _set_dataset(self, dataset: Dataset) -> None:
-        dataset = self._take(dataset)
+        self._put(self._take(dataset))
+
+    def _put(self, dataset: Dataset) -> None:
         images = [name for name, feature in dataset.features.items() if _is_image(feature)]
         self.dataset = DatasetDict({self._split: dataset})
         self.dataset_no_image = DatasetDict({split: part.remove_columns(images) for split, part in self.dataset.items()})

@@ -69,11 +69,11 @@ class Planner(Bench):
             return Planned(
                 cell, "to run", questions, None, _seconds(cell, earlier, questions), reason="a recipe is fitted first"
             )
-        key = content_key(self.identity(cell, pruner))
+        identity = self.identity(cell, pruner)
+        key = content_key(identity)
         if not self.rerun and self._is_there(result_name(cell, key)):
             return Planned(cell, "cached", questions)
-        journal = self.results.folder / "journals" / f"{key}.jsonl"
-        begun = journal.exists() and not self.rerun
+        begun = any((self.results.folder / "journals").glob(f"{key}*.jsonl")) and not self.rerun
         flops, prefill_only = self._flops(cell, pruner, earlier)
         return Planned(
             cell,
@@ -82,6 +82,7 @@ class Planner(Bench):
             None if flops is None else flops * questions,
             _seconds(cell, earlier, questions),
             prefill_only,
+            "at most: it stops when it is decided" if identity["sequential"] else "",
         )
 
     def _is_there(self, name: str) -> bool:

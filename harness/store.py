@@ -5,6 +5,8 @@
     shared/                                                      what several cells need: dense answers, fitted recipes
     journals/                                                    cells that have begun and not ended
     locks/                                                       which process is at which cell; empty files
+    cannot/                                                      cells that could not run, and why
+    gallery/                                                     pictures of what pruners keep
 
 The name ends in a digest of everything that decides the result, so two runs can share a folder: they meet in one
 file only where they would write the same. JSON is strict: a number that does not exist is `null`, never `NaN`. Each file
@@ -92,6 +94,12 @@ class Result:
     verdict: str = ""
     command: str = ""
     note: str = ""
+    tokens_per_layer: list[float] = field(default_factory=list)  # visual tokens left after each decoder layer, mean
+    gate: str = ""
+    sequential: dict[str, Any] = field(default_factory=dict)  # margin and seed of a run that may stop early
+    full_n: int | None = None  # questions that it would have asked at most; its interval is anytime-valid
+    needed: float | None = None  # questions that would decide, where the verdict is undecided
+    compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/plugin/saved.py
 
     @property
     def cell(self) -> Cell:
@@ -105,7 +113,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values."""
-        return strict(dataclasses.asdict(self))
+        return strict({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     @classmethod
     def from_json(cls, record: Any) -> "Result":
@@ -136,6 +144,9 @@ class Result:
                 raise FitPruneError(f"{name} is not {'a number' if kind is int else 'an object'}")
         if not isinstance(values["latency_ms"], dict | None):
             raise FitPruneError("latency_ms is not an object")
+        layers = values.get("tokens_per_layer", [])
+        if not isinstance(layers, list) or not all(isinstance(count, int | float) for count in layers):
+            raise FitPruneError("tokens_per_layer is not a list of numbers")
         return cls(**values)
 
 
@@ -215,6 +226,11 @@ class Store:
         for path in (self.folder / f"{name}.json", self.folder / f"{name}{ANSWERS_SUFFIX}"):
             if path.exists():
                 path.replace(path.with_name(f"{path.name}.damaged"))
+
+    def remove(self, result: Result) -> None:
+        """Take a result and its answers out of the folder."""
+        for path in (self.folder / f"{result.name}.json", self.folder / f"{result.name}{ANSWERS_SUFFIX}"):
+            path.unlink(missing_ok=True)
 
     def read_all(self) -> StoredResults:
         """Every result of the folder; a damaged file is named in the notes and the rest stays usable."""

@@ -1,10 +1,12 @@
 """A pytest plugin for tests of ours: real sharing, statistics and results, but answers that are made up in no time.
 
-FAKE_LOG: a file that gets one line per evaluation. FAKE_HANG: the label of a cell that never ends.
+FAKE_LOG: a file that gets one line per evaluation. FAKE_HANG: the label of a cell that never ends. FAKE_WORSE: questions
+that a pruned cell loses beyond its usual ones. FAKE_PREFILL: a pruned prefill's time over the dense one's.
 """
 
 import os
 import time
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -16,8 +18,21 @@ from harness.evaluate import Answer, Answers
 from harness.models.facts import ModelFacts
 from harness.once import RunFolder
 
-QUESTIONS = 60
+QUESTIONS = int(os.environ.get("FAKE_QUESTIONS", 60))
 LOST = {"random": 30, "fastv": 3, "fitprune": 0, "dense": 0}  # of 60 questions
+
+
+@dataclass
+class Questions:
+    """What stands for a suite's task: two questions an image."""
+
+    rows: list[int]
+
+    def images(self):
+        return [row // 2 for row in self.rows]
+
+    def narrowed(self, places):
+        return Questions([self.rows[place] for place in places])
 
 
 class FakeBench(Bench):
@@ -36,24 +51,40 @@ class FakeBench(Bench):
             raise BudgetError("FastV cannot save 70.0%; it reaches 60.0%")
         return Random(ratio=cell.reduction or 1)
 
-    def evaluate(self, cell, pruner, journal=None):
+    def task(self, cell):
+        return Questions(list(range(min(QUESTIONS, self.settings.limit or QUESTIONS))))
+
+    def tally(self, cell):
+        return None
+
+    def evaluate(self, cell, pruner, journal=None, task=None, tally=None):
         with open(os.environ["FAKE_LOG"], "a") as log:
             log.write(f"{'dense' if pruner is None else cell.label()} {cell.suite} {os.environ.get('OMP_NUM_THREADS', '')}\n")
         if pruner is not None and cell.label() == os.environ.get("FAKE_HANG"):
             time.sleep(600)
         count = min(QUESTIONS, self.settings.limit or QUESTIONS)
-        lost = 0 if pruner is None else LOST[cell.pruner]
-        made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", float(i >= lost)) for i in range(count)]
+        lost = 0 if pruner is None else LOST[cell.pruner] + int(os.environ.get("FAKE_WORSE", 0))
+        rows = range(count) if task is None else task.rows
+        made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", float(i >= lost)) for i in rows]
+        count = len(made)
         found = sum(answer.score for answer in made) * 100 / count
         answers = Answers(cell.suite, "exact_match", found, made, count, 0.0, "digest")
         return Evaluated(answers, 1e9 if pruner is None else 0.6e9, 0.0 if pruner is None else cell.reduction)
 
     def timed(self, cell, pruner):
-        return {"latency_ms": {"prefill_ratio": 0.8, "processes": self.processes}, "memory_mb": 10.0}
+        return {
+            "latency_ms": {"prefill_ratio": float(os.environ.get("FAKE_PREFILL", 0.8)), "processes": self.processes},
+            "memory_mb": 10.0,
+        }
 
 
 @pytest.hookimpl
 def pytest_fitprune_bench(run):
     return FakeBench(
-        run.options.settings, RunFolder(run.folder), run.store, processes=run.worker.count, rerun=run.options.rerun
+        run.options.settings,
+        RunFolder(run.folder),
+        run.store,
+        processes=run.worker.count,
+        rerun=run.options.rerun,
+        margin=run.options.max_drop.points if run.options.gate == "sequential" else None,
     )

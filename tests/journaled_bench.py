@@ -24,7 +24,7 @@ CELLS = [
 class JournaledBench(FakeBench):
     log: Path
 
-    def evaluate(self, cell, pruner, journal=None):
+    def evaluate(self, cell, pruner, journal=None, task=None, tally=None):
         done = {entry["first"] for entry in journal.entries}
         for first in range(0, QUESTIONS, BATCH):
             if first not in done:

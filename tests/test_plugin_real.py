@@ -127,6 +127,7 @@ def test_a_given_recipe_is_taken_as_it_is(place, bench, tmp_path):
     cell = Cell(str(place / "m"), "fitprune", None, "gqa", str(tmp_path / "mine.json"))
     result = bench.run(cell).result
     assert result.params["drop"] == [0, 4, 4]
+    assert result.tokens_per_layer == [16, 12, 8]
     assert (result.reduction_asked, result.recipe) == (None, cell.recipe)
     assert result.name.startswith("m-fitprune-mine-gqa-")
 
@@ -138,3 +139,37 @@ def test_unscored_answers_come_back_from_the_shared_folder_as_nan(place, bench):
     assert cognition
     assert all(math.isnan(answer.score) for answer in cognition)
     assert again.flops == first.flops
+
+
+def test_a_run_in_stretches_that_decides_nothing_is_the_full_run(place, tmp_path):
+    """Six questions are too few for any margin: all are asked, in two goes, and every figure is the full run's."""
+    cell = Cell(str(place / "m"), "fastv", 0.3, "gqa")
+    settings = CellSettings(data=str(place / "d"), batch_size=1)
+    full = Bench(settings, RunFolder(tmp_path / "a")).run(cell)
+    part = Bench(settings, RunFolder(tmp_path / "b"), Store(tmp_path / "r"), margin=lambda suite: 5.0).run(cell)
+    assert part.answers.answers == full.answers.answers
+    assert part.dense.answers == full.dense.answers
+    for name in ("score", "dense_score", "drop", "flops", "dense_flops", "reduction", "n", "clusters", "tokens"):
+        assert getattr(part.result, name) == pytest.approx(getattr(full.result, name)), name
+    assert (part.result.full_n, full.result.full_n) == (6, None)
+    assert part.result.name != full.result.name
+    low, high = part.result.drop_ci95
+    assert low < full.result.drop_ci95[0] <= full.result.drop_ci95[1] < high
+
+
+def test_a_killed_run_in_stretches_goes_on(place, tmp_path, monkeypatch):
+    """What stands in a stretch's journal is not asked again."""
+    cell = Cell(str(place / "m"), "fastv", 0.3, "gqa")
+    settings, store = CellSettings(data=str(place / "d"), batch_size=1), Store(tmp_path / "r")
+
+    def bench(folder):
+        return Bench(settings, RunFolder(tmp_path / folder), store, margin=lambda suite: 5.0)
+
+    monkeypatch.setattr("harness.bench.score_interval", lambda answers: 1 / 0)  # when all is asked
+    with pytest.raises(ZeroDivisionError), bench("a").measuring(cell):
+        pass
+    monkeypatch.undo()
+    monkeypatch.setattr("harness.lmms_model.FitPruneLMM._answer", lambda self, batch: 1 / 0)
+    with bench("b").measuring(cell) as measured:
+        assert (measured.cached, measured.result.n) == (False, 6)
+    assert not list((tmp_path / "r" / "journals").glob("*"))

@@ -18,6 +18,7 @@ import harness.calibration
 import harness.plugin.cell
 import harness.plugin.parametrize
 import harness.plugin.session  # noqa: F401
+from harness.refusals import read_refusals
 from harness.store import Store
 
 pytest_plugins = ["pytester"]
@@ -120,6 +121,13 @@ def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
     assert max(map(len, table[start : start + 10])) <= 160  # the headline above it names folders, of any length
     result.stdout.fnmatch_lines(["cannot: *fastv-0.7: FastV cannot save 70.0%; it reaches 60.0%"])
     assert result.parseoutcomes()["skipped"] == 2
+    refusals, _ = read_refusals(run.folder)
+    assert {(refusal.cell.pruner, refusal.cell.reduction, refusal.cell.suite) for refusal in refusals} == {
+        ("fastv", 0.7, "gqa"),
+        ("fastv", 0.7, "pope"),
+    }
+    assert {refusal.reason for refusal in refusals} == {"FastV cannot save 70.0%; it reaches 60.0%"}
+    assert refusals[0].command.startswith("pytest suites/test_")
 
 
 def test_too_few_images_are_undecided_and_said_to_be(run):
@@ -291,7 +299,11 @@ def command(place, folder, *arguments):
 def test_two_workers_share_the_dense_answers_and_fill_one_table(place, tmp_path):
     paths = [str(SUITES / f"test_{suite}.py") for suite in ("gqa", "pope", "mme")]
     ran = subprocess.run(
-        command(place, tmp_path, "-n", "2", *paths), env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True
+        command(place, tmp_path, "-n", "2", "--junitxml", "out.xml", *paths),
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert ran.returncode == 1, ran.stdout + ran.stderr
     evaluated = [line.rsplit(" ", 1)[0] for line in (tmp_path / "log").read_text().splitlines()]
@@ -302,6 +314,7 @@ def test_two_workers_share_the_dense_answers_and_fill_one_table(place, tmp_path)
     results, notes = Store(tmp_path / "results").read_all()
     assert (len(results), notes) == (27, [])
     assert {result.latency_ms["processes"] for result in results} == {2}
+    assert (tmp_path / "out.xml").read_text().count('<property name="verdict" value="fail"') == 9  # random, on 3 suites
 
 
 def test_a_killed_run_leaves_every_finished_cell(place, tmp_path):

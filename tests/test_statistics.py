@@ -9,13 +9,12 @@ from fitprune.errors import FitPruneError
 from harness.evaluate import Answer, Answers
 from harness.statistics import (
     Drop,
-    Verdict,
     clustered_mean,
+    no_drop,
     paired_drop,
     score_interval,
     stratified_mean,
     t_interval,
-    verdict,
 )
 
 
@@ -96,7 +95,7 @@ def test_drop_is_in_points_and_pairs_by_question():
 
 def test_a_model_against_itself_drops_nothing():
     dense = answers([1, 0, 1], ["a", "b", "c"])
-    assert paired_drop(dense, dense) == Drop(0, 0, 0, 3, 3, 0, 0)
+    assert no_drop(dense) == Drop(0, 0, 0, 3, 3, 0, 0)
 
 
 def test_unscored_is_left_out_and_never_zero():
@@ -153,14 +152,6 @@ def test_mme_leaves_cognition_and_half_scored_pairs_out():
 def test_mme_images_asked_about_four_times_make_two_pairs():
     made = mme([1, 1, 1, 0, 1, 1], ["a", "a", "a", "a", "b", "b"], ["count"] * 6)
     assert score_interval(made).value == pytest.approx(100 * (1 + 0.25 + 1) / 3)
-
-
-@pytest.mark.parametrize(
-    ("low", "expected"),
-    [(2.1, Verdict.FAIL), (2.0, Verdict.PASS), (-1.0, Verdict.PASS), (math.nan, Verdict.UNDECIDED)],
-)
-def test_gate_fails_above_the_margin_with_confidence(low, expected):
-    assert verdict(Drop(5, low, 8, 100, 50), max_drop=2) == expected
 
 
 def covered(intervals, truth):

@@ -1,20 +1,24 @@
 """What the `cell` fixture hands to a test."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fitprune.errors import BudgetError, FitPruneError
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from harness.cells import Cell
-from harness.plugin.gate import failure_message
+from harness.plugin.gate import complaints
 from harness.plugin.summary import CellReport
-from harness.statistics import Verdict
+from harness.refusals import write_refusal
 from harness.store import Result
 
 if TYPE_CHECKING:
     from harness.plugin.session import RunSession
 
-_FIGURES = ("score", "drop", "n", "flops", "reduction")
+_FIGURES = (
+    "gate", "verdict", "max_drop", "needed", "score", "dense_score", "drop", "n", "full_n", "clusters",
+    "flops", "dense_flops", "reduction", "seconds",
+)  # fmt: skip
+_COMPARED = ("with", "verdict", "allowed", "score", "drop", "n", "prefill_change")
 
 
 class RunCell:
@@ -26,28 +30,45 @@ class RunCell:
         self.item = item
 
     def check(self) -> Result:
-        """Evaluate the cell and write its result, or find it in the results folder; fail the test when the drop is above
-        `--max-drop` with 95 % confidence.
+        """Evaluate the cell and write its result, or find it in the results folder; fail the test when the gate says so, or
+        the comparison with a saved run.
 
         A budget that the pruner cannot reach skips the test with the reason; any other error that a user can mend
-        fails it, in one line.
+        fails it, in one line. A cell that its method cannot run is noted in the results folder.
         """
         try:
             with self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
         except BudgetError as error:
+            self._note_refusal(error)
             self._report("cannot", reason=str(error))
             pytest.skip(f"cannot: {error}")
         except (FitPruneError, OSError) as error:
+            if isinstance(error, UnsupportedModel):
+                self._note_refusal(error)
             reason = " ".join(str(error).split())
             self._report("error", reason=reason)
             pytest.fail(reason, pytrace=False)
         self._report(result.verdict, result=result, cached=measured.cached)
-        self.item.user_properties += [(name, getattr(result, name)) for name in _FIGURES]
-        self.item.user_properties.append(("cached", measured.cached))
-        if result.verdict == Verdict.FAIL:
-            pytest.fail(failure_message(result), pytrace=False)
+        self.item.user_properties += properties(result, measured.cached)
+        if said := complaints(result):
+            pytest.fail("\n".join(said), pytrace=False)
         return result
+
+    def _note_refusal(self, error: FitPruneError) -> None:
+        settings = self.run.options.settings
+        command = self.run.options.command(self.cell)
+        write_refusal(self.run.store.folder, self.cell, str(error), data=settings.data, limit=settings.limit, command=command)
 
     def _report(self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False) -> None:
         self.item.stash[CellReport.KEY] = CellReport(self.cell, outcome, result, reason, cached)
+
+
+def properties(result: Result, cached: bool) -> list[tuple[str, Any]]:
+    """The figures that JUnit XML carries, as `<property>` of the test case; what is not known is left out."""
+    record = result.to_json()
+    figures = {name: record[name] for name in _FIGURES}
+    figures |= dict(zip(("drop_low", "drop_high"), record["drop_ci95"], strict=True))
+    figures |= {f"compared_{name}": record["compared"].get(name) for name in _COMPARED}
+    figures |= dict(zip(("compared_drop_low", "compared_drop_high"), record["compared"].get("drop_ci95", ()), strict=False))
+    return [(name, value) for name, value in [*figures.items(), ("cached", cached)] if value not in (None, "")]

@@ -11,7 +11,10 @@ import pytest
 from fitprune.errors import FitPruneError, unknown_name
 from harness.cells import DENSE, FITPRUNE, Cell, CellSettings
 from harness.command import BATCH_SIZE, suites_command
+from harness.plugin.saved import SavedRun, check_name
 from harness.plugin.selection import DEST
+from harness.plugin.thresholds import Thresholds
+from harness.statistics import GATES
 from harness.store import Store
 
 DEFAULT_MODELS = ("llava-tiny",)
@@ -40,8 +43,22 @@ def add_options(parser: pytest.Parser) -> None:
         add("reduction", "R", "shares of the visual tokens' FLOPs to save, between 0 and 1 (default: 0.3,0.5,0.7)", "append")
         add(
             "max-drop",
-            "POINTS",
-            "a cell fails when its drop is above this with 95 %% confidence (default: 5 on mini data, else 1)",
+            "POINTS|SUITE:POINTS,…",
+            "what a cell may lose, on all suites or on one (default: 5 on mini data, else 1)",
+        )
+        add(
+            "gate",
+            "GATE",
+            "significant: a cell fails when its drop is above --max-drop with 95 %% confidence (default); "
+            "certified: it passes only when its drop is below with 95 %% confidence; "
+            "sequential: so too, but questions are asked in random order, only until that is decided",
+        )
+        add("save", "NAME", "keep this run's cells under a name, in the results folder's saved/NAME")
+        add("compare", "NAME", "compare each cell with the saved run's, on the same questions")
+        add(
+            "compare-fail",
+            "POINTS|SUITE:POINTS|latency:P%%,…",
+            "what a cell may lose against the saved run, in points, and in prefill time relative to dense",
         )
         add("limit", "N", "questions per suite (default: all)")
         add(
@@ -86,12 +103,16 @@ class RunOptions:
     models: tuple[str, ...]
     pruners: tuple[str, ...]
     reductions: tuple[float, ...]
-    max_drop: float
+    max_drop: Thresholds
     results: str
     device: str | None
     recipe: str
     settings: CellSettings
     rerun: bool = False
+    gate: str = "significant"
+    save: str = ""
+    compare: str = ""
+    compare_fail: Thresholds | None = None
     plan: bool = False
 
     @classmethod
@@ -115,12 +136,26 @@ class RunOptions:
         device = given("device")
         if device is not None and not _DEVICE.fullmatch(device):
             raise FitPruneError(f"--device {device} is not cpu, cuda, cuda:N or auto")
+        gate = given("gate") or "significant"
+        if gate not in GATES:
+            raise unknown_name("gate", gate, GATES)
+        save, compare, compare_fail = given("save"), given("compare"), given("compare_fail")
+        if compare_fail is not None and compare is None:
+            raise FitPruneError("--compare-fail says what may be lost against a saved run; name it with --compare NAME")
+        if save is not None and save == compare:
+            raise FitPruneError(f"--save {save} and --compare {save} name one run: it would replace what it is compared with")
+        if gate == "sequential" and (save or compare):
+            raise FitPruneError("--gate sequential stops where it is decided; --save and --compare need all answers of a run")
         reductions = tuple(dict.fromkeys(_share(part) for part in listed("reduction", DEFAULT_REDUCTIONS)))
         return cls(
             models=listed("model", DEFAULT_MODELS),
-            pruners=listed("pruner", (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS),
+            pruners=listed("pruner", _default_pruners(recipe, gate)),
             reductions=reductions,
-            max_drop=_points(given("max_drop") or str(MAX_DROP.get(data, MAX_DROP_ELSEWHERE))),
+            max_drop=Thresholds.parse(
+                "max-drop",
+                given("max_drop") or str(MAX_DROP.get(data, MAX_DROP_ELSEWHERE)),
+                MAX_DROP.get(data, MAX_DROP_ELSEWHERE),
+            ),
             results=given("results") or "results",
             device=device,
             recipe=recipe,
@@ -132,6 +167,10 @@ class RunOptions:
                 reductions=reductions,
             ),
             rerun=getattr(namespace, DEST + "rerun", False),
+            gate=gate,
+            save="" if save is None else check_name("save", save),
+            compare="" if compare is None else check_name("compare", compare),
+            compare_fail=None if compare_fail is None else Thresholds.parse("compare-fail", compare_fail, latency=True),
             plan=getattr(namespace, DEST + "plan", False),
         )
 
@@ -157,6 +196,9 @@ class RunOptions:
         for suite in suites:
             if suite not in SUITES:
                 raise unknown_name("suite", suite, SUITES)
+        for thresholds in (self.max_drop, self.compare_fail):
+            if thresholds is not None:
+                thresholds.check(SUITES)
         for model in self.models:
             require_model(model)
         for suite in suites:
@@ -165,7 +207,10 @@ class RunOptions:
             check_recipe(self.recipe, self.models)
         elif FITPRUNE in self.pruners:
             check_samples(self.settings.data)
-        Store(self.results).check_writable()
+        store = Store(self.results)
+        if self.compare:
+            SavedRun(store, self.compare).check(self.models, self.settings.data, self.settings.limit)
+        store.check_writable()
 
     def command(self, cell: Cell) -> str:
         """The command that runs one cell again."""
@@ -176,9 +221,16 @@ class RunOptions:
             [cell.pruner],
             settings,
             recipe=cell.recipe,
-            max_drop=self.max_drop,
+            max_drop=self.max_drop.points(cell.suite),
+            gate="" if self.gate == "significant" else self.gate,
             device=self.device,
         )
+
+
+def _default_pruners(recipe: str, gate: str) -> list[str]:
+    """A sequential run asks the dense model what its pairs need, not, as a cell of its own would, everything."""
+    names = (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS
+    return [name for name in names if name != DENSE or gate != "sequential"]
 
 
 def check_recipe(path: str, models: Sequence[str]) -> None:
@@ -215,10 +267,4 @@ def _float(value: str) -> float:
 def _share(value: str) -> float:
     if not 0 < _float(value) < 1:
         raise FitPruneError(f"--reduction {value} is not between 0 and 1; it is the share of the visual tokens' FLOPs to save")
-    return float(value)
-
-
-def _points(value: str) -> float:
-    if not 0 <= _float(value) <= 100:
-        raise FitPruneError(f"--max-drop {value} is not a number of points from 0 to 100")
     return float(value)

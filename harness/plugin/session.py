@@ -3,9 +3,10 @@ plugin in `pytest_configure`.
 """
 
 import dataclasses
+import math
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from harness.cells import Cell
 from harness.once import RunFolder
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
+from harness.plugin.saved import SavedRun, compare
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
-from harness.statistics import Drop, verdict
+from harness.statistics import Drop, Verdict, judge, paired_drop, questions_needed
 from harness.store import Result, Store
 
 if TYPE_CHECKING:
@@ -75,18 +77,28 @@ class RunSession:
             device=self.worker.device(self.options.device),
             processes=self.worker.count,
             rerun=self.options.rerun,
+            margin=self._margin,
         )
 
+    @property
+    def _margin(self) -> Callable[[str], float | None] | None:
+        """Where the cells of each suite may stop; None if they ask all questions."""
+        return self.options.max_drop.points if self.options.gate == "sequential" else None
+
     def keep(self, cell: Cell, measured: "Measured") -> Result:
-        """Judge a cell; write it down, unless it lies in the results folder already."""
-        result = measured.result
-        low, high = result.drop_ci95
-        judged = verdict(Drop(result.drop, low, high, result.n, result.clusters), self.options.max_drop)
-        result = dataclasses.replace(
-            result, max_drop=self.options.max_drop, verdict=str(judged), command=self.options.command(cell)
-        )
+        """Judge a cell, and compare it with the saved run's; write it down, unless it lies in the results folder already,
+        and with `--save` beside it. A comparison that cannot be made raises FitPruneError, when all is written.
+        """
+        options, dense = self.options, None if cell.is_dense else measured.dense
+        result = judged(measured, options.gate, options.max_drop.points(cell.suite), options.command(cell))
         if not measured.cached:
-            self.store.write(result, measured.answers, None if cell.is_dense else measured.dense)
+            self.store.write(result, measured.answers, dense)
+        if options.save:
+            SavedRun(self.store, options.save).write(result, measured.answers, dense)
+        if options.compare:
+            saved = SavedRun(self.store, options.compare)
+            compared = compare(saved, result, measured.answers, options.gate, options.compare_fail)
+            result = dataclasses.replace(result, compared=compared)
         return result
 
     @pytest.hookimpl(trylast=True)
@@ -117,7 +129,7 @@ class RunSession:
         from harness.planning import Planner, lines_of
 
         settings, device = self.options.settings, self.worker.device(self.options.device)
-        planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun)
+        planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun, margin=self._margin)
         try:
             lines = lines_of(planner.plan(_cells(session.items)))
         except FitPruneError as error:
@@ -167,7 +179,13 @@ class RunSession:
         options, settings = self.options, self.options.settings
         questions = "all questions" if settings.limit is None else f"{settings.limit} questions a suite"
         what = f"{', '.join(options.models)}; {settings.data} data, {questions}"
-        return f"fitprune: {what}; a drop above {options.max_drop:g} points fails; results: {options.results}"
+        gate = {
+            "significant": f"a drop above {options.max_drop} points fails",
+            "certified": f"a drop not shown to be below {options.max_drop} points fails",
+            "sequential": f"asked until a drop is shown to be below or above {options.max_drop} points",
+        }[options.gate]
+        compared = f"; compared with '{options.compare}'" if options.compare else ""
+        return f"fitprune: {what}; {gate}{compared}; results: {options.results}"
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""
@@ -178,6 +196,23 @@ class RunSession:
         """Remove what the processes of the run shared."""
         if not self.worker.is_worker:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:
+    """A measured cell's result with the gate's verdict."""
+    result = measured.result
+    if gate == "sequential" and not result.sequential:
+        gate = "significant"  # all questions were asked; the result's note says why
+    drop = Drop(result.drop, *result.drop_ci95, result.n, result.clusters)
+    allowed = math.inf if max_drop is None else max_drop
+    verdict = judge(gate, drop, allowed)
+    needed = None
+    if verdict == Verdict.UNDECIDED and math.isfinite(drop.low):
+        # What no interval says: whether anything differed at all.
+        needed = questions_needed(drop if result.sequential else paired_drop(measured.dense, measured.answers), allowed)
+    return dataclasses.replace(
+        result, gate=gate, max_drop=max_drop, verdict=str(verdict), needed=needed, compared={}, command=command
+    )
 
 
 def _cells(items: list[pytest.Item]) -> list[Cell]:

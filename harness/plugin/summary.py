@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.cells import Cell
+from harness.plugin.gate import asked, interval, questions
 from harness.plugin.options import RunOptions
+from harness.plugin.saved import comparison_lines
 from harness.store import Result
 from harness.table import Figure, Row, Table, tables_of
 
@@ -62,6 +64,8 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
         terminal.line("")
     for remark in remarks(reports):
         terminal.line(remark)
+    for line in comparison_lines([report.result for report in reports if report.result is not None]):
+        terminal.line(line)
 
 
 def headline(tables: Sequence[Table]) -> str:
@@ -122,13 +126,26 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
     if cached := sum(report.cached for report in reports):
         lines.append(f"cached: {cached} of {len(reports)} cells are earlier runs' (--rerun measures them again)")
     for report in reports:
+        if report.result is not None and report.result.sequential:
+            result = report.result
+            lines.append(
+                f"sequential: {report.cell.label()} on {report.cell.suite}: {report.outcome} after {asked(result)} questions; "
+                f"{interval(result)} {result.drop_ci95[0]:.1f} to {result.drop_ci95[1]:.1f}"
+            )
         if report.outcome in ("cannot", "error"):
             lines.append(f"{report.outcome}: {report.cell.label()}: {report.reason}")
         elif report.outcome == "undecided":
-            lines.append(f"undecided: {report.cell.label()} on {report.cell.suite}: too few images for an interval")
+            lines.append(_undecided(report))
         if report.result is not None and report.result.note:
             lines += [f"note: {note}" for note in report.result.note.split("; ")]
     return list(dict.fromkeys(lines))
+
+
+def _undecided(report: CellReport) -> str:
+    result, where = report.result, f"undecided: {report.cell.label()} on {report.cell.suite}"
+    if result is None or not math.isfinite(result.drop_ci95[0]):
+        return f"{where}: too few images for an interval"
+    return f"{where}: {questions(result.needed)}"
 
 
 def _sort_rows(table: Table, options: RunOptions) -> None:

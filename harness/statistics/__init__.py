@@ -1,0 +1,44 @@
+"""What can be said about an accuracy, and about the accuracy that a change cost, from a sample of questions.
+
+One function per statistic, each with its source. What cannot be said (fewer than two clusters, a question without a
+score) is NaN, never 0: an unscored question is left out of n, and an interval that does not exist stays NaN until
+the table, where it is shown as such.
+
+Questions about one image succeed or fail together, so the image, not the question, is the independent draw. Every
+interval here is therefore clustered by image.
+
+Values are shares (0-1) while they are arrays, and points (0-100) in everything that is returned about answers.
+"""
+
+from harness.statistics.bootstrap import bootstrap_interval, rare_interval
+from harness.statistics.drops import Drop, no_drop, paired_drop, score_interval
+from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
+from harness.statistics.metrics import MME_COGNITION, Sums, Units, is_mean, mme_units, pope_f1_sums, question_units
+from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
+
+__all__ = [
+    "CONFIDENCE",
+    "GATES",
+    "MME_COGNITION",
+    "Drop",
+    "Estimate",
+    "Sums",
+    "Units",
+    "Verdict",
+    "bootstrap_interval",
+    "certified",
+    "clustered_mean",
+    "is_mean",
+    "judge",
+    "mme_units",
+    "no_drop",
+    "paired_drop",
+    "pope_f1_sums",
+    "question_units",
+    "questions_needed",
+    "rare_interval",
+    "score_interval",
+    "significant",
+    "stratified_mean",
+    "t_interval",
+]

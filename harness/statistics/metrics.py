@@ -1,0 +1,109 @@
+"""What a suite's metric is made of: the values that it averages, or the counts that it is a function of."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from harness.evaluate import Answer
+
+# The four categories that MME counts as cognition (Fu et al. 2023, arXiv 2306.13394); the perception score leaves them out.
+MME_COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
+
+
+@dataclass(frozen=True)
+class Units:
+    """What a suite's metric averages: one value per unit, the image it hangs on, and the stratum whose mean it enters.
+
+    For most suites a unit is a question and there is one stratum; for MME a unit is the pair of questions about an
+    image, and the strata are the categories, which count alike however many pairs they hold.
+    """
+
+    values: np.ndarray
+    clusters: np.ndarray
+    strata: np.ndarray
+    questions: int
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A metric that is a function of sums over questions: `parts` (n, k), the image of each, and the metric of totals
+    (…, k) → (…), which must not change when all totals are scaled.
+    """
+
+    parts: np.ndarray
+    clusters: np.ndarray
+    metric: Callable[[np.ndarray], np.ndarray]
+
+
+def question_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
+    """One unit per scored question: the metrics that are a mean over questions (exact match, POPE accuracy, ANLS)."""
+    scored = np.isfinite(scores)
+    questions = int(scored.sum())
+    return Units(scores[scored], _images(answers, scored), np.zeros(questions, dtype=int), questions)
+
+
+def mme_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
+    """One unit per image of an MME perception category: the mean of acc and acc+ on its pair of questions.
+
+    MME (Fu et al. 2023, arXiv 2306.13394): accuracy over the questions plus accuracy+ (both questions
+    of an image right), summed over categories. With 200 points a category this is the mean over categories of (acc
+    + acc+) / 2, which is what is returned here as a share. A pair with an unscored question, or without its second
+    question, takes no part.
+    """
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for position in sorted(range(len(answers)), key=lambda i: answers[i].doc_id):
+        answer = answers[position]
+        if answer.group not in MME_COGNITION:
+            pairs.setdefault((answer.group, answer.image), []).append(position)
+    values, images, categories = [], [], []
+    for (category, image), positions in pairs.items():
+        for first, second in zip(positions[::2], positions[1::2], strict=False):
+            pair = scores[[first, second]]
+            if np.isfinite(pair).all():
+                values.append((pair.mean() + (pair == 1).all()) / 2)
+                images.append(image)
+                categories.append(category)
+    return Units(np.array(values, dtype=float), np.array(images, dtype=str), np.array(categories, dtype=str), 2 * len(values))
+
+
+def pope_f1_sums(answers: "Sequence[Answer]", scores: np.ndarray) -> Sums:
+    """POPE's F1 of "yes" (Li et al. 2023, arXiv 2305.10355), of true and false positives and false negatives, as
+    lmms-eval counts them: an answer that is neither yes nor no is none of the three.
+    """
+    scored = np.isfinite(scores)
+    said = np.array([answer.answer.lower().strip() for answer in answers], dtype=object)[scored]
+    truth = np.array([answer.target.lower().strip() for answer in answers], dtype=object)[scored]
+    kinds = [("yes", "yes"), ("yes", "no"), ("no", "yes")]
+    parts = np.stack([(said == answer) & (truth == target) for answer, target in kinds], 1).astype(float)
+    return Sums(parts, _images(answers, scored), f1)
+
+
+def mean_sums(units: Units) -> Sums:
+    """The unweighted mean over strata of the stratum means, as a function of sums: per stratum its values' and their number."""
+    names, stratum = np.unique(units.strata, return_inverse=True)
+    member = (stratum[:, None] == np.arange(len(names))).astype(float)
+    parts = np.concatenate([units.values[:, None] * member, member], 1)
+    return Sums(parts, units.clusters, lambda totals: np.mean(totals[..., : len(names)] / totals[..., len(names) :], axis=-1))
+
+
+def f1(totals: np.ndarray) -> np.ndarray:
+    """F1 of totals (…, 3) of true positives, false positives, false negatives; 0 where there is no true positive."""
+    hits, wrong = 2 * totals[..., 0], totals[..., 1] + totals[..., 2]
+    return np.divide(hits, hits + wrong, out=np.zeros_like(hits), where=hits > 0)
+
+
+def _images(answers: "Sequence[Answer]", scored: np.ndarray) -> np.ndarray:
+    return np.array([answer.image for answer in answers], dtype=object)[scored].astype(str)
+
+
+# Metrics that are not a plain mean over questions: of units, or of sums.
+UNITS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Units]] = {"mme_perception_score": mme_units}
+SUMS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Sums]] = {"pope_f1_score": pope_f1_sums}
+
+
+def is_mean(metric: str) -> bool:
+    """Whether a suite's metric is a plain mean over its questions."""
+    return metric not in UNITS and metric not in SUMS

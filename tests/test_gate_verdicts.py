@@ -1,0 +1,165 @@
+"""The gate's rules: by hand, and with the error rates that they promise, in simulation."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+
+from fitprune.errors import FitPruneError
+from harness.plugin.gate import questions
+from harness.plugin.thresholds import Thresholds
+from harness.statistics import Drop, Units, Verdict, bootstrap, certified, questions_needed, significant
+from harness.statistics.drops import _bounded_mean
+
+PASS, FAIL, UNDECIDED = Verdict
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "by_default", "strictly"),
+    [
+        (2.1, 8.0, FAIL, FAIL),
+        (2.0, 8.0, PASS, UNDECIDED),
+        (-1.0, 2.1, PASS, UNDECIDED),
+        (-1.0, 2.0, PASS, PASS),
+        (0.0, 0.0, PASS, PASS),
+        (math.nan, math.nan, UNDECIDED, UNDECIDED),
+    ],
+)
+def test_an_interval_and_a_margin_of_2(low, high, by_default, strictly):
+    drop = Drop(1.5, low, high, 100, 50)
+    assert (significant(drop, 2), certified(drop, 2)) == (by_default, strictly)
+
+
+@pytest.mark.parametrize(
+    ("drop", "needed"),
+    [
+        (Drop(2.0, 0.0, 4.0, 100, 50, 1.0), 400),  # the lower side, 2, is to shrink to 1
+        (Drop(0.0, -3.0, 3.0, 100, 50, 1.5), 900),
+        (Drop(0.0, -3.0, 3.0, 100, 50, 0.0), 300),  # nothing differs: such an interval shrinks with n itself
+        (Drop(1.0, -3.0, 3.0, 100, 50, 1.0), math.inf),
+        (Drop(1.0, math.nan, math.nan, 1, 1), math.nan),
+    ],
+)
+def test_questions_that_would_decide_about_a_margin_of_1(drop, needed):
+    assert questions_needed(drop, 1.0) == pytest.approx(needed, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("needed", "said"),
+    [
+        (412.3, "about 420 questions would decide"),
+        (7.2, "about 8 "),
+        (123456.0, "about 130000 "),
+        (math.inf, "no number of "),
+        (None, "no number"),
+    ],
+)
+def test_questions_in_words(needed, said):
+    assert questions(needed).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "points", "latency"),
+    [
+        ("1.5", {"gqa": 1.5, "pope": 1.5}, None),
+        ("gqa:1.0, pope:0.5", {"gqa": 1.0, "pope": 0.5, "mme": None}, None),
+        ("gqa:0,2,latency:10%", {"gqa": 0.0, "mme": 2.0}, 10.0),
+        ("latency:2.5%", {"gqa": None}, 2.5),
+    ],
+)
+def test_thresholds(text, points, latency):
+    read = Thresholds.parse("compare-fail", text, latency=True)
+    assert {suite: read.points(suite) for suite in points} == points
+    assert read.latency == latency
+    assert Thresholds.parse("compare-fail", str(read), latency=True) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gqa", "gqa is not a number of points"),
+        ("gqa:x", "gqa:x is not a number of points"),
+        ("gqa:nan", "gqa:nan is not a number of points"),
+        ("101", "101 is not a number of points"),
+        ("1,,2", " is not a number of points"),
+        (":1", ":1 names no suite"),
+        ("latency:10", "latency:10 is not a share of the prefill time in percent"),
+        ("latency:-1%", "latency:-1% is not a share"),
+    ],
+)
+def test_thresholds_that_cannot_be_meant(text, said):
+    with pytest.raises(FitPruneError, match=rf"^--compare-fail .*{said}"):
+        Thresholds.parse("compare-fail", text, latency=True)
+
+
+def test_latency_is_no_threshold_of_the_gate_itself():
+    with pytest.raises(FitPruneError, match="not a number of points"):
+        Thresholds.parse("max-drop", "latency:10%")
+
+
+@cache
+def drops(images, lost, gained, inside, runs):
+    """Runs of the gate: images with 1-6 questions, some of which lose or gain, each question with chance `inside`; and the
+    true drop in points.
+    """
+    rng = np.random.default_rng(0)
+    found = []
+    monkeypatched = pytest.MonkeyPatch()
+    monkeypatched.setattr(bootstrap, "REPLICATES", 2000)  # it is the same bound, read off less finely
+    for _ in range(runs):
+        kind = rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained])
+        image = np.repeat(np.arange(images), rng.integers(1, 7, images))
+        values = kind[image] * (rng.random(len(image)) < inside)
+        mean = _bounded_mean(Units(values, image, np.zeros(len(values), dtype=int), len(values)), -1.0).points()
+        found.append(Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters, mean.standard_error))
+    monkeypatched.undo()
+    return found, 100 * (lost - gained) * inside
+
+
+def rate(found, rule, margin, verdict):
+    return np.mean([rule(drop, margin) == verdict for drop in found])
+
+
+# Few images, many images; losses that are rare, common, and beside gains; as many runs as take seconds.
+RARE = [(40, 0.02, 0.0, 1.0, 600), (130, 0.02, 0.01, 0.5, 600), (400, 0.01, 0.0, 1.0, 600)]
+COMMON = [(40, 0.25, 0.1, 0.8, 2500), (130, 0.2, 0.1, 0.6, 2500), (400, 0.15, 0.1, 0.5, 1200)]
+
+
+@pytest.mark.parametrize("world", COMMON)
+def test_coverage_with_images_of_one_to_six_questions(world):
+    found, truth = drops(*world)
+    assert 0.93 <= np.mean([drop.low <= truth <= drop.high for drop in found]) <= 0.97
+
+
+@pytest.mark.parametrize("world", RARE + COMMON)
+def test_at_the_margin_both_gates_err_in_at_most_5_percent(world):
+    """A drop that is just within the margin must not fail, one just outside must not be certified: the worst case of each
+    error is the margin itself.
+    """
+    found, truth = drops(*world)
+    assert rate(found, significant, truth, FAIL) <= 0.05
+    assert rate(found, certified, truth, FAIL) <= 0.05
+    assert rate(found, certified, truth, PASS) <= 0.05
+
+
+@pytest.mark.parametrize("world", COMMON[1:])
+def test_a_large_drop_fails_and_a_small_one_is_certified(world):
+    found, truth = drops(*world)
+    width = np.mean([drop.half_width for drop in found])
+    assert rate(found, significant, truth - 2.5 * width, FAIL) >= 0.95
+    assert rate(found, certified, truth + 2.5 * width, PASS) >= 0.95
+
+
+def test_as_many_questions_as_it_says_decide_in_about_half_of_the_runs():
+    """With n questions more, the interval's end reaches the margin on average, so about half of the runs lie beyond."""
+    small, truth = drops(*COMMON[1])
+    margin = truth + 4.0
+    needed = np.median(
+        [
+            questions_needed(Drop(truth, *(truth + d.low - d.drop, truth + d.high - d.drop), d.n, d.clusters, 1.0), margin)
+            for d in small
+        ]
+    )
+    large, _ = drops(round(needed / np.mean([d.n for d in small]) * 130), 0.2, 0.1, 0.6, 600)
+    assert 0.4 <= rate(large, certified, margin, PASS) <= 0.6
