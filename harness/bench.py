@@ -198,6 +198,7 @@ class Bench:
             reduction_asked=cell.reduction,
             reduction_end_to_end=1 - pruned.flops / dense.flops,
             recipe=cell.recipe,
+            positions_asked=cell.positions,
             score_ci95=(own.low, own.high),
             clusters=drop.clusters,
             data=self.settings.data,
@@ -299,6 +300,11 @@ class Bench:
         """The cell's pruner at its budget. Raises BudgetError if that is out of its reach."""
         if cell.is_dense:
             return get_pruner_class(DENSE)()
+        pruner = self._solved(cell)
+        return dataclasses.replace(pruner, positions=cell.positions) if cell.positions else pruner
+
+    def _solved(self, cell: Cell) -> Pruner:
+        """The method as its authors have it, at the cell's budget."""
         config = self.facts(cell).config
         if cell.recipe:
             return FitPrune(Recipe.load(cell.recipe).for_model(config))

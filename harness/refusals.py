@@ -48,7 +48,7 @@ class Refusal:
         """The refusal in a parsed file. Raises FitPruneError, in one line, on anything that is not one."""
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise FitPruneError(f"no record of a cell that could not run, of schema {SCHEMA}")
-        texts = ("model", "pruner", "suite", "recipe", "reason", "data", "command", "date")
+        texts = ("model", "pruner", "suite", "recipe", "positions", "reason", "data", "command", "date")
         if wrong := [name for name in texts if not isinstance(record.get(name), str)]:
             raise FitPruneError(f"{', '.join(wrong)}: missing, or not a text")
         if wrong := [name for name in ("reduction", "limit") if not isinstance(record.get(name), int | float | None)]:

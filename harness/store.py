@@ -81,6 +81,7 @@ class Result:
     score_ci95: tuple[float, float] = (math.nan, math.nan)
     clusters: int = 0
     recipe: str = ""  # file of the recipe, if one was given
+    positions_asked: str = ""  # in place of what the method's authors do; params say what was done
     data: str = ""
     data_digest: str = ""
     limit: int | None = None
@@ -104,7 +105,7 @@ class Result:
     @property
     def cell(self) -> Cell:
         """The cell that gave it."""
-        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe)
+        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe, self.positions_asked)
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """From results to table rows: one per model, pruner and reduction, the suites beside each other, the dense model on top."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,8 @@ class Row:
     def name(self) -> str:
         """`fitprune 0.5`, or a recipe's name in place of the reduction."""
         asked = "" if self.cell.reduction is None else f"{self.cell.reduction:g}"
-        return " ".join(part for part in (self.cell.pruner, asked, recipe_name(self.cell.recipe)) if part)
+        ids = self.cell.positions and f"ids {self.cell.positions}"
+        return " ".join(part for part in (self.cell.pruner, asked, recipe_name(self.cell.recipe), ids) if part)
 
     def figure(self, suite: str) -> Figure | None:
         """The row's figure on a suite; None where it was not run."""
@@ -151,12 +153,17 @@ def _rows(results: list[Result], suite_order: Sequence[str], refusals: list[Refu
     for refusal in refusals:
         place = _place(refusal.cell)
         rows.setdefault(place, Row(place, {})).refused[refusal.cell.suite] = refusal.reason
-    ordered = sorted(rows.values(), key=lambda row: (pruners.index(row.cell.pruner), row.cell.reduction or 0, row.cell.recipe))
+
+    def place_of(row: Row) -> tuple[int, str, float, str]:
+        cell = row.cell
+        return pruners.index(cell.pruner), cell.positions, cell.reduction or 0, cell.recipe
+
+    ordered = sorted(rows.values(), key=place_of)
     return suites, [dense, *ordered]
 
 
 def _place(cell: Cell) -> Cell:
-    return Cell(cell.model, cell.pruner, cell.reduction, "", cell.recipe)
+    return dataclasses.replace(cell, suite="")
 
 
 def _half(interval: tuple[float, float]) -> float:

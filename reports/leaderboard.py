@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
-from harness.cells import CellSettings
+from harness.cells import AUTHORS, CellSettings
 from harness.command import BATCH_SIZE, suites_command
 from harness.refusals import read_refusals, standing
 from harness.store import Result, Store
@@ -236,12 +236,14 @@ def _command(table: Table) -> str:
         reductions=tuple(sorted({result.reduction_asked for result in results if result.reduction_asked is not None})),
     )
     recipes = _each(result.recipe for result in results if result.recipe)
+    choices = _each(result.positions_asked or AUTHORS for result in results if not result.cell.is_dense)
     return suites_command(
         ["suites/"] if whole else [f"suites/test_{suite}.py" for suite in table.suites],
         table.model,
         _each(result.pruner for result in results),
         settings,
         recipe=recipes[0] if len(recipes) == 1 and not settings.reductions else "",
+        positions=choices if choices != [AUTHORS] else (),
         max_drop=max((result.max_drop for result in results if result.max_drop is not None), default=None),
     )
 
