@@ -177,7 +177,7 @@ def test_more_cells_are_added_to_those_that_are_there(run):
         (["--model", "llava-tini"], "unknown model 'llava-tini'; did you mean llava-tiny*"),
         (["--model", "llava-1.5-7b"], "the weights of 'llava-1.5-7b' are not on this machine*download*llava-tiny*"),
         (["--model", ","], "--model , has an empty entry"),
-        (["--pruner", "fastw"], "unknown pruner 'fastw'; did you mean fastv?"),
+        (["--pruner", "fastw"], "unknown pruner 'fastw'; did you mean fastv*"),
         (["--reduction", "0"], "--reduction 0 is not between 0 and 1*"),
         (["--reduction", "0.5,1"], "--reduction 1 is not between 0 and 1*"),
         (["--reduction", "half"], "--reduction half is not between 0 and 1*"),
