@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from baselines.budget import fewest_dropped
+from baselines.greedy import first_picks
 from fitprune import FitPruneError, Pruner
 from fitprune.anatomy import has_axes
 from fitprune.sizes import DecoderSizes
@@ -74,13 +75,14 @@ def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) 
     cosine = unit @ unit.transpose(1, 2)
     # Exactly symmetric: of two tokens that are each other's nearest the first is picked first, in every batch.
     distance = 1 - (cosine + cosine.transpose(1, 2)) / 2
-    others = present[:, None] & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
-    # What the next pick is the highest of: distance to the nearest other token, then to the nearest chosen one.
-    nearest = distance.masked_fill(~others, torch.inf).amin(2)
-    chosen = torch.zeros_like(present)
-    samples = torch.arange(len(present), device=present.device)
+    # No token is near to itself: what the next pick is the highest of starts as the distance to the nearest other token, and
+    # goes on as that to the nearest chosen one, which is lowest for those chosen.
+    itself = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    nearest = distance.masked_fill(itself | ~present[:, None], torch.inf).amin(2).masked_fill(~present, -torch.inf)
+    distance = distance.masked_fill(itself, -torch.inf)
+    samples, picks = torch.arange(len(present), device=present.device), []
     for step in range(int(keep.max())):
-        pick = nearest.masked_fill(~present | chosen, -torch.inf).argmax(1)
-        chosen[samples, pick] |= keep > step
-        nearest = distance[samples, pick] if step == 0 else torch.minimum(nearest, distance[samples, pick])
-    return chosen & present
+        picks.append(nearest.argmax(1))
+        reached = distance[samples, picks[-1]]
+        nearest = reached.masked_fill(~present, -torch.inf) if step == 0 else torch.minimum(nearest, reached)
+    return first_picks(picks, keep, present)

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 from baselines.budget import fewest_dropped
-from fitprune import BudgetError, FitPruneError, Pruner, UnsupportedModel
+from baselines.cls_attention import part
+from fitprune import FitPruneError, Pruner
 from fitprune.sizes import DecoderSizes, tower_sizes
 from fitprune.view import VisualTokens
 
@@ -61,8 +62,7 @@ class GPrune(Pruner):
         count = there.sum(1)
         tokens.spend(int((count**2).sum()) * (features.shape[-1] + self.iterate_num))
         score = flow(features, there, self.similarity, self.temperature, self.iterate_num)
-        # The authors' int() of a product in double precision; the hair keeps shares of whole counts whole.
-        keep = (count.double() * self.keep_ratio + 1e-9).long()
+        keep = part(count, self.keep_ratio)
         rank = score.masked_fill(~there, -torch.inf).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         stays = torch.zeros(known.numel(), dtype=torch.bool, device=known.device)
         stays[places[there]] = (rank < keep[:, None])[there]
@@ -80,10 +80,7 @@ class GPrune(Pruner):
         iterate_num: int = 5,
     ) -> "GPrune":
         """Solve keep_ratio for a FLOPs budget; the products of cosines and of the flow are paid for."""
-        try:
-            base = tower_sizes(model_config).patches
-        except UnsupportedModel as error:
-            raise BudgetError(f"G-Prune cannot run here: {error}") from None
+        base = tower_sizes(model_config).patches
         sizes = DecoderSizes.of(model_config)
         n, dropped = fewest_dropped(
             "G-Prune",

@@ -1,10 +1,11 @@
 """Solving a FLOPs budget for methods that bring every view to a coarser grid of tokens."""
 
+import contextlib
 import math
 from typing import Any
 
 from baselines.budget import nearest_choice
-from fitprune.errors import BudgetError, UnsupportedModel
+from fitprune.errors import BudgetError
 from fitprune.sizes import DecoderSizes, tower_sizes
 
 
@@ -27,22 +28,20 @@ def nearest_grid(
 
     Raises:
         BudgetError: no grid does; the message says what the nearest save.
+        UnsupportedModel: as `full_side`.
     """
-    try:
-        side = full_side(model_config)
-    except UnsupportedModel as error:
-        raise BudgetError(f"{method} has no grid to solve for: {error}") from None
+    side = full_side(model_config)
     layers = DecoderSizes.of(model_config).layers
 
     def entering(n: int, grid: tuple[int, int]) -> list[int]:
         return [round(n * math.prod(grid) / side**2)] * layers
 
-    for apart in range(side):
+    def nearest(apart: int) -> tuple[int, int]:
         grids = [(rows, rows + more) for more in range(apart + 1) for rows in range(1, side - more + 1)]
         grids.remove((side, side))
-        try:
-            return nearest_choice(method, model_config, reduction, given_tokens, grids, entering, scoring)[1]
-        except BudgetError:
-            if apart == side - 1:
-                raise
-    raise AssertionError
+        return nearest_choice(method, model_config, reduction, given_tokens, grids, entering, scoring)[1]
+
+    for apart in range(side - 1):
+        with contextlib.suppress(BudgetError):
+            return nearest(apart)
+    return nearest(side - 1)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from baselines.cls_attention import places_of, rows_at
 from baselines.grids import full_side, nearest_grid
 from fitprune import FitPruneError, Pruner, Selection
 from fitprune.anatomy import anatomy
@@ -60,7 +61,8 @@ class Pool(Pruner):
         grid = (vision.views, height, width)
         means, middle, macs = pooled(values.view(*grid, -1), there.view(grid), self.rows, self.columns)
         tokens.spend(macs)
-        return _named(vision.of_patches(middle.flatten(1)), vision.of_patches(means.flatten(1, 2)))
+        index = places_of(vision.of_patches(middle.flatten(1)))
+        return Selection(index, rows_at(vision.of_patches(means.flatten(1, 2)), index))
 
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
@@ -117,11 +119,3 @@ def _windows(there: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor
     # Middles differ: a window starts and ends later than the one before it.
     middles = (place == torch.div(start + end - 1, 2, rounding_mode="floor")[..., None]) & used[..., None]
     return shares, torch.where(middles.any(1), middles.byte().argmax(1), -1)
-
-
-def _named(kept: torch.Tensor, hidden: torch.Tensor) -> Selection:
-    """The tokens `kept`, bool (batch, n), in their order, as `hidden` (batch, n, d)."""
-    most = int(kept.sum(1).max())
-    index = (~kept).byte().argsort(dim=1, stable=True)[:, :most]
-    hidden = hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1]))
-    return Selection(index.masked_fill(~kept.gather(1, index), -1), hidden)

@@ -8,11 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from baselines.budget import fewest_dropped
-from fitprune import BudgetError, FitPruneError, Pruner, UnsupportedModel
-from fitprune.anatomy import anatomy
-from fitprune.sizes import DecoderSizes, TowerSizes, tower_sizes
+from baselines.cls_attention import check_counts, check_layers, cls_notes, dropped_before_decoder, salience_macs, share
+from baselines.greedy import first_picks
+from fitprune import FitPruneError, Pruner
+from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens
+
+LAYER = -2
+"""The tower layer whose attention counts, from the end."""
 
 
 @dataclass
@@ -47,22 +50,18 @@ class Scope(Pruner):
     positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_token < self.visual_tokens:
-            raise FitPruneError(f"num_token must be below visual_tokens, got {self.num_token} of {self.visual_tokens}.")
+        check_counts("SCOPE", {"num_token": self.num_token}, self.visual_tokens)
         if self.alpha < 0:
             raise FitPruneError(f"alpha, the exponent of the salience, must not be negative, got {self.alpha}.")
 
     def check(self, model: nn.Module) -> None:
-        if tower_sizes(anatomy(model).parent.config).layers < 2:
-            raise FitPruneError("SCOPE reads the attention of the last tower layer but one; this tower has a single layer.")
+        check_layers(self, model, LAYER)
 
     def notes(self, model: nn.Module) -> list[str]:
-        if tower_sizes(anatomy(model).parent.config).has_cls:
-            return []
-        return ["no [CLS] in this tower: salience is the mean attention received"]
+        return cls_notes(self, model)
 
     def observed_tower_layers(self, layers: int) -> Collection[int]:
-        return [layers - 2]
+        return [LAYER]
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != 0:
@@ -73,35 +72,22 @@ class Scope(Pruner):
         known = vision.view >= 0
         there[vision.view[known], vision.patch[known]] = True
         count = there.sum(1)
-        keep = (count.double() * self.num_token / self.visual_tokens).round().long()
+        keep = share(count, self.num_token, self.visual_tokens)
         tokens.spend(int((count**2).sum()) * vision.features.shape[-1])
-        return vision.of_patches(covering(vision.features, vision.salience(-2) ** self.alpha, there, keep))
+        return vision.of_patches(covering(vision.features, vision.salience(LAYER) ** self.alpha, there, keep))
 
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
         cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, alpha: float = 1.0
     ) -> "Scope":
         """Solve num_token for a FLOPs budget; cosines and attention are paid for."""
-        try:
-            tower = tower_sizes(model_config)
-        except UnsupportedModel as error:
-            raise BudgetError(f"SCOPE cannot run here: {error}") from None
-        layers = DecoderSizes.of(model_config).layers
-        n, dropped = fewest_dropped(
-            "SCOPE",
-            model_config,
-            reduction,
-            visual_tokens,
-            entering=lambda n, dropped: [n - dropped] * layers,
-            scoring=lambda n, dropped: n / tower.patches * view_macs(tower),
-        )
+        tower = tower_sizes(model_config)
+
+        def scoring(n: int, dropped: int) -> int:
+            return n * tower.patches * tower.width + salience_macs(model_config, n)
+
+        n, dropped = dropped_before_decoder("SCOPE", model_config, reduction, visual_tokens, scoring)
         return cls(n - dropped, alpha, n)
-
-
-def view_macs(tower: TowerSizes) -> int:
-    """What choosing among the patches of a whole view takes: their cosines, and one row of attention, or all of them."""
-    rows = 1 if tower.has_cls else tower.patches
-    return tower.patches**2 * tower.width + rows * tower.tokens * tower.width
 
 
 def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
@@ -113,11 +99,12 @@ def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor
     unit = functional.normalize(features.float(), dim=-1)
     cosine = (unit @ unit.transpose(1, 2)) * there[:, :, None]
     covered = torch.zeros_like(salience, dtype=torch.float32)
-    chosen = torch.zeros_like(there)
-    views = torch.arange(len(there), device=there.device)
-    for step in range(int(keep.max())):
-        gain = (cosine - covered[..., None]).clamp(min=0).sum(1) * salience
-        best = gain.masked_fill(~there | chosen, -torch.inf).argmax(1)
-        chosen[views, best] |= keep > step
+    closed = torch.zeros_like(covered).masked_fill(~there, -torch.inf)
+    views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cosine)
+    for _ in range(int(keep.max())):
+        torch.sub(cosine, covered[..., None], out=more).clamp_(min=0)
+        best = torch.addcmul(closed, more.sum(1), salience).argmax(1)
+        closed.scatter_(1, best[:, None], -torch.inf)
         covered = torch.maximum(covered, cosine[views, :, best])
-    return chosen & there
+        picks.append(best)
+    return first_picks(picks, keep, there)

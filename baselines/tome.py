@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from baselines.budget import nearest_choice
-from fitprune import BudgetError, FitPruneError, Pruner, Selection, TowerTokens, UnsupportedModel
+from fitprune import FitPruneError, Pruner, Selection, TowerTokens
 from fitprune.sizes import DecoderSizes, TowerSizes, tower_sizes
 from fitprune.view import VisualTokens
 
@@ -57,8 +57,9 @@ class ToMe(Pruner):
         has_cls = int(tower.seat[0, 0] < 0)
         count = tower.hidden.shape[1]
         r = min(self.pairs(layer), (count - has_cls) // 2)
-        if r <= 0 or tower.key is None:
+        if r <= 0:
             return None
+        assert tower.key is not None
         match = matched(tower.key.mean(1), r, protected=bool(has_cls))
         merged = merge(tower.hidden, tower.size, tower.seat, match)
         views, _, _, width = tower.key.shape
@@ -81,10 +82,7 @@ class ToMe(Pruner):
         The same number of pairs in every layer that is read, as far as half of the tokens allow, and one less in the last
         ones where that meets the budget better.
         """
-        try:
-            tower = tower_sizes(model_config)
-        except UnsupportedModel as error:
-            raise BudgetError(f"ToMe cannot run here: {error}") from None
+        tower = tower_sizes(model_config)
         layers, head = DecoderSizes.of(model_config).layers, tower.width // tower.heads
 
         def scoring(n: int, merged: int) -> int:

@@ -1,12 +1,12 @@
-"""The command line of the harness: `python -m harness models`, `… flops --model NAME`, `… download NAME`."""
+"""The command line of the harness: `python -m harness models`, `… flops`, `… latency`, `… download`, `… gallery`."""
 
 import argparse
 import sys
 
 from fitprune.errors import FitPruneError
-from harness.commands import download, flops, models
+from harness.commands import download, flops, gallery, latency, models
 
-COMMANDS = {"models": models, "flops": flops, "download": download}
+COMMANDS = {"models": models, "flops": flops, "latency": latency, "download": download, "gallery": gallery}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -64,19 +64,20 @@ class Measured:
 @dataclass
 class Evaluated:
     """A model's answers to a suite, dense or pruned, and what they cost: FLOPs per question, share of visual-token
-    FLOPs saved.
+    FLOPs saved, visual tokens left after each decoder layer (mean per question).
     """
 
     answers: Answers
     flops: float
     reduction: float
+    tokens_per_layer: list[float] = dataclasses.field(default_factory=list)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Evaluated":
         """What `dataclasses.asdict` and strict JSON made of one; null scores are NaN again."""
         parts = dict(record["answers"])
         answers = [Answer(**{**answer, "score": _nan_if_none(answer["score"])}) for answer in parts.pop("answers")]
-        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"])
+        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"], record.get("tokens_per_layer", []))
 
 
 class Bench:
@@ -197,11 +198,13 @@ class Bench:
             reduction_asked=cell.reduction,
             reduction_end_to_end=1 - pruned.flops / dense.flops,
             recipe=cell.recipe,
+            positions_asked=cell.positions,
             score_ci95=(own.low, own.high),
             clusters=drop.clusters,
             data=self.settings.data,
             tokens=pruned.answers.tokens,
             seconds=pruned.answers.seconds,
+            tokens_per_layer=pruned.tokens_per_layer,
             note="; ".join(
                 [*pruned.answers.notes, *pruner.notes(self.model(cell).model), *self._remarks(cell, pruned, drop.unscored)]
             ),
@@ -297,6 +300,11 @@ class Bench:
         """The cell's pruner at its budget. Raises BudgetError if that is out of its reach."""
         if cell.is_dense:
             return get_pruner_class(DENSE)()
+        pruner = self._solved(cell)
+        return dataclasses.replace(pruner, positions=cell.positions) if cell.positions else pruner
+
+    def _solved(self, cell: Cell) -> Pruner:
+        """The method as its authors have it, at the cell's budget."""
         config = self.facts(cell).config
         if cell.recipe:
             return FitPrune(Recipe.load(cell.recipe).for_model(config))
@@ -389,7 +397,7 @@ class Bench:
                 cache=self._inputs,
                 task=task,
             )
-        return Evaluated(answers, tally.flops(), tally.reduction())
+        return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())
 
     def dense(self, cell: Cell, task: Any = None) -> Evaluated:
         """The dense model's answers to the cell's suite, or to a part of it, from whichever process, of this run or another,

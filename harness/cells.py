@@ -5,6 +5,7 @@ nor lmms-eval.
 from dataclasses import dataclass
 
 DENSE = "dense"
+AUTHORS = "authors"  # of the choices of position ids, the one of a method's authors
 FITPRUNE = "fitprune"  # the method that is fitted on calibration samples, once per model for all budgets
 
 
@@ -17,6 +18,7 @@ class Cell:
     reduction: float | None  # None for dense, and for a recipe given as a file
     suite: str
     recipe: str = ""  # file of the recipe, if one was given
+    positions: str = ""  # "kept" or "repacked" in place of what the method's authors do
 
     @property
     def is_dense(self) -> bool:
@@ -35,6 +37,7 @@ class Cell:
             self.pruner,
             "" if self.reduction is None else f"{self.reduction:g}",
             recipe_name(self.recipe),
+            self.positions and f"ids-{self.positions}",
         ]
         return "-".join(part for part in parts if part)
 

@@ -17,12 +17,14 @@ def suites_command(
     recipe: str = "",
     max_drop: float | None = None,
     gate: str = "",
+    positions: Sequence[str] = (),
     device: str | None = None,
 ) -> str:
     """`pytest suites/… --model … --pruner … --reduction …`, quoted for a shell; what is the default is left out."""
     words = ["pytest", *paths, "--model", model, "--pruner", ",".join(pruners)]
     words += ["--recipe", recipe] if recipe else []
     words += ["--reduction", ",".join(f"{reduction:g}" for reduction in settings.reductions)] if settings.reductions else []
+    words += ["--positions", ",".join(positions)] if positions else []
     words += ["--data", settings.data] if settings.data != "mini" else []
     words += ["--limit", str(settings.limit)] if settings.limit is not None else []
     words += ["--batch-size", str(settings.batch_size)] if settings.batch_size != BATCH_SIZE else []

@@ -1,5 +1,6 @@
 """How much memory does a piece of work take? Peak tensor memory on CUDA and on the CPU, and the size of a KV cache."""
 
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,6 +34,8 @@ def peak_cpu_bytes(work: Callable[[], None]) -> int:
     Read from the allocation records of torch.profiler: every tensor and workspace, exact and repeatable, unlike the
     resident set size. What MKL or oneDNN allocate for themselves is not in it.
     """
+    # torch's profiler writes two lines to stderr for every use, below this level.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     records = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -5,6 +5,8 @@
     shared/                                                      what several cells need: dense answers, fitted recipes
     journals/                                                    cells that have begun and not ended
     locks/                                                       which process is at which cell; empty files
+    cannot/                                                      cells that could not run, and why
+    gallery/                                                     pictures of what pruners keep
 
 The name ends in a digest of everything that decides the result, so two runs can share a folder: they meet in one
 file only where they would write the same. JSON is strict: a number that does not exist is `null`, never `NaN`. Each file
@@ -79,6 +81,7 @@ class Result:
     score_ci95: tuple[float, float] = (math.nan, math.nan)
     clusters: int = 0
     recipe: str = ""  # file of the recipe, if one was given
+    positions_asked: str = ""  # in place of what the method's authors do; params say what was done
     data: str = ""
     data_digest: str = ""
     limit: int | None = None
@@ -92,6 +95,7 @@ class Result:
     verdict: str = ""
     command: str = ""
     note: str = ""
+    tokens_per_layer: list[float] = field(default_factory=list)  # visual tokens left after each decoder layer, mean
     gate: str = ""
     sequential: dict[str, Any] = field(default_factory=dict)  # margin and seed of a run that may stop early
     full_n: int | None = None  # questions that it would have asked at most; its interval is anytime-valid
@@ -101,7 +105,7 @@ class Result:
     @property
     def cell(self) -> Cell:
         """The cell that gave it."""
-        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe)
+        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe, self.positions_asked)
 
     @property
     def name(self) -> str:
@@ -110,7 +114,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values."""
-        return strict(dataclasses.asdict(self))
+        return strict({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
 
     @classmethod
     def from_json(cls, record: Any) -> "Result":
@@ -141,6 +145,9 @@ class Result:
                 raise FitPruneError(f"{name} is not {'a number' if kind is int else 'an object'}")
         if not isinstance(values["latency_ms"], dict | None):
             raise FitPruneError("latency_ms is not an object")
+        layers = values.get("tokens_per_layer", [])
+        if not isinstance(layers, list) or not all(isinstance(count, int | float) for count in layers):
+            raise FitPruneError("tokens_per_layer is not a list of numbers")
         return cls(**values)
 
 

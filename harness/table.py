@@ -1,10 +1,12 @@
 """From results to table rows: one per model, pruner and reduction, the suites beside each other, the dense model on top."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.cells import DENSE, Cell, recipe_name
+from harness.refusals import Refusal
 from harness.statistics import Verdict
 from harness.store import Result
 
@@ -24,17 +26,21 @@ class Figure:
 
 @dataclass
 class Row:
-    """A model under a pruner at a reduction (`cell`, without its suite), over the suites that were run."""
+    """A model under a pruner at a reduction (`cell`, without its suite), over the suites that were run; `refused` gives,
+    for suites where it could not run, the reason.
+    """
 
     cell: Cell
     results: dict[str, Result]
     is_dense: bool = False
+    refused: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """`fitprune 0.5`, or a recipe's name in place of the reduction."""
         asked = "" if self.cell.reduction is None else f"{self.cell.reduction:g}"
-        return " ".join(part for part in (self.cell.pruner, asked, recipe_name(self.cell.recipe)) if part)
+        ids = self.cell.positions and f"ids {self.cell.positions}"
+        return " ".join(part for part in (self.cell.pruner, asked, recipe_name(self.cell.recipe), ids) if part)
 
     def figure(self, suite: str) -> Figure | None:
         """The row's figure on a suite; None where it was not run."""
@@ -112,40 +118,52 @@ class Table:
         return [result for row in self.rows for result in row.results.values()]
 
 
-def tables_of(results: Iterable[Result], suite_order: Sequence[str] = ()) -> list[Table]:
+def tables_of(results: Iterable[Result], suite_order: Sequence[str] = (), refusals: Iterable[Refusal] = ()) -> list[Table]:
     """One table per model, revision, data and limit, in order of first appearance. Of two results for one place the
     newer counts.
 
     Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by pruner in
-    order of appearance, then by reduction. Suites in `suite_order`, others after them by name.
+    order of appearance, then by reduction. Suites in `suite_order`, others after them by name. Cells that could not run
+    stand in every table of their model, data and limit; one of a model without a single result stands in none.
     """
+    refusals = list(refusals)
     groups: dict[tuple[str, str, str, int | None], dict[tuple[Cell, str], Result]] = {}
     for result in sorted(results, key=lambda result: result.date):
         group = groups.setdefault((result.model, result.revision, result.data, result.limit), {})
         group[_place(result.cell), result.suite] = result
-    return [Table(*key, *_rows(list(places.values()), suite_order)) for key, places in groups.items()]
+    tables = []
+    for (model, revision, data, limit), places in groups.items():
+        own = [refusal for refusal in refusals if (refusal.cell.model, refusal.data, refusal.limit) == (model, data, limit)]
+        tables.append(Table(model, revision, data, limit, *_rows(list(places.values()), suite_order, own)))
+    return tables
 
 
-def _rows(results: list[Result], suite_order: Sequence[str]) -> tuple[list[str], list[Row]]:
+def _rows(results: list[Result], suite_order: Sequence[str], refusals: list[Refusal]) -> tuple[list[str], list[Row]]:
     rank = {suite: place for place, suite in enumerate(suite_order)}
     suites = sorted({result.suite for result in results}, key=lambda suite: (rank.get(suite, len(rank)), suite))
-    pruners = list(dict.fromkeys(result.pruner for result in results))
+    pruners = list(dict.fromkeys([result.pruner for result in results] + [refusal.cell.pruner for refusal in refusals]))
     rows: dict[Cell, Row] = {}
     dense = Row(Cell(results[0].model, DENSE, None, ""), {}, is_dense=True)
-    for suite in suites:
-        for result in results:
-            if result.suite == suite:
-                if suite not in dense.results or result.cell.is_dense:
-                    dense.results[suite] = result
-                if not result.cell.is_dense:
-                    place = _place(result.cell)
-                    rows.setdefault(place, Row(place, {})).results[suite] = result
-    ordered = sorted(rows.values(), key=lambda row: (pruners.index(row.cell.pruner), row.cell.reduction or 0, row.cell.recipe))
+    for result in sorted(results, key=lambda result: suites.index(result.suite)):
+        if result.suite not in dense.results or result.cell.is_dense:
+            dense.results[result.suite] = result
+        if not result.cell.is_dense:
+            place = _place(result.cell)
+            rows.setdefault(place, Row(place, {})).results[result.suite] = result
+    for refusal in refusals:
+        place = _place(refusal.cell)
+        rows.setdefault(place, Row(place, {})).refused[refusal.cell.suite] = refusal.reason
+
+    def place_of(row: Row) -> tuple[int, str, float, str]:
+        cell = row.cell
+        return pruners.index(cell.pruner), cell.positions, cell.reduction or 0, cell.recipe
+
+    ordered = sorted(rows.values(), key=place_of)
     return suites, [dense, *ordered]
 
 
 def _place(cell: Cell) -> Cell:
-    return Cell(cell.model, cell.pruner, cell.reduction, "", cell.recipe)
+    return dataclasses.replace(cell, suite="")
 
 
 def _half(interval: tuple[float, float]) -> float:

@@ -112,3 +112,7 @@ class Tally:
         """
         text_config = self.config.get_text_config()
         return visual_reduction(text_config, self.visual, self.visual_in, self.visual_out, self.scoring_macs)
+
+    def tokens_per_layer(self) -> list[float]:
+        """Visual tokens left after each decoder layer, mean over questions."""
+        return [sum(layer) / len(layer) for layer in self.visual_out]

@@ -2,44 +2,92 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
 from harness.store import write_atomically
+from reports import charts
+from reports.compare import to_comparison
 from reports.html import to_html
 from reports.leaderboard import Leaderboard, read_leaderboard
 from reports.markdown import to_markdown
+from reports.pictures import picture_paths, write_pictures
+from reports.tabular import to_csv, to_latex
+
+_WRITERS: Mapping[str, Callable[[Leaderboard], str]] = {"csv": to_csv, "latex": to_latex, "html": to_html}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read a results folder and write what is asked for; Markdown goes to the standard output if nothing is."""
-    parser = argparse.ArgumentParser(prog="python -m reports", description="Leaderboards from a results folder.")
-    parser.add_argument("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the leaderboard as Markdown")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write the leaderboard as one self-contained page")
-    asked = parser.parse_args(arguments)
+    asked = _parser().parse_args(arguments)
     try:
         board = read_leaderboard(asked.results)
-        _write(board, asked.markdown, asked.html)
+        notes = board.damaged + _write(board, asked)
     except (FitPruneError, OSError) as error:
         print(f"reports: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    for note in board.damaged:
+    for note in notes:
         print(f"reports: {note}", file=sys.stderr)
     return 0
 
 
-def _write(board: Leaderboard, markdown: Path | None, html: Path | None) -> None:
-    """Make every text before the first is written, so that an error leaves nothing behind."""
-    texts = {path: make(board) for path, make in ((markdown, to_markdown), (html, to_html)) if path is not None}
-    if not texts:
-        print(to_markdown(board), end="")
-    for path in texts:
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise FitPruneError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m reports", description="Leaderboards from a results folder.")
+    parser.add_argument("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write it as Markdown, and charts beside it as SVG")
+    parser.add_argument(
+        "--html", metavar="FILE|DIR", type=Path, help="write it as one self-contained page (DIR: DIR/index.html)"
+    )
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write every figure as CSV, one line a row and suite")
+    parser.add_argument("--latex", metavar="FILE", type=Path, help="write the tables as LaTeX (booktabs)")
+    parser.add_argument(
+        "--compare", metavar="DIR2", type=Path, help="in Markdown, how DIR differs from DIR2 instead of the leaderboard"
+    )
+    return parser
+
+
+def _write(board: Leaderboard, asked: argparse.Namespace) -> list[str]:
+    """Make every text before the first is written, so that an error leaves nothing behind; returns notes for people."""
+    pages = {path: name for name in _WRITERS if (path := _target(name, asked)) is not None}
+    files = [*pages, *([asked.markdown] if asked.markdown else [])]
+    _check_targets(files, asked)
+    texts = {path: _WRITERS[name](board) for path, name in pages.items()}
+    if asked.compare is not None:
+        markdown, pictures = to_comparison(board, read_leaderboard(asked.compare)), []
+    else:
+        pictures = picture_paths(board, asked.markdown) if asked.markdown and charts.available() else []
+        markdown = to_markdown(board, [path.name for path in pictures])
+    if asked.markdown:
+        texts[asked.markdown] = markdown
+    elif not texts or asked.compare is not None:
+        print(markdown, end="")
     for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
         write_atomically(path, [text])
+    write_pictures(board, pictures)
+    drawn = asked.html or (asked.markdown and asked.compare is None)
+    return (
+        ["no charts: they need the extra charts, python -m pip install '.[charts]'"] if drawn and not charts.available() else []
+    )
+
+
+def _target(name: str, asked: argparse.Namespace) -> Path | None:
+    """The file to write; a page may be given as a folder, that of its index.html."""
+    path: Path | None = getattr(asked, name)
+    if name == "html" and path is not None and path.suffix.lower() not in (".html", ".htm"):
+        return path / "index.html"
+    return path
+
+
+def _check_targets(files: Sequence[Path], asked: argparse.Namespace) -> None:
+    for path in files:
+        # Only the folder of a page is made.
+        folder = path.absolute().parent
+        home = folder.parent if asked.html is not None and path == asked.html / "index.html" else folder
+        if path.is_dir() or folder.is_file() or not home.is_dir():
+            problem = "it is a folder" if path.is_dir() else "its folder does not exist"
+            raise FitPruneError(f"cannot write {path}: {problem}")
 
 
 if __name__ == "__main__":

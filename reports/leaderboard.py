@@ -1,4 +1,4 @@
-"""What a leaderboard says, before it is Markdown or HTML: tables of short texts, the best marked, and how they were
+"""What a leaderboard says, before it is Markdown, LaTeX or HTML: tables of short texts, the best marked, and how they were
 measured.
 """
 
@@ -8,22 +8,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
-from harness.cells import CellSettings
+from harness.cells import AUTHORS, CellSettings
 from harness.command import BATCH_SIZE, suites_command
+from harness.refusals import read_refusals, standing
 from harness.store import Result, Store
 from harness.suite_specs import SUITES
 from harness.table import Figure, Row, Table, tables_of
+from reports import pareto
+from reports.points import AVERAGE, FLOPS, optimal_at
+from reports.published import PublishedTable, published
+from reports.rivals import RIVALS, Edge, Evidence, evidence_of
+from reports.texts import number, plus_minus
 
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
     "dense minus pruned on the same questions, with its own. Intervals are clustered by image, with Student's t at the "
     "number of images less one (Miller 2024, arXiv 2411.00640). The average is the unweighted mean over the suites shown.",
+    "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
+    "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
+    "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
+    pareto.RULE,
     "FLOPs are end to end for one question: vision tower, projector, prompt, the pruner's scoring and the tokens really "
     "generated; 1 multiply-accumulate = 2 FLOPs. Saved is the measured share of the visual tokens' decoder FLOPs, scoring paid "
     "for: the figure that methods are compared at.",
     "Prefill is the time of the dense model over that of the pruned one, measured in turn in the same process: median of "
     "repeats after warm-up.",
 )
+_ARROWS = {"beats": "▲ ", "loses": "▼ ", "even": "≈ ", "unknown": ""}
+_MARKS = {"random": "ʳ", "downsample": "ᵈ"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +49,12 @@ class Text:
 
 @dataclass
 class Board:
-    """One table: its heading, column names, lines of texts, the notes under it."""
+    """One table: its heading, column names, lines of texts, the notes under it.
+
+    Attributes:
+        evidence: what the answers of each row say, in the table's order.
+        optimal: the places of the Pareto-optimal rows, average against FLOPs.
+    """
 
     heading: str
     columns: list[str]
@@ -45,13 +62,16 @@ class Board:
     notes: list[str]
     command: str
     table: Table
+    evidence: list[Evidence]
+    optimal: set[int]
 
 
 @dataclass
 class Leaderboard:
-    """All tables of a results folder, and the files of it that could not be read."""
+    """All tables of a results folder, what was published of their methods, and the files of it that could not be read."""
 
     boards: list[Board]
+    published: PublishedTable
     damaged: list[str]
     store: Store
 
@@ -62,40 +82,106 @@ def read_leaderboard(folder: Path) -> Leaderboard:
         raise FitPruneError(f"results folder {folder} does not exist")
     store = Store(folder)
     results, damaged = store.read_all()
+    refusals, damaged_too = read_refusals(folder)
+    damaged += damaged_too
     if not results:
         raise FitPruneError(
             f"no results in {folder}" + (f": {damaged[0]}" if damaged else "; pytest suites/ --results writes them")
         )
-    return Leaderboard([_board(table) for table in tables_of(results, list(SUITES))], damaged, store)
+    tables = tables_of(results, list(SUITES), standing(refusals, results))
+    methods = _each(row.cell.pruner for table in tables for row in table.rows)
+    return Leaderboard([_board(table, store) for table in tables], published(methods), damaged, store)
 
 
-def _board(table: Table) -> Board:
-    titles = [SUITES[suite].title if suite in SUITES else suite for suite in table.suites]
+def suite_title(suite: str) -> str:
+    """A suite's name as people write it."""
+    return SUITES[suite].title if suite in SUITES else suite
+
+
+def heading_of(table: Table) -> str:
+    """What a table is about, in a line."""
+    return f"{table.model}, {table.data} data" + ("" if table.limit is None else f", {table.limit} questions a suite")
+
+
+def _board(table: Table, store: Store) -> Board:
+    optimal = optimal_at(table, AVERAGE, FLOPS)
+    evidence, unread = evidence_of(table, store)
     best = _best(table)
-    lines = []
-    for row in table.rows:
-        figures = [row.average(table.suites), *(row.figure(suite) for suite in table.suites)]
-        lines.append(
-            [
-                Text(row.name),
-                Text(_number(row.flops / 1e9, ".3g")),
-                Text(_number(row.flops_share, ".0%")),
-                Text(_number(row.reduction, ".1%")),
-                Text(_number(row.speedup, ".2f") + "×"),
-                *(
-                    Text(_figure(figure), (id(row), place) in best, figure is not None and figure.failed)
-                    for place, figure in enumerate(figures)
-                ),
-            ]
-        )
+    lines = [_line(table, row, evidence[place], best, place in optimal) for place, row in enumerate(table.rows)]
     return Board(
-        heading=f"{table.model}, {table.data} data" + ("" if table.limit is None else f", {table.limit} questions a suite"),
-        columns=["pruner", "GFLOPs", "of dense", "saved", "prefill", "average", *titles],
+        heading=heading_of(table),
+        columns=[
+            *("pruner", "GFLOPs", "of dense", "saved", "prefill", "average"),
+            *(f"vs {rival}" for rival in RIVALS),
+            *map(suite_title, table.suites),
+        ],
         lines=lines,
-        notes=[*MEASUREMENT, *_circumstances(table.results)],
+        notes=[*MEASUREMENT, *_circumstances(table.results), *_refusals(table), *unread],
         command=_command(table),
         table=table,
+        evidence=evidence,
+        optimal=optimal,
     )
+
+
+def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]], optimal: bool) -> list[Text]:
+    if not row.results:
+        blanks = len(RIVALS) + len(table.suites)
+        return [Text(row.name), *[Text("–")] * 4, Text(f"cannot: {refusal(row)}"), *[Text("–")] * blanks]
+    figures = [row.average(table.suites), *(row.figure(suite) for suite in table.suites)]
+    texts = [figure_text(figures[0]), *(_suite_text(row, suite, evidence) for suite in table.suites)]
+    average, *suites = (
+        Text(text, (id(row), place) in best, figure is not None and figure.failed)
+        for place, (text, figure) in enumerate(zip(texts, figures, strict=True))
+    )
+    return [
+        Text(row.name + (" ◆" if optimal else "")),
+        Text(number(row.flops / 1e9, ".3g")),
+        Text(number(row.flops_share, ".0%")),
+        Text(number(row.reduction, ".1%")),
+        Text(number(row.speedup, ".2f") + "×"),
+        average,
+        *(Text(_rival_text(row, evidence, rival, table)) for rival in RIVALS),
+        *suites,
+    ]
+
+
+def _suite_text(row: Row, suite: str, evidence: Evidence) -> str:
+    if suite in row.refused and suite not in row.results:
+        return "cannot"
+    marks = [mark for rival, mark in _MARKS.items() if _verdict(evidence.edges.get(rival, {}).get(suite)) == "beats"]
+    return " ".join(part for part in (figure_text(row.figure(suite)), "".join(marks)) if part)
+
+
+def _rival_text(row: Row, evidence: Evidence, rival: str, table: Table) -> str:
+    if nobody := evidence.against[rival]:
+        return nobody
+    return edge_text(evidence.average(rival, table.suites))
+
+
+def edge_text(edge: Edge | None) -> str:
+    """`▲ 3.1 ± 1.2`; a dash where there is no edge."""
+    if edge is None:
+        return "–"
+    return _ARROWS[edge.verdict] + plus_minus(edge.points, (edge.high - edge.low) / 2)
+
+
+def _verdict(edge: Edge | None) -> str:
+    return "" if edge is None else edge.verdict
+
+
+def refusal(row: Row) -> str:
+    """Why a row could not run, in one line; several reasons name their suites."""
+    reasons = _each(row.refused.values())
+    if len(reasons) == 1:
+        return reasons[0]
+    return "; ".join(f"{suite_title(suite)}: {reason}" for suite, reason in row.refused.items())
+
+
+def _refusals(table: Table) -> list[str]:
+    """The reasons of rows that could run on some suites only; the others' stand in their rows."""
+    partial = [row for row in table.rows if row.results and row.refused.keys() - row.results.keys()]
+    return [f"{row.name} cannot run on every suite: {refusal(row)}" for row in partial]
 
 
 def _best(table: Table) -> set[tuple[int, int]]:
@@ -150,12 +236,14 @@ def _command(table: Table) -> str:
         reductions=tuple(sorted({result.reduction_asked for result in results if result.reduction_asked is not None})),
     )
     recipes = _each(result.recipe for result in results if result.recipe)
+    choices = _each(result.positions_asked or AUTHORS for result in results if not result.cell.is_dense)
     return suites_command(
         ["suites/"] if whole else [f"suites/test_{suite}.py" for suite in table.suites],
         table.model,
         _each(result.pruner for result in results),
         settings,
         recipe=recipes[0] if len(recipes) == 1 and not settings.reductions else "",
+        positions=choices if choices != [AUTHORS] else (),
         max_drop=max((result.max_drop for result in results if result.max_drop is not None), default=None),
     )
 
@@ -164,18 +252,11 @@ def _each(texts: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _figure(figure: Figure | None) -> str:
+def figure_text(figure: Figure | None) -> str:
+    """`88.0 ± 1.0 (2.0 ± 0.5) ✗`: score, drop, each with its half-width; a dash for none."""
     if figure is None:
         return "–"
-    text = _plus_minus(figure.score, figure.half_width)
+    text = plus_minus(figure.score, figure.half_width)
     if not math.isnan(figure.drop):
-        text += f" ({_plus_minus(figure.drop, figure.drop_half_width)})"
+        text += f" ({plus_minus(figure.drop, figure.drop_half_width)})"
     return text + (" ✗" if figure.failed else "")
-
-
-def _plus_minus(value: float, half_width: float) -> str:
-    return _number(value, ".1f") + ("" if math.isnan(half_width) else f" ± {half_width:.1f}")
-
-
-def _number(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else format(value, form)

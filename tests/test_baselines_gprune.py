@@ -129,7 +129,7 @@ def test_a_budget_out_of_reach_says_what_is_in_reach():
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_towers_of_another_form_are_refused(family):
     model = build_family(family)
-    with pytest.raises(BudgetError, match="form"):
+    with pytest.raises(UnsupportedModel, match="form"):
         GPrune.for_reduction(model.config, 0.5, visual_tokens=36)
     with pytest.raises(UnsupportedModel, match="form"), GPrune()(model):
         pass

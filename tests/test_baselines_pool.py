@@ -106,7 +106,7 @@ def test_a_budget_between_two_grids_says_what_is_in_reach():
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_towers_of_another_form_are_refused(family):
     model = families.build(family)
-    with pytest.raises(BudgetError, match="form"):
+    with pytest.raises(UnsupportedModel, match="form"):
         Pool.for_reduction(model.config, 0.5, visual_tokens=36)
     with pytest.raises(UnsupportedModel, match="form"), Pool(2, 2)(model):
         pass

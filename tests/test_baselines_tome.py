@@ -131,7 +131,7 @@ def test_a_tower_that_mixes_its_grid_between_layers_is_refused():
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_towers_of_another_form_are_refused(family):
     model = families.build(family)
-    with pytest.raises(BudgetError, match="form"):
+    with pytest.raises(UnsupportedModel, match="form"):
         ToMe.for_reduction(model.config, 0.5, visual_tokens=36)
     with pytest.raises(UnsupportedModel, match="form"), ToMe()(model):
         pass

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import families
 import pytest
 import torch
 from random_llava import build, prompts
@@ -11,10 +12,11 @@ from transformers import DynamicCache
 
 from baselines.dense import Dense
 from baselines.fastv import FastV
-from fitprune import FitPrune, FitPruneError, Recipe
-from harness import latency
-from harness.latency import Comparison, _Subject, compare, measure
+from fitprune import FitPrune, FitPruneError, Pruner, Recipe
+from harness import timed
+from harness.latency import Comparison, compare, measure
 from harness.memory import distinct_bytes, kv_bytes, peak_cpu_bytes
+from harness.timed import Subject
 
 FITPRUNE = FitPrune(Recipe(drop=[0, 9, 0, 13, 4], visual_tokens=36))
 METHODS = {"none": None, "dense": Dense(), "fitprune": FITPRUNE, "fastv": FastV(k=2, r=0.5)}
@@ -29,7 +31,7 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The instants that the clock will show, in seconds, in place of the real ones."""
     instants: list[float] = []
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=lambda: instants.pop(0)))
+    monkeypatch.setattr(timed, "time", SimpleNamespace(perf_counter=lambda: instants.pop(0)))
     return instants
 
 
@@ -83,15 +85,47 @@ def test_one_new_token_has_no_decode() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_timed_decoding_gives_the_tokens_of_generate(model: nn.Module, method: str) -> None:
-    inputs = prompts(model, [4, 17])
-    subject = _Subject(model, inputs, METHODS[method], new_tokens=5)
+    assert_as_generate(model, prompts(model, [4, 17]), METHODS[method])
+
+
+@pytest.mark.parametrize("method", ["none", "fastv"])
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_timed_decoding_of_every_family_gives_the_tokens_of_generate(family: str, method: str) -> None:
+    samples = [["w1 w2 w3", (50, 27), "w4 w5"], ["w6", (30, 44), "w7"]]
+    assert_as_generate(families.build(family), families.inputs(families.processor(family), samples), METHODS[method])
+
+
+def test_positions_on_axes_are_those_of_generate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image of Qwen2.5-VL takes fewer positions than tokens; a text prompt before must not change that."""
+    model, encode = families.build("qwen2_5_vl"), families.processor("qwen2_5_vl")
+    inputs = families.inputs(encode, [["w1 w2 w3", (50, 27), "w4 w5"], ["w6", (30, 44), "w7"]])
+    seen: list[torch.Tensor] = []
+    forward = model.model.language_model.forward
+
+    def spy(*args: object, **kwargs: torch.Tensor) -> object:
+        seen.append(kwargs["position_ids"][-3:, :, -1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.model.language_model, "forward", spy)
+    model.generate(**inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    expected, seen[:] = list(seen), []
+    with torch.inference_mode():
+        model.generate(**families.inputs(encode, [["w1 w2"], ["w3 w4"]]), max_new_tokens=2, do_sample=False)
+        seen.clear()
+        Subject(model, inputs, None, new_tokens=4).run()
+    assert torch.equal(torch.stack(seen), torch.stack(expected))
+    assert int(seen[-1].max()) < inputs["input_ids"].shape[1]
+
+
+def assert_as_generate(model: nn.Module, inputs: dict[str, torch.Tensor], method: Pruner | None) -> None:
+    subject = Subject(model, inputs, method, new_tokens=5)
     with torch.inference_mode(), subject.context():
         expected = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=0)
         state = subject.prefill()
-        tokens = [state[0]]
+        tokens = [state.token]
         for _ in range(4):
-            state = subject.step(*state)
-            tokens.append(state[0])
+            state = subject.step(state)
+            tokens.append(state.token)
     assert torch.equal(torch.cat(tokens, 1), expected[:, inputs["input_ids"].shape[1] :])
 
 
@@ -190,7 +224,7 @@ def test_other_devices_are_refused() -> None:
 def test_on_cuda() -> None:
     model = build("clip-llama-gqa").cuda()
     inputs = {key: value.cuda() for key, value in prompts(model, [9, 9]).items()}
-    result = compare(model, inputs, FITPRUNE, new_tokens=4, repeats=3, warmup=1)
+    result = compare(model, inputs, FITPRUNE, new_tokens=4, repeats=3, warmup=1, energy=True)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     assert result.dense.kv_bytes == 2 * 5 * 51 * 2 * 2 * 16 * 4
     for side in (result.dense, result.pruned):
@@ -200,3 +234,6 @@ def test_on_cuda() -> None:
         assert side.memory_mb * 1e6 >= weights
         assert side.working_mb * 1e6 >= side.kv_bytes
         assert side.device == torch.cuda.get_device_name()
+        assert (side.energy_j is None) == any(note.startswith("energy is not known") for note in side.notes)
+        assert side.energy_j is None or side.energy_j > 0
+    assert result.latency_ms()["on"] == torch.cuda.get_device_name()

@@ -31,6 +31,10 @@ UNABLE = {"llava-hr-tiny": {"tome"} & set(METHODS)}
 # Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
 NEVER_DENSE = {"prumerge"}
 
+# The share of a prompt's tokens by which a method's count may depend on rounding: of ToMe's tokens those go that are named by
+# a tile's padding, and rounding decides between two patches that are nearly as like to a third.
+BY_CONTENT = {"tome": 0.01}
+
 # Pictures of these sizes become prompts of three lengths on a tiled model.
 SIZES = [(96, 96), (200, 90), (96, 96), (90, 210)]
 
@@ -205,8 +209,9 @@ def test_bfloat16_keeps_as_many(loaded, samples, pruner):
     with pruner(model) as trace:
         logits = model(**rounded, logits_to_keep=1).logits
     assert logits.isfinite().all()
+    slack = BY_CONTENT.get(pruner.name, 0) * exact.visual_tokens
     for wide, narrow in zip(exact.visual_out, trace.visual_out, strict=True):
-        assert ((wide - narrow).abs() <= getattr(pruner, "rounding", 0)).all()
+        assert ((wide - narrow).abs() <= slack).all()
 
 
 @torch.no_grad()

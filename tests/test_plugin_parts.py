@@ -8,7 +8,7 @@ import pytest
 from test_store import result
 
 from harness.cells import Cell, CellSettings
-from harness.plugin.parametrize import cell_ids
+from harness.plugin.parametrize import cell_ids, cells_of
 from harness.plugin.selection import is_suites_folder, selected_suites
 from harness.plugin.summary import CellReport, figure_text, lines_of, remarks
 from harness.plugin.workers import Worker, available_cores, dealing_order
@@ -202,3 +202,23 @@ def test_notes_are_said_once():
 
 def test_settings_have_the_defaults_of_the_command_line():
     assert CellSettings() == CellSettings("mini", None, 16, 0, ())
+
+
+def test_a_row_for_each_choice_of_position_ids():
+    options = SimpleNamespace(
+        models=("m",),
+        pruners=("dense", "fastv", "divprune"),
+        reductions=(0.5,),
+        recipe="",
+        positions=("authors", "kept", "repacked"),
+    )
+    cells = cells_of(options, "gqa")
+    # FastV's authors keep the ids, DivPrune's number them anew: what they do anyway is no row of its own.
+    assert [(cell.pruner, cell.positions) for cell in cells] == [
+        ("dense", ""),
+        ("fastv", ""),
+        ("fastv", "repacked"),
+        ("divprune", ""),
+        ("divprune", "kept"),
+    ]
+    assert cell_ids(cells)[-1] == "m-divprune-0.5-ids-kept"

@@ -68,6 +68,7 @@ def test_a_run_of_the_suites(place, pytester, monkeypatch):
         assert result.drop == pytest.approx(dense.score - result.score)
         assert result.dense_flops == dense.flops
         assert result.latency_ms["prefill"] > 0
+        assert result.latency_ms["on"] == result.device == "cpu"
         assert result.memory_mb > 0
         assert result.n == {"gqa": 6, "mme": 8}[suite]  # MME: without the four questions of the cognition category
         assert (result.reduction == 0) == (pruner == "dense")
@@ -126,6 +127,7 @@ def test_a_given_recipe_is_taken_as_it_is(place, bench, tmp_path):
     cell = Cell(str(place / "m"), "fitprune", None, "gqa", str(tmp_path / "mine.json"))
     result = bench.run(cell).result
     assert result.params["drop"] == [0, 4, 4]
+    assert result.tokens_per_layer == [16, 12, 8]
     assert (result.reduction_asked, result.recipe) == (None, cell.recipe)
     assert result.name.startswith("m-fitprune-mine-gqa-")
 

@@ -19,6 +19,7 @@ import harness.calibration
 import harness.plugin.cell
 import harness.plugin.parametrize
 import harness.plugin.session  # noqa: F401
+from harness.refusals import read_refusals
 from harness.store import Store
 
 pytest_plugins = ["pytester"]
@@ -121,6 +122,13 @@ def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
     assert max(map(len, table[start : start + 10])) <= 160  # the headline above it names folders, of any length
     result.stdout.fnmatch_lines(["cannot: *fastv-0.7: FastV cannot save 70.0%; it reaches 60.0%"])
     assert result.parseoutcomes()["skipped"] == 2
+    refusals, _ = read_refusals(run.folder)
+    assert {(refusal.cell.pruner, refusal.cell.reduction, refusal.cell.suite) for refusal in refusals} == {
+        ("fastv", 0.7, "gqa"),
+        ("fastv", 0.7, "pope"),
+    }
+    assert {refusal.reason for refusal in refusals} == {"FastV cannot save 70.0%; it reaches 60.0%"}
+    assert refusals[0].command.startswith("pytest suites/test_")
 
 
 def test_too_few_images_are_undecided_and_said_to_be(run):

@@ -1,5 +1,9 @@
 """The leaderboards: what is bold, what is escaped, what is refused."""
 
+import json
+import re
+import sys
+
 import pytest
 from test_store import answers, result
 
@@ -44,7 +48,8 @@ def folder(tmp_path):
 
 
 def rows_of(markdown):
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    """The first table: its header and its lines."""
+    lines = [line for line in markdown.partition("## Published")[0].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in (lines[0], *lines[2:])]
 
 
@@ -52,12 +57,14 @@ def test_the_leaderboard_in_markdown(folder, tmp_path, capsys):
     assert main([str(folder), "--markdown", str(tmp_path / "board.md")]) == 0
     text = (tmp_path / "board.md").read_text()
     head, dense, *rows = rows_of(text)
-    assert head == ["pruner", "GFLOPs", "of dense", "saved", "prefill", "average", "GQA", "POPE"]
-    assert dense[:6] == ["dense", "2", "100%", "0.0%", "1.00×", "90.0"]
-    assert sorted(row[0] for row in rows) == sorted(f"{pruner} {r}" for pruner, _ in SWEEP for r in (0.3, 0.5))
-    best = {row[0] for row in rows if row[6].startswith("**")}
-    assert best == {"fitprune 0.3", "fitprune 0.5"}
-    assert next(row for row in rows if row[0] == "fitprune 0.5")[1:5] == ["1", "50%", "50.0%", "2.00×"]
+    assert head == ["pruner", "GFLOPs", "of dense", "saved", "prefill", "average", "vs random", "vs downsample", "GQA", "POPE"]
+    assert dense[:6] == ["dense ◆", "2", "100%", "0.0%", "1.00×", "90.0"]
+    assert sorted(row[0].removesuffix(" ◆") for row in rows) == sorted(
+        f"{pruner} {r}" for pruner, _ in SWEEP for r in (0.3, 0.5)
+    )
+    best = {row[0] for row in rows if row[8].startswith("**")}
+    assert best == {"fitprune 0.3 ◆", "fitprune 0.5 ◆"}
+    assert next(row for row in rows if row[0] == "fitprune 0.5 ◆")[1:5] == ["1", "50%", "50.0%", "2.00×"]
     assert "**88.0 ± 3.0 (2.0 ± 2.0)**" in text
     assert "70.0 ± 3.0 (20.0 ± 2.0) ✗" in text
     assert "Miller 2024" in text
@@ -82,16 +89,59 @@ def test_the_page_shows_what_a_model_answered_and_runs_none_of_it(tmp_path):
     store.write(result(model=evil, note=evil), pruned, dense)
     assert main([str(tmp_path), "--html", str(tmp_path / "board.html")]) == 0
     page = (tmp_path / "board.html").read_text()
-    assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 5
-    assert "3 questions lost" in page
-    assert "http" not in page.replace("http-equiv", "")
+    assert evil not in page
+    assert page.count("<script") == page.count("</script>") == 3  # the data, the chart runtime, ours
+    data = data_of(page)
+    cell = data["rows"][1]["cells"]["gqa"]
+    assert (cell["lost"], cell["examples"]) == (3, [[evil, evil, "yes", evil]] * 3)
+    assert data["texts"][cell["note"]] == evil
+    assert data["tables"][0]["model"] == evil
+    assert not re.search(r"(src|href)=[\"']?(http|//)", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_page_of_a_large_folder_cuts_what_it_quotes(tmp_path, monkeypatch):
+    monkeypatch.setattr("reports.page.LOST_BYTES", 4000)
+    store = Store(tmp_path)
+    long = "word " * 200
+    pruned = answers(8, score=0.0)
+    pruned.answers = [Answer(a.doc_id, a.image, long, long, long, 0.0) for a in pruned.answers]
+    for suite in ("gqa", "pope"):
+        store.write(result(suite=suite), pruned, answers(8))
+    assert main([str(tmp_path), "--html", str(tmp_path / "a.html")]) == 0
+    cells = data_of((tmp_path / "a.html").read_text())["rows"][1]["cells"]
+    assert [cell["lost"] for cell in cells.values()] == [8, 8]
+    quoted = [example for cell in cells.values() for example in cell["examples"]]
+    assert 0 < len(json.dumps(quoted)) <= 4000 + 100
+    assert quoted[0][0] == long[:300] + "…"
+
+
+def data_of(page):
+    """What the page brings along for its script."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
 def test_both_at_once(folder, tmp_path):
     assert main([str(folder), "--markdown", str(tmp_path / "a.md"), "--html", str(tmp_path / "a.html")]) == 0
     assert (tmp_path / "a.md").stat().st_size > 500
-    assert "<table>" in (tmp_path / "a.html").read_text()
+    assert len(data_of((tmp_path / "a.html").read_text())["rows"]) == 7
+    assert (tmp_path / "a.svg").read_text().startswith("<svg")
+    assert "](a.svg)" in (tmp_path / "a.md").read_text()
+
+
+def test_a_folder_gets_an_index(folder, tmp_path):
+    assert main([str(folder), "--html", str(tmp_path / "site")]) == 0
+    assert [path.name for path in (tmp_path / "site").iterdir()] == ["index.html"]
+
+
+def test_without_the_extra_charts_there_are_tables(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "altair", None)
+    assert main([str(folder), "--markdown", str(tmp_path / "a.md"), "--html", str(tmp_path / "a.html")]) == 0
+    said = capsys.readouterr().err
+    assert said == "reports: no charts: they need the extra charts, python -m pip install '.[charts]'\n"
+    assert not (tmp_path / "a.svg").exists()
+    assert "![" not in (tmp_path / "a.md").read_text()
+    assert data_of((tmp_path / "a.html").read_text())["charts"] == {}
 
 
 def test_a_damaged_file_is_named_and_the_rest_shown(folder, tmp_path, capsys):
@@ -119,7 +169,10 @@ def test_lost_answers_do_not_stop_the_page(folder, tmp_path):
             ["results", "--markdown", "no/such/folder/a.md", "--html", "a.html"],
             "cannot write no/such/folder/a.md: its folder does not exist",
         ),
-        (["results", "--markdown", "a.md", "--html", "empty"], "cannot write empty: it is a folder"),
+        (["results", "--markdown", "empty", "--html", "a.html"], "cannot write empty: it is a folder"),
+        (["results", "--html", "no/such/site"], "cannot write no/such/site/index.html: its folder does not exist"),
+        (["results", "--csv", "a.csv", "--latex", "no/a.tex"], "cannot write no/a.tex: its folder does not exist"),
+        (["results", "--markdown", "a.md", "--compare", "empty"], "no results in empty"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(folder, monkeypatch, capsys, arguments, said):

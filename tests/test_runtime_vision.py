@@ -53,7 +53,10 @@ def test_queries_and_keys_give_the_towers_own_attention():
     assert seen["macs"] == 3 * 16 * 37 + 3 * 16 * 36 * 37
 
 
-@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_hr", "llava_onevision"])
+IMAGES = {"llava": 3, "llava_next": 4, "llava_hr": 4, "llava_onevision": 4}
+
+
+@pytest.mark.parametrize("family", IMAGES)
 def test_every_visual_token_knows_its_patch(family):
     model, inputs = _inputs(family)
     close = []
@@ -63,6 +66,11 @@ def test_every_visual_token_knows_its_patch(family):
         close.append((own - tokens.features).abs().max() / tokens.features.abs().max())
         assert (tokens.vision.view[tokens.present] >= 0).all()
         assert (tokens.vision.patch[~tokens.present] == -1).all()
+        # The views of an image follow each other from its base view on; every image of the batch has some.
+        bases, base = tokens.vision.base.unique_consecutive(), tokens.vision.base
+        assert (len(bases), len(base)) == (IMAGES[family], tokens.vision.views)
+        assert base[bases].tolist() == bases.tolist()
+        assert (base <= torch.arange(len(base))).all()
 
     with torch.no_grad(), Looking(look)(model) as trace:
         model(**inputs)

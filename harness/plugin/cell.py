@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fitprune.errors import BudgetError, FitPruneError
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from harness.cells import Cell
 from harness.plugin.gate import complaints
 from harness.plugin.summary import CellReport
+from harness.refusals import write_refusal
 from harness.store import Result
 
 if TYPE_CHECKING:
@@ -33,15 +34,18 @@ class RunCell:
         the comparison with a saved run.
 
         A budget that the pruner cannot reach skips the test with the reason; any other error that a user can mend
-        fails it, in one line.
+        fails it, in one line. A cell that its method cannot run is noted in the results folder.
         """
         try:
             with self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
         except BudgetError as error:
+            self._note_refusal(error)
             self._report("cannot", reason=str(error))
             pytest.skip(f"cannot: {error}")
         except (FitPruneError, OSError) as error:
+            if isinstance(error, UnsupportedModel):
+                self._note_refusal(error)
             reason = " ".join(str(error).split())
             self._report("error", reason=reason)
             pytest.fail(reason, pytrace=False)
@@ -50,6 +54,11 @@ class RunCell:
         if said := complaints(result):
             pytest.fail("\n".join(said), pytrace=False)
         return result
+
+    def _note_refusal(self, error: FitPruneError) -> None:
+        settings = self.run.options.settings
+        command = self.run.options.command(self.cell)
+        write_refusal(self.run.store.folder, self.cell, str(error), data=settings.data, limit=settings.limit, command=command)
 
     def _report(self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False) -> None:
         self.item.stash[CellReport.KEY] = CellReport(self.cell, outcome, result, reason, cached)

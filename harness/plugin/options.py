@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from fitprune.errors import FitPruneError, unknown_name
-from harness.cells import DENSE, FITPRUNE, Cell, CellSettings
+from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
 from harness.command import BATCH_SIZE, suites_command
 from harness.plugin.saved import SavedRun, check_name
 from harness.plugin.selection import DEST
@@ -17,6 +17,7 @@ from harness.plugin.thresholds import Thresholds
 from harness.statistics import GATES
 from harness.store import Store
 
+POSITIONS = ("kept", "repacked")
 DEFAULT_MODELS = ("llava-tiny",)
 DEFAULT_PRUNERS = (DENSE, FITPRUNE, "fastv", "random")
 DEFAULT_REDUCTIONS = ("0.3", "0.5", "0.7")
@@ -52,6 +53,12 @@ def add_options(parser: pytest.Parser) -> None:
             "significant: a cell fails when its drop is above --max-drop with 95 %% confidence (default); "
             "certified: it passes only when its drop is below with 95 %% confidence; "
             "sequential: so too, but questions are asked in random order, only until that is decided",
+        )
+        add(
+            "positions",
+            "authors|kept|repacked",
+            "position ids of what stays: as a method's authors have them (default), kept, or numbered anew; a row for each",
+            "append",
         )
         add("save", "NAME", "keep this run's cells under a name, in the results folder's saved/NAME")
         add("compare", "NAME", "compare each cell with the saved run's, on the same questions")
@@ -113,6 +120,7 @@ class RunOptions:
     save: str = ""
     compare: str = ""
     compare_fail: Thresholds | None = None
+    positions: tuple[str, ...] = (AUTHORS,)
     plan: bool = False
 
     @classmethod
@@ -146,6 +154,10 @@ class RunOptions:
             raise FitPruneError(f"--save {save} and --compare {save} name one run: it would replace what it is compared with")
         if gate == "sequential" and (save or compare):
             raise FitPruneError("--gate sequential stops where it is decided; --save and --compare need all answers of a run")
+        positions = listed("positions", (AUTHORS,))
+        for choice in positions:
+            if choice not in (AUTHORS, *POSITIONS):
+                raise FitPruneError(f"--positions {choice} is not {AUTHORS}, {' or '.join(POSITIONS)}")
         reductions = tuple(dict.fromkeys(_share(part) for part in listed("reduction", DEFAULT_REDUCTIONS)))
         return cls(
             models=listed("model", DEFAULT_MODELS),
@@ -168,6 +180,7 @@ class RunOptions:
             ),
             rerun=getattr(namespace, DEST + "rerun", False),
             gate=gate,
+            positions=positions,
             save="" if save is None else check_name("save", save),
             compare="" if compare is None else check_name("compare", compare),
             compare_fail=None if compare_fail is None else Thresholds.parse("compare-fail", compare_fail, latency=True),
@@ -223,6 +236,7 @@ class RunOptions:
             recipe=cell.recipe,
             max_drop=self.max_drop.points(cell.suite),
             gate="" if self.gate == "significant" else self.gate,
+            positions=[cell.positions] if cell.positions else (),
             device=self.device,
         )
 

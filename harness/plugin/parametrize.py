@@ -1,26 +1,39 @@
 """From the options to the list of cells that `--collect-only` shows."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from baselines.registry import get_pruner_class
 from fitprune.errors import unknown_name
-from harness.cells import DENSE, FITPRUNE, Cell
+from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell
 from harness.plugin.options import RunOptions
 
 
 def cells_of(options: RunOptions, suite: str) -> list[Cell]:
-    """The cells of one suite: per model the dense one, then each pruner at each reduction."""
+    """The cells of one suite: per model the dense one, then each pruner at each reduction, with each choice of position ids."""
     cells = []
     for model in options.models:
         if DENSE in options.pruners:
             cells.append(Cell(model, DENSE, None, suite))
-        for pruner in options.pruners:
-            if pruner == FITPRUNE and options.recipe:
-                cells.append(Cell(model, pruner, None, suite, options.recipe))
-            elif pruner != DENSE:
-                cells += [Cell(model, pruner, reduction, suite) for reduction in options.reductions]
+        for pruner in (pruner for pruner in options.pruners if pruner != DENSE):
+            for positions in options.positions:
+                if (ids := _asked(pruner, positions)) is None:
+                    continue
+                if pruner == FITPRUNE and options.recipe:
+                    cells.append(Cell(model, pruner, None, suite, options.recipe, ids))
+                else:
+                    cells += [Cell(model, pruner, reduction, suite, positions=ids) for reduction in options.reductions]
     return cells
+
+
+def _asked(pruner: str, positions: str) -> str | None:
+    """What a cell asks of its pruner: nothing where it is to be as its authors have it; None for what these do anyway."""
+    if positions == AUTHORS:
+        return ""
+    fields = {field.name: field.default for field in dataclasses.fields(get_pruner_class(pruner))}
+    return None if fields["positions"] == positions else positions
 
 
 def cell_ids(cells: list[Cell]) -> list[str]:

@@ -150,7 +150,9 @@ def _undecided(report: CellReport) -> str:
 
 def _sort_rows(table: Table, options: RunOptions) -> None:
     order = {name: place for place, name in enumerate(options.pruners)}
-    table.rows[1:] = sorted(table.rows[1:], key=lambda row: (order.get(row.cell.pruner, len(order)), row.cell.reduction or 0))
+    table.rows[1:] = sorted(
+        table.rows[1:], key=lambda row: (order.get(row.cell.pruner, len(order)), row.cell.positions, row.cell.reduction or 0)
+    )
 
 
 def _number(value: float, form: str) -> str:

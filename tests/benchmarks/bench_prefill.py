@@ -22,13 +22,16 @@ from harness.latency import Range, compare
 from harness.models.loading import load_model
 
 
-def random_llava(width: int, layers: int) -> LlavaForConditionalGeneration:
+def random_llava(
+    width: int, layers: int, tower_width: int | None = None, tower_layers: int = 1
+) -> LlavaForConditionalGeneration:
     """A LLaVA with random weights and 576 visual tokens, in Llama's proportions; a tower of one layer hardly counts."""
+    side = tower_width or width // 2
     tower = CLIPVisionConfig(
-        hidden_size=width // 2,
-        intermediate_size=width * 2,
-        num_hidden_layers=1,
-        num_attention_heads=max(width // 128, 1),
+        hidden_size=side,
+        intermediate_size=side * 4,
+        num_hidden_layers=tower_layers,
+        num_attention_heads=max(side // 64, 1),
         image_size=336,
         patch_size=14,
     )

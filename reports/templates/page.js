@@ -1,0 +1,540 @@
+// Turns the data of the page into its tables, charts and pictures. Texts are written as texts, never as markup.
+(function () {
+"use strict";
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const AVERAGE = "average";
+const ROWS_AT_FIRST = 100;
+const ARROWS = { beats: "▲", loses: "▼", even: "≈", unknown: "" };
+const MARKS = { random: "ʳ", downsample: "ᵈ" };
+
+// ---- Elements and numbers
+
+const find = (id) => document.getElementById(id);
+
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(name, value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const known = (value) => typeof value === "number";
+const percent = (value, digits) => (known(value) ? fixed(100 * value, digits) + "%" : "–");
+const plusMinus = (value, half) => fixed(value, 1) + (known(half) ? " ± " + fixed(half, 1) : "");
+const shortNumber = (value) => (known(value) ? String(Number(value.toPrecision(3))) : "–");
+const edgeText = (edge) => (edge[3] && ARROWS[edge[3]] ? ARROWS[edge[3]] + " " : "") + plusMinus(edge[0], known(edge[2]) ? (edge[2] - edge[1]) / 2 : null);
+const title = (place) => (place === AVERAGE ? "average" : data.suites[place] || place);
+const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+const textAt = (place) => data.texts[place] || "";
+
+// As Python rounds, so that the page says what the Markdown says: of two equally near numbers the even one.
+function fixed(value, digits) {
+  if (!known(value)) return "–";
+  const scale = 10 ** digits, below = Math.floor(value * scale);
+  const tie = Number.isInteger(value * 2 ** (digits + 1)) && value * scale - below === 0.5;
+  return tie ? ((below + (below % 2 === 0 ? 0 : 1)) / scale).toFixed(digits) : value.toFixed(digits);
+}
+
+function select(label, options, onchange, chosen) {
+  const box = make("select", { onchange: () => onchange(box.value) });
+  for (const [value, text] of options) box.append(make("option", { value: value, selected: value === chosen }, text));
+  return [make("label", {}, label, box), box];
+}
+
+function wide(...children) {
+  return make("div", { class: "wide", tabindex: "0" }, ...children);
+}
+
+function table(head, lines) {
+  const line = (tag, cells) =>
+    make("tr", {}, cells.map((cell) => make(tag, { class: typeof cell === "string" && tag === "td" ? "long" : "text", scope: tag === "th" ? "col" : null }, cell)));
+  return make("table", {}, make("thead", {}, line("th", head)), make("tbody", {}, lines.map((cells) => line("td", cells))));
+}
+
+// ---- The leaderboard
+
+const view = { table: "", method: "", reduction: "", optimal: false, words: "", hidden: new Set(), sort: "", down: false, all: false };
+const severalTables = data.tables.length > 1;
+
+function scoreColumn(place) {
+  const figure = (row) => (place === AVERAGE ? row.average : row.cells[place] && row.cells[place].figure);
+  return {
+    id: place,
+    title: title(place),
+    value: (row) => (figure(row) ? figure(row)[0] : null),
+    show: (row) => showScore(row, place, figure(row)),
+    down: true,
+  };
+}
+
+function showScore(row, place, figure) {
+  if (place !== AVERAGE && place in row.refused) return make("span", { title: textAt(row.refused[place]) }, "cannot");
+  if (!figure) return "–";
+  const cell = row.cells[place] || { vs: {} };
+  const marks = data.rivals.filter((rival) => cell.vs[rival] && cell.vs[rival][3] === "beats").map((rival) => MARKS[rival] || "");
+  const parts = [plusMinus(figure[0], figure[1]) + (marks.length ? " " + marks.join("") : "")];
+  if (known(figure[2])) parts.push(make("span", { class: cell.failed ? "sub failed" : "sub" }, change(figure) + (cell.failed ? " ✗" : "")));
+  return make("span", { class: best.has(row.place + " " + place) ? "best" : null }, parts);
+}
+
+// The drop as a change: what the row has more or less than the dense model.
+function change(figure) {
+  const size = fixed(Math.abs(figure[2]), 1), sign = size === "0.0" ? "" : figure[2] > 0 ? "−" : "+";
+  return sign + plusMinus(Number(size), figure[3]);
+}
+
+function rivalColumn(rival) {
+  const edge = (row) => (Array.isArray(row.vs[rival]) ? row.vs[rival] : null);
+  return {
+    id: "vs-" + rival,
+    title: "vs " + rival,
+    value: (row) => (edge(row) ? edge(row)[0] : null),
+    show: (row) => (edge(row) ? make("span", { class: edge(row)[3] }, edgeText(edge(row))) : row.vs[rival] || "–"),
+    down: true,
+  };
+}
+
+const COLUMNS = [
+  { id: "name", title: "method", value: (row) => row.name, show: (row) => rowButton(row) },
+  ...(severalTables ? [{ id: "table", title: "model", value: (row) => data.tables[row.table].heading, show: (row) => data.tables[row.table].heading }] : []),
+  { id: "reduction", title: "reduction", value: (row) => row.reduction, show: (row) => (known(row.reduction) ? String(row.reduction) : "–") },
+  { id: "flops", title: "GFLOPs", value: (row) => row.flops, show: (row) => shortNumber(row.flops) },
+  { id: "share", title: "of dense", value: (row) => row.share, show: (row) => percent(row.share, 0) },
+  { id: "saved", title: "saved", value: (row) => row.saved, show: (row) => percent(row.saved, 1), down: true },
+  { id: "prefill", title: "prefill", value: (row) => row.prefill, show: (row) => (known(row.prefill) ? fixed(row.prefill, 2) + "×" : "–"), down: true },
+  scoreColumn(AVERAGE),
+  ...data.rivals.map(rivalColumn),
+  ...Object.keys(data.suites).map(scoreColumn),
+];
+
+const isRefused = (row) => Object.keys(row.cells).length === 0;
+const isOptimal = (row) => row.optimal.flops.includes(data.tables[row.table].places[0]);
+
+// The best scores among the pruned rows of a table that were asked for the same reduction, as "place-of-row suite".
+function bestScores() {
+  const highest = new Map(), lowest = new Map(), found = new Set();
+  const shown = (value) => Number(fixed(value, 1));
+  const each = (visit) => {
+    for (const row of data.rows) {
+      if (row.method === "dense") continue;
+      for (const column of COLUMNS.filter((one) => one.id === AVERAGE || one.id in data.suites)) {
+        const value = column.value(row);
+        if (known(value)) visit([row.table, row.reduction, column.id].join(" "), shown(value), row.place + " " + column.id);
+      }
+    }
+  };
+  each((group, value) => {
+    highest.set(group, Math.max(value, highest.get(group) ?? -Infinity));
+    lowest.set(group, Math.min(value, lowest.get(group) ?? Infinity));
+  });
+  each((group, value, cell) => value === highest.get(group) && lowest.get(group) < value && found.add(cell));
+  return found;
+}
+
+data.rows.forEach((row, place) => (row.place = place));
+const best = bestScores();
+
+function visibleColumns() {
+  return COLUMNS.filter((column) => !view.hidden.has(column.id));
+}
+
+function visibleRows() {
+  const words = view.words.toLowerCase().split(/\s+/).filter(Boolean);
+  const rows = data.rows.filter((row) => {
+    const text = (row.name + " " + data.tables[row.table].heading).toLowerCase();
+    return (
+      (view.table === "" || row.table === Number(view.table)) &&
+      (view.method === "" || row.method === view.method) &&
+      (view.reduction === "" || row.reduction === Number(view.reduction)) &&
+      (!view.optimal || isOptimal(row)) &&
+      words.every((word) => text.includes(word))
+    );
+  });
+  const column = COLUMNS.find((one) => one.id === view.sort);
+  return column ? rows.sort((one, other) => compare(column.value(one), column.value(other)) || one.place - other.place) : rows;
+}
+
+// Rows without a value go last whichever way the others are sorted.
+function compare(one, other) {
+  const none = (value) => value === null || value === undefined;
+  if (none(one) || none(other)) return none(one) - none(other);
+  const order = typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other;
+  return view.down ? -order : order;
+}
+
+function drawBoard() {
+  const columns = visibleColumns(), rows = visibleRows();
+  const shown = view.all ? rows : rows.slice(0, ROWS_AT_FIRST);
+  const head = make("thead", {}, make("tr", {}, columns.map(headCell)));
+  const body = make("tbody", {}, shown.map((row) => bodyRow(row, columns)));
+  find("board").replaceChildren(head, body);
+  find("shown").textContent = rows.length + (rows.length === 1 ? " row" : " rows") + (shown.length < rows.length ? ", the first " + shown.length + " of them below" : "");
+  find("more").hidden = shown.length === rows.length;
+  find("more").textContent = "Show all " + rows.length + " rows";
+}
+
+function headCell(column) {
+  const sorted = view.sort === column.id;
+  const arrow = sorted ? (view.down ? " ↓" : " ↑") : "";
+  const button = make("button", { type: "button", id: "sort-" + column.id, onclick: () => sortBy(column) }, column.title + arrow);
+  return make("th", { scope: "col", class: column.id === "name" ? "first" : null, "aria-sort": sorted ? (view.down ? "descending" : "ascending") : "none" }, button);
+}
+
+function sortBy(column) {
+  view.down = view.sort === column.id ? !view.down : Boolean(column.down);
+  view.sort = column.id;
+  drawBoard();
+  find("sort-" + column.id).focus();
+}
+
+function bodyRow(row, columns) {
+  if (isRefused(row)) {
+    const reason = make("td", { class: "text refused", colspan: columns.length - 1 }, refusal(row));
+    return make("tr", { "data-row": row.place }, make("td", { class: "first" }, row.name), reason);
+  }
+  return make("tr", { "data-row": row.place }, columns.map((column) => make("td", { class: column.id === "name" ? "first" : column.id === "table" ? "text" : null }, column.show(row))));
+}
+
+function rowButton(row) {
+  const name = row.name + (isOptimal(row) ? " ◆" : "");
+  const button = make("button", { type: "button", "aria-expanded": "false", onclick: () => unfold(row, button) }, name);
+  return button;
+}
+
+function refusal(row) {
+  const reasons = new Set(Object.values(row.refused).map(textAt));
+  return "cannot: " + [...reasons].join("; ");
+}
+
+function unfold(row, button) {
+  const line = button.closest("tr"), open = button.getAttribute("aria-expanded") === "true";
+  button.setAttribute("aria-expanded", String(!open));
+  if (open) line.nextElementSibling.remove();
+  else line.after(make("tr", {}, make("td", { class: "unfolded", colspan: visibleColumns().length }, make("div", { class: "inside" }, details(row)))));
+}
+
+// ---- What is behind a row
+
+function details(row) {
+  const parts = Object.entries(row.refused).map(([suite, reason]) => make("p", {}, title(suite) + " cannot: " + textAt(reason)));
+  const suites = Object.keys(row.cells);
+  const head = ["suite", "score", "drop", ...data.rivals.map((rival) => "vs " + rival), "n", "verdict", "GFLOPs", "date"];
+  const lines = suites.map((suite) => detailLine(row, suite, row.cells[suite]));
+  return [...parts, wide(table(head, lines)), ...suites.map((suite) => provenance(suite, row.cells[suite]))];
+}
+
+function detailLine(row, suite, cell) {
+  const edges = data.rivals.map((rival) => (cell.vs[rival] ? edgeText(cell.vs[rival]) : typeof row.vs[rival] === "string" ? row.vs[rival] : "–"));
+  const texts = [title(suite), plusMinus(cell.figure[0], cell.figure[1]), plusMinus(cell.figure[2], cell.figure[3]), ...edges, String(cell.n), cell.verdict || "–", shortNumber(cell.flops), cell.date.replace("T", " ") + " UTC"];
+  return texts.map((text) => make("span", {}, text));
+}
+
+function provenance(suite, cell) {
+  const parts = [
+    make("p", {}, make("code", {}, textAt(cell.made))),
+    make("pre", {}, make("code", {}, textAt(cell.command) || "no command was recorded")),
+    make("p", {}, "Parameters: ", make("code", {}, textAt(cell.params))),
+  ];
+  if (textAt(cell.origin)) parts.push(make("p", {}, "Recipe fitted: ", make("code", {}, textAt(cell.origin))));
+  if (textAt(cell.note)) parts.push(make("p", {}, "Note: " + textAt(cell.note)));
+  if (cell.examples.length) parts.push(make("p", {}, "Questions that pruning lost, " + cell.examples.length + " of " + cell.lost + ":"), wide(table(["question", "expected", "dense", "pruned"], cell.examples)));
+  const lost = cell.lost ? ", " + cell.lost + (cell.lost === 1 ? " question lost" : " questions lost") : "";
+  return make("details", {}, make("summary", {}, title(suite) + lost + ": versions, command"), parts);
+}
+
+// ---- Filters
+
+function drawFilters() {
+  const change = (name) => (value) => {
+    view[name] = value;
+    view.all = false;
+    drawBoard();
+  };
+  const models = [["", "all"], ...data.tables.map((one, place) => [String(place), one.heading])];
+  const reductions = [...new Set(data.rows.map((row) => row.reduction).filter(known))].sort((one, other) => one - other);
+  const words = make("input", { type: "search", id: "filter-words", oninput: () => change("words")(words.value) });
+  const tick = make("input", { type: "checkbox", id: "filter-optimal", onchange: () => change("optimal")(tick.checked) });
+  const boxes = [
+    select("Model", models, change("table"), ""),
+    select("Method", [["", "all"], ...data.methods.map((name) => [name, name])], change("method"), ""),
+    select("Reduction", [["", "all"], ...reductions.map((value) => [String(value), String(value)])], change("reduction"), ""),
+  ];
+  ["table", "method", "reduction"].forEach((name, place) => (boxes[place][1].id = "filter-" + name));
+  find("filters").append(...boxes.map(([label]) => label), make("label", {}, "Find", words), make("label", { class: "tick" }, tick, "Pareto-optimal ◆ only"), suiteTicks());
+  find("filters").addEventListener("submit", (event) => event.preventDefault());
+  find("more").addEventListener("click", () => {
+    view.all = true;
+    drawBoard();
+  });
+}
+
+function suiteTicks() {
+  const ticks = Object.keys(data.suites).map((suite) => {
+    const box = make("input", { type: "checkbox", checked: true, id: "suite-" + suite, onchange: () => {
+      if (box.checked) view.hidden.delete(suite);
+      else view.hidden.add(suite);
+      drawBoard();
+    } });
+    return make("label", { class: "tick" }, box, title(suite));
+  });
+  return make("fieldset", {}, make("legend", {}, "Suites"), ticks);
+}
+
+// ---- Charts
+
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const redraw = [];
+dark.addEventListener("change", () => redraw.forEach((draw) => draw()));
+
+function theme(width) {
+  const style = getComputedStyle(document.documentElement);
+  const [front, faint, line] = ["--front", "--faint", "--line"].map((name) => style.getPropertyValue(name).trim());
+  return {
+    background: null,
+    font: "system-ui, sans-serif",
+    axis: { labelColor: faint, titleColor: front, gridColor: line, domainColor: faint, tickColor: faint, titleFontWeight: "normal" },
+    legend: { labelColor: front, titleColor: front, columns: Math.max(1, Math.floor(width / 130)), labelLimit: 180 },
+    view: { stroke: line },
+  };
+}
+
+function draw(element, kind, points) {
+  if (!window.vegaEmbed) return;
+  const spec = Object.assign({}, data.charts[kind], { datasets: { points: points } });
+  const config = Object.assign({}, spec.config, theme(element.clientWidth));
+  window.vegaEmbed(element, Object.assign(spec, { config: config }), { actions: false, renderer: "svg" }).catch((error) => {
+    element.textContent = "The chart cannot be drawn: " + error.message;
+  });
+}
+
+function point(row, place, kind) {
+  const figure = place === AVERAGE ? row.average : row.cells[place] && row.cells[place].figure;
+  const suites = place === AVERAGE ? data.tables[row.table].suites : [place];
+  const cells = suites.map((suite) => row.cells[suite]).filter(Boolean);
+  const read = kind === "flops" ? (cell) => [cell.flops, cell.flops, cell.flops] : (cell) => cell.latency;
+  const [x, from, to] = [0, 1, 2].map((end) => mean(cells.map((cell) => read(cell)[end]).filter(known)));
+  if (!figure || !known(figure[0]) || !known(x)) return null;
+  const half = known(figure[1]) ? figure[1] : 0;
+  return {
+    method: row.method, name: row.name, x: x, from: from ?? x, to: to ?? x,
+    score: figure[0], low: figure[0] - half, high: figure[0] + half,
+    optimal: row.optimal[kind].includes(place),
+    scores: plusMinus(figure[0], figure[1]), drops: plusMinus(figure[2], figure[3]),
+    flops: shortNumber(row.flops), prefill: known(row.prefill) ? (1 / row.prefill).toFixed(2) : "–", saved: percent(row.saved, 1),
+  };
+}
+
+function drawCharts() {
+  if (!window.vegaEmbed) {
+    find("chart-note").textContent = "This page was made without the extra “charts” (Altair and vl-convert), so it has none.";
+    return;
+  }
+  const chosen = { table: 0, place: data.tables[0].places[0] };
+  const show = () => {
+    const rows = data.rows.filter((row) => row.table === chosen.table);
+    for (const kind of ["flops", "latency"]) draw(find("chart-" + kind), kind, rows.map((row) => point(row, chosen.place, kind)).filter(Boolean));
+    find("chart-note").textContent = data.tables[chosen.table].heading + ", " + title(chosen.place) + "; measured on " + data.tables[chosen.table].devices.join(", ") + ".";
+  };
+  const places = () => data.tables[chosen.table].places.map((place) => [place, title(place)]);
+  const [placeLabel, placeBox] = select("Suite", places(), (value) => { chosen.place = value; show(); }, chosen.place);
+  const [tableLabel, tableBox] = select("Model", data.tables.map((one, place) => [String(place), one.heading]), (value) => {
+    chosen.table = Number(value);
+    if (!data.tables[chosen.table].places.includes(chosen.place)) chosen.place = data.tables[chosen.table].places[0];
+    placeBox.replaceChildren(...places().map(([name, text]) => make("option", { value: name, selected: name === chosen.place }, text)));
+    show();
+  }, "0");
+  placeBox.id = "chart-suite";
+  tableBox.id = "chart-table";
+  find("chart-controls").append(tableLabel, placeLabel);
+  redraw.push(show);
+  show();
+}
+
+// ---- Methods
+
+function drawMethods() {
+  const chosen = { table: 0 };
+  const [label, box] = select("Model", data.tables.map((one, place) => [String(place), one.heading]), (value) => {
+    chosen.table = Number(value);
+    show();
+  }, "0");
+  box.id = "method-table";
+  const show = () => find("method-list").replaceChildren(...data.methods.map((name) => method(name, chosen.table)));
+  find("method-controls").append(label);
+  show();
+}
+
+function method(name, place) {
+  const rows = data.rows.filter((row) => row.method === name && row.table === place);
+  const body = make("div", {});
+  const fill = () => {
+    if (box.open) body.replaceChildren(...methodBody(name, rows));
+  };
+  const box = make("details", { id: "method-" + name, ontoggle: fill }, make("summary", {}, name + (rows.length ? "" : " (no row of this model)")), body);
+  return box;
+}
+
+function methodBody(name, rows) {
+  const counted = rows.filter((row) => row.tokens.length), parts = [];
+  for (const row of rows.filter(isRefused)) parts.push(make("p", {}, row.name + " " + refusal(row)));
+  if (counted.length) parts.push(...tokenParts(name, counted));
+  else parts.push(make("p", { class: "note" }, "No result of this method says how many tokens were left in each layer."));
+  for (const row of rows.filter((one) => !isRefused(one))) parts.push(make("p", {}, row.name + ": ", make("code", {}, textAt(Object.values(row.cells)[0].params))));
+  const printed = data.published.rows.filter((row) => row.method === name);
+  if (printed.length) parts.push(make("p", {}, "Published figures of " + name + ": ", make("a", { href: "#published" }, printed.length + " lines below"), "."));
+  return parts;
+}
+
+function tokenParts(name, rows) {
+  const chart = make("div", { class: "chart", "data-tokens": name });
+  const points = rows.flatMap((row) => row.tokens.map((left, layer) => ({ name: row.name, layer: layer, left: left })));
+  const show = () => chart.isConnected && draw(chart, "tokens", points);
+  redraw.push(show);
+  requestAnimationFrame(show);
+  const layers = rows[0].tokens.map((_, layer) => make("span", {}, String(layer)));
+  const lines = rows.map((row) => [row.name, ...row.tokens.map(shortNumber)].map((text) => make("span", {}, text)));
+  return [make("p", {}, "Visual tokens left after each decoder layer, mean over the questions:"), chart, wide(table([make("span", {}, "layer"), ...layers], lines))];
+}
+
+// ---- Gallery
+
+function drawGallery() {
+  const body = find("gallery-body");
+  if (!data.gallery.length) {
+    body.append(make("p", { class: "note" }, "No pictures here yet: ", make("code", {}, "python -m harness gallery --results DIR"), " makes them."));
+    return;
+  }
+  const key = (scene) => scene.model + ", " + title(scene.suite);
+  const groups = [...new Set(data.gallery.map(key))];
+  const questions = make("fieldset", { class: "questions" }), stage = make("div", {});
+  const show = (group) => drawQuestions(questions, stage, data.gallery.filter((scene) => key(scene) === group));
+  const [label, box] = select("Model and suite", groups.map((group) => [group, group]), show, groups[0]);
+  box.id = "gallery-group";
+  const form = make("form", { onsubmit: (event) => event.preventDefault() }, make("div", { class: "controls" }, label), questions);
+  body.append(form, stage);
+  show(groups[0]);
+}
+
+function drawQuestions(questions, stage, scenes) {
+  const choices = scenes.map((scene, place) => {
+    const radio = make("input", { type: "radio", name: "question", value: String(place), checked: place === 0, onchange: () => drawScene(stage, scene) });
+    const picture = scene.views.find((one) => one.picture);
+    return make("label", {}, radio, picture ? make("img", { src: picture.picture, alt: "" }) : null, scene.question);
+  });
+  questions.replaceChildren(make("legend", { class: "note" }, "Pick an image and its question"), ...choices);
+  drawScene(stage, scenes[0]);
+}
+
+function drawScene(stage, scene) {
+  const layers = Math.max(0, ...scene.pruned.map((part) => (part.layers || []).length));
+  const said = make("output", { id: "layer-said" }), panels = make("div", { class: "scenes" });
+  const slider = make("input", { type: "range", id: "layer", min: "-1", max: String(layers - 1), value: String(layers - 1), oninput: () => show() });
+  const show = () => {
+    const layer = Number(slider.value);
+    said.textContent = layer < 0 ? "before the first layer" : "after layer " + layer + " (0 to " + (layers - 1) + ")";
+    slider.setAttribute("aria-valuetext", said.textContent);
+    panels.replaceChildren(...scene.pruned.map((part) => panel(scene, part, layer)));
+  };
+  stage.replaceChildren(
+    make("p", {}, make("strong", {}, scene.question), " — expected: ", make("em", {}, scene.target)),
+    make("p", { id: "dense-answer" }, "dense: ", answer(scene.dense)),
+    make("div", { class: "slider" }, make("label", { for: "layer" }, "Layer"), slider, said),
+    panels,
+    make("details", {}, make("summary", {}, "Command, versions"), make("pre", {}, make("code", {}, scene.command)), make("p", { class: "note" }, [scene.date, "device " + scene.device, "seed " + scene.seed, "weights " + scene.revision].join("; ") + "; " + Object.entries(scene.versions || {}).map((pair) => pair.join(" ")).join(", "))),
+  );
+  show();
+}
+
+function answer(given) {
+  const right = known(given.score) ? (given.score >= 0.5 ? " ✓" : " ✗") : "";
+  return make("span", { class: right === " ✗" ? "loses" : right ? "beats" : null }, given.answer + right);
+}
+
+function panel(scene, part, layer) {
+  const name = part.pruner + (known(part.reduction) ? " " + part.reduction : "");
+  if ("cannot" in part) return make("div", { class: "scene" }, make("h3", {}, name), make("p", {}, "cannot: " + part.cannot));
+  const kept = layer < 0 ? () => true : keptBy(part.masks[part.layers[layer]]);
+  const left = layer < 0 ? part.tokens : part.left[layer];
+  const views = part.views || scene.views;
+  let first = 0;
+  const pictures = views.map((one) => {
+    const drawn = picture(one, first, part.tokens, kept, name);
+    first += one.columns * one.rows;
+    return [drawn, views.length > 1 || !one.picture ? make("p", { class: "note" }, one.label) : null];
+  });
+  return make("div", { class: "scene", "data-pruner": part.pruner }, make("h3", {}, name), make("p", { class: "left" }, left + " of " + part.tokens + " tokens left"), ...pictures.flat(), make("p", {}, "answer: ", answer(part)));
+}
+
+// A mask has a bit a token, four to a hexadecimal digit, the first one highest.
+function keptBy(mask) {
+  return (token) => ((parseInt(mask[token >> 2], 16) >> (3 - (token & 3))) & 1) === 1;
+}
+
+function picture(one, first, tokens, kept, name) {
+  const side = Math.max(4, Math.floor(480 / Math.max(one.columns, one.rows)));
+  const canvas = make("canvas", { width: one.columns * side, height: one.rows * side, role: "img", "aria-label": one.label + " under " + name });
+  const pen = canvas.getContext("2d");
+  const cover = () => coverLost(pen, one, first, tokens, kept, side);
+  if (!one.picture) {
+    pen.fillStyle = "#2f8fdd";
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    cover();
+    return canvas;
+  }
+  const image = new Image();
+  image.addEventListener("load", () => {
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+    cover();
+  });
+  image.src = one.picture;
+  return canvas;
+}
+
+function coverLost(pen, one, first, tokens, kept, side) {
+  for (let place = 0; place < one.columns * one.rows; place++) {
+    const token = first + place, x = (place % one.columns) * side, y = Math.floor(place / one.columns) * side;
+    if (token < tokens && kept(token)) {
+      pen.strokeStyle = "rgba(255,255,255,.55)";
+      pen.strokeRect(x + 0.5, y + 0.5, side - 1, side - 1);
+    } else {
+      pen.fillStyle = token < tokens ? "rgba(20,22,26,.8)" : "rgba(128,128,128,1)";
+      pen.fillRect(x, y, side, side);
+    }
+  }
+}
+
+// ---- Published figures, and how the others were measured
+
+function drawPublished() {
+  const head = ["model", "method", "setting", ...data.published.titles, "source"].map((text) => make("span", {}, text));
+  const lines = data.published.rows.map((row) => [
+    ...[row.model, row.method, row.setting, ...data.published.suites.map((suite) => row.values[suite] || "–")].map((text) => make("span", {}, text)),
+    row.sources.join("; "),
+  ]);
+  find("quoted").textContent = data.quoted;
+  find("published-table").replaceWith(table(head, lines));
+}
+
+function drawMeasured() {
+  for (const one of data.tables) {
+    const notes = make("ul", {}, one.notes.map((note) => make("li", {}, note)));
+    const again = [make("p", {}, "Run it again (each row above holds the command of each of its figures):"), make("pre", {}, make("code", {}, one.command))];
+    find("measured-body").append(make("details", { open: !severalTables }, make("summary", {}, one.heading), notes, again));
+  }
+  if (data.notes.length) find("measured-body").append(make("h3", {}, "Left out"), make("ul", {}, data.notes.map((note) => make("li", {}, note))));
+}
+
+drawFilters();
+drawBoard();
+drawCharts();
+drawMethods();
+drawGallery();
+drawPublished();
+drawMeasured();
+})();

@@ -1,0 +1,155 @@
+"""What does the page of a large results folder cost? Seconds and memory to render it, its size, and how fast it sorts.
+
+    python -m tests.benchmarks.bench_reports [--cells 10000] [--questions 100] [--keep DIR]
+
+The results are made up, in the files and fields of real ones: models × methods × reductions × suites, each cell with its
+answers. Promised for 10 000 cells: 20 s, 1 GB, 10 MB, and 200 ms a sort. Sorting is timed in a headless Chromium, from the
+click to the next frame; without one that line is missing.
+"""
+
+import argparse
+import itertools
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from harness.evaluate import Answer, Answers
+from harness.store import Result, Store, versions
+from tests.browser import PROGRAM, Browser
+
+METHODS = (
+    *("random", "downsample", "fitprune", "fastv", "vtw", "pyramiddrop", "sparsevlm", "dart", "visionzip", "fastervlm"),
+    *("vispruner", "divprune", "prumerge", "gprune", "hired", "tome", "pool"),
+)
+SUITES = {"gqa": "exact_match", "vqav2": "exact_match", "textvqa": "exact_match", "pope": "pope_accuracy"}
+SUITES |= {"mme": "mme_perception_score", "scienceqa": "exact_match"}
+REDUCTIONS = (0.3, 0.5, 0.6, 0.7, 0.9)
+LAYERS = 32
+
+
+def make_results(folder: Path, cells: int, questions: int) -> None:
+    """Write so many cells, at least."""
+    rng, store = np.random.default_rng(0), Store(folder)
+    models = -(-cells // (len(METHODS) * len(REDUCTIONS) * len(SUITES)))
+    places = itertools.product(range(models), METHODS, REDUCTIONS, SUITES)
+    for model, method, reduction, suite in itertools.islice(places, cells):
+        dense, pruned = (_answers(suite, rng.random(questions) < share) for share in (0.9, 0.9 - 0.5 * reduction))
+        store.write(_result(f"model-{model}", method, reduction, suite, dense, pruned, rng), pruned, dense)
+
+
+def _answers(suite: str, right: np.ndarray) -> Answers:
+    made = [
+        Answer(
+            doc_id,
+            f"{doc_id // 2:016x}",
+            f"Is the object number {doc_id} to the left of the other one in this picture?",
+            "yes" if good else "no",
+            "yes",
+            float(good),
+            ("existence", "count", "color", "position")[doc_id // 2 % 4] if suite == "mme" else "",
+        )
+        for doc_id, good in enumerate(right)
+    ]
+    return Answers(suite, SUITES[suite], 100 * float(right.mean()), made, len(made), 1.0, "digest")
+
+
+def _result(
+    model: str, method: str, reduction: float, suite: str, dense: Answers, pruned: Answers, rng: np.random.Generator
+) -> Result:
+    drop, half = dense.score - pruned.score, float(rng.uniform(2, 6))
+    kept = [float(round(576 * (1 - reduction * layer / LAYERS), 2)) for layer in range(LAYERS)]
+    ratio = 1 - 0.6 * reduction + float(rng.normal(0, 0.02))
+    return Result(
+        model=model,
+        revision="0123456789abcdef",
+        pruner=method,
+        params={"drop": [int(count) for count in kept]},
+        suite=suite,
+        metric=SUITES[suite],
+        score=pruned.score,
+        dense_score=dense.score,
+        drop=drop,
+        drop_ci95=(drop - half, drop + half),
+        n=len(pruned.answers),
+        flops=8.5e12 * (1 - reduction * float(rng.uniform(0.8, 1))),
+        dense_flops=8.5e12,
+        reduction=reduction + float(rng.normal(0, 0.003)),
+        latency_ms={
+            "prefill": 80.0,
+            "prefill_ratio": ratio,
+            "prefill_ratio_q1": ratio - 0.01,
+            "prefill_ratio_q3": ratio + 0.01,
+        },
+        memory_mb=15000.0,
+        versions=versions(),
+        device="cpu",
+        seed=0,
+        date="2026-01-01T00:00:00+00:00",
+        reduction_asked=reduction,
+        score_ci95=(pruned.score - half, pruned.score + half),
+        clusters=len(pruned.answers) // 2,
+        data="hub",
+        data_digest="0123456789abcdef" * 4,
+        max_drop=1.0,
+        verdict="fail" if drop - half > 1 else "pass",
+        command=f"pytest suites/test_{suite}.py --model {model} --pruner {method} --reduction {reduction} --data hub",
+        tokens_per_layer=kept,
+    )
+
+
+def render(results: Path, page: Path) -> tuple[float, float]:
+    """(seconds, MB at the peak) of `python -m reports`, in a process of its own."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "reports", str(results), "--html", str(page)], check=True)
+    seconds = time.perf_counter() - started
+    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def sort_times(page: Path) -> list[float]:
+    """Milliseconds from a click on a column to the frame that shows it, for several columns, both ways."""
+    with Browser() as browser:
+        opened = browser.open(page)
+        opened.wait("document.querySelectorAll('#board tbody tr').length")
+        opened.evaluate("new Promise(done => setTimeout(done, 1000))")  # the charts are drawn after loading
+        clicks = [f"sort-{name}" for name in ("average", "average", "flops", "gqa", "name", "saved")]
+        timed = """new Promise(done => {
+            const before = performance.now();
+            document.getElementById("%s").click();
+            requestAnimationFrame(() => setTimeout(() => done(performance.now() - before)));
+        })"""
+        return [opened.evaluate(timed % name) for name in clicks]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", type=int, default=10_000, help="results in the folder")
+    parser.add_argument("--questions", type=int, default=100, help="answers of each")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="leave results and page here; results that are there are taken"
+    )
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.keep or Path(temporary)
+        if not (folder / "results").is_dir():
+            make_results(folder / "results", asked.cells, asked.questions)
+        page = folder / "page.html"
+        seconds, megabytes = render(folder / "results", page)
+        lines = [
+            ("render", f"{seconds:.1f} s", "20 s"),
+            ("memory at the peak", f"{megabytes:.0f} MB", "1000 MB"),
+            ("page", f"{page.stat().st_size / 1e6:.2f} MB", "10 MB"),
+        ]
+        if PROGRAM is not None:
+            lines.append(("slowest of six sorts", f"{max(sort_times(page)):.0f} ms", "200 ms"))
+    print(f"{asked.cells} cells, {asked.questions} questions each")
+    print(tabulate(lines, ["", "measured", "at most"], tablefmt="pipe", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
