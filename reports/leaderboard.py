@@ -23,7 +23,8 @@ from reports.texts import number, plus_minus
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
     "dense minus pruned on the same questions, with its own. Intervals are clustered by image, with Student's t at the "
-    "number of images less one (Miller 2024, arXiv 2411.00640). The average is the unweighted mean over the suites shown.",
+    "number of images less one (Miller 2024, arXiv 2411.00640), and wider where only a handful of images differ. The average "
+    "is the unweighted mean over the suites shown.",
     "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
     "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
     "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
@@ -100,7 +101,8 @@ def suite_title(suite: str) -> str:
 
 def heading_of(table: Table) -> str:
     """What a table is about, in a line."""
-    return f"{table.model}, {table.data} data" + ("" if table.limit is None else f", {table.limit} questions a suite")
+    limit = "" if table.limit is None else f", {table.limit} questions a suite"
+    return f"{table.model}, {table.data} data{limit}{', asked until decided' if table.sequential else ''}"
 
 
 def _board(table: Table, store: Store) -> Board:
@@ -245,6 +247,7 @@ def _command(table: Table) -> str:
         recipe=recipes[0] if len(recipes) == 1 and not settings.reductions else "",
         positions=choices if choices != [AUTHORS] else (),
         max_drop=max((result.max_drop for result in results if result.max_drop is not None), default=None),
+        gate="sequential" if table.sequential else "",
     )
 
 
