@@ -4,7 +4,7 @@ import pytest
 import torch
 from families import build, inputs, processor
 from models import kept, new_tokens
-from reference import dart, pyramiddrop, sparsevlm
+from reference import dart, pyramiddrop, sparsevlm, vtw
 from reference.between import run
 
 from baselines.dart import DART
@@ -19,15 +19,11 @@ STAGES = (0, 1, 2)
 RATIOS = (0.5, 0.3, 0.1)
 
 
-def withdrawal(reference, before):
-    return [] if before.layer == 2 else None
-
-
 def methods(positions):
     """Name → the method, its literal rule, and the gaps that the rule notes."""
     ahead, apart, plain, plus = [], [], sparsevlm.Rule((303, 110, 36), STAGES), sparsevlm.Rule((238, 108, 60), STAGES, 14)
     return {
-        "vtw": (VTW(2, positions=positions), withdrawal, []),
+        "vtw": (VTW(2, positions=positions), vtw.rule(2), []),
         "pyramiddrop": (PyramidDrop((1, 2, 3), RATIOS, positions=positions), pyramiddrop.rule(ahead, (1, 2, 3), RATIOS), ahead),
         "dart": (DART(1, 13, visual_tokens=36, positions=positions), dart.rule(apart, 13, 1), apart),
         "sparsevlm": (SparseVLM(128, STAGES, positions=positions), plain, plain.gaps),

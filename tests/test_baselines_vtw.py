@@ -1,11 +1,11 @@
 """VTW: no visual token from layer K on, and the calibration of K by the authors' divergence."""
 
-import math
-
 import pytest
 import torch
 from models import DECODERS, batch, build, kept, new_tokens, prompt
+from reference import vtw as reference_rules
 from reference.between import run
+from reference.vtw import rule
 
 from baselines.vtw import VTW, divergence
 from fitprune import BudgetError, FitPruneError
@@ -13,16 +13,12 @@ from fitprune import BudgetError, FitPruneError
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 
-def withdrawal(k):
-    return lambda reference, before: [] if before.layer == k else None
-
-
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, k):
     model = build(kind, 4, seed=2)
     inputs = prompt(model, [3, "image", 5], seed=3)
-    expected = run(model, inputs, withdrawal(k), new_tokens=5)
+    expected = run(model, inputs, rule(k), new_tokens=5)
     with torch.no_grad(), VTW(k)(model) as trace:
         body = model.model(**inputs)
         lengths = [body.past_key_values.get_seq_length(layer) for layer in range(4)]
@@ -38,7 +34,7 @@ def test_against_the_literal_rule(kind, k):
 def test_repacked_as_the_authors_other_setting():
     model = build("llama-gqa", 4, seed=2)
     inputs = prompt(model, [3, "image", 5], seed=3)
-    expected = run(model, inputs, withdrawal(2), new_tokens=6, repack=True)
+    expected = run(model, inputs, rule(2), new_tokens=6, repack=True)
     with torch.no_grad(), VTW(2, positions="repacked")(model):
         logits = model(**inputs).logits[0]
         tokens = new_tokens(model, inputs)[0].tolist()
@@ -53,14 +49,16 @@ def test_in_a_batch(positions):
     with torch.no_grad(), VTW(2, positions=positions)(model):
         tokens = new_tokens(model, batch(samples)).tolist()
     for row, sample in enumerate(samples):
-        assert tokens[row] == run(model, sample, withdrawal(2), 6, positions == "repacked").tokens
+        assert tokens[row] == run(model, sample, rule(2), 6, positions == "repacked").tokens
 
 
 def test_divergence_is_the_authors_direction():
-    full, withdrawn = torch.tensor([[0.0, 1.0, 2.0]]), torch.tensor([[3.0, 0.0, 0.0]])
-    p, q = ([math.exp(x) / sum(math.exp(y) for y in row) for x in row] for row in (full[0].tolist(), withdrawn[0].tolist()))
-    assert float(divergence(full, withdrawn)) == pytest.approx(sum(b * math.log(b / a) for a, b in zip(p, q, strict=True)))
-    assert float(divergence(full, full)) == 0
+    full, withdrawn = torch.tensor([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]]), torch.tensor([[3.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
+    expected = [reference_rules.divergence(full[row], withdrawn[row]) for row in range(2)]
+    assert divergence(full, withdrawn).tolist() == pytest.approx(expected)
+    other = torch.nn.functional.kl_div(full.log_softmax(1), withdrawn.softmax(1), reduction="batchmean")
+    assert float(other) == pytest.approx(sum(expected) / 2)
+    assert divergence(full, full).tolist() == [0, 0]
 
 
 def literal_divergences(model, samples, first):
@@ -69,9 +67,8 @@ def literal_divergences(model, samples, first):
     for k in range(first, model.config.text_config.num_hidden_layers):
         total = 0.0
         for sample in samples:
-            p = torch.softmax(run(model, sample, lambda *_: None).logits[-1], 0).tolist()
-            q = torch.softmax(run(model, sample, withdrawal(k)).logits[-1], 0).tolist()
-            total += sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
+            full = run(model, sample, rule(None)).logits[-1]
+            total += reference_rules.divergence(full, run(model, sample, rule(k)).logits[-1])
         means[k] = total / len(samples)
     return means
 
