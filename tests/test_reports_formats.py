@@ -115,7 +115,8 @@ def test_a_comparison_says_which_rows_changed_with_significance(tmp_path, capsys
         f"▲ {mean:.1f} ± {half:.1f}",
         f"▲ {mean:.1f} ± {half:.1f}",
     ]
-    assert lines["random 0.5"][-1].strip() == "≈ 0.0 ± 0.0"
+    # No difference among 80 images: Clopper and Pearson's 1 - 0.025^(1/80).
+    assert lines["random 0.5"][-1].strip() == f"≈ 0.0 ± {100 * (1 - 0.025 ** (1 / 80)):.1f}"
     assert "±" not in lines["vtw 0.5"][-1]
     assert "tome 0.5" not in lines
 
