@@ -115,7 +115,7 @@ def test_a_slower_prefill_fails(run, monkeypatch):
     monkeypatch.setenv("FAKE_PREFILL", "1.0")
     assert compare(run, "--compare-fail", "latency:30%").ret == 0
     result = compare(run, "--compare-fail", "latency:10%")
-    assert result.ret == 1
+    result.assert_outcomes(passed=1, failed=1)  # the dense model has no time but its own to be measured by
     (line,) = message(result, "test_gqa[m-fitprune-0.5]")[:1]
     assert line.endswith("its prefill takes 25% more of the dense model's time than in 'main'; allowed: 10%")
 

@@ -108,7 +108,7 @@ def compare(saved: SavedRun, result: Result, answers: "Answers", gate: str, allo
                 f"undecided: {result.cell.label()} on {result.suite}, compared with '{saved.name}', "
                 + undecided(drop.drop, drop.low, drop.high, drop.n, points, questions_needed(drop, points))
             )
-    if allowed is not None and allowed.latency is not None:
+    if allowed is not None and allowed.latency is not None and not result.cell.is_dense:
         record["complaints"] += _too_slow(record["prefill_change"], saved, result, allowed.latency)
     return record
 
@@ -146,7 +146,9 @@ def _saved_answers(saved: SavedRun, before: Result, answers: "Answers") -> "Answ
 
 
 def _slower(before: Result, result: Result) -> float:
-    """By what share the prefill's time, relative to dense in its own run, has grown; NaN where one has none."""
+    """By what share the prefill's time, relative to dense in its own run, has grown; NaN where one has none, and for dense."""
+    if result.cell.is_dense:
+        return math.nan
     old, new = ((side.latency_ms or {}).get("prefill_ratio") for side in (before, result))
     return new / old - 1 if old and new else math.nan
 
