@@ -28,9 +28,9 @@ class Scope(Pruner):
     the last tower layer but one, over all heads. In prompt order, position ids repacked. Stage: before the decoder. Needs
     [CLS] attention; where the tower has no [CLS], the mean attention that a patch receives stands in, and the result says so.
 
-    Chosen as this project's method of 2025-26: it leads its paper's comparison, joins the two ideas of the methods
-    beside it (VisionZip's salience, DivPrune's diversity), and needs nothing that a LLaVA checkpoint does not hold, whereas
-    CDPruner asks for CLIP's text encoder.
+    Chosen as this project's method of 2025-26: its authors report it ahead of the methods that they compare it with, it joins
+    the two ideas of those beside it (VisionZip's salience, DivPrune's diversity), and needs nothing that a LLaVA checkpoint
+    does not hold, whereas CDPruner asks for CLIP's text encoder.
 
     Deviations: computed in float32. The authors give each view of a LLaVA-NeXT picture the same number of tokens, padding
     among them, and leave out all newlines; here each keeps the same share of those patches that are in the prompt, and newlines

@@ -1,12 +1,12 @@
 """The attention of one decoder layer as a pruner sees it: queries and keys, and what methods ask of them."""
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fitprune.errors import UnsupportedModel
+from fitprune.patching import beside
 from fitprune.statistics import head_max_columns, last_row_mean, row_maps, rows_mean
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def attention_ahead(
         UnsupportedModel: attention without a rotary embedding of the usual form.
     """
     attention = layer.self_attn
-    rotate = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    rotate = beside(attention, "apply_rotary_pos_emb")
     if rotate is None:
         raise UnsupportedModel(f"{type(attention).__name__} has no rotary embedding of a known form; it cannot be run ahead.")
     batch, length = hidden.shape[:2]

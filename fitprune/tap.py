@@ -1,7 +1,6 @@
 """A look into one layer's attention: queries and keys go to the pruner, and the rows that it drops leave before o_proj."""
 
 import copy
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from fitprune.patching import beside
 from fitprune.sequence import take
 from fitprune.view import Attention
 
@@ -74,8 +74,7 @@ def observed_attention(
         scaling = kwargs.get("scaling") or module.scaling
         observation.rows = observation.show(Attention(query, key, scaling))
     implementation = config._attn_implementation
-    eager = sys.modules[type(module).__module__].eager_attention_forward
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, beside(module, "eager_attention_forward"))
     return attend(_Unobserved(module, config), query, key, value, attention_mask, **kwargs)
 
 

@@ -103,7 +103,11 @@ class Row:
 
 @dataclass
 class Table:
-    """The rows that may be compared: one model's weights on the same data."""
+    """The rows that may be compared: one model's weights on the same data.
+
+    Attributes:
+        sequential: whether every cell asked only what it took to decide its gate.
+    """
 
     model: str
     revision: str
@@ -111,6 +115,7 @@ class Table:
     limit: int | None
     suites: list[str]
     rows: list[Row]
+    sequential: bool = False
 
     @property
     def results(self) -> list[Result]:
@@ -127,14 +132,15 @@ def tables_of(results: Iterable[Result], suite_order: Sequence[str] = (), refusa
     stand in every table of their model, data and limit; one of a model without a single result stands in none.
     """
     refusals = list(refusals)
-    groups: dict[tuple[str, str, str, int | None], dict[tuple[Cell, str], Result]] = {}
+    groups: dict[tuple[str, str, str, int | None, bool], dict[tuple[Cell, str], Result]] = {}
     for result in sorted(results, key=lambda result: result.date):
-        group = groups.setdefault((result.model, result.revision, result.data, result.limit), {})
+        key = (result.model, result.revision, result.data, result.limit, bool(result.sequential))
+        group = groups.setdefault(key, {})
         group[_place(result.cell), result.suite] = result
     tables = []
-    for (model, revision, data, limit), places in groups.items():
+    for (model, revision, data, limit, sequential), places in groups.items():
         own = [refusal for refusal in refusals if (refusal.cell.model, refusal.data, refusal.limit) == (model, data, limit)]
-        tables.append(Table(model, revision, data, limit, *_rows(list(places.values()), suite_order, own)))
+        tables.append(Table(model, revision, data, limit, *_rows(list(places.values()), suite_order, own), sequential))
     return tables
 
 

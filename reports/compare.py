@@ -35,8 +35,7 @@ def to_comparison(here: Leaderboard, there: Leaderboard) -> str:
     parts = [
         _section(table, other, here.store, there.store)
         for table in _tables(here)
-        for other in _tables(there)
-        if (table.model, table.data) == (other.model, other.data)
+        for other in _counterparts(table, _tables(there))
     ]
     if not parts:
         raise FitPruneError(
@@ -44,6 +43,14 @@ def to_comparison(here: Leaderboard, there: Leaderboard) -> str:
         )
     title = f"# {escape(str(here.store.folder))} against {escape(str(there.store.folder))}"
     return "\n\n".join([title, escape(EXPLAINED), *parts]) + "\n"
+
+
+def _counterparts(table: Table, others: list[Table]) -> list[Table]:
+    """The tables of the same model and data; of these, if there are such, the ones with as many questions."""
+    alike = [
+        other for other in others if (table.model, table.data, table.sequential) == (other.model, other.data, other.sequential)
+    ]
+    return [other for other in alike if other.limit == table.limit] or alike
 
 
 def _tables(board: Leaderboard) -> list[Table]:

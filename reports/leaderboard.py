@@ -10,7 +10,7 @@ from pathlib import Path
 from fitprune.errors import FitPruneError
 from harness.cells import AUTHORS, CellSettings
 from harness.command import BATCH_SIZE, suites_command
-from harness.refusals import read_refusals, standing
+from harness.refusals import Refusal, read_refusals, standing
 from harness.store import Result, Store
 from harness.suite_specs import SUITES
 from harness.table import Figure, Row, Table, tables_of
@@ -23,8 +23,8 @@ from reports.texts import number, plus_minus
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
     "dense minus pruned on the same questions, with its own. Intervals are clustered by image, with Student's t at the "
-    "number of images less one (Miller 2024, arXiv 2411.00640), and wider where only a few images differ. The average is the "
-    "unweighted mean over the suites shown.",
+    "number of images less one (Miller 2024, arXiv 2411.00640), and wider where only a handful of images differ. The average "
+    "is the unweighted mean over the suites shown.",
     "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
     "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
     "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
@@ -89,10 +89,19 @@ def read_leaderboard(folder: Path) -> Leaderboard:
         raise FitPruneError(
             f"no results in {folder}" + (f": {damaged[0]}" if damaged else "; pytest suites/ --results writes them")
         )
-    tables = tables_of(results, list(SUITES), standing(refusals, results))
+    refusals = standing(refusals, results)
+    tables = tables_of(results, list(SUITES), refusals)
+    damaged += _homeless(refusals, tables)
     methods = _each(row.cell.pruner for table in tables for row in table.rows)
     boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store), strict=True)]
     return Leaderboard(boards, published(methods), damaged, store)
+
+
+def _homeless(refusals: list[Refusal], tables: list[Table]) -> list[str]:
+    """Cells that could not run, of a model without any result, which has no table."""
+    known = {(table.model, table.data, table.limit) for table in tables}
+    alone = [refusal for refusal in refusals if (refusal.cell.model, refusal.data, refusal.limit) not in known]
+    return _each(f"{refusal.cell.label()} cannot run, and its model has no result: {refusal.reason}" for refusal in alone)
 
 
 def prefill_title(table: Table) -> str:
@@ -107,7 +116,8 @@ def suite_title(suite: str) -> str:
 
 def heading_of(table: Table) -> str:
     """What a table is about, in a line."""
-    return f"{table.model}, {table.data} data" + ("" if table.limit is None else f", {table.limit} questions a suite")
+    limit = "" if table.limit is None else f", {table.limit} questions a suite"
+    return f"{table.model}, {table.data} data{limit}{', asked until decided' if table.sequential else ''}"
 
 
 def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
@@ -261,6 +271,7 @@ def _command(table: Table) -> str:
         recipe=recipes[0] if len(recipes) == 1 and not settings.reductions else "",
         positions=choices if choices != [AUTHORS] else (),
         max_drop=max((result.max_drop for result in results if result.max_drop is not None), default=None),
+        gate="sequential" if table.sequential else "",
     )
 
 

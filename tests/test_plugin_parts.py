@@ -127,6 +127,13 @@ def test_other_weights_or_data_or_limits_are_other_tables():
     assert len(tables_of(results)) == 5
 
 
+def test_what_was_asked_until_decided_is_a_table_of_its_own():
+    """Its scores are of fewer questions, and take no full run's place."""
+    stopped = result(score=1.0, date="2027", sequential={"margin": 5.0, "seed": 0})
+    tables = tables_of([result(), stopped])
+    assert [(table.sequential, table.rows[1].figure("gqa").score) for table in tables] == [(False, 80.0), (True, 1.0)]
+
+
 def test_rows_are_sorted_by_pruner_then_reduction():
     results = [result(pruner=pruner, reduction_asked=asked) for pruner in ("random", "fastv") for asked in (0.7, 0.3)]
     _, names = rows_of(results)

@@ -12,6 +12,7 @@ from pathlib import Path
 import fake_bench  # noqa: F401  (imported once here, since pytester forgets what is imported inside a run)
 import pytest
 import tiny_llava
+import transformers.models.llama.modeling_llama  # noqa: F401  (models of later tests hold on to it)
 from transformers import AutoConfig  # noqa: F401
 
 import harness.calibration

@@ -115,7 +115,8 @@ def test_a_comparison_says_which_rows_changed_with_significance(tmp_path, capsys
         f"▲ {mean:.1f} ± {half:.1f}",
         f"▲ {mean:.1f} ± {half:.1f}",
     ]
-    assert lines["random 0.5"][-1].strip().startswith("≈ 0.0 ± ")
+    # No difference among 80 images: Clopper and Pearson's 1 - 0.025^(1/80).
+    assert lines["random 0.5"][-1].strip() == f"≈ 0.0 ± {100 * (1 - 0.025 ** (1 / 80)):.1f}"
     assert "±" not in lines["vtw 0.5"][-1]
     assert "tome 0.5" not in lines
 
@@ -130,6 +131,16 @@ def test_a_comparison_names_what_only_one_has_and_goes_to_a_file(tmp_path):
     assert "only there: tome 0.5" in text
     assert "other weights: abc here, new there" in text
     assert "▼ -100.0" in text
+
+
+def test_tables_of_equally_many_questions_are_compared(tmp_path, capsys):
+    here, there = Store(tmp_path / "here"), Store(tmp_path / "there")
+    put(here, "fastv", np.ones(30), limit=30)
+    for limit in (30, 40):
+        put(there, "fastv", np.ones(limit), limit=limit)
+    assert main([str(here.folder), "--compare", str(there.folder)]) == 0
+    headings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
+    assert headings == ["## llava-tiny, mini data, 30 questions a suite"]
 
 
 def test_nothing_in_common_is_an_error(tmp_path, capsys):

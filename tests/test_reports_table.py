@@ -151,8 +151,10 @@ def test_a_method_that_could_not_run_has_its_row_and_reason(tmp_path):
     put(Store(tmp_path), "fastv", np.ones(10))
     path = refuse(tmp_path, reason="it saves\nat most 40 %")
     assert path.parent == tmp_path / FOLDER
-    refuse(tmp_path, pruner="tome", limit=7)  # of another table
-    (board,) = read_leaderboard(tmp_path).boards
+    refuse(tmp_path, pruner="tome", limit=7)  # of another table, which has no row
+    found = read_leaderboard(tmp_path)
+    assert found.damaged == ["llava-tiny-tome-0.9 cannot run, and its model has no result: it saves at most 40 %"]
+    (board,) = found.boards
     assert [line[0].text for line in board.lines] == ["dense", "fastv 0.5 ◆", "vtw 0.9"]
     assert board.lines[-1][5].text == "cannot: it saves at most 40 %"
     assert main([str(tmp_path), "--markdown", str(tmp_path / "a.md")]) == 0

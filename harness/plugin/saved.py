@@ -108,11 +108,8 @@ def compare(saved: SavedRun, result: Result, answers: "Answers", gate: str, allo
                 f"undecided: {result.cell.label()} on {result.suite}, compared with '{saved.name}', "
                 + undecided(drop.drop, drop.low, drop.high, drop.n, points, questions_needed(drop, points))
             )
-    if allowed is not None and allowed.latency is not None and record["prefill_change"] > allowed.latency / 100:
-        record["complaints"].append(
-            f"{result.cell.label()} on {result.suite}: its prefill takes {record['prefill_change']:.0%} more of the dense "
-            f"model's time than in '{saved.name}'; allowed: {allowed.latency:g}%"
-        )
+    if allowed is not None and allowed.latency is not None and not result.cell.is_dense:
+        record["complaints"] += _too_slow(record["prefill_change"], saved, result, allowed.latency)
     return record
 
 
@@ -149,9 +146,22 @@ def _saved_answers(saved: SavedRun, before: Result, answers: "Answers") -> "Answ
 
 
 def _slower(before: Result, result: Result) -> float:
-    """By what share the prefill's time, relative to dense in its own run, has grown; NaN where one has none."""
+    """By what share the prefill's time, relative to dense in its own run, has grown; NaN where one has none, and for dense."""
+    if result.cell.is_dense:
+        return math.nan
     old, new = ((side.latency_ms or {}).get("prefill_ratio") for side in (before, result))
     return new / old - 1 if old and new else math.nan
+
+
+def _too_slow(change: float, saved: SavedRun, result: Result, allowed: float) -> list[str]:
+    where = f"{result.cell.label()} on {result.suite}"
+    if math.isnan(change):
+        return [f"{where}: its prefill was not timed here and in '{saved.name}', so that no latency can be compared"]
+    if change <= allowed / 100:
+        return []
+    return [
+        f"{where}: its prefill takes {change:.0%} more of the dense model's time than in '{saved.name}'; allowed: {allowed:g}%"
+    ]
 
 
 def _differs(record: dict[str, Any]) -> bool:

@@ -341,7 +341,7 @@ function drawCharts() {
     const rows = data.rows.filter((row) => row.table === chosen.table);
     for (const kind of ["flops", "latency"]) draw(find("chart-" + kind), kind, rows.map((row) => point(row, chosen.place, kind)).filter(Boolean));
     const timed = data.tables[chosen.table].timed;
-    find("chart-note").textContent = data.tables[chosen.table].heading + ", " + title(chosen.place) + "; measured on " + data.tables[chosen.table].devices.join(", ") + (timed.length ? ", times on " + timed.join(", ") : "") + ".";
+    find("chart-note").textContent = data.tables[chosen.table].heading + ", " + title(chosen.place) + "; measured on " + data.tables[chosen.table].devices.join(", ") + (timed.length && String(timed) !== String(data.tables[chosen.table].devices) ? ", times on " + timed.join(", ") : "") + ".";
   };
   const places = () => data.tables[chosen.table].places.map((place) => [place, title(place)]);
   const [placeLabel, placeBox] = select("Suite", places(), (value) => { chosen.place = value; show(); }, chosen.place);
