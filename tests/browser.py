@@ -147,6 +147,14 @@ class Page:
         self.call("Input.dispatchKeyEvent", event | {"type": "keyDown" if text else "rawKeyDown"})
         self.call("Input.dispatchKeyEvent", event | {"type": "keyUp", "text": ""})
 
+    def point_at(self, selector: str) -> None:
+        """Move the mouse onto the middle of an element, which is scrolled into view."""
+        element = f"document.querySelector({json.dumps(selector)})"
+        self.evaluate(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = self.evaluate(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({element}.getBoundingClientRect())")
+        for step in (5, 0):  # from beside it
+            self.call("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0] + step, "y": box[1] + step})
+
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""
         shot = self.call("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})

@@ -213,6 +213,18 @@ def test_charts_are_drawn_and_follow_the_chosen_suite(page):
     assert "POPE" in page.evaluate("document.querySelector('#chart-note').innerText")
 
 
+def test_a_point_s_tooltip_gives_its_figures(page):
+    """Of the dense row, which lies alone."""
+    page.wait("document.querySelectorAll('#chart-flops .mark-symbol.role-mark path').length === 9")
+    page.point_at("#chart-flops .mark-symbol.role-mark path[aria-label*='row: dense']")
+    page.wait("document.querySelector('#vg-tooltip-element.visible')")
+    text = page.evaluate("document.querySelector('#vg-tooltip-element').innerText")
+    assert "dense" in text
+    assert "100.0" not in text  # a pruned cell's record has the dense model's score of 90
+    assert "90.0" in text
+    assert "GFLOPs" in text
+
+
 def test_a_method_shows_the_tokens_left_in_each_layer(page):
     page.evaluate("document.querySelector('#method-fastv').open = true; 0")
     page.wait("document.querySelector('#method-fastv svg .mark-line path')")
