@@ -1,13 +1,13 @@
 """What the methods share that rank visual tokens by the attention of the vision tower's [CLS], before the decoder."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from baselines.budget import fewest_dropped
-from fitprune import BudgetError, FitPruneError, Selection, UnsupportedModel
+from fitprune import BudgetError, FitPruneError, Pruner, Selection, UnsupportedModel
 from fitprune.sizes import DecoderSizes, tower_sizes
 from fitprune.tower import require_tower
 
@@ -43,6 +43,23 @@ def cls_notes(pruner: Any, model: nn.Module) -> list[str]:
     if require_tower(model, pruner).has_cls:
         return []
     return [f"{pruner.name}: no [CLS] in this vision tower; its patches are ranked by the mean attention they receive."]
+
+
+class ReadsTowerLayer(Pruner):
+    """What methods share that rank by the attention of one layer of the vision tower, their field `layer`."""
+
+    vision: ClassVar[bool] = True
+    layer: int
+
+    def check(self, model: nn.Module) -> None:
+        super().check(model)
+        check_layers(self, model, self.layer)
+
+    def notes(self, model: nn.Module) -> list[str]:
+        return cls_notes(self, model)
+
+    def observed_tower_layers(self, layers: int) -> Collection[int]:
+        return [self.layer]
 
 
 def salience_macs(model_config: Any, visual_tokens: int) -> int:

@@ -1,19 +1,16 @@
 """FasterVLM: keep what the vision tower's [CLS] attends to."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
 
-from baselines.cls_attention import check_counts, check_layers, cls_notes, dropped_before_decoder, salience_macs, share
-from fitprune import Pruner
+from baselines.cls_attention import ReadsTowerLayer, check_counts, dropped_before_decoder, salience_macs, share
 from fitprune.view import VisualTokens
 
 
 @dataclass
-class FasterVLM(Pruner):
+class FasterVLM(ReadsTowerLayer):
     """FasterVLM (Zhang et al. 2024, arXiv 2412.01818 v1; code github.com/Theia-4869/FasterVLM), training-free.
 
     Before the decoder, the `visual_token_num` visual tokens stay that receive most of the head-mean attention of [CLS] in
@@ -31,7 +28,6 @@ class FasterVLM(Pruner):
     """
 
     name: ClassVar[str] = "fastervlm"
-    vision: ClassVar[bool] = True
     visual_token_num: int = 144
     layer: int = -2
     visual_tokens: int = 576
@@ -39,16 +35,6 @@ class FasterVLM(Pruner):
 
     def __post_init__(self) -> None:
         check_counts("FasterVLM", {"visual_token_num": self.visual_token_num}, self.visual_tokens)
-
-    def check(self, model: nn.Module) -> None:
-        super().check(model)
-        check_layers(self, model, self.layer)
-
-    def notes(self, model: nn.Module) -> list[str]:
-        return cls_notes(self, model)
-
-    def observed_tower_layers(self, layers: int) -> Collection[int]:
-        return [self.layer]
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != 0:

@@ -1,23 +1,20 @@
 """LLaVA-PruMerge and PruMerge+: outliers of [CLS] attention, an even stride, and what is like them merged in."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from baselines.cls_attention import (
-    check_layers,
-    cls_notes,
+    ReadsTowerLayer,
     dropped_before_decoder,
     part,
     rows_at,
     salience_macs,
     selection,
 )
-from fitprune import FitPruneError, Pruner, Selection
+from fitprune import FitPruneError, Selection
 from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens
 from fitprune.vision import Vision
@@ -28,7 +25,7 @@ PLUS = 4
 
 
 @dataclass
-class PruMerge(Pruner):
+class PruMerge(ReadsTowerLayer):
     """LLaVA-PruMerge+ (Shang et al. 2024, arXiv 2403.15388; code github.com/42Shawn/LLaVA-PruMerge), without fine-tuning.
 
     Attention and keys are the tower's last layer's, as one head of full width; the features are those that the model reads. A
@@ -55,7 +52,6 @@ class PruMerge(Pruner):
     """
 
     name: ClassVar[str] = "prumerge"
-    vision: ClassVar[bool] = True
     if_adaptive: bool = True
     reduction_ratio: float = 1 / 8
     plus: bool = True
@@ -67,16 +63,6 @@ class PruMerge(Pruner):
         if not 0 < self.reduction_ratio <= most:
             method = "PruMerge+" if self.plus else "PruMerge"
             raise FitPruneError(f"reduction_ratio must be above 0 and up to {most:g} for {method}, not {self.reduction_ratio}.")
-
-    def check(self, model: nn.Module) -> None:
-        super().check(model)
-        check_layers(self, model, self.layer)
-
-    def notes(self, model: nn.Module) -> list[str]:
-        return cls_notes(self, model)
-
-    def observed_tower_layers(self, layers: int) -> Collection[int]:
-        return [self.layer]
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> Selection | None:
         if layer != 0:

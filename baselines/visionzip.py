@@ -1,17 +1,14 @@
 """VisionZip: dominant tokens by [CLS] attention, and a few contextual ones that take in the rest."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from baselines.cls_attention import (
+    ReadsTowerLayer,
     check_counts,
-    check_layers,
-    cls_notes,
     dropped_before_decoder,
     places_of,
     rows_at,
@@ -20,7 +17,7 @@ from baselines.cls_attention import (
     share,
     views_of,
 )
-from fitprune import Pruner, Selection
+from fitprune import Selection
 from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens
 
@@ -29,7 +26,7 @@ CONTEXTUAL_SHARE = 10 / 64
 
 
 @dataclass
-class VisionZip(Pruner):
+class VisionZip(ReadsTowerLayer):
     """VisionZip (Yang et al. 2024, arXiv 2412.04467; code github.com/dvlab-research/VisionZip), training-free.
 
     The `dominant` tokens are [CLS] itself and those patches that receive most of its head-summed attention in the tower layer
@@ -53,7 +50,6 @@ class VisionZip(Pruner):
     """
 
     name: ClassVar[str] = "visionzip"
-    vision: ClassVar[bool] = True
     dominant: int = 191
     contextual: int = 30
     layer: int = -2
@@ -62,16 +58,6 @@ class VisionZip(Pruner):
 
     def __post_init__(self) -> None:
         check_counts("VisionZip", {"dominant": self.dominant, "contextual": self.contextual}, self.visual_tokens)
-
-    def check(self, model: nn.Module) -> None:
-        super().check(model)
-        check_layers(self, model, self.layer)
-
-    def notes(self, model: nn.Module) -> list[str]:
-        return cls_notes(self, model)
-
-    def observed_tower_layers(self, layers: int) -> Collection[int]:
-        return [self.layer]
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> Selection | None:
         if layer != 0:

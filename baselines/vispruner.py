@@ -1,24 +1,21 @@
 """VisPruner: part of the tokens by [CLS] attention, the rest by taking duplicates away."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from baselines.cls_attention import (
+    ReadsTowerLayer,
     check_counts,
-    check_layers,
-    cls_notes,
     dropped_before_decoder,
     part,
     salience_macs,
     share,
     views_of,
 )
-from fitprune import FitPruneError, Pruner
+from fitprune import FitPruneError
 from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens
 
@@ -26,7 +23,7 @@ PER_ROUND = 8
 
 
 @dataclass
-class VisPruner(Pruner):
+class VisPruner(ReadsTowerLayer):
     """VisPruner (Zhang et al. 2025, arXiv 2412.01818 v2; code github.com/Theia-4869/VisPruner), training-free.
 
     Of `visual_token_num` tokens, `important_ratio` are those that [CLS] attends to most (head-mean, in the tower layer
@@ -49,7 +46,6 @@ class VisPruner(Pruner):
     """
 
     name: ClassVar[str] = "vispruner"
-    vision: ClassVar[bool] = True
     visual_token_num: int = 128
     important_ratio: float = 0.5
     layer: int = -2
@@ -60,16 +56,6 @@ class VisPruner(Pruner):
         check_counts("VisPruner", {"visual_token_num": self.visual_token_num}, self.visual_tokens)
         if not 0 <= self.important_ratio <= 1:
             raise FitPruneError(f"important_ratio is a share of the tokens that stay, 0 to 1, not {self.important_ratio}.")
-
-    def check(self, model: nn.Module) -> None:
-        super().check(model)
-        check_layers(self, model, self.layer)
-
-    def notes(self, model: nn.Module) -> list[str]:
-        return cls_notes(self, model)
-
-    def observed_tower_layers(self, layers: int) -> Collection[int]:
-        return [self.layer]
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != 0:

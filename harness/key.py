@@ -46,16 +46,23 @@ def digest_of(value: Any, digits: int = 16) -> str:
 
 
 def code_digest(method: "type[Pruner]") -> str:
-    """12 hex digits over the source files of a method: its class and those it inherits from, up to `Pruner`.
+    """12 hex digits over the source files of a method: its class and those it inherits from, up to `Pruner`, and the files of
+    its own package and of `fitprune` that these take functions and classes from.
 
     So a method under development is measured anew after each change, though no version has changed.
     """
     from fitprune import Pruner
 
-    total = hashlib.sha256()
+    names: set[str] = set()
     for base in method.__mro__:
         if base is Pruner:
             break
-        source = getattr(sys.modules.get(base.__module__), "__file__", None)
-        total.update(Path(source).read_bytes() if source and Path(source).is_file() else base.__qualname__.encode())
+        names.add(base.__module__)
+        packages = {base.__module__.partition(".")[0], Pruner.__module__.partition(".")[0]}
+        taken = {getattr(value, "__module__", None) for value in vars(sys.modules[base.__module__]).values()}
+        names |= {name for name in taken if isinstance(name, str) and name.partition(".")[0] in packages}
+    total = hashlib.sha256(method.__qualname__.encode())
+    for name in sorted(names):
+        source = getattr(sys.modules.get(name), "__file__", None)
+        total.update(Path(source).read_bytes() if source and Path(source).is_file() else name.encode())
     return total.hexdigest()[:12]

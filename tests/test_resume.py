@@ -22,7 +22,7 @@ from harness.cells import Cell, CellSettings
 from harness.evaluate import evaluate_cell
 from harness.inputs import InputCache
 from harness.journal import Journal
-from harness.key import content_key
+from harness.key import code_digest, content_key
 from harness.models.facts import model_facts, weights_digest
 from harness.models.loading import load_model
 from harness.once import RunFolder
@@ -285,3 +285,25 @@ def test_a_killed_run_of_the_suites_goes_on_and_gives_what_an_unkilled_one_gives
     assert [getattr(result, name) for name in names] == [getattr(whole.result, name) for name in names]
     answers = Store(tmp_path / "results").read_answers(result)
     assert [answer["answer"] for answer in answers] == [answer.answer for answer in whole.answers.answers]
+
+
+def test_the_code_of_a_method_is_its_file_and_what_that_takes_from_its_package(tmp_path, monkeypatch):
+    package = tmp_path / "othermethods"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").write_text("def half(count):\n    return count // 2\n")
+    (package / "unused.py").write_text("")
+    (package / "method.py").write_text(
+        "from fitprune import Pruner\nfrom othermethods.helper import half\n\n\nclass Method(Pruner):\n    name = 'method'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from othermethods.method import Method
+
+    first = code_digest(Method)
+    (package / "unused.py").write_text("more = 1\n")
+    assert code_digest(Method) == first
+    (package / "helper.py").write_text("def half(count):\n    return count // 3\n")
+    second = code_digest(Method)
+    assert second != first
+    (package / "method.py").write_text((package / "method.py").read_text() + "\n# changed\n")
+    assert code_digest(Method) not in (first, second)
