@@ -9,10 +9,10 @@ from fitprune.errors import FitPruneError
 from harness.statistics import paired_drop
 from harness.store import Result, Store
 from harness.table import Row, Table
-from reports.leaderboard import Leaderboard, edge_text, heading_of, suite_title
+from reports.leaderboard import Leaderboard, heading_of
 from reports.markdown import escape, table_of
 from reports.rivals import Edge, mean_edge, read_scores
-from reports.texts import number
+from reports.texts import edge_text, number, suite_title
 
 EXPLAINED = (
     "Score here minus score there, in points, with the half-width of the 95 % interval of the paired difference on the same "

@@ -15,10 +15,11 @@ from harness.store import Result
 from harness.strict import strict
 from harness.table import Figure, Row
 from reports import charts
-from reports.leaderboard import Board, Leaderboard, suite_title
+from reports.leaderboard import Board, Leaderboard
 from reports.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at, timed_on
 from reports.published import QUOTED
 from reports.rivals import LOST_SHOWN, RIVALS, Edge, Evidence, Lost
+from reports.texts import suite_title
 
 LOST_BYTES = 1_500_000
 TEXT_SHOWN = 300  # characters of a question or an answer

@@ -80,10 +80,10 @@ def points_of(table: Table, place: str, axis: Axis) -> list[dict[str, Any]]:
     """The points of a chart, as its tooltip and marks read them."""
     optimal = optimal_at(table, place, axis)
     points = []
-    for number_, row in enumerate(table.rows):
+    for at, row in enumerate(table.rows):
         figure, cost = figure_at(row, table, place), cost_at(row, table, place, axis)
         if figure is not None and math.isfinite(cost) and math.isfinite(figure.score):
-            points.append(_point(row, figure, cost, spread_at(row, table, place), number_ in optimal))
+            points.append(_point(row, figure, cost, spread_at(row, table, place), at in optimal))
     return points
 
 

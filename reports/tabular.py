@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.table import Figure, Row
-from reports.leaderboard import Board, Leaderboard, Text, suite_title
+from reports.leaderboard import Board, Leaderboard, Text
 from reports.points import AVERAGE, FLOPS, figure_at, optimal_at
 from reports.rivals import RIVALS, Edge
+from reports.texts import suite_title
 
 _COLUMNS = (
     *("model", "revision", "data", "limit", "method", "reduction_asked", "recipe", "suite", "score", "score_half_width"),
