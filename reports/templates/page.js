@@ -61,6 +61,11 @@ function table(head, lines) {
 const view = { table: "", method: "", reduction: "", optimal: false, words: "", hidden: new Set(), sort: "", down: false, all: false };
 const severalTables = data.tables.length > 1;
 
+// A model's name where that tells its table from the others, else all that the table is about.
+function shortName(table) {
+  return data.tables.filter((other) => other.model === table.model).length === 1 ? table.model : table.heading;
+}
+
 function scoreColumn(place) {
   const figure = (row) => (place === AVERAGE ? row.average : row.cells[place] && row.cells[place].figure);
   return {
@@ -101,7 +106,7 @@ function rivalColumn(rival) {
 
 const COLUMNS = [
   { id: "name", title: "method", value: (row) => row.name, show: (row) => rowButton(row) },
-  ...(severalTables ? [{ id: "table", title: "model", value: (row) => data.tables[row.table].heading, show: (row) => data.tables[row.table].heading }] : []),
+  ...(severalTables ? [{ id: "table", title: "model", value: (row) => shortName(data.tables[row.table]), show: (row) => shortName(data.tables[row.table]) }] : []),
   { id: "reduction", title: "reduction", value: (row) => row.reduction, show: (row) => (known(row.reduction) ? String(row.reduction) : "–") },
   { id: "flops", title: "GFLOPs", value: (row) => row.flops, show: (row) => shortNumber(row.flops) },
   { id: "share", title: "of dense", value: (row) => row.share, show: (row) => percent(row.share, 0) },
