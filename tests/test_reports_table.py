@@ -178,16 +178,17 @@ def test_a_later_result_overtakes_a_refusal(tmp_path):
     assert not any(row.refused for row in board.table.rows)
 
 
-def test_a_model_that_a_method_cannot_prune_fails_its_cell_and_is_noted(tmp_path):
+@pytest.mark.parametrize(("every", "outcome"), [(False, pytest.fail), (True, pytest.skip)])
+def test_a_model_that_a_method_cannot_prune_is_noted_and_fails_its_cell_if_it_was_named(tmp_path, every, outcome):
     @contextlib.contextmanager
     def unfit(cell):
         raise UnsupportedModel("no [CLS] here")
         yield
 
-    options = SimpleNamespace(settings=CellSettings(limit=8), command=lambda cell: f"pytest {cell.suite}")
+    options = SimpleNamespace(settings=CellSettings(limit=8), command=lambda cell: f"pytest {cell.suite}", every=every)
     run = SimpleNamespace(bench=SimpleNamespace(measuring=unfit), store=Store(tmp_path), options=options)
     item = SimpleNamespace(stash=pytest.Stash(), user_properties=[])
-    with pytest.raises(pytest.fail.Exception, match=r"no \[CLS\] here"):
+    with pytest.raises(outcome.Exception, match=r"no \[CLS\] here"):
         RunCell(Cell("m", "visionzip", 0.5, "gqa"), run, item).check()
     (refusal,), _ = read_refusals(tmp_path)
     assert (refusal.cell.pruner, refusal.reason, refusal.limit) == ("visionzip", "no [CLS] here", 8)

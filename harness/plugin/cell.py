@@ -33,20 +33,21 @@ class RunCell:
         """Evaluate the cell and write its result, or find it in the results folder; fail the test when the gate says so, or
         the comparison with a saved run.
 
-        A budget that the pruner cannot reach skips the test with the reason; any other error that a user can mend
-        fails it, in one line. A cell that its method cannot run is noted in the results folder.
+        A budget that the pruner cannot reach skips the test with the reason, as does, where `--pruner all` brought it in, a
+        model that it cannot prune; any other error that a user can mend fails it, in one line. A cell that its method
+        cannot run is noted in the results folder.
         """
         try:
             with self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
-        except BudgetError as error:
-            self._note_refusal(error)
-            self._report("cannot", reason=str(error))
-            pytest.skip(f"cannot: {error}")
         except (FitPruneError, OSError) as error:
-            if isinstance(error, UnsupportedModel):
-                self._note_refusal(error)
             reason = " ".join(str(error).split())
+            unfit = isinstance(error, UnsupportedModel)
+            if isinstance(error, BudgetError | UnsupportedModel):
+                self._note_refusal(error)
+            if isinstance(error, BudgetError) or (unfit and self.run.options.every):
+                self._report("cannot", reason=reason)
+                pytest.skip(f"cannot: {reason}")
             self._report("error", reason=reason)
             pytest.fail(reason, pytrace=False)
         self._report(result.verdict, result=result, cached=measured.cached)

@@ -121,6 +121,7 @@ class RunOptions:
     compare: str = ""
     compare_fail: Thresholds | None = None
     positions: tuple[str, ...] = (AUTHORS,)
+    every: bool = False  # all pruners were asked for, not these by name
     plan: bool = False
 
     @classmethod
@@ -198,7 +199,7 @@ class RunOptions:
             names += PRUNERS if name == "all" else [name]
         if self.recipe and set(names) - {DENSE, FITPRUNE}:
             raise FitPruneError(f"--recipe is for --pruner {FITPRUNE}; run the other pruners by themselves, with --reduction")
-        return replace(self, pruners=tuple(dict.fromkeys(names)))
+        return replace(self, pruners=tuple(dict.fromkeys(names)), every="all" in self.pruners)
 
     def check(self, suites: Sequence[str]) -> None:
         """Every check that needs no model in memory. Raises FitPruneError, in one line; leaves nothing behind."""
