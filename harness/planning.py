@@ -9,7 +9,7 @@ from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
-from fitprune import BudgetError, FitPruneError, Pruner, Recipe, recipe_file
+from fitprune import BudgetError, FitPruneError, Pruner, Recipe, UnsupportedModel, recipe_file
 from harness.bench import Bench, asked
 from harness.cells import Cell
 from harness.dry_run import plan
@@ -63,7 +63,7 @@ class Planner(Bench):
         questions = self._questions(cell)
         try:
             pruner = self.pruner(cell)
-        except BudgetError as error:
+        except (BudgetError, UnsupportedModel) as error:
             return Planned(cell, "cannot", reason=str(error))
         except _Unfitted:
             return Planned(

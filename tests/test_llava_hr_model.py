@@ -190,7 +190,8 @@ def test_parts_may_be_offloaded(tmp_path, samples, away):
     )
     assert {value.device.type for value in loaded.get_submodule(away).parameters()} == {"meta"}
     with torch.no_grad():
-        assert torch.equal(loaded(**samples[0]).logits, model(**samples[0]).logits)
+        # Products of weights that lie elsewhere in memory may differ in the last digit.
+        torch.testing.assert_close(loaded(**samples[0]).logits, model(**samples[0]).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -138,7 +138,7 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
             elif options.reduction is not None:
                 tokens = prompt.view.tokens
                 found[name] = method.for_reduction(prompt.config, options.reduction, visual_tokens=tokens)
-        except BudgetError as error:
+        except (BudgetError, UnsupportedModel) as error:
             if options.pruner:
                 raise
             notes.append(f"{name}: {error}")
