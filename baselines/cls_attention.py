@@ -42,7 +42,7 @@ def cls_notes(pruner: Any, model: nn.Module) -> list[str]:
     """What a result must say where the tower has no [CLS]."""
     if require_tower(model, pruner).has_cls:
         return []
-    return [f"{pruner.name}: no [CLS] in this vision tower; its patches are ranked by the mean attention they receive."]
+    return [f"{pruner.name}: no [CLS] in this vision tower, so its patches are ranked by the mean attention they receive"]
 
 
 class ReadsTowerLayer(Pruner):

@@ -13,7 +13,19 @@ from reports.rivals import RIVALS, Edge
 from reports.texts import suite_title
 
 _COLUMNS = (
-    *("model", "revision", "data", "limit", "method", "reduction_asked", "recipe", "suite", "score", "score_half_width"),
+    *(
+        "model",
+        "revision",
+        "data",
+        "limit",
+        "method",
+        "reduction_asked",
+        "recipe",
+        "positions_asked",
+        "suite",
+        "score",
+        "score_half_width",
+    ),
     *("drop", "drop_half_width", "n", "verdict", "gflops", "of_dense", "reduction", "prefill_speedup", "pareto_optimal"),
     *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
     *("device", "seed", "date", "command", "cannot"),
@@ -69,6 +81,7 @@ def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> d
         "method": row.cell.pruner,
         "reduction_asked": row.cell.reduction,
         "recipe": row.cell.recipe,
+        "positions_asked": row.cell.positions,
         "score": known.score,
         "score_half_width": known.half_width,
         "drop": known.drop,

@@ -62,7 +62,7 @@ def test_without_cls_the_costlier_attention_is_paid_for_and_noted():
     # A step of one of 36 tokens is more than a point.
     assert measured(case.model, pruner, case.samples[0]) == pytest.approx(0.4, abs=0.02)
     assert pruner.notes(case.model) == [
-        "fastervlm: no [CLS] in this vision tower; its patches are ranked by the mean attention they receive."
+        "fastervlm: no [CLS] in this vision tower, so its patches are ranked by the mean attention they receive"
     ]
     assert pruner.notes(build("llama", 2)) == []
 

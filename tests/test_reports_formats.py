@@ -12,7 +12,8 @@ from test_reports_table import flips, put, refuse
 
 from harness.store import Store
 from reports.__main__ import main
-from reports.tabular import escape_latex
+from reports.leaderboard import read_leaderboard
+from reports.tabular import escape_latex, to_csv
 
 
 @pytest.fixture
@@ -148,3 +149,14 @@ def test_nothing_in_common_is_an_error(tmp_path, capsys):
     put(Store(tmp_path / "there"), "fastv", np.zeros(4), model="other")
     assert main([str(tmp_path / "here"), "--compare", str(tmp_path / "there")]) == 2
     assert "have no model and data in common: nothing to compare" in capsys.readouterr().err
+
+
+def test_rows_that_differ_in_position_ids_alone_are_told_apart(tmp_path):
+    store = Store(tmp_path)
+    for positions in ("", "kept"):
+        put(store, "divprune", np.ones(10), reduction=0.5, positions_asked=positions)
+    board = read_leaderboard(tmp_path)
+    lines = list(csv.DictReader(io.StringIO(to_csv(board))))
+    own = [line for line in lines if line["method"] == "divprune" and line["suite"] == "gqa"]
+    assert [line["positions_asked"] for line in own] == ["", "kept"]
+    assert [row.name for row in board.boards[0].table.rows[1:]] == ["divprune 0.5", "divprune 0.5 ids kept"]

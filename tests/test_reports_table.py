@@ -231,3 +231,13 @@ def test_layers_tokens_are_kept_in_a_result_and_checked(tmp_path):
     path.write_text(path.read_text().replace("70.5", '"many"'))
     _, (note,) = Store(tmp_path).read_all()
     assert "tokens_per_layer is not a list of numbers" in note
+
+
+def test_the_rival_is_the_row_that_its_authors_would_have(tmp_path):
+    store = Store(tmp_path)
+    put(store, "fastv", np.repeat([1.0, 0.0], 20))
+    put(store, "downsample", np.repeat([0.0, 0.0], 20))
+    put(store, "downsample", np.repeat([1.0, 1.0], 20), positions_asked="kept")
+    (board,) = read_leaderboard(tmp_path).boards
+    place = next(place for place, row in enumerate(board.table.rows) if row.cell.pruner == "fastv")
+    assert board.evidence[place].edges["downsample"]["gqa"].points == pytest.approx(50)
