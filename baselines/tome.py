@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from baselines.budget import nearest_choice
-from fitprune import FitPruneError, Pruner, Selection, TowerTokens
+from fitprune import FitPruneError, Pruner, Selection, TowerTokens, UnsupportedModel
 from fitprune.sizes import DecoderSizes, TowerSizes, tower_sizes
 from fitprune.view import VisualTokens
 
@@ -83,6 +83,11 @@ class ToMe(Pruner):
         ones where that meets the budget better.
         """
         tower = tower_sizes(model_config)
+        if tower.mixes:
+            raise UnsupportedModel(
+                f"ToMe merges tokens between the tower's layers; that of a {model_config.model_type} model mixes them on their "
+                "grid there, so they must stay."
+            )
         layers, head = DecoderSizes.of(model_config).layers, tower.width // tower.heads
 
         def scoring(n: int, merged: int) -> int:

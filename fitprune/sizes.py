@@ -75,6 +75,7 @@ class TowerSizes:
         patches: of one view; tokens: with [CLS], where the tower has one.
         feature_layer: index of the layer whose output is read.
         projector: multiply-accumulates of one token in a two-layer projector.
+        mixes: whether something beside the layers works on the grid of tokens between them (LLaVA-HR's adapters).
     """
 
     width: int
@@ -84,6 +85,7 @@ class TowerSizes:
     tokens: int
     feature_layer: int
     projector: int
+    mixes: bool = False
 
     @property
     def has_cls(self) -> bool:
@@ -111,6 +113,7 @@ def tower_sizes(config: Any) -> TowerSizes:
         tokens=patches + (clip is vision and kind == "clip_vision_model"),
         feature_layer=read - 1 if read >= 0 else layers + read,
         projector=clip.hidden_size * hidden + hidden**2,
+        mixes=clip is not vision,
     )
 
 

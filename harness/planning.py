@@ -3,7 +3,7 @@
 Loads no weights, generates nothing, fits nothing and writes nothing. What cannot be said without that is None.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from types import SimpleNamespace
@@ -179,12 +179,10 @@ def lines_of(planned: list[Planned]) -> list[str]:
         for state in ("cached", "begun", "to run", "cannot")
         if (count := sum(plan.state == state for plan in planned))
     )
-    flops = sum(plan.flops for plan in left if plan.flops is not None)
-    seconds = sum(plan.seconds for plan in left if plan.seconds is not None)
     sums = [
         f"{len(planned)} cells: {states}",
-        f"FLOPs: {flops:.3g}" + _but([plan for plan in left if plan.flops is None]),
-        f"time in one process: {duration(seconds)}" + _but([plan for plan in left if plan.seconds is None]),
+        f"FLOPs: {_total([plan.flops for plan in left], '{:.3g}'.format)}",
+        f"time in one process: {_total([plan.seconds for plan in left], duration)}",
     ]
     if any(plan.prefill_only for plan in left):
         sums.append(f"≥: the prompts alone, by the first {SAMPLE} questions; how long answers are is not known yet")
@@ -197,5 +195,10 @@ def _flops(planned: Planned) -> str:
     return f"{'≥ ' if planned.prefill_only else ''}{planned.flops:.3g}"
 
 
-def _but(unknown: list[Planned]) -> str:
-    return f", and unknown for {len(unknown)} cells" if unknown else ""
+def _total(figures: Sequence[float | None], words: Callable[[float], str]) -> str:
+    """The sum of what is known, and for how many cells nothing is."""
+    known = [figure for figure in figures if figure is not None]
+    unknown = len(figures) - len(known)
+    if unknown and not known:
+        return "unknown"
+    return words(sum(known)) + (f", and unknown for {unknown} cell{'s' * (unknown != 1)}" if unknown else "")
