@@ -409,22 +409,18 @@ class Bench:
             key += f"-{digest_of(list(task.rows), 8)}"
         name = f"dense-{_slug(cell.model)}-{cell.suite}-{key}"
 
-        journal: Journal | None = None
-
         def compute() -> dict[str, Any]:
-            nonlocal journal
-            if self.results is not None:
-                journal = self.results.journal(f"dense-{key}")
-                if self.rerun:
-                    journal.remove()
+            journal = None if self.results is None else self.results.journal(f"dense-{key}")
+            if journal is not None and self.rerun:
+                journal.remove()
             return dataclasses.asdict(self.evaluate(dense, None, journal, task))
 
         if self.rerun:  # once in this run, and in place of what earlier runs left
             record = self.shared.once(f"again-{name}", lambda: self.lasting.once(name, compute, again=True))
         else:
             record = self.lasting.once(name, compute)
-        if journal is not None:
-            journal.remove()
+        if self.results is not None:  # also what a run left that was killed once its answers were written
+            self.results.journal(f"dense-{key}").remove()
         return Evaluated.from_json(record)
 
     def timed(self, cell: Cell, pruner: Pruner) -> dict[str, Any]:

@@ -14,6 +14,8 @@ def test_every_data_file_of_a_package_is_declared() -> None:
     for package in ("fitprune", "baselines", "harness", "suites", "reports"):
         files = (path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*") if path.is_file())
         data = [str(path) for path in files if path.suffix not in (".py", ".pyc") and "__pycache__" not in path.parts]
+        # A measured leaderboard is kept in the repository to be read there; it is no part of the package.
+        data = [name for name in data if (package, name.partition("/")[0]) != ("reports", "embedded")]
         patterns = [pattern.replace("**/", "*") for pattern in declared.get(package, [])]
         assert [name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
