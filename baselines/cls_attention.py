@@ -7,27 +7,9 @@ import torch
 from torch import nn
 
 from baselines.budget import fewest_dropped
-from fitprune import BudgetError, FitPruneError, Pruner, Selection, UnsupportedModel
+from fitprune import BudgetError, FitPruneError, Pruner, UnsupportedModel
 from fitprune.sizes import DecoderSizes, tower_sizes
 from fitprune.tower import require_tower
-
-
-def share(total: torch.Tensor, count: int, of: int) -> torch.Tensor:
-    """`count` tokens `of` so many, brought to prompts with `total` (batch,) tokens: LongTensor (batch,), rounded."""
-    return (total.double() * count / of).round().long()
-
-
-def part(total: torch.Tensor, ratio: float) -> torch.Tensor:
-    """The authors' int(total · ratio), LongTensor like `total`; a hair more, so that whole products stay whole."""
-    return (total.double() * ratio + 1e-9).long()
-
-
-def check_counts(method: str, given: dict[str, int], visual_tokens: int) -> None:
-    """Raise a `FitPruneError` unless the counts by name are 0 or more and together at most `visual_tokens`."""
-    names = " + ".join(given)
-    if visual_tokens < 1 or min(given.values()) < 0 or sum(given.values()) > visual_tokens:
-        values = " + ".join(str(value) for value in given.values())
-        raise FitPruneError(f"{method} keeps {names} tokens of visual_tokens, 0 up to all; not {values} of {visual_tokens}.")
 
 
 def check_layers(pruner: Any, model: nn.Module, *layers: int) -> None:
@@ -95,25 +77,6 @@ def dropped_before_decoder(
         return [max(n - dropped, fewest)] * layers
 
     return fewest_dropped(method, model_config, reduction, visual_tokens, entering, scoring)
-
-
-def places_of(mask: torch.Tensor) -> torch.Tensor:
-    """LongTensor (batch, most): the places where `mask` (batch, n) is True, ascending, padded with -1 on the right."""
-    n = mask.shape[1]
-    places = torch.where(mask, torch.arange(n, device=mask.device), n).sort(dim=1).values[:, : int(mask.sum(1).max())]
-    return places.masked_fill(places == n, -1)
-
-
-def rows_at(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Rows of (batch, n, d) at `places` (batch, m): (batch, m, d); some row where a place is -1."""
-    return values.gather(1, places.clamp(min=0)[..., None].expand(-1, -1, values.shape[-1]))
-
-
-def selection(index: torch.Tensor, hidden: torch.Tensor, made: torch.Tensor) -> Selection:
-    """A `Selection` of those rows (batch, m, …) whose `index` is not -1, in their order."""
-    filled = index >= 0
-    order = (~filled).byte().argsort(dim=1, stable=True)[:, : int(filled.sum(1).max())]
-    return Selection(index.gather(1, order), rows_at(hidden, order), made.gather(1, order) & filled.gather(1, order))
 
 
 def views_of(view: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import torch
 
-from baselines.cls_attention import ReadsTowerLayer, check_counts, dropped_before_decoder, salience_macs, share
+from baselines.cls_attention import ReadsTowerLayer, dropped_before_decoder, salience_macs
+from baselines.counts import check_counts, share
 from fitprune.view import VisualTokens
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from baselines.budget import fewest_dropped
-from baselines.cls_attention import part
+from baselines.counts import part
 from fitprune import FitPruneError, Pruner
 from fitprune.sizes import DecoderSizes, tower_sizes
 from fitprune.view import VisualTokens

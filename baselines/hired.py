@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from baselines.cls_attention import check_layers, cls_notes, dropped_before_decoder, part, salience_macs
+from baselines.cls_attention import check_layers, cls_notes, dropped_before_decoder, salience_macs
+from baselines.counts import part
 from fitprune import FitPruneError, Pruner
 from fitprune.view import VisualTokens
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from baselines.cls_attention import places_of, rows_at
 from baselines.grids import full_side, nearest_grid
+from baselines.places import places_of, rows_at
 from fitprune import FitPruneError, Pruner, Selection
 from fitprune.anatomy import anatomy
 from fitprune.sizes import DecoderSizes

@@ -6,14 +6,9 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.cls_attention import (
-    ReadsTowerLayer,
-    dropped_before_decoder,
-    part,
-    rows_at,
-    salience_macs,
-    selection,
-)
+from baselines.cls_attention import ReadsTowerLayer, dropped_before_decoder, salience_macs
+from baselines.counts import part
+from baselines.places import rows_at, selection
 from fitprune import FitPruneError, Selection
 from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens

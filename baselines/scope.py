@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from baselines.cls_attention import check_counts, check_layers, cls_notes, dropped_before_decoder, salience_macs, share
+from baselines.cls_attention import check_layers, cls_notes, dropped_before_decoder, salience_macs
+from baselines.counts import check_counts, share
 from baselines.greedy import first_picks
 from fitprune import FitPruneError, Pruner
 from fitprune.sizes import tower_sizes

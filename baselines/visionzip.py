@@ -6,17 +6,9 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.cls_attention import (
-    ReadsTowerLayer,
-    check_counts,
-    dropped_before_decoder,
-    places_of,
-    rows_at,
-    salience_macs,
-    selection,
-    share,
-    views_of,
-)
+from baselines.cls_attention import ReadsTowerLayer, dropped_before_decoder, salience_macs, views_of
+from baselines.counts import check_counts, share
+from baselines.places import places_of, rows_at, selection
 from fitprune import Selection
 from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens

@@ -6,15 +6,8 @@ from typing import ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.cls_attention import (
-    ReadsTowerLayer,
-    check_counts,
-    dropped_before_decoder,
-    part,
-    salience_macs,
-    share,
-    views_of,
-)
+from baselines.cls_attention import ReadsTowerLayer, dropped_before_decoder, salience_macs, views_of
+from baselines.counts import check_counts, part, share
 from fitprune import FitPruneError
 from fitprune.sizes import tower_sizes
 from fitprune.view import VisualTokens

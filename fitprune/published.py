@@ -44,13 +44,11 @@ def published_names() -> list[str]:
     return [f"{model}@{percent}" for model, entry in _tables().items() for percent in entry["drop"]]
 
 
-def nearest_published(recipe: Recipe) -> tuple[str, Recipe] | None:
-    """The published recipe of the same architecture whose reduction is nearest, and its name; None where there is none."""
-    if recipe.sizes is None:
-        return None
+def nearest_published(sizes: DecoderSizes | None, reduction: float) -> tuple[str, Recipe] | None:
+    """The published recipe for a decoder of these sizes whose reduction is nearest, and its name; None where there is none."""
     same = [(name, published_recipe(name)) for name in published_names()]
-    same = [(name, published) for name, published in same if published.sizes == recipe.sizes]
-    return min(same, key=lambda pair: abs(pair[1].reduction - recipe.reduction), default=None)
+    same = [(name, published) for name, published in same if published.sizes == sizes]
+    return min(same, key=lambda pair: abs(pair[1].reduction - reduction), default=None)
 
 
 @functools.cache

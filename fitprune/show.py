@@ -27,7 +27,7 @@ def show(name: str, picture: Path | None = None) -> None:
     if picture is not None:
         chart.check_drawable(picture)
     recipe = Recipe.load(name)
-    published = nearest_published(recipe)
+    published = None if recipe.sizes is None else nearest_published(recipe.sizes, recipe.reduction)
     if published is not None and published[1].drop == recipe.drop:
         published = None
     print(describe(recipe, name, published))

@@ -89,7 +89,7 @@ class Tower:
 
 def looks_into_tower(pruner: "Pruner") -> bool:
     """Whether the method sees or changes anything before the decoder."""
-    return pruner.vision or _changes(pruner, "before_tower") or _changes(pruner, "after_tower_attention")
+    return pruner.vision or changes(pruner, "before_tower") or changes(pruner, "after_tower_attention")
 
 
 def require_tower(model: Any, pruner: "Pruner") -> Tower:
@@ -100,14 +100,15 @@ def require_tower(model: Any, pruner: "Pruner") -> Tower:
         raise UnsupportedModel(f"{pruner.name} works on a CLIP or SigLIP tower; that of {name} has another form.")
     if tower.has_cls and getattr(model.config, "vision_feature_select_strategy", "default") != "default":
         raise UnsupportedModel(f"{pruner.name} needs visual tokens that are patches; {name} here has [CLS] among them.")
-    if tower.mixes and _changes(pruner, "after_tower_attention"):
+    if tower.mixes and changes(pruner, "after_tower_attention"):
         raise UnsupportedModel(
             f"{pruner.name} merges tokens between the tower's layers; {name} mixes them on their grid there, so they must stay."
         )
     return tower
 
 
-def _changes(pruner: "Pruner", name: str) -> bool:
+def changes(pruner: "Pruner", name: str) -> bool:
+    """Whether the method overrides `before_tower`, or `after_tower_attention`."""
     from fitprune.pruner import Pruner
 
     return getattr(type(pruner), name) is not getattr(Pruner, name)
@@ -151,7 +152,7 @@ class TowerRun:
         self.active = True
         total = len(tower.layers)
         self.observed = {index % total for index in pruner.observed_tower_layers(total)}
-        self.merges, self.resizes = (_changes(pruner, name) for name in ("after_tower_attention", "before_tower"))
+        self.merges, self.resizes = (changes(pruner, name) for name in ("after_tower_attention", "before_tower"))
         self.query: dict[int, torch.Tensor] = {}
         self.key: dict[int, torch.Tensor] = {}
         self.features: torch.Tensor | None = None

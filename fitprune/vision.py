@@ -1,5 +1,6 @@
 """What the vision tower made of a batch's images, patch by patch, for methods that rank or merge by it."""
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,20 @@ class Vision:
         self._run, self._number, self._spend = run, number, spend
         self.has_cls, self.grid, self.seats = run.tower.has_cls, run.grid, run.seats
         self.features, self.cls_features = run.features, run.cls_features
-        each = torch.tensor(run.views, device=number.device)
-        self.base = (each.cumsum(0) - each).repeat_interleave(each)
-        known = number >= 0
-        self.view = torch.where(known, number // run.patches, -1)
-        self.patch = torch.where(known, number % run.patches, -1)
+
+    # Worked out when asked for: methods look before the first layer, and there is a `Vision` in each.
+    @functools.cached_property
+    def base(self) -> torch.Tensor:
+        each = torch.tensor(self._run.views, device=self._number.device)
+        return (each.cumsum(0) - each).repeat_interleave(each)
+
+    @functools.cached_property
+    def view(self) -> torch.Tensor:
+        return torch.where(self._number >= 0, self._number // self._run.patches, -1)
+
+    @functools.cached_property
+    def patch(self) -> torch.Tensor:
+        return torch.where(self._number >= 0, self._number % self._run.patches, -1)
 
     @property
     def views(self) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 
 from fitprune import Pruner, Selection, UnsupportedModel
 from fitprune.sizes import DecoderSizes, TowerSizes, tower_sizes
+from fitprune.tower import changes
 from fitprune.trace import TowerCounts
 from fitprune.view import VisualTokens
 from fitprune.vision import Vision
@@ -80,8 +81,7 @@ def through_tower(pruner: Pruner, config: Any, visual_tokens: int, views: int) -
         UnsupportedModel: a tower of an unknown form, or one that the method cannot change.
     """
     sizes = tower_sizes(config)
-    merges = type(pruner).after_tower_attention is not Pruner.after_tower_attention
-    if merges and hasattr(config.vision_config, "clip_config"):
+    if sizes.mixes and changes(pruner, "after_tower_attention"):
         raise UnsupportedModel(
             f"{pruner.name} merges tokens between the tower's layers; a {config.model_type} mixes them on their grid there."
         )

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from baselines.registry import get_pruner_class
-from fitprune import Calibration, FitPrune, Pruner, Recipe
-from fitprune.published import published_names, published_recipe
+from fitprune import Calibration, FitPrune, Pruner
+from fitprune.published import nearest_published
 from fitprune.sizes import DecoderSizes
 
 
@@ -41,7 +41,7 @@ class Solver:
 
     def _fitprune(self, method: type[FitPrune], reduction: float) -> tuple[Pruner, str]:
         config = self.model.config
-        published = nearest(config, reduction)
+        published = nearest_published(DecoderSizes.of(config), reduction)
         if published is not None:
             name, recipe = published
             pruner = method.for_reduction(config, reduction, recipe=recipe, visual_tokens=self.visual_tokens)
@@ -50,10 +50,3 @@ class Solver:
             self._calibration = Calibration(self.model, self.batches, progress=False)
         pruner = method.for_reduction(config, reduction, calibration=self._calibration, visual_tokens=self.visual_tokens)
         return pruner, f"fitted on {self.batches_are}"
-
-
-def nearest(config: Any, reduction: float) -> tuple[str, Recipe] | None:
-    """The published recipe for a decoder of these sizes whose reduction is nearest, and its name; None where there is none."""
-    recipes = {name: published_recipe(name) for name in published_names()}
-    own = {name: recipe for name, recipe in recipes.items() if recipe.sizes == DecoderSizes.of(config)}
-    return min(own.items(), key=lambda pair: abs(pair[1].reduction - reduction), default=None)

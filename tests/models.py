@@ -10,6 +10,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from fitprune.flops import visual_macs
+
 IMAGE = 63
 PAD = 0
 VOCABULARY = 64
@@ -135,3 +137,9 @@ def new_tokens(model, inputs, count=6, **options):
     torch.manual_seed(0)
     out = model.generate(**inputs, max_new_tokens=count, **{"do_sample": False, **options})
     return out[:, inputs["input_ids"].shape[1] :]
+
+
+def saved(trace, visual_tokens, **sizes):
+    """What a prefill of one sample saved of its visual tokens' decoder FLOPs, scoring taken off; for drops before layers."""
+    spent = sum(visual_macs([0], int(count), **sizes) for count in trace.visual_in) + sum(trace.scoring_macs)
+    return 1 - spent / visual_macs([0] * len(trace.visual_in), visual_tokens, **sizes)

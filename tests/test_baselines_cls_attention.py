@@ -6,7 +6,7 @@ from models import batch, build, kept, prompt
 from reference.decoder import reference_of
 from shortened import tiled
 
-from baselines.cls_attention import part, share
+from baselines.counts import part, share
 from baselines.registry import get_pruner_class
 
 # Name, parameters, the share of a prompt's tokens that goes on.

@@ -11,7 +11,8 @@ import torch
 from baselines.random import Random
 from baselines.registry import PRUNERS
 from fitprune import FitPrune
-from fitprune.published import published_recipe
+from fitprune.published import nearest_published, published_recipe
+from fitprune.sizes import DecoderSizes
 from harness import latency_run
 from harness.__main__ import main
 from harness.commands import latency as command
@@ -19,7 +20,7 @@ from harness.latency_run import Asked, take
 from harness.latency_table import markdown
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
-from harness.solver import Solver, nearest
+from harness.solver import Solver
 from harness.store import Store
 
 BASE = ["latency", "--model", "llava-tiny", "--weights", "random", "--layers", "3", "--repeats", "2", "--new-tokens", "3"]
@@ -292,5 +293,5 @@ def test_it_is_scaled_to_the_prompt_and_others_have_none():
     assert pruner.recipe.visual_tokens == 288
     assert pruner.recipe.drop == published_recipe("llava-1.5-7b@60").schedule(288)
     config.text_config.num_hidden_layers = 8
-    assert nearest(config, 0.6) is None
-    assert nearest(transformers_config(MODELS["llava-next-7b"]), 0.6) is None
+    assert nearest_published(DecoderSizes.of(config), 0.6) is None
+    assert nearest_published(DecoderSizes.of(transformers_config(MODELS["llava-next-7b"])), 0.6) is None

@@ -111,14 +111,16 @@ def test_the_nearest_by_what_is_really_saved(reduction, nearest):
         middle = (first + last) // 2
         saved = Recipe([middle] + [0] * 31, 576).for_model(llava_7b()).reduction
         first, last = (middle, last) if saved < reduction else (first, middle)
-    name, recipe = nearest_published(Recipe([last] + [0] * 31, 576).for_model(llava_7b()))
+    dropping = Recipe([last] + [0] * 31, 576).for_model(llava_7b())
+    name, recipe = nearest_published(dropping.sizes, dropping.reduction)
     assert name == f"llava-1.5-7b@{nearest}"
     assert recipe == Recipe.published("llava-1.5-7b", nearest)
 
 
 def test_no_published_recipe_is_near_another_model():
-    assert nearest_published(Recipe([1] * 32, 576)) is None
-    assert nearest_published(Recipe([1] * 40, 576).for_model(llava_7b(num_hidden_layers=40))) is None
+    assert nearest_published(Recipe([1] * 32, 576).sizes, 0.5) is None
+    deeper = Recipe([1] * 40, 576).for_model(llava_7b(num_hidden_layers=40))
+    assert nearest_published(deeper.sizes, deeper.reduction) is None
 
 
 class Loaded:
