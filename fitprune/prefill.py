@@ -8,6 +8,7 @@ import torch
 from fitprune.decode import CacheState
 from fitprune.errors import UnsupportedModel
 from fitprune.layer import Layer
+from fitprune.releases import cache_in, release
 from fitprune.selection import Selection
 from fitprune.sequence import causal_mask, take
 from fitprune.tap import Observation
@@ -93,7 +94,7 @@ class Prefill:
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
         session, trace = self.session, self.session.trace
-        self._remember_cache(kwargs.get("past_key_values"))
+        self._remember_cache(cache_in(kwargs))
         if self.embeddings is None:
             self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
             if self.changed:
@@ -171,8 +172,13 @@ class Prefill:
             cut = self._cut(keep) if keep is not None else None
             return cut.rows if cut is not None else None
 
-        with Observation(show):
+        with Observation(show) as observation:
             attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **kwargs)
+        if not observation.shown:
+            raise UnsupportedModel(
+                f"{type(layer.self_attn).__name__} does not pass through the attention interface of {release()} (replaced, "
+                "fused or quantised). Its queries and keys cannot be seen; load the model without that."
+            )
         # The feed-forward network is where memory peaks: what it does not need goes before, the longer mask too.
         kwargs.clear()
         residual = attended + (hidden if cut is None else self._shorten(hidden, cut))

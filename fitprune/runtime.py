@@ -25,6 +25,7 @@ from fitprune.errors import UnsupportedModel
 from fitprune.images import Images
 from fitprune.layer import Layer
 from fitprune.patching import set_attribute
+from fitprune.releases import require_known_release
 from fitprune.session import Session
 from fitprune.tap import gather_survivors, observing_config
 from fitprune.tower import Tower, TowerRun
@@ -83,6 +84,7 @@ class _Patch:
     def acquire(cls, model: nn.Module) -> "_Patch":
         """The patch on `model`, installed if it is the first."""
         parts = anatomy(model)
+        require_known_release(parts.layers)
         with cls._lock:
             patch = cls._by_decoder.get(id(parts.decoder))
             if patch is None:
@@ -245,7 +247,7 @@ class _Patch:
         def prepared(*args: Any, **kwargs: Any) -> Any:
             session = self.session()
             if session is not None:
-                session.local.prompting = bool(kwargs.get("is_first_iteration"))
+                session.local.step = "prompt" if kwargs.get("is_first_iteration") else "decoding"
             return prepare(*args, **kwargs)
 
         return prepared
@@ -287,7 +289,7 @@ class _Patch:
         session = self.session()
         if session is not None:
             session.local.forward = session.local.prompt = session.local.images = session.local.tower = None
-            session.local.prompting = False
+            session.local.step = None
 
 
 class _Dispatcher:
@@ -298,10 +300,13 @@ class _Dispatcher:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         session = self.patch.session()
-        forward = getattr(session.local, "forward", None) if session is not None else None
+        if session is None:
+            return self.layer.forward(*args, **kwargs)
+        if len(args) > 1:
+            raise UnsupportedModel("decoder layers must be called with keyword arguments to be pruned.")
+        session.check_arguments(self.layer, kwargs)
+        forward = getattr(session.local, "forward", None)
         if forward is None:
             return self.layer.forward(*args, **kwargs)
-        hidden, args = (args[0], args[1:]) if args else (kwargs.pop("hidden_states"), args)
-        if args:
-            raise UnsupportedModel("decoder layers must be called with keyword arguments to be pruned.")
+        hidden = args[0] if args else kwargs.pop("hidden_states")
         return forward.run(self.layer, hidden, kwargs)

@@ -9,7 +9,9 @@ import torch
 from fitprune.anatomy import Anatomy, newline_mask, refuse_video, visual_mask
 from fitprune.decode import CacheState, Decode
 from fitprune.errors import UnsupportedModel
+from fitprune.layer import Layer
 from fitprune.prefill import Prefill
+from fitprune.releases import cache_in, release, require_arguments
 from fitprune.tower import Tower, TowerRun, looks_into_tower
 from fitprune.trace import Trace
 
@@ -43,13 +45,20 @@ class Session:
             )
         # generate() encodes images before the forward, which then brings none; they were seen in either case.
         images = getattr(self.local, "images", None)
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
+        self.local.cache, self.local.caching = cache, self._caching(kwargs, cache)
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
         past = int(cache.get_seq_length()) if cache is not None else 0
         embeds = kwargs.get("inputs_embeds")
         length = (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
+        step = getattr(self.local, "step", None)
         if past == 0:
+            if step == "decoding" and self.local.caching:
+                raise UnsupportedModel(
+                    f"generate() of {release()} decodes with an empty KV cache: a token would be taken for a prompt. "
+                    "Install a tested release, or call with use_cache=False."
+                )
             refuse_video(prompt)
             self._check_window(length)
             real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
@@ -70,7 +79,7 @@ class Session:
             )
         # A lone image token without an image is one that the model itself has generated.
         brought = bool(visual.any()) and (length > 1 or images is not None)
-        prompting = length > 1 or getattr(self.local, "prompting", False)
+        prompting = length > 1 or step == "prompt"
         if brought or (prompting and state.visual):
             raise UnsupportedModel(
                 f"{length} more prompt tokens after a cached prefill of {state.seen}: a prompt with an image is pruned in "
@@ -89,6 +98,19 @@ class Session:
         self.local.forward = Decode(self, state, cache, length) if state.visual else None
         state.seen += length
         return kwargs
+
+    def check_arguments(self, layer: Layer, kwargs: dict[str, Any]) -> None:
+        """Raise UnsupportedModel where the decoder's first layer, called with `kwargs`, is not given what pruning relies on."""
+        if layer.index == 0:
+            require_arguments(layer.module, kwargs, self.local.cache, self.local.caching)
+
+    def _caching(self, kwargs: dict[str, Any], cache: Any) -> bool:
+        """Whether a decoder called with `kwargs` must hand a KV cache to its layers."""
+        if cache is not None:
+            return True
+        asked = kwargs.get("use_cache")
+        # A decoder in training may switch caching off by itself, under gradient checkpointing.
+        return bool(self.parts.decoder.config.use_cache if asked is None else asked) and not self.parts.decoder.training
 
     def start_tower(self) -> TowerRun | None:
         """Images are about to be encoded; the run of the tower where the pruner looks into it."""

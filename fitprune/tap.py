@@ -28,10 +28,12 @@ class Observation:
     Attributes:
         show: called with the layer's attention; answers which rows survive, LongTensor (batch, T'), or None for all.
         rows: that answer.
+        shown: whether the attention came by.
     """
 
     show: Callable[[Attention], torch.Tensor | None]
     rows: torch.Tensor | None = None
+    shown: bool = False
 
     def __enter__(self) -> "Observation":
         _thread.observation = self
@@ -72,7 +74,7 @@ def observed_attention(
     observation = getattr(_thread, "observation", None)
     if observation is not None:
         scaling = kwargs.get("scaling") or module.scaling
-        observation.rows = observation.show(Attention(query, key, scaling))
+        observation.rows, observation.shown = observation.show(Attention(query, key, scaling)), True
     implementation = config._attn_implementation
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, beside(module, "eager_attention_forward"))
     return attend(_Unobserved(module, config), query, key, value, attention_mask, **kwargs)

@@ -10,6 +10,7 @@ import torch
 from transformers import DynamicCache
 
 from fitprune import FitPruneError, Pruner
+from fitprune.releases import CACHE_ARGUMENT
 from harness.memory import distinct_bytes, kv_bytes, peak_cpu_bytes, peak_cuda_bytes
 from harness.nvml import Watch
 
@@ -84,7 +85,7 @@ class Subject:
     def prefill(self) -> State:
         """The prompts, into an empty cache, called as `generate` does it: positions do not count padding."""
         cache, mask = DynamicCache(), self.inputs["attention_mask"]
-        options: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        options: dict[str, Any] = {CACHE_ARGUMENT: cache, "use_cache": True, "logits_to_keep": 1}
         position = mask.sum(1, keepdim=True)
         if "image_grid_thw" in self.inputs and "mm_token_type_ids" in self.inputs:
             # Positions with axes are the model's own work. An image takes fewer of them than tokens; by how many, it keeps.
@@ -102,9 +103,9 @@ class Subject:
             input_ids=state.token,
             attention_mask=mask,
             position_ids=state.position,
-            past_key_values=state.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{CACHE_ARGUMENT: state.cache},
         )
         return State(output.logits[:, -1:].argmax(-1), state.position + 1, mask, state.cache)
 

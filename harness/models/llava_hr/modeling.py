@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, Cache, GenerationMixin
+from transformers import AutoModel, GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from fitprune.errors import FitPruneError
+from fitprune.releases import image_result
 from harness.models.llava_hr.configuration import LlavaHrConfig
 from harness.models.llava_hr.pretrained import LlavaHrPreTrainedModel
 from harness.models.llava_hr.tower import LlavaHrVisionTower
@@ -53,13 +54,13 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Decoder states of a prompt whose image tokens stand for the images of `pixel_values`, in order.
 
+        The KV cache, under the name that the installed transformers has for it, goes to the decoder with all other arguments.
         `mm_encoder_outputs`: what `get_image_features` gave before, under "image", in place of pixels; `generate` does this.
         Raises FitPruneError where image tokens and image features differ in number.
         """
@@ -88,11 +89,10 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=embeds,
             **kwargs,
         )
-        return LlavaModelOutputWithPast(**outputs, image_hidden_states=features)
+        return LlavaModelOutputWithPast(**outputs, **image_result(LlavaModelOutputWithPast, images, features))
 
 
 class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, GenerationMixin):
@@ -117,7 +117,6 @@ class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -133,7 +132,6 @@ class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, GenerationMixin):
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             mm_encoder_outputs=mm_encoder_outputs,
             **kwargs,
@@ -143,11 +141,5 @@ class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        return LlavaCausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
-        )
+        handed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return LlavaCausalLMOutputWithPast(loss=loss, logits=logits, **handed_on)

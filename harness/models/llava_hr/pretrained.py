@@ -14,7 +14,7 @@ class LlavaHrPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The tower's branches feed each other at every turn, so a device map keeps it on one device.
     _no_split_modules = ["LlavaHrVisionTower"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
