@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 from fitprune.errors import BudgetError, FitPruneError, RecipeError, UnsupportedModel
 
 if TYPE_CHECKING:
-    from fitprune.calibrate import Calibration, fit
+    from fitprune.engine.tower import TowerTokens
+    from fitprune.fitting.calibrate import Calibration, fit
+    from fitprune.interface.attention import Attention
+    from fitprune.interface.selection import Selection
+    from fitprune.interface.tokens import VisualTokens
+    from fitprune.interface.trace import Trace
+    from fitprune.interface.vision import Vision
     from fitprune.method import FitPrune
     from fitprune.pruner import Pruner
-    from fitprune.recipe import Recipe
-    from fitprune.selection import Selection
-    from fitprune.tower import TowerTokens
-    from fitprune.trace import Trace
-    from fitprune.vision import Vision
+    from fitprune.recipes.recipe import Recipe
 
 __all__ = [
+    "Attention",
     "BudgetError",
     "Calibration",
     "FitPrune",
@@ -28,20 +31,23 @@ __all__ = [
     "Trace",
     "UnsupportedModel",
     "Vision",
+    "VisualTokens",
     "fit",
 ]
 
 # torch and transformers take seconds to import; a command line that only checks its input should not wait for them.
 _HOMES = {
-    "Calibration": "calibrate",
+    "Attention": "interface.attention",
+    "Calibration": "fitting.calibrate",
     "FitPrune": "method",
     "Pruner": "pruner",
-    "Recipe": "recipe",
-    "Selection": "selection",
-    "TowerTokens": "tower",
-    "Trace": "trace",
-    "Vision": "vision",
-    "fit": "calibrate",
+    "Recipe": "recipes.recipe",
+    "Selection": "interface.selection",
+    "TowerTokens": "engine.tower",
+    "Trace": "interface.trace",
+    "Vision": "interface.vision",
+    "VisualTokens": "interface.tokens",
+    "fit": "fitting.calibrate",
 }
 
 

@@ -31,13 +31,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from fitprune.fit_command import fit
+    from fitprune.cli.fit import fit
 
     fit(options)
 
 
 def _show(options: argparse.Namespace) -> None:
-    from fitprune.show import show
+    from fitprune.cli.show import show
 
     show(options.recipe, Path(options.output) if options.output else None)
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from fitprune.errors import BudgetError
 from fitprune.flops import check_reduction
+from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.pruner import Pruner
-from fitprune.recipe import Recipe
-from fitprune.view import Attention, VisualTokens
+from fitprune.recipes.recipe import Recipe
 
 
 def cross_and_self(tokens: VisualTokens, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,13 +90,13 @@ class FitPrune(Pruner):
             model_config: the model's transformers configuration.
             reduction: in (0, 1).
             visual_tokens: rescale the recipe to this number of visual tokens.
-            calibration: a `fitprune.calibrate.Calibration`, so that several budgets share one search;
+            calibration: a `fitprune.fitting.calibrate.Calibration`, so that several budgets share one search;
                 otherwise `model` and `batches`, as `fit` takes them, or a ready `recipe`, taken as it is.
 
         Raises:
             BudgetError: the budget is out of reach, or nothing to calibrate with was given.
         """
-        from fitprune.calibrate import Calibration
+        from fitprune.fitting.calibrate import Calibration
 
         if recipe is None:
             check_reduction(reduction)

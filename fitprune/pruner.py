@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fitprune.anatomy import anatomy, has_axes
+from fitprune.engine.patch import pruning
+from fitprune.engine.tower import TowerTokens, looks_into_tower, require_tower
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
-from fitprune.runtime import pruning
-from fitprune.selection import Selection
-from fitprune.tower import TowerTokens, looks_into_tower, require_tower
-from fitprune.trace import Trace
-from fitprune.view import Attention, VisualTokens
+from fitprune.interface.selection import Selection
+from fitprune.interface.tokens import Attention, VisualTokens
+from fitprune.interface.trace import Trace
+from fitprune.models.parts import anatomy, has_axes
 
 NEWLINES = ("kept", "pruned")
 POSITIONS = ("kept", "repacked")

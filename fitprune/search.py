@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from fitprune.anatomy import anatomy
+from fitprune.engine.patch import announce
 from fitprune.errors import FitPruneError
+from fitprune.fitting.prompts import Batch, Prompt, embed
+from fitprune.interface.tokens import Attention, VisualTokens
+from fitprune.interface.trace import Trace
 from fitprune.method import cross_and_self
-from fitprune.prompts import Batch, Prompt, embed
+from fitprune.models.parts import anatomy
 from fitprune.pruner import Pruner
-from fitprune.runtime import announce
-from fitprune.trace import Trace
-from fitprune.view import Attention, VisualTokens
 
 
 class _Seen(Exception):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from harness.models.checkpoint import require_model
 
 if TYPE_CHECKING:
-    from harness.calibration import Batches
     from harness.models.loading import LoadedModel
+    from harness.tasks.calibration import Batches
 
 
 def check(model: str, data: str) -> None:
     """Raise a `FitPruneError` before any work if the model or the data is not there."""
-    from harness.calibration import check_samples
+    from harness.tasks.calibration import check_samples
 
     require_model(model)
     check_samples(data)
@@ -30,7 +30,7 @@ def load(model: str, device: str | None) -> "LoadedModel":
 
 def calibration(loaded: "LoadedModel", data: str, samples: int, batch_size: int) -> "Batches":
     """Processor outputs of `samples` calibration prompts."""
-    from harness.calibration import calibration_batches
+    from harness.tasks.calibration import calibration_batches
 
     return calibration_batches(loaded, data, samples, batch_size)
 
@@ -40,8 +40,8 @@ def origin(loaded: "LoadedModel", data: str) -> dict[str, Any]:
 
     Folders go by their own names: a recipe is shared, and where they stood on one machine says nothing on another.
     """
-    from harness.calibration import sample_file
-    from harness.data import file_digest
+    from harness.tasks.calibration import sample_file
+    from harness.tasks.parquet import file_digest
 
     spec = loaded.spec
     file = sample_file(data)

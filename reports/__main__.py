@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
-from harness.store import write_atomically
-from reports import charts
-from reports.compare import to_comparison
-from reports.html import to_html
-from reports.leaderboard import Leaderboard, read_leaderboard
-from reports.markdown import to_markdown
-from reports.pictures import picture_paths, write_pictures
-from reports.tabular import to_csv, to_latex
+from harness.results.store import write_atomically
+from reports.charts import charts
+from reports.charts.pictures import picture_paths, write_pictures
+from reports.page.html import to_html
+from reports.table.leaderboard import Leaderboard, read_leaderboard
+from reports.writing.compare import to_comparison
+from reports.writing.markdown import to_markdown
+from reports.writing.tabular import to_csv, to_latex
 
 _WRITERS: Mapping[str, Callable[[Leaderboard], str]] = {"csv": to_csv, "latex": to_latex, "html": to_html}
 

@@ -9,7 +9,7 @@ from reference.decoder import reference_of
 from transformers.image_processing_utils import select_best_resolution
 
 from fitprune.flops import visual_macs
-from fitprune.sizes import DecoderSizes
+from fitprune.models.sizes import DecoderSizes
 
 
 @dataclass

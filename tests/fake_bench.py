@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from baselines.random import Random
+from baselines.controls.random_pruning import Random
 from fitprune import BudgetError
-from harness.bench import Bench, Evaluated
-from harness.evaluate import Answer, Answers
+from harness.answering.evaluate import Answer, Answers
+from harness.bench.bench import Bench, Evaluated
 from harness.models.facts import ModelFacts
-from harness.once import RunFolder
+from harness.results.once import RunFolder
 
 QUESTIONS = int(os.environ.get("FAKE_QUESTIONS", 60))
 LOST = {"random": 30, "fastv": 3, "fitprune": 0, "dense": 0}  # of 60 questions

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from fake_bench import FakeBench
 
-from harness.bench import Evaluated
+from harness.answering.evaluate import Answer, Answers
+from harness.bench.bench import Evaluated
 from harness.cells import Cell, CellSettings
-from harness.evaluate import Answer, Answers
-from harness.once import RunFolder
-from harness.store import Store
+from harness.results.once import RunFolder
+from harness.results.store import Store
 
 QUESTIONS, BATCH = 40, 4
 LOST = {"dense": 0, "random": 20, "fastv": 5}  # of 40 questions

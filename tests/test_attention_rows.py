@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from fitprune.attention import Attention
-from fitprune.view import VisualTokens
+from fitprune.interface.attention import Attention
+from fitprune.interface.tokens import VisualTokens
 
 BATCH, HEADS, KV, LENGTH, WIDTH = 3, 4, 2, 11, 6
 VISUAL = [[2, 3, 4, 5], [5, 6, 7], [3, 4]]

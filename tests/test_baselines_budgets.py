@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from baselines.dart import DART
-from baselines.fastv import FastV
-from baselines.pyramiddrop import PyramidDrop
-from baselines.sparsevlm import SparseVLM, SparseVLMPlus
-from baselines.vtw import VTW
+from baselines.between_layers.dart import DART
+from baselines.between_layers.fastv import FastV
+from baselines.between_layers.pyramiddrop import PyramidDrop
+from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus
+from baselines.between_layers.vtw import VTW
 from fitprune import BudgetError
 from fitprune.flops import visual_macs
 from harness.commands.flops import transformers_config
-from harness.dry_run import plan
+from harness.cost.dry_run import plan
 from harness.models.registry import find_model
 
 METHODS = {method.__name__: method for method in (DART, FastV, PyramidDrop, SparseVLM, SparseVLMPlus, VTW)}

@@ -6,8 +6,8 @@ from models import batch, build, kept, prompt
 from reference.decoder import reference_of
 from shortened import tiled
 
-from baselines.counts import part, share
 from baselines.registry import get_pruner_class
+from baselines.shared.counts import part, share
 
 # Name, parameters, the share of a prompt's tokens that goes on.
 ENDS = [

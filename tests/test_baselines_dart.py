@@ -6,7 +6,7 @@ from models import DECODERS, batch, build, kept, new_tokens, prompt, saved
 from reference.between import run
 from reference.dart import rule
 
-from baselines.dart import DART, least_duplicates
+from baselines.between_layers.dart import DART, least_duplicates
 from fitprune import BudgetError, FitPruneError
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]

@@ -8,7 +8,7 @@ from families import inputs, processor
 from models import batch, build, kept, new_tokens, prompt
 from reference.divprune import divprune
 
-from baselines.divprune import DivPrune, farthest
+from baselines.before_decoder.divprune import DivPrune, farthest
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]

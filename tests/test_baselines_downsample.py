@@ -8,9 +8,9 @@ from before_decoder import compare, places, saved
 from flop_checkers import torch_flops
 from models import batch, build, prompt
 
-from baselines.downsample import Downsample
+from baselines.controls.downsample import Downsample
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
-from harness.flop_counter import count
+from harness.cost.flops import count
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 

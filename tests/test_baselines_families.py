@@ -7,10 +7,10 @@ from models import kept, new_tokens
 from reference import dart, pyramiddrop, sparsevlm, vtw
 from reference.between import run
 
-from baselines.dart import DART
-from baselines.pyramiddrop import PyramidDrop
-from baselines.sparsevlm import SparseVLM, SparseVLMPlus
-from baselines.vtw import VTW
+from baselines.between_layers.dart import DART
+from baselines.between_layers.pyramiddrop import PyramidDrop
+from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus
+from baselines.between_layers.vtw import VTW
 from fitprune import UnsupportedModel
 
 FAMILIES = [("llava_next", "mistral"), ("llava_onevision", "qwen2"), ("qwen2_5_vl", None), ("internvl", "qwen2")]

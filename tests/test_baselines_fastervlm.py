@@ -7,7 +7,7 @@ from models import batch, build, new_tokens, prompt
 from reference.fastervlm import fastervlm
 from shortened import check, layers_of, llava, measured, tiled, without_cls
 
-from baselines.fastervlm import FasterVLM
+from baselines.before_decoder.fastervlm import FasterVLM
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 
 

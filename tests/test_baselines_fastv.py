@@ -5,7 +5,7 @@ import torch
 from models import DECODERS, batch, build, kept, new_tokens, prompt, saved
 from reference.fastv import fastv
 
-from baselines.fastv import FastV
+from baselines.between_layers.fastv import FastV
 from fitprune import BudgetError, FitPruneError
 
 

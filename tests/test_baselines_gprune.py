@@ -10,7 +10,7 @@ from families import inputs, processor
 from models import batch, build, kept, new_tokens, prompt
 from reference.gprune import gprune
 
-from baselines.gprune import GPrune, flow
+from baselines.before_decoder.gprune import GPrune, flow
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]

@@ -7,7 +7,7 @@ from models import batch, build, new_tokens, prompt
 from reference.hired import budgets, hired
 from shortened import check, layers_of, llava, measured, tiled, without_cls
 
-from baselines.hired import HiRED, choose, tile_votes
+from baselines.before_decoder.hired import HiRED, choose, tile_votes
 from fitprune import BudgetError, FitPruneError
 
 

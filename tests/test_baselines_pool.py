@@ -8,7 +8,7 @@ from before_decoder import compare, embedded, places, saved
 from models import batch, build, prompt
 from reference.pool import pool
 
-from baselines.pool import Pool, pooled
+from baselines.controls.pool import Pool, pooled
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]

@@ -10,7 +10,7 @@ from reference.prumerge import given_choice as literal_given
 from reference.prumerge import merge as literal_merge
 from shortened import check, layers_of, llava, measured, tiled, without_cls
 
-from baselines.prumerge import PruMerge, adaptive_choice, given_choice, merge, outliers
+from baselines.before_decoder.prumerge import PruMerge, adaptive_choice, given_choice, merge, outliers
 from fitprune import BudgetError, FitPruneError
 
 SIZES = [36, 41, 7, 90, 1, 144]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from models import batch, build, kept, new_tokens, prompt
 
-from baselines.random import Random
+from baselines.controls.random_pruning import Random
 from fitprune import BudgetError, FitPruneError
 from fitprune.flops import visual_macs
 

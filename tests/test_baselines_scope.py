@@ -10,7 +10,7 @@ from before_decoder import compare, places, saved, tiling
 from models import batch, build, kept, prompt
 from reference.scope import scope
 
-from baselines.scope import Scope, covering
+from baselines.before_decoder.scope import SCOPE, covering
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
@@ -64,7 +64,7 @@ def rule_of(model, samples, share):
 def test_in_a_batch(positions):
     model = build("llama-gqa", 3, seed=2, attention="eager")
     samples = [prompt(model, parts, seed) for seed, parts in enumerate(PARTS)]
-    pruner = Scope(8, visual_tokens=36, positions=positions)
+    pruner = SCOPE(8, visual_tokens=36, positions=positions)
     compare(model, pruner, samples, lambda side: batch(samples, side), rule_of(model, samples, 8 / 36))
 
 
@@ -74,14 +74,14 @@ def test_tiles_without_their_padding():
     made = families.processor("llava_next")
     together, samples = families.inputs(made, prompts), [families.inputs(made, [one]) for one in prompts]
     rule = rule_of(model, samples, 12 / 36)
-    compare(model, Scope(12, visual_tokens=36), samples, lambda side: together if side == "left" else None, rule)
+    compare(model, SCOPE(12, visual_tokens=36), samples, lambda side: together if side == "left" else None, rule)
 
 
 def test_without_cls_it_is_the_attention_received_and_the_result_says_so():
     model = llava_hr.build(attention="eager")
     sample = llava_hr.prompt(llava_hr.SAMPLES[0], 0)
-    assert "no [CLS]" in Scope().notes(model)[0]
-    assert Scope().notes(build()) == []
+    assert "no [CLS]" in SCOPE().notes(model)[0]
+    assert SCOPE().notes(build()) == []
     tower, maps = model.model.vision_tower, []
     attention = tower.fast.encoder.layers[-2].self_attn
     hook = attention.register_forward_hook(lambda module, args, output: maps.append(output[1]))
@@ -92,7 +92,7 @@ def test_without_cls_it_is_the_attention_received_and_the_result_says_so():
     count = features.shape[1]
     chosen, lead = scope(features[0], salience[0], count // 3)
     assert lead > 1e-6
-    with torch.no_grad(), Scope(count // 3, visual_tokens=count)(model) as trace:
+    with torch.no_grad(), SCOPE(count // 3, visual_tokens=count)(model) as trace:
         model(**sample)
     assert kept(trace)[0][: count // 3] == chosen
 
@@ -100,7 +100,7 @@ def test_without_cls_it_is_the_attention_received_and_the_result_says_so():
 @pytest.mark.parametrize("reduction", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_for_reduction(reduction):
     model = build("qwen2", 4, patch=2)
-    pruner = Scope.for_reduction(model.config, reduction)
+    pruner = SCOPE.for_reduction(model.config, reduction)
     with torch.no_grad(), pruner(model) as trace:
         model(**prompt(model, [3, "image", 4]))
     assert trace.scoring_macs == [144**2 * 16 + 145 * 16, 0, 0, 0]
@@ -110,7 +110,7 @@ def test_for_reduction(reduction):
 def test_for_reduction_without_cls():
     model = llava_hr.build()
     sample = llava_hr.prompt(llava_hr.SAMPLES[0], 0)
-    pruner = Scope.for_reduction(model.config, 0.4)
+    pruner = SCOPE.for_reduction(model.config, 0.4)
     with torch.no_grad(), pruner(model) as trace:
         model(**sample)
     assert saved(model, trace) == pytest.approx(0.4, abs=0.03)
@@ -118,21 +118,21 @@ def test_for_reduction_without_cls():
 
 def test_a_budget_out_of_reach_says_what_is_in_reach():
     with pytest.raises(BudgetError, match=r"SCOPE cannot save 99\.0%.*reaches 9\d\.\d%"):
-        Scope.for_reduction(build("llama", 4, patch=2).config, 0.99)
+        SCOPE.for_reduction(build("llama", 4, patch=2).config, 0.99)
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
 def test_towers_of_another_form_are_refused(family):
     model = families.build(family)
     with pytest.raises(UnsupportedModel, match="form"):
-        Scope.for_reduction(model.config, 0.5, visual_tokens=36)
-    with pytest.raises(UnsupportedModel, match="form"), Scope()(model):
+        SCOPE.for_reduction(model.config, 0.5, visual_tokens=36)
+    with pytest.raises(UnsupportedModel, match="form"), SCOPE()(model):
         pass
 
 
 def test_bfloat16():
     model = build("llama", 3, dtype=torch.bfloat16)
-    with torch.no_grad(), Scope(9, visual_tokens=36)(model) as trace:
+    with torch.no_grad(), SCOPE(9, visual_tokens=36)(model) as trace:
         assert model(**prompt(model, [3, "image", 5])).logits.isfinite().all()
     assert [len(layer) for layer in kept(trace)] == [9, 9, 9]
 
@@ -140,4 +140,4 @@ def test_bfloat16():
 @pytest.mark.parametrize("options", [{"num_token": 577}, {"num_token": -1}, {"alpha": -1}])
 def test_parameters_outside_their_range(options):
     with pytest.raises(FitPruneError):
-        Scope(**options)
+        SCOPE(**options)

@@ -6,8 +6,8 @@ from models import DECODERS, batch, build, kept, new_tokens, prompt, saved
 from reference import sparsevlm as reference_rules
 from reference.between import run
 
-from baselines.clustering import density_peaks, group_means
-from baselines.sparsevlm import SparseVLM, SparseVLMPlus, raters, recycle
+from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus, raters, recycle
+from baselines.shared.clustering import density_peaks, group_means
 from fitprune import BudgetError, FitPruneError
 
 PARTS = [[3, "image", 6], ["image", 2], [4, "image", 1, "image", 7], [9], [2, "image", 1]]

@@ -8,9 +8,9 @@ from before_decoder import compare, saved
 from models import batch, build, kept, prompt
 from reference.tome import tome, tower
 
-from baselines.tome import ToMe, even_schedule, matched, merge, schedule
+from baselines.in_tower.tome import ToMe, even_schedule, matched, merge, schedule
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
-from fitprune.sizes import TowerSizes
+from fitprune.models.sizes import TowerSizes
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 

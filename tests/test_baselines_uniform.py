@@ -5,7 +5,7 @@ import torch
 from before_decoder import compare, saved
 from models import batch, build, kept, prompt
 
-from baselines.uniform import Uniform, strided
+from baselines.controls.uniform import Uniform, strided
 from fitprune import FitPruneError
 
 

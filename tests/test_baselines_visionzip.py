@@ -7,7 +7,7 @@ from padded import padded, places
 from reference.visionzip import visionzip
 from shortened import check, layers_of, llava, measured, shorter, tiled, without_cls
 
-from baselines.visionzip import VisionZip, choose, merge
+from baselines.before_decoder.visionzip import VisionZip, choose, merge
 from fitprune import BudgetError, FitPruneError
 
 SIZES = [36, 41, 7, 90, 1, 64]

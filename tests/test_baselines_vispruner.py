@@ -7,7 +7,7 @@ from padded import padded
 from reference.vispruner import vispruner
 from shortened import check, layers_of, llava, measured, tiled, without_cls
 
-from baselines.vispruner import VisPruner, choose
+from baselines.before_decoder.vispruner import VisPruner, choose
 from fitprune import BudgetError, FitPruneError
 
 # Odd and even lists, fewer evens than go in a round, nothing to drop, all to drop.

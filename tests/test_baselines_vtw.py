@@ -7,7 +7,7 @@ from reference import vtw as reference_rules
 from reference.between import run
 from reference.vtw import rule
 
-from baselines.vtw import VTW, divergence
+from baselines.between_layers.vtw import VTW, divergence
 from fitprune import BudgetError, FitPruneError
 
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]

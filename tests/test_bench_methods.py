@@ -13,12 +13,12 @@ import pytest
 import torch
 from random_llava import build, prompts
 
-from baselines.fastv import FastV
-from baselines.random import Random
+from baselines.between_layers.fastv import FastV
+from baselines.controls.random_pruning import Random
 from baselines.registry import PRUNERS
 from fitprune import Pruner
-from harness.flop_counter import count
-from harness.latency_run import prompt_flops
+from harness.cost.flops import count
+from harness.latency.run import prompt_flops
 from tests.benchmarks import bench_methods
 from tests.benchmarks.bench_methods import OwnTime, main, random_model, scoring_ms
 

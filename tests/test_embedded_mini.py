@@ -12,8 +12,9 @@ import pytest
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 
-from harness.embedded import DATA, calibration_samples, draw, mini, world
-from harness.embedded.prompts import LETTER_ANSWER, SHORT_ANSWER
+from harness.scenes import calibration_samples, draw, mini, world
+from harness.scenes.prompts import LETTER_ANSWER, SHORT_ANSWER
+from harness.tasks.parquet import MINI
 
 COLUMNS = {
     "gqa/testdev_balanced_instructions/testdev": {"imageId": "string", "question": "string", "answer": "string"},
@@ -54,7 +55,7 @@ COLUMNS = {
 
 
 def rows_of(name: str) -> list[dict]:
-    return pq.read_table(DATA / f"{name}.parquet").to_pylist()
+    return pq.read_table(MINI / f"{name}.parquet").to_pylist()
 
 
 def seeds_of(name: str) -> set[int]:
@@ -73,12 +74,12 @@ def kind_of(feature: object) -> object:
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_columns_are_those_of_the_public_sets(name):
-    features = Features.from_arrow_schema(pq.read_schema(DATA / f"{name}.parquet"))
+    features = Features.from_arrow_schema(pq.read_schema(MINI / f"{name}.parquet"))
     assert {column: kind_of(features[column]) for column in COLUMNS[name]} == COLUMNS[name]
 
 
 def test_nothing_else_is_in_the_folder_and_all_of_it_is_small():
-    files = {str(path.relative_to(DATA).with_suffix("")): path.stat().st_size for path in DATA.rglob("*.parquet")}
+    files = {str(path.relative_to(MINI).with_suffix("")): path.stat().st_size for path in MINI.rglob("*.parquet")}
     assert set(files) == set(COLUMNS)
     assert sum(files.values()) <= 12e6
 
@@ -100,7 +101,7 @@ def test_each_suite_has_500_questions_and_several_an_image():
 
 
 def test_datasets_decodes_the_images(tmp_path):
-    path = DATA / "mme" / "default" / "test.parquet"
+    path = MINI / "mme" / "default" / "test.parquet"
     image = Dataset.from_parquet(str(path), cache_dir=str(tmp_path))[0]["image"]
     seed = int(rows_of("mme/default/test")[0]["image"]["path"].removesuffix(".png"))
     assert np.array_equal(np.asarray(image.convert("RGB")), draw.pixels(world.sample(seed)))
@@ -122,7 +123,7 @@ def same_content(path, other) -> bool:
 @pytest.mark.parametrize("suite", mini.MAKERS)
 def test_they_are_written_again_bit_by_bit(suite, tmp_path):
     for table in mini.MAKERS[suite]():
-        fresh, shipped = mini.write(table, tmp_path), DATA / table.path
+        fresh, shipped = mini.write(table, tmp_path), MINI / table.path
         same_writer = pq.read_metadata(fresh).created_by == pq.read_metadata(shipped).created_by
         if same_writer and mini.encoder() == pq.read_schema(shipped).metadata.get(b"pillow", b"").decode():
             assert fresh.read_bytes() == shipped.read_bytes(), table.path

@@ -8,25 +8,26 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 
-from harness.embedded import MODELS, evaluate
-from harness.embedded.families import FAMILIES
-from harness.embedded.plan import PLANS
-from harness.embedded.questions import KINDS
-from harness.embedded.tokenizer import build
+from harness.models.registry import EMBEDDED
+from harness.scenes.questions import KINDS
+from training import evaluate
+from training.families import FAMILIES
+from training.plan import PLANS
+from training.tokenizer import build
 
 SCENES = {"llava-tiny": 20, "llava-next-tiny": 9, "llava-hr-tiny": 9}
 QUESTIONS = {"llava-tiny": 5000, "llava-next-tiny": 2000, "llava-hr-tiny": 2000}
 """The least that each card's figures rest on."""
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
+@pytest.fixture(scope="module", params=list(EMBEDDED))
 def name(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
 def folder(name):
-    return MODELS[name]
+    return EMBEDDED[name]
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,9 @@ def test_it_is_of_its_family_in_float32(model, name):
     assert model.generation_config.pad_token_id is not None
 
 
-@pytest.mark.parametrize("stock", [name for name in MODELS if PLANS[name].family != "llava-hr"])
+@pytest.mark.parametrize("stock", [name for name in EMBEDDED if PLANS[name].family != "llava-hr"])
 def test_the_decoder_reads_patches_of_layer_minus_two(stock):
-    config = AutoConfig.from_pretrained(MODELS[stock])
+    config = AutoConfig.from_pretrained(EMBEDDED[stock])
     assert (config.vision_feature_layer, config.vision_feature_select_strategy) == (-2, "default")
 
 

@@ -5,14 +5,15 @@ from random import Random
 import pytest
 import torch
 
-from harness.embedded import draw, packed, world
-from harness.embedded.batches import Batcher
-from harness.embedded.families import FAMILIES
-from harness.embedded.muon import StackedMuon, orthogonal
-from harness.embedded.plan import PLANS, Plan
-from harness.embedded.prompts import chat, prompt
-from harness.embedded.questions import KINDS
-from harness.embedded.tokenizer import EOS
+from harness.scenes import draw, world
+from harness.scenes.prompts import chat, prompt
+from harness.scenes.questions import KINDS
+from training import packed
+from training.batches import Batcher
+from training.families import FAMILIES
+from training.muon import StackedMuon, orthogonal
+from training.plan import PLANS, Plan
+from training.tokenizer import EOS
 
 LLAVA = FAMILIES["llava"]
 CANVASES = {"llava": [(1, 1)], "llava-next": [(1, 1), (1, 3), (3, 1)], "llava-hr": [(1, 1), (2, 2)]}

@@ -10,14 +10,14 @@ from lmms_eval.tasks.scienceqa.utils import sqa_doc_to_target, sqa_doc_to_text
 from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text
 from lmms_eval.tasks.vqav2.utils import vqav2_doc_to_text
 
-from harness.embedded import tokenizer as tokenizers
-from harness.embedded import world
-from harness.embedded.batches import SLOT_LENGTHS, Batcher
-from harness.embedded.families import FAMILIES
-from harness.embedded.mini import YES_NO_ENDING
-from harness.embedded.model import make_processor
-from harness.embedded.prompts import chat, prompt
-from harness.embedded.questions import HINT, KINDS, Question
+from harness.scenes import world
+from harness.scenes.mini import YES_NO_ENDING
+from harness.scenes.prompts import chat, prompt
+from harness.scenes.questions import HINT, KINDS, Question
+from training import tokenizer as tokenizers
+from training.batches import SLOT_LENGTHS, Batcher
+from training.families import FAMILIES
+from training.model import make_processor
 
 DOC_TO_TEXT = {
     "gqa": gqa_doc_to_text,

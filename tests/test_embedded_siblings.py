@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from harness.embedded import MODELS, draw, trainer, world
-from harness.embedded.batches import Batcher
-from harness.embedded.distil import Distillation
-from harness.embedded.families import FAMILIES
-from harness.embedded.plan import PLANS
-from harness.embedded.prompts import chat
+from harness.models.registry import EMBEDDED
+from harness.scenes import draw, world
+from harness.scenes.prompts import chat
+from training import trainer
+from training.batches import Batcher
+from training.distil import Distillation
+from training.families import FAMILIES
+from training.plan import PLANS
 
 SIBLINGS = {name: plan for name, plan in PLANS.items() if plan.start}
 CHAT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where is the red circle?"}]}]
@@ -36,7 +38,7 @@ def processor(family):
 
 @pytest.fixture(scope="module")
 def source():
-    return LlavaForConditionalGeneration.from_pretrained(MODELS["llava-tiny"]).eval()
+    return LlavaForConditionalGeneration.from_pretrained(EMBEDDED["llava-tiny"]).eval()
 
 
 def test_its_processor_survives_saving(name, processor, tmp_path):
@@ -137,7 +139,7 @@ def test_training_runs_on_and_packs_its_canvases(name, tmp_path, monkeypatch):
     assert seconds > 0
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in log] == [("tower", count), ("decoder", count)]
-    before = LlavaForConditionalGeneration.from_pretrained(MODELS[plan.start]).state_dict()
+    before = LlavaForConditionalGeneration.from_pretrained(EMBEDDED[plan.start]).state_dict()
     after = model.state_dict()
     moved = [key for key in before if key in after and not torch.equal(before[key], after[key])]
     assert "model.language_model.layers.0.self_attn.q_proj.weight" in moved

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.embedded import train, trainer
-from harness.embedded.plan import Lesson, Plan
+from training import train, trainer
+from training.plan import Lesson, Plan
 
 MICRO = Plan(
     tower_steps=3,

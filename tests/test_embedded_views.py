@@ -5,8 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from harness.embedded import draw, views, world
-from harness.embedded.world import COLORS
+from harness.scenes import draw, world
+from harness.scenes.world import COLORS
+from training import views
 
 CANVASES = [(1, 3), (3, 1), (2, 2)]
 

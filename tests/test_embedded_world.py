@@ -9,10 +9,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from harness.embedded import draw, world
-from harness.embedded.evaluate import majority
-from harness.embedded.questions import KINDS, OPPOSITE, Question, ask, opposite
-from harness.embedded.world import CELLS, COLORS, SHAPES, Scene
+from harness.scenes import draw, world
+from harness.scenes.questions import KINDS, OPPOSITE, Question, ask, opposite
+from harness.scenes.world import CELLS, COLORS, SHAPES, Scene
+from training.evaluate import majority
 
 PIXELS_OF_FIRST_SCENES = "d73e3a5225d6a57f8f3baad7f1936f205b935df5a1fd48b5f74d169a71693026"
 YES_NO = ("exist", "count y/n", "color y/n", "word y/n", "position y/n")

@@ -6,8 +6,8 @@ import torch
 from models import batch, build, new_tokens, prompt
 from test_runtime_vision import Coarse, Looking
 
-from baselines.random import Random
-from fitprune.encoded import remembering_images
+from baselines.controls.random_pruning import Random
+from fitprune.engine.image_cache import remembering_images
 
 
 @pytest.fixture

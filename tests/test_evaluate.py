@@ -12,7 +12,7 @@ from tiny_llava import people, picture, save_tiny, scripted, write, write_suites
 
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
-from harness.evaluate import evaluate_cell, sample_inputs
+from harness.answering.evaluate import evaluate_cell, sample_inputs
 from harness.models.loading import LoadedModel, load_model
 
 

@@ -9,8 +9,8 @@ from models import kept, new_tokens
 from reference.decoder import reference_of
 from transformers import AutoModelForImageTextToText, DynamicCache
 
-from baselines.fastv import FastV
-from baselines.random import Random
+from baselines.between_layers.fastv import FastV
+from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
 
 RECIPE = Recipe([9, 0, 12], 36)

@@ -7,13 +7,13 @@ import tiny_llava
 import torch
 from families import FAMILIES, image, save
 
-from harness.bench import Bench
-from harness.calibration import calibration_batches
+from harness.bench.bench import Bench
 from harness.cells import Cell, CellSettings
-from harness.once import RunFolder
-from harness.prompting import encode
-from harness.tally import Tally
-from harness.typical import typical_tokens
+from harness.cost.tally import Tally
+from harness.models.prompting import encode
+from harness.results.once import RunFolder
+from harness.tasks.calibration import calibration_batches
+from harness.tasks.typical import typical_tokens
 
 SIZES = [(60, 40), (80, 80), (40, 88), (22, 80), (140, 60), (100, 54)]
 

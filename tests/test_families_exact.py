@@ -8,9 +8,9 @@ from reference.decoder import fitprune, reference_of
 from reference.families import ThreeAxes, Tiled
 from reference.fastv import fastv
 
-from baselines.dense import Dense
-from baselines.fastv import FastV
-from baselines.random import Random
+from baselines.between_layers.fastv import FastV
+from baselines.controls.dense import Dense
+from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, FitPruneError, Recipe
 
 MODELS = [

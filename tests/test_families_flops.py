@@ -11,13 +11,13 @@ from transformers import AutoConfig, DynamicCache, SiglipVisionConfig
 from transformers.models.llava_next import modeling_llava_next
 from transformers.models.llava_onevision import modeling_llava_onevision
 
-from baselines.dense import Dense
-from baselines.fastv import FastV
-from baselines.random import Random
+from baselines.between_layers.fastv import FastV
+from baselines.controls.dense import Dense
+from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
-from harness.flop_counter import count, count_from_tokens, visual_reduction
-from harness.flops_vision import vision_cost
-from harness.tally import Tally
+from harness.cost.flops import count, count_from_tokens, visual_reduction
+from harness.cost.tally import Tally
+from harness.cost.vision import vision_cost
 
 # Of one length each, since counters of kernels count padding: two images of one size, one of a size that fits no tile or
 # window, and several images in one prompt.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from models import build, prompt
 
-import fitprune.calibrate
+import fitprune.fitting.calibrate
 from fitprune import Calibration, fit
 
 
@@ -38,8 +38,8 @@ def test_bounds_change_no_verdict(model, samples, reduction, monkeypatch):
 def test_a_search_takes_little_more_than_two_passes(model, samples, monkeypatch):
     """All samples at the alpha that is chosen, some at the next smaller, few elsewhere: a bisection runs all seven times."""
     done = []
-    counts = fitprune.calibrate.counts
-    monkeypatch.setattr(fitprune.calibrate, "counts", lambda *args: done.append(args[2]) or counts(*args))
+    counts = fitprune.fitting.calibrate.counts
+    monkeypatch.setattr(fitprune.fitting.calibrate, "counts", lambda *args: done.append(args[2]) or counts(*args))
     recipe = fit(model, samples, 0.5, progress=False)
     assert done.count(recipe.provenance["alpha"]) == len(samples)
     assert len(done) <= 2.25 * len(samples)
@@ -121,8 +121,8 @@ def test_the_progress_bar_goes_to_stderr_and_counts_batches(model, samples, caps
 
 def test_all_budgets_share_the_statistics(model, samples, monkeypatch):
     done = []
-    measure = fitprune.calibrate.measure
-    monkeypatch.setattr(fitprune.calibrate, "measure", lambda *args: done.append(1) or measure(*args))
+    measure = fitprune.fitting.calibrate.measure
+    monkeypatch.setattr(fitprune.fitting.calibrate, "measure", lambda *args: done.append(1) or measure(*args))
     calibration = Calibration(model, samples[:6], progress=False)
     recipes = [calibration.recipe(reduction) for reduction in (0.3, 0.5, 0.7)]
     assert len(done) == 6

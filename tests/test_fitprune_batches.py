@@ -6,7 +6,7 @@ from models import DECODERS, batch, build, kept, new_tokens, prompt
 from reference.decoder import fitprune
 from transformers import DynamicCache
 
-from baselines.random import Random
+from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe
 
 DROP = [9, 0, 12]

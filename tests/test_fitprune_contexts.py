@@ -7,7 +7,7 @@ import pytest
 import torch
 from models import build, kept, prompt
 
-from baselines.dense import Dense
+from baselines.controls.dense import Dense
 from fitprune import FitPrune, Pruner, Recipe
 
 FEW, MANY = Recipe([3, 0, 4], 36), Recipe([15, 9, 6], 36)

@@ -8,7 +8,7 @@ from models import batch, build, prompt
 from transformers import DynamicCache
 
 from fitprune import Calibration, FitPrune, Recipe
-from harness.memory import peak_cpu_bytes
+from harness.cost.memory import peak_cpu_bytes
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ import transformers
 from models import build, kept, new_tokens, prompt
 from torch import nn
 
-from fitprune import FitPrune, Recipe, UnsupportedModel, releases, runtime
+from fitprune import FitPrune, Recipe, UnsupportedModel
+from fitprune.engine import patch
+from fitprune.models import releases
 
 RECIPE = Recipe([9, 0, 12], 36)
 
@@ -129,7 +131,7 @@ def test_layers_of_another_signature_are_refused_on_entering(model, monkeypatch,
     with pytest.raises(UnsupportedModel, match=missing) as error, FitPrune(RECIPE)(model):
         pass
     refused(error)
-    assert not runtime._Patch._by_decoder
+    assert not patch._Patch._by_decoder
 
 
 def test_layers_of_another_build_are_refused_on_entering(model):

@@ -13,10 +13,10 @@ from random_llava import CONFIGS, build, prompts
 from torch import nn
 from transformers import DynamicCache
 
-from baselines.dense import Dense
+from baselines.controls.dense import Dense
 from baselines.registry import get_pruner_class
 from fitprune import FitPrune, Pruner, Recipe
-from harness.flop_counter import FlopCount, count
+from harness.cost.flops import FlopCount, count
 
 
 def attention_flops(cost: FlopCount) -> int:

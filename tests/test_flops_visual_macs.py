@@ -10,7 +10,7 @@ import torch
 from fitprune.errors import RecipeError
 from fitprune.flops import reduction, visual_macs
 
-PUBLISHED = json.loads(resources.files("fitprune").joinpath("published_recipes.json").read_text(encoding="utf-8"))
+PUBLISHED = json.loads(resources.files("fitprune.recipes").joinpath("published_recipes.json").read_text(encoding="utf-8"))
 TABLES = [
     pytest.param(PUBLISHED[model], table, id=f"{model}-{nominal}")
     for model in ("llava-1.5-7b", "llava-hr-7b")

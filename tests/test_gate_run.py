@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from test_plugin_run import place, run  # noqa: F401
 
-from harness.store import Store
+from harness.results.store import Store
 
 pytest_plugins = ["pytester"]
 

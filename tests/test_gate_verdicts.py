@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fitprune.errors import FitPruneError
-from harness.plugin.gate import questions
-from harness.plugin.thresholds import Thresholds
+from harness.gate.thresholds import Thresholds
+from harness.gate.wording import questions
 from harness.statistics import Drop, Units, Verdict, bootstrap, certified, questions_needed, significant
 from harness.statistics.drops import _bounded_mean
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness.ahead import ahead
+from harness.answering.ahead import ahead
 
 
 def test_everything_in_order():

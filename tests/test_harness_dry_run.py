@@ -4,14 +4,14 @@ import pytest
 import torch
 from models import build, prompt
 
-from baselines.dart import DART
-from baselines.fastv import FastV
-from baselines.pyramiddrop import PyramidDrop
-from baselines.random import Random
-from baselines.sparsevlm import SparseVLM, SparseVLMPlus
-from baselines.vtw import VTW
+from baselines.between_layers.dart import DART
+from baselines.between_layers.fastv import FastV
+from baselines.between_layers.pyramiddrop import PyramidDrop
+from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus
+from baselines.between_layers.vtw import VTW
+from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe
-from harness.dry_run import plan
+from harness.cost.dry_run import plan
 
 PRUNERS = {
     "fitprune": FitPrune(Recipe(drop=[3, 0, 5, 1], visual_tokens=36)),

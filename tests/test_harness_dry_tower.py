@@ -9,7 +9,7 @@ from baselines.registry import get_pruner_class
 from fitprune import UnsupportedModel
 from harness.__main__ import main
 from harness.commands.flops import Prompt
-from harness.dry_run import plan
+from harness.cost.dry_run import plan
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config, transformers_config
 

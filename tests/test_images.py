@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from fitprune.images import Images, pixel_bytes
+from fitprune.models.images import Images, pixel_bytes
 
 
 def features(*counts):

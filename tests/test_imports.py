@@ -58,7 +58,7 @@ def test_nothing_is_unpickled_and_no_remote_code_runs(path):
 
 
 def test_listing_cells_does_not_load_torch():
-    listing = "import harness.plugin.options, harness.tasks, baselines.registry as r; list(r.PRUNERS)"
+    listing = "import harness.plugin.options, harness.tasks.build, baselines.registry as r; list(r.PRUNERS)"
     code = f"import sys; {listing}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "False"

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from journaled_bench import BATCH, CELLS, LOST, QUESTIONS, run_cells
 
-from harness.store import Store
+from harness.results.store import Store
 
 KILLS = 100
 

@@ -10,13 +10,13 @@ from random_llava import build, prompts
 from torch import nn
 from transformers import DynamicCache
 
-from baselines.dense import Dense
-from baselines.fastv import FastV
+from baselines.between_layers.fastv import FastV
+from baselines.controls.dense import Dense
 from fitprune import FitPrune, FitPruneError, Pruner, Recipe
-from harness import timed
-from harness.latency import Comparison, compare, measure
-from harness.memory import distinct_bytes, kv_bytes, peak_cpu_bytes
-from harness.timed import Subject
+from harness.cost.memory import distinct_bytes, kv_bytes, peak_cpu_bytes
+from harness.latency import subject as timed
+from harness.latency.measure import Comparison, compare, measure
+from harness.latency.subject import Subject
 
 FITPRUNE = FitPrune(Recipe(drop=[0, 9, 0, 13, 4], visual_tokens=36))
 METHODS = {"none": None, "dense": Dense(), "fitprune": FITPRUNE, "fastv": FastV(k=2, r=0.5)}

@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from baselines.random import Random
+from baselines.controls.random_pruning import Random
 from baselines.registry import PRUNERS
 from fitprune import FitPrune
-from fitprune.published import nearest_published, published_recipe
-from fitprune.sizes import DecoderSizes
-from harness import latency_run
+from fitprune.models.sizes import DecoderSizes
+from fitprune.recipes.published import nearest_published, published_recipe
 from harness.__main__ import main
+from harness.bench.pruners import Solver
 from harness.commands import latency as command
-from harness.latency_run import Asked, take
-from harness.latency_table import markdown
+from harness.latency import run as latency_run
+from harness.latency.rows import markdown
+from harness.latency.run import Asked, take
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
-from harness.solver import Solver
-from harness.store import Store
+from harness.results.store import Store
 
 BASE = ["latency", "--model", "llava-tiny", "--weights", "random", "--layers", "3", "--repeats", "2", "--new-tokens", "3"]
 BASE += ["--text-tokens", "8", "--device", "cpu"]

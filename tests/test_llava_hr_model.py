@@ -8,9 +8,9 @@ from reference.llava_hr import prompt_ids
 from tiny_llava_hr import CLIP, CONVNEXT, VOCABULARY, picture, save, weights
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, DynamicCache
 
-from baselines.fastv import FastV
+from baselines.between_layers.fastv import FastV
 from fitprune import FitPrune, FitPruneError, Recipe, fit
-from fitprune.anatomy import anatomy
+from fitprune.models.parts import anatomy
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration, LlavaHrModel, convert_checkpoint
 from harness.models.loading import load_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fitprune.anatomy import anatomy
+from fitprune.models.parts import anatomy
 from harness.models.llava_hr import LlavaHrForConditionalGeneration
 from harness.models.llava_hr.authors_config import read_config
 from harness.models.llava_hr.names import is_ignored, to_authors, to_ours

@@ -12,12 +12,12 @@ from tiny_llava import save_tiny, scripted
 
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
-from harness.isolation import lmms_eval_evaluator
 from harness.models.loading import LoadedModel, load_model
+from harness.tasks.isolation import lmms_eval_evaluator
 
 lmms_eval_evaluator()  # before the module below, which imports lmms-eval
 
-from harness.lmms_model import FitPruneLMM, make_pruner  # noqa: E402
+from harness.answering.lmms_model import FitPruneLMM, make_pruner  # noqa: E402
 
 COLOURS = ["red", "blue", "green", "white", "black", "gray", "navy", "teal", "lime", "pink", "gold"]
 QUESTIONS = ["Is there a red square ?", "what color ?", "left circle with a red square in the green phrase ?"]

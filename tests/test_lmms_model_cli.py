@@ -11,10 +11,10 @@ from tiny_llava import picture, save_tiny, write
 
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
-from harness.evaluate import evaluate_cell
-from harness.isolation import lmms_eval_evaluator
+from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
-from harness.tasks import tasks_reading
+from harness.tasks.build import tasks_reading
+from harness.tasks.isolation import lmms_eval_evaluator
 
 ROOT = Path(__file__).parent.parent
 QUESTIONS = [f"what color {n} ?" for n in range(9)]
@@ -34,7 +34,7 @@ def register(folder: Path) -> Path:
     info = folder / "registered-0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: registered\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("[lmms_eval.models]\nfitprune = harness.lmms_plugin:manifest\n")
+    (info / "entry_points.txt").write_text("[lmms_eval.models]\nfitprune = harness.answering.manifest:manifest\n")
     return folder
 
 
@@ -99,7 +99,7 @@ def test_wrong_model_args_are_refused(tmp_path: Path, arguments: str, said: str)
     import lmms_eval.tasks
     from lmms_eval.api.task import ConfigurableTask
 
-    from harness.lmms_model import FitPruneLMM
+    from harness.answering.lmms_model import FitPruneLMM
 
     model = save_tiny(tmp_path / "model")
     with pytest.raises(FitPruneError, match=said):
@@ -112,7 +112,7 @@ def test_the_data_are_let_go_with_the_model(tmp_path: Path) -> None:
     import lmms_eval.tasks
     from lmms_eval.api.task import ConfigurableTask
 
-    from harness.lmms_model import FitPruneLMM
+    from harness.answering.lmms_model import FitPruneLMM
 
     model = save_tiny(tmp_path / "model")
     for let_go in (lambda lm: lm.clean(), lambda lm: None):

@@ -14,11 +14,11 @@ from transformers import DynamicCache
 
 from baselines.registry import PRUNERS
 from fitprune import BudgetError, FitPrune, Recipe, UnsupportedModel
-from harness.calibration import calibration_samples
-from harness.flop_counter import count
+from harness.cost.flops import count
+from harness.cost.tally import Tally
 from harness.models.loading import load_model
-from harness.prompting import encode
-from harness.tally import Tally
+from harness.models.prompting import encode
+from harness.tasks.calibration import calibration_samples
 
 MODELS = ("llava-tiny", "llava-next-tiny", "llava-hr-tiny")
 METHODS = [name for name in PRUNERS if name != "dense"]

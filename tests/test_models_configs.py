@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from fitprune.anatomy import anatomy
+from fitprune.models.parts import anatomy
 from harness.models.families import FAMILIES
-from harness.models.memory import decoder_sizes, gpu_bytes
+from harness.models.gpu_memory import decoder_sizes, gpu_bytes
 from harness.models.registry import MODELS
 from harness.models.shipped import CONFIGS, config_file, read_config, transformers_config
 from harness.models.spec import View

@@ -16,11 +16,11 @@ from tiny_llava import save_tiny
 from transformers import AutoModelForImageTextToText
 
 from fitprune import FitPrune
-from harness.flop_counter import count
+from harness.cost.flops import count
 from harness.models.loading import load_model
+from harness.models.prompting import encode
 from harness.models.registry import MODELS
 from harness.models.shipped import read_config, transformers_config
-from harness.prompting import encode
 
 NEW = 4
 # Question and image size (width, height); the sizes give tiled models different numbers of visual tokens.

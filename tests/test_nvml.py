@@ -10,9 +10,10 @@ from fake_nvml import FakeNvml, NVMLError, NVMLLibraryMismatchError
 from random_llava import build, prompts
 
 from fitprune import FitPrune, Recipe
-from harness import latency, nvml
-from harness.latency import compare, measure
-from harness.nvml import Gpu, Watch, find_handle, watched
+from harness.latency import nvml
+from harness.latency.measure import compare, measure
+from harness.latency.nvml import Gpu, Watch, find_handle, watched
+from harness.latency.subject import Subject
 
 CUDA = torch.device("cuda:0")
 OWN = os.getpid()
@@ -229,9 +230,9 @@ def test_a_latency_carries_energy_and_notes(monkeypatch, clock):
         clock.now += 0.4
         return own(subject)
 
-    own = latency.Subject.answer
-    monkeypatch.setattr(latency, "watched", lambda devices: Given())
-    monkeypatch.setattr(latency.Subject, "answer", answer)
+    own = Subject.answer
+    monkeypatch.setattr("harness.latency.measure.watched", lambda devices: Given())
+    monkeypatch.setattr(Subject, "answer", answer)
     pruner = FitPrune(Recipe(drop=[0, 9, 0, 13, 4], visual_tokens=36))
     result = compare(model, inputs, pruner, new_tokens=2, repeats=3, warmup=1, energy=True)
     assert (result.dense.energy_j, result.pruned.energy_j) == (4.0, 1.0)

@@ -12,7 +12,7 @@ from harness.plugin.parametrize import cell_ids, cells_of
 from harness.plugin.selection import is_suites_folder, selected_suites
 from harness.plugin.summary import CellReport, figure_text, lines_of, remarks
 from harness.plugin.workers import Worker, available_cores, dealing_order
-from harness.table import Figure, tables_of
+from harness.results.table import Figure, tables_of
 
 
 def item(*cell):

@@ -12,18 +12,18 @@ from test_store import result
 import harness.plugin.cell
 import harness.plugin.parametrize
 import harness.plugin.session  # noqa: F401
-from harness.bench import Bench
+from harness.answering.evaluate import sample_inputs
+from harness.bench.bench import Bench
+from harness.bench.planning import Planner, lines_of
 from harness.cells import Cell, CellSettings
-from harness.evaluate import sample_inputs
-from harness.flop_counter import count
-from harness.isolation import lmms_eval_evaluator
-from harness.key import content_key
+from harness.cost.flops import count
 from harness.models.loading import load_model, load_processor_of
-from harness.once import RunFolder
-from harness.planning import Planner, lines_of
 from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.summary import CellReport
-from harness.store import Store
+from harness.results.key import content_key
+from harness.results.once import RunFolder
+from harness.results.store import Store
+from harness.tasks.isolation import lmms_eval_evaluator
 from harness.words import duration
 
 pytest_plugins = ["pytester"]
@@ -96,7 +96,7 @@ def everything(folder):
 
 def test_a_plan_of_an_empty_folder_runs_and_writes_nothing(place, tmp_path, monkeypatch):
     model = str(place / "m")
-    monkeypatch.setattr("harness.bench.load_model", None)
+    monkeypatch.setattr("harness.bench.bench.load_model", None)
     planner = Planner(settings(place), RunFolder(tmp_path / "run"), Store(tmp_path / "results"), "cpu")
     cells = [Cell(model, pruner, 0.3, "gqa") for pruner in ("random", "fitprune")]
     cells += [Cell(model, "dense", None, "mme"), Cell(model, "fastv", 0.999, "gqa")]

@@ -12,15 +12,15 @@ import harness.plugin.cell
 import harness.plugin.parametrize
 import harness.plugin.session  # noqa: F401
 from fitprune import Recipe
-from harness.bench import Bench
+from harness.answering.evaluate import evaluate_cell, sample_inputs
+from harness.bench.bench import Bench
 from harness.cells import Cell, CellSettings
-from harness.evaluate import evaluate_cell, sample_inputs
-from harness.flop_counter import count
-from harness.isolation import lmms_eval_evaluator
+from harness.cost.flops import count
+from harness.cost.tally import Tally
 from harness.models.loading import load_model
-from harness.once import RunFolder
-from harness.store import Store
-from harness.tally import Tally
+from harness.results.once import RunFolder
+from harness.results.store import Store
+from harness.tasks.isolation import lmms_eval_evaluator
 
 pytest_plugins = ["pytester"]
 
@@ -110,7 +110,7 @@ def test_a_budget_out_of_reach_spoils_no_other(place, bench):
 def test_one_fit_serves_all_budgets_and_processes(place, bench, monkeypatch):
     cell = Cell(str(place / "m"), "fitprune", 0.3, "gqa")
     first = bench.recipe(cell)
-    monkeypatch.setattr("harness.bench.Calibration", None)
+    monkeypatch.setattr("harness.bench.bench.Calibration", None)
     other = Bench(bench.settings, bench.shared)
     assert other.recipe(cell) == first
 
@@ -165,11 +165,11 @@ def test_a_killed_run_in_stretches_goes_on(place, tmp_path, monkeypatch):
     def bench(folder):
         return Bench(settings, RunFolder(tmp_path / folder), store, margin=lambda suite: 5.0)
 
-    monkeypatch.setattr("harness.bench.score_interval", lambda answers: 1 / 0)  # when all is asked
+    monkeypatch.setattr("harness.bench.bench.score_interval", lambda answers: 1 / 0)  # when all is asked
     with pytest.raises(ZeroDivisionError), bench("a").measuring(cell):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr("harness.lmms_model.FitPruneLMM._answer", lambda self, batch: 1 / 0)
+    monkeypatch.setattr("harness.answering.lmms_model.FitPruneLMM._answer", lambda self, batch: 1 / 0)
     with bench("b").measuring(cell) as measured:
         assert (measured.cached, measured.result.n) == (False, 6)
     assert not list((tmp_path / "r" / "journals").glob("*"))

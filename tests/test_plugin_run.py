@@ -15,12 +15,8 @@ import tiny_llava
 import transformers.models.llama.modeling_llama  # noqa: F401  (models of later tests hold on to it)
 from transformers import AutoConfig  # noqa: F401
 
-import harness.calibration
-import harness.plugin.cell
-import harness.plugin.parametrize
-import harness.plugin.session  # noqa: F401
-from harness.refusals import read_refusals
-from harness.store import Store
+from harness.results.refusals import read_refusals
+from harness.results.store import Store
 
 pytest_plugins = ["pytester"]
 

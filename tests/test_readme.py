@@ -9,7 +9,7 @@ import torch
 from models import build, kept, prompt
 
 from fitprune import Pruner
-from fitprune.view import VisualTokens
+from fitprune.interface.tokens import VisualTokens
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -10,13 +10,13 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 import fitprune
 from fitprune import FitPruneError, Recipe, RecipeError
-from fitprune.published import nearest_published, published_names, published_recipe
+from fitprune.recipes.published import nearest_published, published_names, published_recipe
+from harness.answering.lmms_model import make_pruner
 from harness.cells import Cell
-from harness.lmms_model import make_pruner
 from harness.plugin.options import check_recipe
 
 ROOT = Path(__file__).parent.parent
-TABLES = json.loads((Path(fitprune.__file__).parent / "published_recipes.json").read_text(encoding="utf-8"))
+TABLES = json.loads((Path(fitprune.__file__).parent / "recipes" / "published_recipes.json").read_text(encoding="utf-8"))
 NAMES = [(model, percent) for model in ("llava-1.5-7b", "llava-hr-7b") for percent in TABLES[model]["drop"]]
 LISTED = "llava-1.5-7b@10,20,30,40,50,55,60,70,80,90 and llava-hr-7b@40,60"
 

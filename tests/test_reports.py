@@ -7,8 +7,8 @@ import sys
 import pytest
 from test_store import answers, result
 
-from harness.evaluate import Answer
-from harness.store import Store
+from harness.answering.evaluate import Answer
+from harness.results.store import Store
 from reports.__main__ import main
 
 SWEEP = [("fitprune", 88.0), ("fastv", 84.0), ("random", 70.0)]
@@ -112,7 +112,7 @@ def test_the_page_shows_what_a_model_answered_and_runs_none_of_it(tmp_path):
 
 
 def test_the_page_of_a_large_folder_cuts_what_it_quotes(tmp_path, monkeypatch):
-    monkeypatch.setattr("reports.page.LOST_BYTES", 4000)
+    monkeypatch.setattr("reports.page.page.LOST_BYTES", 4000)
     store = Store(tmp_path)
     long = "word " * 200
     pruned = answers(8, score=0.0)

@@ -10,10 +10,10 @@ import pytest
 import scipy.stats
 from test_reports_table import flips, put, refuse
 
-from harness.store import Store
+from harness.results.store import Store
 from reports.__main__ import main
-from reports.leaderboard import read_leaderboard
-from reports.tabular import escape_latex, to_csv
+from reports.table.leaderboard import read_leaderboard
+from reports.writing.tabular import escape_latex, to_csv
 
 
 @pytest.fixture

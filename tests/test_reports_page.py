@@ -11,10 +11,10 @@ from PIL import Image
 from test_reports_table import answers_with, flips, refuse
 from test_store import result
 
-from harness.evaluate import Answer
-from harness.gallery import masks
-from harness.gallery_file import write_scene
-from harness.store import Store
+from harness.answering.evaluate import Answer
+from harness.gallery.file import write_scene
+from harness.gallery.survivors import masks
+from harness.results.store import Store
 from reports.__main__ import main
 
 pytestmark = needs_chromium

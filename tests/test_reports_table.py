@@ -11,16 +11,16 @@ import scipy.stats
 from test_store import result
 
 from fitprune.errors import UnsupportedModel
+from harness.answering.evaluate import Answer, Answers
 from harness.cells import Cell, CellSettings
-from harness.evaluate import Answer, Answers
 from harness.plugin.cell import RunCell
-from harness.refusals import FOLDER, read_refusals, write_refusal
-from harness.store import Store
+from harness.results.refusals import FOLDER, read_refusals, write_refusal
+from harness.results.store import Store
 from reports.__main__ import main
-from reports.leaderboard import read_leaderboard
-from reports.pareto import frontier
-from reports.published import published
-from reports.rivals import Edge, mean_edge
+from reports.table.leaderboard import read_leaderboard
+from reports.table.pareto import frontier
+from reports.table.published import published
+from reports.table.rivals import Edge, mean_edge
 
 RNG = np.random.default_rng(0)
 
@@ -116,8 +116,8 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
         for pruner in ("fastv", "random", "downsample"):
             put(Store(tmp_path), pruner, flips(0.7), model=model)
     alone = [board.evidence for board in read_leaderboard(tmp_path).boards]
-    monkeypatch.setattr("reports.rivals.MANY", 1)
-    monkeypatch.setattr("reports.rivals.available_cores", lambda: 2)
+    monkeypatch.setattr("reports.table.rivals.MANY", 1)
+    monkeypatch.setattr("reports.table.rivals.available_cores", lambda: 2)
     assert [board.evidence for board in read_leaderboard(tmp_path).boards] == alone
     assert all(evidence.edges for evidence in alone[0][1:2])
 

@@ -17,17 +17,17 @@ import torch
 from tiny_llava import save_tiny, scripted, write_suites
 
 from fitprune import FitPrune, FitPruneError, Recipe
-from harness.bench import Bench
+from harness.answering.evaluate import evaluate_cell
+from harness.answering.input_cache import InputCache
+from harness.bench.bench import Bench
 from harness.cells import Cell, CellSettings
-from harness.evaluate import evaluate_cell
-from harness.inputs import InputCache
-from harness.journal import Journal
-from harness.key import code_digest, content_key
+from harness.cost.tally import Tally
 from harness.models.facts import model_facts, weights_digest
 from harness.models.loading import load_model
-from harness.once import RunFolder
-from harness.store import Store
-from harness.tally import Tally
+from harness.results.journal import Journal
+from harness.results.key import code_digest, content_key
+from harness.results.once import RunFolder
+from harness.results.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 INSTALLED = any(entry.value == "harness.plugin.plugin" for entry in metadata.entry_points(group="pytest11"))
@@ -195,7 +195,7 @@ def test_a_rerun_measures_all_again_and_the_dense_model_once(place, tmp_path, mo
 def test_a_method_whose_code_changed_is_measured_again(place, tmp_path, monkeypatch):
     cell = Cell(str(place / "m"), "random", 0.3, "gqa")
     finish(bench(place, tmp_path, "first"), cell)
-    monkeypatch.setattr("harness.bench.code_digest", lambda method: "edited")
+    monkeypatch.setattr("harness.bench.bench.code_digest", lambda method: "edited")
     assert not finish(bench(place, tmp_path, "second"), cell).cached
 
 

@@ -10,8 +10,8 @@ import torch
 from models import IMAGE, batch, build, new_tokens, prompt
 
 from fitprune import FitPruneError, Pruner, Selection, TowerTokens, UnsupportedModel
-from fitprune.sizes import tower_sizes
-from fitprune.trace import TowerCounts
+from fitprune.interface.trace import TowerCounts
+from fitprune.models.sizes import tower_sizes
 
 
 @dataclass

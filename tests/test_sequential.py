@@ -10,9 +10,9 @@ import pytest
 from test_plugin_run import place, run  # noqa: F401
 from test_statistics import answers
 
-from harness.sequential import BettingBound
-from harness.store import Store
-from harness.stretches import image_drops, joined, stretches
+from harness.bench.stretches import image_drops, joined, stretches
+from harness.results.store import Store
+from harness.statistics.betting import BettingBound
 
 pytest_plugins = ["pytester"]
 

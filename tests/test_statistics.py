@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fitprune.errors import FitPruneError
-from harness.evaluate import Answer, Answers
+from harness.answering.evaluate import Answer, Answers
 from harness.statistics import (
     Drop,
     clustered_mean,

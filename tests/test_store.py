@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from fitprune.errors import FitPruneError
-from harness.evaluate import Answer, Answers
-from harness.key import content_key
-from harness.once import RunFolder
-from harness.store import Result, Store, versions
+from harness.answering.evaluate import Answer, Answers
+from harness.results.key import content_key
+from harness.results.once import RunFolder
+from harness.results.store import Result, Store, versions
 
 CONTRACT = [
     "schema",

@@ -5,14 +5,14 @@ import pytest
 import torch
 from models import new_tokens
 
-from baselines.fastv import FastV
+from baselines.between_layers.fastv import FastV
 from fitprune import FitPruneError
-from fitprune.anatomy import image_token_id
-from harness.memory import peak_cpu_bytes, peak_cuda_bytes
+from fitprune.models.parts import image_token_id
+from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
+from harness.latency.subject import Subject
+from harness.latency.synthetic import TEXT_IDS, random_model, random_prompt
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config
-from harness.synthetic import TEXT_IDS, random_model, random_prompt
-from harness.timed import Subject
 
 EMBEDDED = ["llava-tiny", "llava-next-tiny", "llava-hr-tiny"]
 SIZES = [(64, 48), (30, 90)]

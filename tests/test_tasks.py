@@ -13,8 +13,10 @@ from tenacity import wait_none
 from tiny_llava import people, picture, write, write_suites
 
 from fitprune.errors import FitPruneError
-from harness.isolation import lmms_eval_evaluator
-from harness.tasks import SUITES, build_task, check_data, task_manager, tasks_reading
+from harness.tasks.build import build_task, task_manager, tasks_reading
+from harness.tasks.isolation import lmms_eval_evaluator
+from harness.tasks.preflight import check_data
+from harness.tasks.specs import SUITES
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 from tiny_llava import write_suites
 
 from fitprune.errors import FitPruneError
-from harness.subset import choose_rows
-from harness.tasks import build_task
+from harness.tasks.build import build_task
+from harness.tasks.limit import choose_rows
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,10 @@ from filelock import FileLock
 from models import batch, build, prompt
 from safetensors.torch import load_file
 
-from fitprune import FitPrune, Recipe, statistics
-from fitprune.statistics import head_max_columns, head_max_columns_in_blocks
-from harness.memory import peak_cpu_bytes, peak_cuda_bytes
+from fitprune import FitPrune, Recipe
+from fitprune.scoring import column_sums as statistics
+from fitprune.scoring.column_sums import head_max_columns, head_max_columns_in_blocks
+from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
 
 ROOT = Path(__file__).parent.parent
 TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux only")
@@ -130,7 +131,7 @@ def child(*arguments, folder, interpret):
     """Standard output of triton_child.py."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpret else {})
-    command = [sys.executable, "tests/triton_child.py", *map(str, arguments)]
+    command = [sys.executable, "tests/support/triton_child.py", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -257,7 +258,7 @@ def test_where_triton_cannot_run_a_warning_says_so(compiled):
 @TRITON
 @pytest.mark.parametrize(("dtype", "dim"), [(torch.float64, 64), (torch.bfloat16, 512)])
 def test_what_the_kernels_have_no_tile_for_is_left_to_torch(dtype, dim):
-    from fitprune.triton_columns import supported
+    from fitprune.scoring.triton_column_sums import supported
 
     assert not supported(SimpleNamespace(dtype=dtype, shape=(1, 1, 1, dim), device=torch.device("cuda")))
 
@@ -284,7 +285,7 @@ WIDE = {
 @TRITON
 @pytest.mark.parametrize("case", [*CASES.values(), *WIDE.values()], ids=[*CASES, *WIDE])
 def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
-    from fitprune import triton_columns
+    from fitprune.scoring import triton_column_sums as triton_columns
 
     query, key, weights, valid = inputs(case, "cuda")
     if not triton_columns.supported(query):
@@ -298,7 +299,7 @@ def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
 @CUDA
 @TRITON
 def test_on_cuda_the_kernels_never_hold_a_map():
-    from fitprune import triton_columns
+    from fitprune.scoring import triton_column_sums as triton_columns
 
     case = WIDE["7B, long"]
     query, key, weights, _ = inputs(case, "cuda")

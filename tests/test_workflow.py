@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.gate.saved import FOLDER
 from harness.plugin.options import RunOptions, add_options
-from harness.plugin.saved import FOLDER
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOW = ROOT / ".github" / "workflows" / "gate.yml"

@@ -1,7 +1,7 @@
 """The Triton kernels where no GPU is, in a process of its own: Triton decides when it is imported whether it interprets.
 
-TRITON_INTERPRET=1 python tests/triton_child.py columns|prune FILE    results of the cases of test_triton_columns.py
-python tests/triton_child.py compile                                  what the kernels compile to, as JSON
+TRITON_INTERPRET=1 python tests/support/triton_child.py columns|prune FILE    results of the cases of test_triton_columns.py
+python tests/support/triton_child.py compile                                  what the kernels compile to, as JSON
 """
 
 import json
@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from test_triton_columns import CASES, COMPILED, inputs, pruned
 from triton.backends.compiler import GPUTarget
 
-from fitprune import triton_columns, view
+from fitprune.interface import tokens as view
+from fitprune.scoring import triton_column_sums as triton_columns
 
 
 def interpret(file: str) -> None:

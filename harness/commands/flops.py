@@ -16,8 +16,8 @@ from harness.models.spec import View
 
 if TYPE_CHECKING:
     from fitprune import Pruner, Recipe
-    from harness.dry_run import Plan
-    from harness.flop_counter import FlopCount
+    from harness.cost.dry_run import Plan
+    from harness.cost.flops import FlopCount
 
 HELP = "FLOPs of a prompt, by part, dense and pruned"
 TEXT_TOKENS, NEW_TOKENS = 64, 16
@@ -49,13 +49,13 @@ class Prompt:
 
     def plan(self, pruner: "Pruner") -> "Plan":
         """What a pruner does to it."""
-        from harness.dry_run import plan
+        from harness.cost.dry_run import plan
 
         return plan(pruner, self.config, self.beside, self.view.tokens, math.prod(self.view.pixels[:-3]))
 
     def cost(self, trace: "Plan | None" = None, new_tokens: int | None = None) -> "FlopCount":
         """FLOPs, dense or under a pruner with this plan."""
-        from harness.flop_counter import count
+        from harness.cost.flops import count
 
         model = SimpleNamespace(config=self.config)
         return count(model, self.inputs(), trace=trace, new_tokens=self.new_tokens if new_tokens is None else new_tokens)
@@ -163,7 +163,7 @@ def _recipe(options: argparse.Namespace, prompt: Prompt) -> "tuple[Recipe, str]"
 
 def _nearest_published(model: str, reduction: float) -> "Recipe | None":
     """Of the recipes published for this model, the one whose reduction is nearest."""
-    from fitprune.published import published_names, published_recipe
+    from fitprune.recipes.published import published_names, published_recipe
 
     recipes = [published_recipe(name) for name in published_names() if name.partition("@")[0] == model]
     return min(recipes, key=lambda recipe: abs(recipe.reduction - reduction), default=None)

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     """Check the command line, then run every pruner on the questions and write the pictures."""
     from baselines.registry import PRUNERS
     from harness.cells import DENSE
-    from harness.suite_specs import SUITES
+    from harness.tasks.specs import SUITES
 
     suites = _names("suite", options.suite, SUITES)
     pruners = [name for name in _names("pruner", options.pruner, PRUNERS) if name != DENSE]
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace, suites: Sequence[str]) -> None:
     """What needs no model in memory."""
     from harness.models.loading import require_model
-    from harness.store import Store
-    from harness.tasks import check_data
+    from harness.results.store import Store
+    from harness.tasks.preflight import check_data
 
     require_model(options.model)
     for suite in suites:
@@ -58,10 +58,10 @@ def _check(options: argparse.Namespace, suites: Sequence[str]) -> None:
 
 
 def _draw(options: argparse.Namespace, pruners: Sequence[str], reductions: Sequence[float], suites: Sequence[str]) -> None:
-    from harness.bench import Bench
-    from harness.gallery import gallery_command, gallery_settings, scenes
-    from harness.gallery_file import FOLDER, write_scene
-    from harness.once import RunFolder
+    from harness.bench.bench import Bench
+    from harness.gallery.file import FOLDER, write_scene
+    from harness.gallery.survivors import gallery_command, gallery_settings, scenes
+    from harness.results.once import RunFolder
 
     settings = gallery_settings(options.data, options.questions, options.seed, reductions)
     count = 0

@@ -10,7 +10,7 @@ from fitprune.errors import FitPruneError
 from harness.commands.sizes import TYPICAL, image_size
 
 if TYPE_CHECKING:
-    from harness.latency_run import Asked
+    from harness.latency.run import Asked
 
 Number = TypeVar("Number", int, float)
 
@@ -39,9 +39,9 @@ def run(options: argparse.Namespace) -> None:
     output: Path | None = options.output
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise FitPruneError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
-    from harness.latency_run import take
-    from harness.latency_table import markdown
-    from harness.store import strict, write_atomically
+    from harness.latency.rows import markdown
+    from harness.latency.run import take
+    from harness.results.store import strict, write_atomically
 
     def keep(record: object) -> None:
         if output is not None:
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _asked(options: argparse.Namespace) -> "Asked":
-    from harness.latency_run import Asked
+    from harness.latency.run import Asked
 
     return Asked(
         model=options.model,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fitprune.errors import FitPruneError
 from harness.commands.sizes import TYPICAL, image_size
 from harness.models.checkpoint import checkpoint_folder, weight_files
-from harness.models.memory import decoder_sizes, gpu_bytes
+from harness.models.gpu_memory import decoder_sizes, gpu_bytes
 from harness.models.registry import MODELS
 from harness.models.shipped import family_of, read_config
 from harness.models.spec import ModelSpec
@@ -23,7 +23,7 @@ class Row:
 
     Attributes:
         visual_tokens: of an image of the size asked for.
-        memory: bytes, see `harness.models.memory.gpu_bytes`.
+        memory: bytes, see `harness.models.gpu_memory.gpu_bytes`.
         weights: "embedded", "here", "to convert" or "not here".
     """
 

@@ -1,6 +1,5 @@
 """Which models there are, by which name. A new model is one entry in its family's file (`families/`)."""
 
-import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,11 @@ from harness.models.families import ENTRIES
 from harness.models.spec import ModelSpec
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
+
+EMBEDDED: dict[str, Path] = {
+    spec.name: Path(__file__).parent / "embedded" / spec.name for spec in ENTRIES if spec.kind == "embedded"
+}
+"""Folders of the models that ship with the package, for `from_pretrained`."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -36,12 +40,9 @@ def find_model(name: str) -> ModelSpec:
 
 def embedded_folder(name: str) -> Path:
     """The folder of a model that ships with the package."""
-    folders: dict[str, Path] = getattr(importlib.import_module("harness.embedded"), "MODELS", {})
-    if name not in folders:
-        raise FitPruneError(
-            f"model '{name}' is not in this installation: train it with 'python -m harness.embedded.train {name}'"
-        )
-    return Path(folders[name])
+    if name not in EMBEDDED:
+        raise FitPruneError(f"model '{name}' is not in this installation: train it with 'python -m training {name}'")
+    return EMBEDDED[name]
 
 
 def embedded_models() -> Iterable[str]:

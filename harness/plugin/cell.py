@@ -6,10 +6,10 @@ import pytest
 
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from harness.cells import Cell
-from harness.plugin.gate import complaints
+from harness.gate.wording import complaints
 from harness.plugin.summary import CellReport
-from harness.refusals import write_refusal
-from harness.store import Result
+from harness.results.refusals import write_refusal
+from harness.results.store import Result
 
 if TYPE_CHECKING:
     from harness.plugin.session import RunSession

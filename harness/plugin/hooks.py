@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from harness.bench import Bench
+    from harness.bench.bench import Bench
     from harness.plugin.session import RunSession
 
 

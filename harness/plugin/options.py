@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import pytest
 
 from fitprune.errors import FitPruneError, unknown_name
+from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
-from harness.command import BATCH_SIZE, suites_command
-from harness.plugin.saved import SavedRun, check_name
+from harness.gate.saved import SavedRun, check_name
+from harness.gate.thresholds import Thresholds
 from harness.plugin.selection import DEST
-from harness.plugin.thresholds import Thresholds
+from harness.results.store import Store
 from harness.statistics import GATES
-from harness.store import Store
 
 POSITIONS = ("kept", "repacked")
 DEFAULT_MODELS = ("llava-tiny",)
@@ -203,9 +203,10 @@ class RunOptions:
 
     def check(self, suites: Sequence[str]) -> None:
         """Every check that needs no model in memory. Raises FitPruneError, in one line; leaves nothing behind."""
-        from harness.calibration import check_samples
         from harness.models.loading import require_model
-        from harness.tasks import SUITES, check_data
+        from harness.tasks.calibration import check_samples
+        from harness.tasks.preflight import check_data
+        from harness.tasks.specs import SUITES
 
         for suite in suites:
             if suite not in SUITES:

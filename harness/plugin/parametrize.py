@@ -45,7 +45,7 @@ def cell_ids(cells: list[Cell]) -> list[str]:
 
 def parametrize_cells(metafunc: pytest.Metafunc, options: RunOptions) -> None:
     """Parametrise a test that uses the `cell` fixture; its name after `test_` is the suite."""
-    from harness.tasks import SUITES
+    from harness.tasks.specs import SUITES
 
     suite = metafunc.function.__name__.removeprefix("test_")
     if suite not in SUITES:

@@ -14,18 +14,18 @@ import pytest
 
 from fitprune.errors import FitPruneError
 from harness.cells import Cell
-from harness.once import RunFolder
+from harness.gate.saved import SavedRun, compare
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
-from harness.plugin.saved import SavedRun, compare
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
+from harness.results.once import RunFolder
+from harness.results.store import Result, Store
 from harness.statistics import Drop, Verdict, judge, paired_drop, questions_needed
-from harness.store import Result, Store
 
 if TYPE_CHECKING:
-    from harness.bench import Bench, Measured
+    from harness.bench.bench import Bench, Measured
 
 _Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
 _REPORT = "fitprune_cell"  # attribute of a test report; xdist carries it from the worker to the controller
@@ -68,7 +68,7 @@ class RunSession:
         return self._bench
 
     def _own_bench(self) -> "Bench":
-        from harness.bench import Bench
+        from harness.bench.bench import Bench
 
         return Bench(
             self.options.settings,
@@ -126,7 +126,7 @@ class RunSession:
         """With `--plan`, say what would run, and run nothing."""
         if not self.options.plan:
             return None
-        from harness.planning import Planner, lines_of
+        from harness.bench.planning import Planner, lines_of
 
         settings, device = self.options.settings, self.worker.device(self.options.device)
         planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun, margin=self._margin)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.cells import Cell
-from harness.plugin.gate import asked, interval, questions
+from harness.gate.saved import comparison_lines
+from harness.gate.wording import asked, interval, questions
 from harness.plugin.options import RunOptions
-from harness.plugin.saved import comparison_lines
-from harness.store import Result
-from harness.table import Figure, Row, Table, tables_of
+from harness.results.store import Result
+from harness.results.table import Figure, Row, Table, tables_of
 
 
 @dataclass
@@ -50,7 +50,7 @@ class CellReport:
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions) -> None:
     """One table of all models on the same suites, then what a reader must know."""
-    from harness.tasks import SUITES
+    from harness.tasks.specs import SUITES
 
     terminal.section("accuracy against FLOPs")
     together: dict[tuple[str, ...], list[Table]] = {}

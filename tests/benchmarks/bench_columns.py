@@ -15,8 +15,8 @@ from importlib.util import find_spec
 import torch
 from tabulate import tabulate
 
-from fitprune.statistics import head_max_columns_in_blocks
-from harness.memory import peak_cpu_bytes, peak_cuda_bytes
+from fitprune.scoring.column_sums import head_max_columns_in_blocks
+from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
 
 Work = Callable[[], object]
 
@@ -38,7 +38,7 @@ def contestants(device: torch.device, batch: int, heads: int, length: int, dim: 
     blocks = {"torch blocks": lambda: head_max_columns_in_blocks(query, key, weights, scaling)}
     if device.type != "cuda":
         return blocks | {"whole map": lambda: whole_map(query, key, weights, scaling)}
-    from fitprune import triton_columns
+    from fitprune.scoring import triton_column_sums as triton_columns
 
     kernels = {"Triton": lambda: triton_columns.head_max_columns(query, key, weights, scaling)}
     attention = torch.nn.functional.scaled_dot_product_attention

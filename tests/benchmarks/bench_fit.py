@@ -20,9 +20,9 @@ from tabulate import tabulate
 from transformers import CLIPImageProcessorPil
 
 from fitprune import Calibration, FitPruneError
-from harness.calibration import calibration_samples
 from harness.models.loading import load_model
-from harness.prompting import encode
+from harness.models.prompting import encode
+from harness.tasks.calibration import calibration_samples
 from tests.benchmarks.bench_prefill import random_llava
 from tests.reference.published_fit import PublishedFit
 

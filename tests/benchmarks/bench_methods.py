@@ -28,11 +28,11 @@ from tabulate import tabulate
 
 from fitprune import FitPruneError, Pruner
 from harness.commands.sizes import TYPICAL, image_size
-from harness.flop_counter import count
-from harness.latency import Comparison, compare
-from harness.latency_run import CHECKPOINT, RANDOM, Asked, TimedModel, prompt_flops, reachable
+from harness.cost.flops import count
+from harness.latency.measure import Comparison, compare
+from harness.latency.run import CHECKPOINT, RANDOM, Asked, TimedModel, prompt_flops, reachable
+from harness.latency.subject import Subject, device_name
 from harness.models.spec import View
-from harness.timed import Subject, device_name
 from tests.benchmarks.bench_prefill import random_llava
 
 WARMUP = 1

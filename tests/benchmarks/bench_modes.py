@@ -13,12 +13,12 @@ import math
 from tabulate import tabulate
 
 from fitprune import Calibration, FitPrune, FitPruneError
-from fitprune.calibrate import MODES
-from harness.calibration import calibration_batches
-from harness.evaluate import evaluate_cell
+from fitprune.fitting.calibrate import MODES
+from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
 from harness.statistics import paired_drop
-from harness.suite_specs import SUITES
+from harness.tasks.calibration import calibration_batches
+from harness.tasks.specs import SUITES
 
 
 def main() -> None:

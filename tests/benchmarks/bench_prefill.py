@@ -15,10 +15,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPruneError
-from fitprune.anatomy import image_token_id
-from fitprune.sizes import visual_tokens
-from harness.flop_counter import FlopCount, count
-from harness.latency import Range, compare
+from fitprune.models.parts import image_token_id
+from fitprune.models.sizes import visual_tokens
+from harness.cost.flops import FlopCount, count
+from harness.latency.measure import Range, compare
 from harness.models.loading import load_model
 
 

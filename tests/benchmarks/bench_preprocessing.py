@@ -17,13 +17,13 @@ import torch
 from tabulate import tabulate
 
 from fitprune import FitPruneError
-from harness.isolation import lmms_eval_evaluator, quiet
 from harness.models.loading import LoadedModel, load_model
-from harness.tasks import build_task
+from harness.tasks.build import build_task
+from harness.tasks.isolation import lmms_eval_evaluator, quiet
 
 lmms_eval_evaluator()  # before the module below, which imports lmms-eval
 
-from harness.lmms_model import LOOK_AHEAD, FitPruneLMM  # noqa: E402
+from harness.answering.lmms_model import LOOK_AHEAD, FitPruneLMM  # noqa: E402
 
 
 class Timed(FitPruneLMM):

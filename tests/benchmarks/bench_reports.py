@@ -20,8 +20,8 @@ import numpy as np
 import psutil
 from tabulate import tabulate
 
-from harness.evaluate import Answer, Answers
-from harness.store import Result, Store, versions
+from harness.answering.evaluate import Answer, Answers
+from harness.results.store import Result, Store, versions
 from tests.browser import PROGRAM, Browser
 
 METHODS = (

@@ -12,12 +12,12 @@ import math
 import numpy as np
 from tabulate import tabulate
 
-from harness.evaluate import Answer, Answers
-from harness.sequential import DECIDES, STAKES
+from harness.answering.evaluate import Answer, Answers
+from harness.bench.stretches import image_drops, stretches
+from harness.results.store import Store
 from harness.statistics import Drop, Units, Verdict, certified, significant
+from harness.statistics.betting import DECIDES, STAKES
 from harness.statistics.drops import _bounded_mean
-from harness.store import Store
-from harness.stretches import image_drops, stretches
 
 # Images, shares of them that lose and that gain, chance of each of their 1-6 questions to differ then.
 WORLDS = [

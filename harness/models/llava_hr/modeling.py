@@ -11,7 +11,7 @@ from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from fitprune.errors import FitPruneError
-from fitprune.releases import image_result
+from fitprune.models.releases import image_result
 from harness.models.llava_hr.configuration import LlavaHrConfig
 from harness.models.llava_hr.pretrained import LlavaHrPreTrainedModel
 from harness.models.llava_hr.tower import LlavaHrVisionTower

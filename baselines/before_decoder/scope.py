@@ -1,0 +1,111 @@
+"""SCOPE: salient visual tokens that together cover all others."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from baselines.shared.counts import check_counts, share
+from baselines.shared.greedy import first_picks
+from baselines.shared.tower_attention import check_layers, cls_notes, dropped_before_decoder, salience_macs
+from fitprune import FitPruneError, Pruner
+from fitprune.interface.tokens import VisualTokens
+from fitprune.models.sizes import tower_sizes
+
+LAYER = -2
+"""The tower layer whose attention counts, from the end."""
+
+
+@dataclass
+class SCOPE(Pruner):
+    """SCOPE (Deng et al., NeurIPS 2025, arXiv 2510.24214; code github.com/kinredon/SCOPE), training-free.
+
+    Of each view's patches those are chosen, one by one, that add most to what the chosen ones cover, weighted by salience:
+    the gain of patch j is the sum over all patches i of max(0, cosine(i, j) - the highest cosine of i to a chosen patch), times
+    the attention that [CLS] pays to j, to the power of alpha. Cosines are those of the tower's features; attention is that of
+    the last tower layer but one, over all heads. In prompt order, position ids repacked. Stage: before the decoder. Needs
+    [CLS] attention; where the tower has no [CLS], the mean attention that a patch receives stands in, and the result says so.
+
+    Chosen as this project's method of 2025-26: its authors report it ahead of the methods that they compare it with, it joins
+    the two ideas of those beside it (VisionZip's salience, DivPrune's diversity), and needs nothing that a LLaVA checkpoint
+    does not hold, whereas CDPruner asks for CLIP's text encoder.
+
+    Deviations: computed in float32. The authors give each view of a LLaVA-NeXT picture the same number of tokens, padding
+    among them, and leave out all newlines; here each keeps the same share of those patches that are in the prompt, and newlines
+    stay (with `newlines="pruned"` they go). Their variant that adds salience instead of multiplying is left out.
+
+    Attributes:
+        num_token: visual tokens to keep of `visual_tokens` (64 in the authors' example).
+        alpha: exponent of the salience (authors' default 1.0).
+        visual_tokens: what num_token is of; another number of patches keeps the same share, rounded view by view.
+    """
+
+    name: ClassVar[str] = "scope"
+    vision: ClassVar[bool] = True
+    num_token: int = 64
+    alpha: float = 1.0
+    visual_tokens: int = 576
+    positions: str = field(default="repacked", kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_counts("SCOPE", {"num_token": self.num_token}, self.visual_tokens)
+        if self.alpha < 0:
+            raise FitPruneError(f"alpha, the exponent of the salience, must not be negative, got {self.alpha}.")
+
+    def check(self, model: nn.Module) -> None:
+        check_layers(self, model, LAYER)
+
+    def notes(self, model: nn.Module) -> list[str]:
+        return cls_notes(self, model)
+
+    def observed_tower_layers(self, layers: int) -> Collection[int]:
+        return [LAYER]
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
+        if layer != 0:
+            return None
+        vision = tokens.vision
+        views, patches = vision.features.shape[:2]
+        there = tokens.present.new_zeros(views, patches)
+        known = vision.view >= 0
+        there[vision.view[known], vision.patch[known]] = True
+        count = there.sum(1)
+        keep = share(count, self.num_token, self.visual_tokens)
+        tokens.spend(int((count**2).sum()) * vision.features.shape[-1])
+        return vision.of_patches(covering(vision.features, vision.salience(LAYER) ** self.alpha, there, keep))
+
+    @classmethod
+    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, alpha: float = 1.0
+    ) -> "SCOPE":
+        """Solve num_token for a FLOPs budget; cosines and attention are paid for."""
+        tower = tower_sizes(model_config)
+
+        def scoring(n: int, dropped: int) -> int:
+            return n * tower.patches * tower.width + salience_macs(model_config, n)
+
+        n, dropped = dropped_before_decoder("SCOPE", model_config, reduction, visual_tokens, scoring)
+        return cls(n - dropped, alpha, n)
+
+
+def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """SCOPE's choice of `keep` (views,) patches among those `there`: bool (views, P).
+
+    Args:
+        features: (views, P, d); salience: (views, P), what gains are multiplied by; there: bool (views, P).
+    """
+    unit = functional.normalize(features.float(), dim=-1)
+    cosine = (unit @ unit.transpose(1, 2)) * there[:, :, None]
+    covered = torch.zeros_like(salience, dtype=torch.float32)
+    closed = torch.zeros_like(covered).masked_fill(~there, -torch.inf)
+    views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cosine)
+    for _ in range(int(keep.max())):
+        torch.sub(cosine, covered[..., None], out=more).clamp_(min=0)
+        best = torch.addcmul(closed, more.sum(1), salience).argmax(1)
+        closed.scatter_(1, best[:, None], -torch.inf)
+        covered = torch.maximum(covered, cosine[views, :, best])
+        picks.append(best)
+    return first_picks(picks, keep, there)

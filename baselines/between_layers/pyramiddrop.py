@@ -1,0 +1,106 @@
+"""PyramidDrop: fewer visual tokens from stage to stage."""
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from baselines.shared.budget import TEXT_TOKENS, nearest_choice
+from fitprune import FitPruneError, Pruner
+from fitprune.interface.tokens import VisualTokens
+from fitprune.models.parts import anatomy
+from fitprune.models.sizes import DecoderSizes
+
+OF_LAYERS = 32
+STEPS = 1000
+
+
+@dataclass
+class PyramidDrop(Pruner):
+    """PyramidDrop (Xing et al. 2024, arXiv 2410.17247; code github.com/Cooperx521/PyramidDrop), without training.
+
+    Before each layer of `layer_list`, the int(n·ratio) visual tokens stay, of the prompt's n, that the prompt's last token
+    attends to most: its softmax row in the layer that comes next, computed ahead with that layer's own norm, queries and keys
+    at the current position ids, averaged over heads. In prompt order. Stage: between decoder layers. Needs one attention row
+    at each stage, computed beside SDPA. Position ids repacked: after each stage they count 0, 1, … over what is left.
+
+    Deviations: all images of a prompt are one pool, where the authors' code knows one; the newline tokens of tiled models are
+    no visual tokens by default (see `Pruner.newlines`).
+
+    Attributes:
+        layer_list: layers before which tokens go, ascending (authors': 8, 16, 24 of 32).
+        image_token_ratio_list: share of the prompt's visual tokens that stays at each (authors': 0.5, 0.25, 0.125).
+    """
+
+    name: ClassVar[str] = "pyramiddrop"
+    layer_list: tuple[int, ...] = (8, 16, 24)
+    image_token_ratio_list: tuple[float, ...] = (0.5, 0.25, 0.125)
+    positions: str = field(default="repacked", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.layer_list, self.image_token_ratio_list = tuple(self.layer_list), tuple(self.image_token_ratio_list)
+        layers, ratios = self.layer_list, self.image_token_ratio_list
+        if not layers or len(layers) != len(ratios):
+            raise FitPruneError(f"PyramidDrop needs one ratio per layer, not {len(ratios)} for {len(layers)}.")
+        if layers[0] < 1 or any(later <= earlier for earlier, later in itertools.pairwise(layers)):
+            raise FitPruneError(f"PyramidDrop's layers must ascend from 1 on, not {list(layers)}.")
+        if any(not 0 <= later <= earlier for earlier, later in itertools.pairwise((1.0, *ratios))):
+            raise FitPruneError(f"PyramidDrop's ratios are shares, from 1 to 0 and not rising, not {list(ratios)}.")
+
+    def check(self, model: nn.Module) -> None:
+        super().check(model)
+        layers = len(anatomy(model).layers)
+        if self.layer_list[-1] >= layers:
+            raise FitPruneError(f"PyramidDrop before layers {list(self.layer_list)} does not fit a decoder of {layers} layers.")
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
+        if layer not in self.layer_list:
+            return None
+        # Python's int() of a product in double precision.
+        keep = (tokens.total.double() * self.image_token_ratio_list[self.layer_list.index(layer)]).long()
+        attention = tokens.upcoming()
+        score = attention.last_token_mean(tokens)
+        tokens.spend(attention.macs)
+        return tokens.keep_highest(score, keep)
+
+    @classmethod
+    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+        cls,
+        model_config: Any,
+        reduction: float,
+        *,
+        visual_tokens: int | None = None,
+        layer_list: tuple[int, ...] | None = None,
+    ) -> "PyramidDrop":
+        """Solve the paper's one ratio λ (λ, λ², λ³, … stay; the authors' 0.5) for a FLOPs budget, the rows that are computed
+        ahead included. By default the stages are those of 32 layers, scaled to the decoder's depth and rounded."""
+        sizes = DecoderSizes.of(model_config)
+        stages = layer_list or scaled_stages(sizes.layers)
+        cls(tuple(stages), (0.0,) * len(stages))  # refuses what is no list of layers
+
+        def ratios(steps: int) -> tuple[float, ...]:
+            return tuple((steps / STEPS) ** (stage + 1) for stage in range(len(stages)))
+
+        def present(n: int, steps: int) -> list[int]:
+            return [n, *(int(n * ratio) for ratio in ratios(steps))]
+
+        def entering(n: int, steps: int) -> list[int]:
+            counts = present(n, steps)
+            return [counts[sum(layer >= stage for stage in stages)] for layer in range(sizes.layers)]
+
+        def scoring(n: int, steps: int) -> int:
+            keys = sizes.hidden_size * sizes.kv_size + sizes.q_size
+            return sum((count + TEXT_TOKENS) * keys + sizes.hidden_size * sizes.q_size for count in present(n, steps)[:-1])
+
+        choices = range(STEPS)
+        _, steps = nearest_choice("PyramidDrop", model_config, reduction, visual_tokens, choices, entering, scoring)
+        return cls(tuple(stages), ratios(steps))
+
+
+def scaled_stages(layers: int) -> tuple[int, ...]:
+    """The authors' stages, before layers 8, 16 and 24 of 32, in a decoder of another depth; what falls on one layer is one
+    stage."""
+    wanted = (round(stage * layers / OF_LAYERS) for stage in (8, 16, 24))
+    return tuple(sorted({min(max(stage, 1), layers - 1) for stage in wanted}))

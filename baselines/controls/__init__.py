@@ -1,0 +1,1 @@
+"""Controls: what every method must beat."""

@@ -1,0 +1,55 @@
+"""Random pruning: the control that every method must beat."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from baselines.shared.budget import fewest_dropped
+from fitprune import FitPruneError, Pruner
+from fitprune.interface.tokens import VisualTokens
+from fitprune.models.sizes import DecoderSizes
+
+
+@dataclass
+class Random(Pruner):
+    """Drop a uniformly random share of the visual tokens before the decoder.
+
+    Without replacement; survivors in prompt order, position ids kept. The draw is fresh for each sample, from `seed`, the
+    sample's prompt and its image, so it does not depend on the batch that the sample is in. Needs no attention.
+
+    Attributes:
+        ratio: share of the visual tokens to drop, in (0, 1]; round(n·ratio) go.
+        seed: of the draws.
+    """
+
+    name: ClassVar[str] = "random"
+    ratio: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise FitPruneError(f"ratio is the share of visual tokens to drop, above 0 and up to 1, not {self.ratio}.")
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
+        if layer != 0:
+            return None
+        score = torch.zeros(tokens.position.shape, dtype=torch.float64)
+        for row, (seed, count) in enumerate(zip(tokens.sample_seeds(self.seed), tokens.total.tolist(), strict=True)):
+            draw = torch.Generator().manual_seed(seed)
+            score[row, :count] = torch.rand(count, generator=draw, dtype=torch.float64)
+        drop = (tokens.total.double() * self.ratio).round().long()
+        return tokens.keep_highest(score.to(tokens.position.device), tokens.total - drop)
+
+    @classmethod
+    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, seed: int = 0
+    ) -> "Random":
+        """Solve the ratio for a FLOPs budget."""
+        layers = DecoderSizes.of(model_config).layers
+
+        def entering(n: int, dropped: int) -> list[int]:
+            return [n - dropped] * layers
+
+        n, dropped = fewest_dropped("random pruning", model_config, reduction, visual_tokens, entering)
+        return cls(ratio=dropped / n, seed=seed)

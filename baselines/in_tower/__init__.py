@@ -1,0 +1,1 @@
+"""Methods that change what runs in the vision tower."""

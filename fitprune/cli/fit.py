@@ -1,0 +1,108 @@
+"""`python -m fitprune fit`: recipes for one or several budgets, from a model's name and calibration data."""
+
+import argparse
+import importlib.metadata
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from fitprune.errors import BudgetError, FitPruneError, unknown_name
+from fitprune.flops import check_reduction
+
+# Models and calibration data come from the harness, which this package does not import: it announces itself here.
+PROVIDERS = "fitprune.providers"
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Fit and write the recipes that the command line asks for.
+
+    The statistics lie in `--keep`, by default in a hidden folder beside the output: after an interruption the same command
+    goes on from there. The default folder is deleted once the recipes are written, one that `--keep` names stays.
+    """
+    reductions = _reductions(options.reduction)
+    targets = _targets(options.output, reductions)
+    for name in ("samples", "batch_size"):
+        if getattr(options, name) < 1:
+            raise FitPruneError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
+    keep = Path(options.keep) if options.keep else _kept_beside(Path(options.output), targets)
+    provider = _provider()
+    provider.check(options.model, options.data)
+
+    import transformers
+
+    from fitprune.fitting.calibrate import MODES, Calibration
+
+    if options.mode not in MODES:
+        raise unknown_name("mode", options.mode, MODES)
+    if not sys.stderr.isatty():
+        transformers.logging.disable_progress_bar()
+    loaded = provider.load(options.model, options.device)
+    batches = provider.calibration(loaded, options.data, options.samples, options.batch_size)
+    _make_folder(targets[0].parent)
+    try:
+        calibration = Calibration(
+            loaded.model,
+            batches,
+            mode=options.mode,
+            progress=sys.stderr.isatty(),
+            origin=provider.origin(loaded, options.data),
+            keep=keep,
+        )
+        for reduction, target in zip(reductions, targets, strict=True):
+            recipe = calibration.recipe(reduction)
+            recipe.save(target)
+            print(f"{target}: saves {recipe.reduction:.1%} of the FLOPs of {recipe.visual_tokens} visual tokens")
+    except BudgetError as error:
+        raise BudgetError(
+            f"{error} The statistics are kept in {keep}: the same command with another budget uses them."
+        ) from None
+    if not options.keep:
+        shutil.rmtree(keep, ignore_errors=True)
+
+
+def _reductions(text: str) -> list[float]:
+    try:
+        reductions = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise FitPruneError(f"--reduction takes a number between 0 and 1, or several with commas, not '{text}'.") from None
+    for reduction in reductions:
+        check_reduction(reduction)
+    return list(dict.fromkeys(reductions))
+
+
+def _targets(output: str, reductions: list[float]) -> list[Path]:
+    """Where each recipe goes: the file itself for one budget, a folder for several or where the name says so."""
+    path = Path(output)
+    if len(reductions) > 1 or path.is_dir() or output.endswith(("/", os.sep)):
+        if path.exists() and not path.is_dir():
+            raise FitPruneError(f"{path} is a file; several recipes need a folder.")
+        return [path / f"recipe-{reduction:g}.json" for reduction in reductions]
+    if not path.parent.is_dir():
+        raise FitPruneError(f"there is no folder {path.parent} to write a recipe to.")
+    return [path]
+
+
+def _kept_beside(output: Path, targets: list[Path]) -> Path:
+    """The default of `--keep`: in a folder of recipes the same for any budgets, so that more of them can be asked for."""
+    if targets == [output]:
+        return output.with_name(f".{output.name}.fitprune-statistics")
+    return output / ".fitprune-statistics"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FitPruneError(f"cannot create the folder {folder}: {error.strerror}.") from None
+
+
+def _provider() -> Any:
+    found = list(importlib.metadata.entry_points(group=PROVIDERS))
+    if not found:
+        raise FitPruneError("no source of models and data is installed; install this package: python -m pip install .[bench]")
+    try:
+        return found[0].load()
+    except ImportError as error:
+        raise FitPruneError(f"{error}; install what the harness needs: python -m pip install .[bench]") from None

@@ -1,0 +1,1 @@
+"""How a live transformers model is pruned: where its layers are replaced, a pruned prefill, and decoding after it."""

@@ -1,0 +1,79 @@
+"""Calibration prompts, embedded once: what the text decoder is given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fitprune.errors import FitPruneError
+from fitprune.models.parts import anatomy, refuse_video, visual_mask
+
+Batch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A batch as it enters the text decoder.
+
+    Attributes:
+        inputs: the tensors among the decoder's arguments: `inputs_embeds` (batch, T, hidden_size), masks, position ids.
+        visual_mask: bool (batch, T): where the visual tokens are, the newlines of tiled models among them.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    visual_mask: torch.Tensor
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of it under one roof, for a `Spool`."""
+        return {**self.inputs, "visual_mask": self.visual_mask}
+
+    @classmethod
+    def of(cls, tensors: dict[str, torch.Tensor]) -> "Prompt":
+        """The inverse of `tensors`."""
+        return cls({name: value for name, value in tensors.items() if name != "visual_mask"}, tensors["visual_mask"])
+
+
+class _Reached(Exception):
+    """The decoder was about to run."""
+
+
+def embed(model: nn.Module, batch: Batch) -> Prompt:
+    """Run a batch of processor outputs through the vision tower and projector, up to the text decoder.
+
+    Raises:
+        FitPruneError: a sample without visual tokens, or with a video.
+    """
+    refuse_video(dict(batch))
+    parts = anatomy(model)
+    parameter = next(parts.decoder.parameters())
+    inputs: dict[str, Any] = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor):
+            value = value.to(parameter.device, parameter.dtype if value.is_floating_point() else None)
+        if name != "labels":
+            inputs[name] = value
+    caught: dict[str, torch.Tensor] = {}
+
+    def stop(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        caught.update({name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)})
+        raise _Reached
+
+    # Models with positions on several axes remember how far the latest prompt's run ahead of its length.
+    deltas = getattr(parts.parent, "rope_deltas", None)
+    hook = parts.decoder.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            parts.parent(**inputs, use_cache=False)
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+        if hasattr(parts.parent, "rope_deltas"):
+            parts.parent.rope_deltas = deltas
+    visual = visual_mask(parts, inputs)
+    mask = inputs.get("attention_mask")
+    if not bool((visual if mask is None else visual & mask.bool()).any(1).all()):
+        raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
+    return Prompt(caught, visual)

@@ -1,0 +1,1 @@
+"""Where a model keeps its parts, the sizes of its decoder, and the images of a forward."""

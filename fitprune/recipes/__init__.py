@@ -1,0 +1,1 @@
+"""Recipes: the counts, their file, and the published ones."""

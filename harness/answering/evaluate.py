@@ -1,0 +1,227 @@
+"""One cell: a model's answers to a suite under a pruner, scored by lmms-eval."""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from fitprune.errors import FitPruneError
+from harness.tasks.build import build_task, task_manager
+from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
+from harness.tasks.specs import SuiteSpec, find_suite
+
+if TYPE_CHECKING:
+    import torch
+    from lmms_eval.api.task import ConfigurableTask
+
+    from fitprune import Pruner
+    from harness.answering.input_cache import InputCache
+    from harness.answering.lmms_model import Observer, Record
+    from harness.models.loading import LoadedModel
+    from harness.results.journal import Journal
+
+_MME_CATEGORY_POINTS = 200  # accuracy plus pair accuracy, 0-100 each
+
+
+@dataclass
+class Answer:
+    """One answered question.
+
+    Attributes:
+        doc_id: row of the question in the data, whatever the limit.
+        image: hash of its pixels; equal for questions about one image.
+        score: 0-1; NaN where the metric does not score this question.
+        group: the category for MME, else empty.
+    """
+
+    doc_id: int
+    image: str
+    question: str
+    answer: str
+    target: str
+    score: float
+    group: str = ""
+
+
+@dataclass
+class Answers:
+    """A cell's outcome.
+
+    Attributes:
+        score: points of 0-100, made of lmms-eval's own aggregate.
+        answers: by doc_id.
+        prompts: questions asked.
+        seconds: wall clock, data loading and scoring included; of batches that an earlier run answered, what they took.
+        data_digest: of the data's content.
+        generation: settings, known before anything is asked.
+        tokens: means per question: `prompt_tokens`, `visual_tokens`, `new_tokens`.
+        notes: what a reader must know, e.g. that there are fewer questions than asked.
+    """
+
+    suite: str
+    metric: str
+    score: float
+    answers: list[Answer]
+    prompts: int
+    seconds: float
+    data_digest: str
+    generation: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluate_cell(
+    loaded: "LoadedModel",
+    pruner: "Pruner | None",
+    suite: str,
+    *,
+    data: str = "mini",
+    limit: int | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    observer: "Observer | None" = None,
+    journal: "Journal | None" = None,
+    cache: "InputCache | None" = None,
+    task: "ConfigurableTask | None" = None,
+) -> Answers:
+    """Ask a model the questions of a suite and let lmms-eval score the answers.
+
+    Args:
+        pruner: None for the dense model.
+        data: "mini", "hub" or a folder.
+        limit: number of questions; None is all.
+        seed: of the random generators during the run; the caller's are restored.
+        observer: called with each finished batch; see `FitPruneLMM`.
+        journal: of this very cell; what stands in it is not asked again.
+        cache: inputs kept from cells of the same model.
+        task: the suite's task if it is built already; a part of its questions, say.
+
+    Raises FitPruneError for unfit data, and when every answer is empty.
+    """
+    started = time.perf_counter()
+    spec = find_suite(suite)
+    evaluator = lmms_eval_evaluator()
+    from harness.answering.lmms_model import FitPruneLMM
+
+    part = None if task is None else tuple(task.rows)
+    task = task or build_task(suite, data, limit)
+    model = FitPruneLMM(
+        loaded,
+        pruner,
+        batch_size=batch_size,
+        observer=observer,
+        journal=journal,
+        kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size, part) if cache is not None else None,
+        progress=sys.stderr,
+    )
+    earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
+    with contained(), tempfile.TemporaryDirectory() as folder, quiet():
+        results = evaluator.simple_evaluate(
+            model=model,
+            tasks=[task],
+            task_manager=task_manager(suite),
+            bootstrap_iters=0,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            process_docs_parallel=1,
+            # TextVQA writes a submission file: into here, not into the working directory.
+            cli_args=argparse.Namespace(output_path=folder, process_with_media=False),
+        )
+    samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
+    answers = [_answer(spec, sample, task.rows, model.records) for sample in samples]
+    if not any(answer.answer for answer in answers):
+        raise FitPruneError(
+            f"all {len(answers)} answers of '{loaded.name}' on {suite} are empty: "
+            "the model, its chat template or its end token does not fit"
+        )
+    return Answers(
+        suite=spec.name,
+        metric=spec.metric,
+        score=_points(spec, results["results"][spec.task], answers),
+        answers=answers,
+        prompts=len(answers),
+        seconds=earlier + time.perf_counter() - started,
+        data_digest=task.data_digest,
+        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype)),
+        tokens=_mean_tokens(list(model.records.values())),
+        notes=list(task.notes),
+    )
+
+
+def conditions(suite: str, data: str, limit: int | None, batch_size: int, dtype: str) -> dict[str, Any]:
+    """What of a cell's outcome its suite decides, before anything is asked: `metric`, `data_digest`, `generation`."""
+    spec, task = find_suite(suite), build_task(suite, data, limit)
+    return {
+        "metric": spec.metric,
+        "data_digest": task.data_digest,
+        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype),
+    }
+
+
+def sample_inputs(
+    loaded: "LoadedModel", suite: str, *, data: str = "mini", limit: int | None = None, batch_size: int = 16
+) -> "Iterator[dict[str, torch.Tensor]]":
+    """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
+    lmms_eval_evaluator()
+    from harness.answering.lmms_model import FitPruneLMM
+
+    task = build_task(suite, data, limit)
+    model = FitPruneLMM(loaded, batch_size=batch_size)
+    model.task_dict[task.config.task] = task.dataset
+    with quiet():
+        task.build_all_requests()
+    for batch in model.batches([model.read(place, request) for place, request in enumerate(task.instances)]):
+        yield model.inputs(batch)[0]
+
+
+def _answer(spec: SuiteSpec, sample: dict, rows: Any, records: "dict[tuple[str, int], Record]") -> Answer:
+    doc = sample["doc"]
+    value = sample.get(spec.metric)
+    score = value["score"] if isinstance(value, dict) else value
+    counted = Counter(answer["answer"] if isinstance(answer, dict) else answer for answer in doc.get("answers") or ())
+    return Answer(
+        doc_id=int(rows[sample["doc_id"]]),
+        image=records[spec.task, sample["doc_id"]].image,
+        question=str(doc.get("question", "")),
+        answer=str(sample["filtered_resps"][0]),
+        target=str(counted.most_common(1)[0][0] if counted else sample["target"]),
+        score=float(score) if isinstance(score, Real) else math.nan,
+        group=str(doc["category"]) if spec.paired else "",
+    )
+
+
+def _points(spec: SuiteSpec, aggregates: dict, answers: list[Answer]) -> float:
+    """lmms-eval's aggregate in points of 0-100. MME's is a sum over categories of up to 200 each."""
+    value = aggregates.get(f"{spec.metric},none")
+    if not isinstance(value, Real) or math.isnan(value):
+        raise FitPruneError(f"lmms-eval gave no {spec.metric} for {spec.name}: {value!r}")
+    if not spec.paired:
+        return 100 * float(value)
+    categories = {answer.group for answer in answers if not math.isnan(answer.score)}
+    return 100 * float(value) / (_MME_CATEGORY_POINTS * len(categories))
+
+
+def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str) -> dict[str, Any]:
+    """How answers are generated, of a task's `generation_kwargs`, as a result records it."""
+    from harness.answering.lmms_model import MAX_NEW_TOKENS
+
+    return {
+        "do_sample": False,
+        "max_new_tokens": int(options.get("max_new_tokens") or MAX_NEW_TOKENS),
+        "until": list(options.get("until") or ()),
+        "batch_size": batch_size,
+        "dtype": dtype.removeprefix("torch."),
+    }
+
+
+def _mean_tokens(records: "Sequence[Record]") -> dict[str, float]:
+    names = ("prompt_tokens", "visual_tokens", "new_tokens")
+    return {name: sum(getattr(record, name) for record in records) / len(records) for name in names}

@@ -1,0 +1,205 @@
+"""What a run would do, without doing it: which cells lie in the results folder, and what the others will cost.
+
+Loads no weights, generates nothing, fits nothing and writes nothing. What cannot be said without that is None.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
+
+from fitprune import BudgetError, FitPruneError, Pruner, Recipe, UnsupportedModel
+from fitprune.recipes import file as recipe_file
+from harness.answering.evaluate import sample_inputs
+from harness.bench.bench import Bench, asked
+from harness.cells import Cell
+from harness.cost.dry_run import plan
+from harness.cost.flops import count, prompt_tokens
+from harness.models.loading import load_processor_of
+from harness.results.key import content_key
+from harness.results.store import Result, result_name
+from harness.tasks.build import build_task
+from harness.tasks.typical import typical_tokens
+from harness.words import duration
+
+SAMPLE = 16  # questions whose prompts are looked at
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell as a run would find it.
+
+    Attributes:
+        state: "cached", "begun" (a killed run's journal is there), "to run", or "cannot" with the reason.
+        questions: how many it asks.
+        flops, seconds: of what is still to do; None where nothing is known of it.
+        prefill_only: whether the FLOPs are those of prompts alone, since nobody knows yet how long the answers are.
+    """
+
+    cell: Cell
+    state: str
+    questions: int = 0
+    flops: float | None = 0.0
+    seconds: float | None = 0.0
+    prefill_only: bool = False
+    reason: str = ""
+
+
+class _Unfitted(Exception):
+    """The cell's recipe does not exist yet, so neither its key nor its FLOPs do."""
+
+
+class Planner(Bench):
+    """A bench that looks ahead. Takes what `Bench` takes; `results` is required."""
+
+    def plan(self, cells: Iterable[Cell]) -> list[Planned]:
+        """What a run would do with each cell. Raises FitPruneError as the run would, but for budgets out of reach."""
+        assert self.results is not None
+        earlier = self.results.read_all().results
+        return [self._planned(cell, earlier) for cell in cells]
+
+    def _planned(self, cell: Cell, earlier: list[Result]) -> Planned:
+        assert self.results is not None
+        questions = self._questions(cell)
+        try:
+            pruner = self.pruner(cell)
+        except (BudgetError, UnsupportedModel) as error:
+            return Planned(cell, "cannot", reason=str(error))
+        except _Unfitted:
+            return Planned(
+                cell, "to run", questions, None, _seconds(cell, earlier, questions), reason="a recipe is fitted first"
+            )
+        identity = self.identity(cell, pruner)
+        key = content_key(identity)
+        if not self.rerun and self._is_there(result_name(cell, key)):
+            return Planned(cell, "cached", questions)
+        begun = any((self.results.folder / "journals").glob(f"{key}*.jsonl")) and not self.rerun
+        flops, prefill_only = self._flops(cell, pruner, earlier)
+        return Planned(
+            cell,
+            "begun" if begun else "to run",
+            questions,
+            None if flops is None else flops * questions,
+            _seconds(cell, earlier, questions),
+            prefill_only,
+            "at most: it stops when it is decided" if identity["sequential"] else "",
+        )
+
+    def _is_there(self, name: str) -> bool:
+        assert self.results is not None
+        try:
+            return self.results.find(name) is not None
+        except FitPruneError:  # damaged: the run would measure it again
+            return False
+
+    def _questions(self, cell: Cell) -> int:
+        return len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
+
+    def _flops(self, cell: Cell, pruner: Pruner, earlier: list[Result]) -> tuple[float | None, bool]:
+        """FLOPs per question: as an earlier result measured them, else of the prompts of the first questions."""
+        same = [result for result in earlier if result.cell == cell and result.flops is not None]
+        if same:
+            return same[-1].flops, False
+        try:
+            return self._prefill_flops(cell, pruner), True
+        except FitPruneError:  # a method or a model whose counts need more than shapes
+            return None, False
+
+    def _prefill_flops(self, cell: Cell, pruner: Pruner) -> float:
+        loaded, config = self.model(cell), self.facts(cell).config
+        inputs = next(sample_inputs(loaded, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
+        if cell.is_dense:
+            counted = count(SimpleNamespace(config=config), inputs)
+            return counted.total / counted.samples
+        text, visual = prompt_tokens(config, inputs)
+        typical = plan(pruner, config, round(float(text.float().mean())), round(float(visual.float().mean())))
+        one = {name: value[:1] for name, value in inputs.items()}
+        return count(SimpleNamespace(config=config), one, trace=typical).total
+
+    def model(self, cell: Cell) -> Any:
+        """The processor and the configuration, in the place of a loaded model."""
+        import torch
+
+        if self._loaded is None or self._loaded.name != cell.model:
+            config = self.facts(cell).config
+            bare = SimpleNamespace(config=config, dtype=torch.float32)
+            self._loaded = SimpleNamespace(  # type: ignore[assignment]
+                name=cell.model, model=bare, processor=load_processor_of(cell.model), device="cpu", dtype=torch.float32
+            )
+        return self._loaded
+
+    def typical_tokens(self, cell: Cell) -> int | None:
+        name = self.tokens_name(cell)
+        if name is None:
+            return None
+        known = self.lasting.get(name)
+        return known[0] if known else typical_tokens(self.model(cell), self.settings.data)
+
+    def recipe(self, cell: Cell) -> Recipe:
+        known = self.lasting.get(self.recipes_name(cell))
+        if known is None:
+            raise _Unfitted
+        fitted = known[0][f"{asked(cell):g}"]
+        if "error" in fitted:
+            raise BudgetError(fitted["error"])
+        return recipe_file.from_record(fitted["recipe"])
+
+
+def _seconds(cell: Cell, earlier: list[Result], questions: int) -> float | None:
+    """What earlier results of the same model, best of the same method and suite, make one expect."""
+    timed = [result for result in earlier if result.model == cell.model and result.seconds and result.n]
+    alike = [result for result in timed if result.pruner == cell.pruner]
+    closest = [result for result in alike if result.suite == cell.suite]
+    known = closest or alike or timed
+    return fmean((result.seconds or 0.0) / result.n for result in known) * questions if known else None
+
+
+def lines_of(planned: list[Planned]) -> list[str]:
+    """The plan as an aligned table, and its sums."""
+    from tabulate import tabulate
+
+    rows = [
+        [
+            plan.cell.label(),
+            plan.cell.suite,
+            plan.state,
+            plan.questions or "",
+            "" if plan.state in ("cached", "cannot") else _flops(plan),
+            "" if plan.state in ("cached", "cannot") else "unknown" if plan.seconds is None else duration(plan.seconds),
+            plan.reason,
+        ]
+        for plan in planned
+    ]
+    table = tabulate(
+        rows, ["cell", "suite", "state", "questions", "FLOPs", "time", ""], tablefmt="plain", disable_numparse=True
+    )
+    left = [plan for plan in planned if plan.state in ("begun", "to run")]
+    states = ", ".join(
+        f"{count} {state}"
+        for state in ("cached", "begun", "to run", "cannot")
+        if (count := sum(plan.state == state for plan in planned))
+    )
+    sums = [
+        f"{len(planned)} cells: {states}",
+        f"FLOPs: {_total([plan.flops for plan in left], '{:.3g}'.format)}",
+        f"time in one process: {_total([plan.seconds for plan in left], duration)}",
+    ]
+    if any(plan.prefill_only for plan in left):
+        sums.append(f"≥: the prompts alone, by the first {SAMPLE} questions; how long answers are is not known yet")
+    return [*table.splitlines(), "", *sums]
+
+
+def _flops(planned: Planned) -> str:
+    if planned.flops is None:
+        return "unknown"
+    return f"{'≥ ' if planned.prefill_only else ''}{planned.flops:.3g}"
+
+
+def _total(figures: Sequence[float | None], words: Callable[[float], str]) -> str:
+    """The sum of what is known, and for how many cells nothing is."""
+    known = [figure for figure in figures if figure is not None]
+    unknown = len(figures) - len(known)
+    if unknown and not known:
+        return "unknown"
+    return words(sum(known)) + (f", and unknown for {unknown} cell{'s' * (unknown != 1)}" if unknown else "")

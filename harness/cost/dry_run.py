@@ -1,0 +1,134 @@
+"""Which tokens enter which layer, and what scoring costs, without the model: a pruner run on a narrow decoder.
+
+How many tokens a method keeps depends on the numbers of layers and tokens, not on the width of the decoder; what its
+scoring costs grows with the width in a straight line, the products of queries and keys, and with its square where a method
+projects keys ahead. So the method itself runs, with its own code, on three decoders of one head and a few channels, with as
+many layers and tokens as the real one.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fitprune import Pruner, Recipe
+from fitprune.engine.tower import looks_into_tower
+from fitprune.interface.trace import TowerCounts
+from fitprune.models.sizes import DecoderSizes
+from harness.cost.dry_tower import before_decoder, through_tower
+
+IMAGE, PAD = 2, 0
+TEXT, STEP = 1, 4
+WIDTHS = (STEP, 2 * STEP, 3 * STEP)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `fitprune.Trace` records, for one prompt.
+
+    Attributes:
+        text_tokens, visual_tokens: (1,).
+        visual_in, visual_out: per decoder layer, (1,): tokens that enter it, and that its output projection and FFN see.
+        scoring_macs: per layer.
+        tower: what runs in the vision tower, where the pruner changes that; else None.
+    """
+
+    text_tokens: torch.Tensor
+    visual_tokens: torch.Tensor
+    visual_in: list[torch.Tensor]
+    visual_out: list[torch.Tensor]
+    scoring_macs: list[int]
+    tower: TowerCounts | None = None
+
+
+def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, views: int = 1) -> Plan:
+    """What `pruner` does to a prompt of one image, its text after it, on the model with this configuration.
+
+    Exact for methods whose counts depend on counts alone. Where a method's scoring depends on how many text tokens it
+    chooses, all are taken to be chosen. A method that looks into the vision tower, or changes it, prunes before the first
+    layer, and nowhere else; `views` is how many pictures the tower sees of the image. Raises what the method raises.
+    """
+    sizes = DecoderSizes.of(config)
+    if looks_into_tower(pruner):
+        if pruner.vision:
+            kept, macs = before_decoder(pruner, config, visual_tokens, views)
+            ran = None
+        else:
+            kept, macs, ran = through_tower(pruner, config, visual_tokens, views)
+        entering = [torch.tensor([kept])] * sizes.layers
+        scoring = [macs] + [0] * (sizes.layers - 1)
+        return Plan(torch.tensor([text_tokens]), torch.tensor([visual_tokens]), entering, entering, scoring, ran)
+    runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS]
+    return Plan(
+        runs[0].text_tokens,
+        runs[0].visual_tokens,
+        runs[0].visual_in,
+        runs[0].visual_out,
+        [_at_size(macs, sizes) for macs in zip(*(run.scoring_macs for run in runs), strict=True)],
+    )
+
+
+def _at_size(macs: tuple[int, ...], sizes: DecoderSizes) -> int:
+    """The multiply-accumulates at `WIDTHS`, continued to a decoder's sizes: a straight line in the size of its queries, and a
+    square that is hidden size times size of keys."""
+    first, second, third = macs
+    square = (third - 2 * second + first) / (2 * STEP**2)
+    line = (second - first) / STEP - 3 * STEP * square
+    constant = first - STEP * line - STEP**2 * square
+    return round(constant + line * sizes.q_size + square * sizes.hidden_size * sizes.kv_size)
+
+
+@torch.inference_mode()
+def _run(pruner: Pruner, layers: int, text_tokens: int, visual_tokens: int, width: int) -> Any:
+    """The trace of one prefill on a random decoder of one head of `width` channels."""
+    model = _decoder(layers, text_tokens + visual_tokens, width)
+    ids = torch.full((1, visual_tokens + text_tokens), TEXT)
+    ids[:, :visual_tokens] = IMAGE
+    with _unbound(pruner)(model) as trace:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), logits_to_keep=1, use_cache=False)
+    return trace
+
+
+def _unbound(pruner: Pruner) -> Pruner:
+    """The pruner with recipes that fit any decoder of as many layers."""
+    recipes: dict[str, Any] = {
+        field.name: dataclasses.replace(value, sizes=None)
+        for field in dataclasses.fields(pruner)
+        if isinstance(value := getattr(pruner, field.name), Recipe)
+    }
+    return dataclasses.replace(pruner, **recipes) if recipes else pruner
+
+
+def _decoder(layers: int, tokens: int, width: int) -> torch.nn.Module:
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=4,
+            intermediate_size=4,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            image_size=2,
+            patch_size=2,
+            projection_dim=4,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=4,
+            hidden_size=width,
+            intermediate_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=1,
+            max_position_embeddings=tokens,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=None,
+        ),
+        image_token_index=IMAGE,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlavaForConditionalGeneration(config).eval()
+    # All text tokens are alike, and exactly so: a method that compares them with the image can prefer none.
+    model.get_input_embeddings().weight.data[TEXT] = 0
+    return model

@@ -1,0 +1,118 @@
+"""What methods that look into the vision tower, or change what runs there, do to a prompt, without the model.
+
+How many tokens they keep, and what choosing them costs, depends on sizes alone. So they run, with their own code, on random
+features of the model's sizes, or in a narrow tower with as many layers and patches as the model's.
+"""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from fitprune import Pruner, Selection, UnsupportedModel
+from fitprune.engine.tower import changes
+from fitprune.interface.tokens import VisualTokens
+from fitprune.interface.trace import TowerCounts
+from fitprune.interface.vision import Vision
+from fitprune.models.sizes import DecoderSizes, TowerSizes, tower_sizes
+
+WIDTH, IMAGE = 8, 2
+
+
+@torch.inference_mode()
+def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) -> tuple[int, int]:
+    """How many of the visual tokens of an image with so many views a method with `vision = True` leaves; what it spends.
+
+    Tokens that the views have more patches than are taken to be cut off from all of them alike.
+
+    Raises:
+        UnsupportedModel: a tower of an unknown form.
+    """
+    sizes, hidden_size = tower_sizes(config), DecoderSizes.of(config).hidden_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        run: Any = _seen(pruner, sizes, hidden_size, views)
+        places = torch.arange(visual_tokens)[None]
+        tokens = VisualTokens(
+            hidden=torch.randn(1, visual_tokens, hidden_size),
+            position=places,
+            original=places,
+            total=torch.tensor([visual_tokens]),
+            valid=None,
+            text_after=torch.zeros(1, visual_tokens, dtype=torch.bool),
+            first_row=0,
+        )
+        tokens.seen = Vision(run, places * views * sizes.patches // visual_tokens, tokens.spend)
+        choice = pruner.before_layer(0, tokens)
+    if choice is None:
+        return visual_tokens, tokens.macs
+    kept = choice.index >= 0 if isinstance(choice, Selection) else choice
+    return int(kept.sum()), tokens.macs
+
+
+def _seen(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> SimpleNamespace:
+    """What `fitprune.engine.tower.TowerRun` holds after so many views of one image."""
+    observed = {layer % sizes.layers for layer in pruner.observed_tower_layers(sizes.layers)}
+    shape = (views, sizes.heads, sizes.tokens, sizes.width // sizes.heads)
+    layers = [nn.utils.skip_init(nn.Linear, size, hidden_size) for size in (sizes.width, hidden_size)]
+    side = math.isqrt(sizes.patches)
+    return SimpleNamespace(
+        tower=SimpleNamespace(has_cls=sizes.has_cls, layers=range(sizes.layers), projector=nn.Sequential(*layers)),
+        grid=(side, side),
+        patches=sizes.patches,
+        seats=None,
+        views=[views],
+        features=torch.randn(views, sizes.patches, sizes.width),
+        cls_features=torch.randn(views, sizes.width) if sizes.has_cls else None,
+        query={layer: torch.randn(shape) for layer in observed},
+        key={layer: torch.randn(shape) for layer in observed},
+    )
+
+
+@torch.inference_mode()
+def through_tower(pruner: Pruner, config: Any, visual_tokens: int, views: int) -> tuple[int, int, TowerCounts]:
+    """How many visual tokens a method that changes what runs in the tower leaves; what it spends; what runs.
+
+    One view goes through a narrow tower; all do alike. What the method spends grows with the size of a head.
+
+    Raises:
+        UnsupportedModel: a tower of an unknown form, or one that the method cannot change.
+    """
+    sizes = tower_sizes(config)
+    if sizes.mixes and changes(pruner, "after_tower_attention"):
+        raise UnsupportedModel(
+            f"{pruner.name} merges tokens between the tower's layers; a {config.model_type} mixes them on their grid there."
+        )
+    side, full = math.isqrt(sizes.patches), config.vision_config.image_size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _narrow(sizes, side)
+        ids = torch.tensor([[IMAGE] * sizes.patches + [1]])
+        with pruner(model) as trace:
+            model(input_ids=ids, pixel_values=torch.randn(1, 3, side, side), logits_to_keep=1, use_cache=False)
+    ran, left = trace.tower, int(trace.visual_in[0])
+    assert ran is not None
+    spent = views * sum(trace.scoring_macs) * (sizes.width // sizes.heads) // WIDTH
+    pixels = round(full * ran.pixels[0] / side), round(full * ran.pixels[1] / side)
+    counts = TowerCounts(views, pixels, ran.attended, ran.fed, ran.projected)
+    return round(visual_tokens * left / sizes.patches), spent, counts
+
+
+def _narrow(sizes: TowerSizes, side: int) -> torch.nn.Module:
+    """A model of one decoder layer whose tower has these layers, and side × side patches of one pixel."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+
+    narrow: dict[str, Any] = {"hidden_size": WIDTH, "intermediate_size": WIDTH, "num_attention_heads": 1}
+    view: dict[str, Any] = {"image_size": side, "patch_size": 1, "num_hidden_layers": sizes.layers}
+    tower = CLIPVisionConfig(**narrow, **view) if sizes.has_cls else SiglipVisionConfig(**narrow, **view, vision_use_head=False)
+    text: dict[str, Any] = {"vocab_size": 4, "num_hidden_layers": 1, "max_position_embeddings": sizes.tokens + 1}
+    config = LlavaConfig(
+        vision_config=tower,
+        text_config=LlamaConfig(**narrow, **text, pad_token_id=0, bos_token_id=None, eos_token_id=None),
+        image_token_index=IMAGE,
+        vision_feature_layer=sizes.feature_layer - sizes.layers,
+        vision_feature_select_strategy="default" if sizes.has_cls else "full",
+    )
+    return LlavaForConditionalGeneration(config).eval()

@@ -1,0 +1,219 @@
+"""The multiply-accumulates of what comes before the decoder: vision tower and projector, family by family.
+
+A family is one entry of `FAMILIES`: a function from the configuration and a batch of processor outputs to the cost of the
+batch's images. Of pixels only the shapes are read, so they may lie on the meta device; sizes and grids of images are read
+as they are. Attention is counted as in `flops_parts`; what is not counted is listed in `flop_counter.NOT_COUNTED`.
+
+Errors: UnsupportedModel for a model, tower or input whose arithmetic is not known here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers.image_processing_utils import select_best_resolution
+
+from fitprune.errors import UnsupportedModel
+from fitprune.interface.trace import TowerCounts
+from harness.cost.llava_hr import llava_hr_macs
+
+Inputs = Mapping[str, torch.Tensor]
+
+TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
+"""Towers of one form (a convolution, self-attention, an FFN of two matrices), and their tokens before the patches."""
+
+
+@dataclass(frozen=True)
+class VisionCost:
+    """Multiply-accumulates by operator; costs of batches add up."""
+
+    vision: Mapping[str, int] = field(default_factory=dict)
+    projector: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "VisionCost") -> "VisionCost":
+        # Counters, and not their sum, which would leave out operators that cost nothing.
+        vision, projector = Counter(self.vision), Counter(self.projector)
+        vision.update(other.vision)
+        projector.update(other.projector)
+        return VisionCost(dict(vision), dict(projector))
+
+
+def vision_cost(config: Any, inputs: Inputs, ran: TowerCounts | None = None) -> VisionCost:
+    """What the images of a batch of processor outputs cost, on a model with this transformers configuration.
+
+    `ran` is what ran in the tower under a method that changed that (`fitprune.Trace.tower`).
+    """
+    family = require(config.model_type, FAMILIES, "model")
+    if inputs.get("pixel_values") is None:
+        return VisionCost()
+    return family(config, inputs) if ran is None else _changed(config, ran)
+
+
+def _changed(config: Any, ran: TowerCounts) -> VisionCost:
+    """A tower that was given other pictures, or merged tokens on its way."""
+    if config.model_type == "llava_hr":
+        return VisionCost(*llava_hr_macs(config, ran.views, ran.pixels))
+    tower = config.vision_config
+    width, patch = tower.hidden_size, tower.patch_size
+    patches = (ran.pixels[0] // patch) * (ran.pixels[1] // patch)
+    macs = {
+        "convolution": patches * tower.num_channels * patch**2 * width,
+        "qkv": sum(ran.attended) * 3 * width**2,
+        "attention": sum(2 * tokens**2 for tokens in ran.attended) * width,
+        "output": sum(ran.attended) * width**2,
+        "ffn": sum(ran.fed) * 2 * width * tower.intermediate_size,
+    }
+    projected = ran.views * ran.projected
+    return VisionCost(
+        {name: ran.views * value for name, value in macs.items()}, {"linear": projected * _two_layers(width, config)}
+    )
+
+
+def one_size_cost(config: Any, images: int) -> VisionCost:
+    """What so many images cost on a model that brings all of them to one size: see `ONE_SIZE`."""
+    if config.model_type in FAMILIES and config.model_type not in ONE_SIZE:
+        raise UnsupportedModel(
+            f"what an image costs on a {config.model_type} model depends on its size; pass vision=vision_cost(config, inputs)."
+        )
+    return require(config.model_type, ONE_SIZE, "model")(config, images)
+
+
+def _one_size(config: Any, inputs: Inputs) -> VisionCost:
+    pixels = inputs["pixel_values"]
+    if pixels.ndim != 4:
+        raise UnsupportedModel(f"pixel_values must be (images, channels, height, width), got {tuple(pixels.shape)}")
+    return one_size_cost(config, len(pixels))
+
+
+def _llava_hr(config: Any, images: int) -> VisionCost:
+    return VisionCost(*llava_hr_macs(config, images))
+
+
+def _anyres(config: Any, inputs: Inputs) -> VisionCost:
+    """LLaVA-NeXT and LLaVA-OneVision: the whole image and its tiles, each through the tower and the projector.
+
+    The padding to the most tiles of a batch is cut off before the tower; that of an image inside its tiles after the projector.
+    LLaVA-OneVision cuts tiles only where an image is its prompt's only one.
+    """
+    sizes = inputs["image_sizes"].tolist()
+    per_prompt = inputs.get("batch_num_images")
+    alone = [True] * len(sizes) if per_prompt is None else [n == 1 for n in per_prompt.tolist() for _ in range(n)]
+    side = config.vision_config.image_size
+    tiles = 0
+    for size, tiled in zip(sizes, alone, strict=True):
+        height, width = select_best_resolution(size, config.image_grid_pinpoints) if tiled else (0, 0)
+        tiles += 1 + (height // side) * (width // side)
+    return _tiles_cost(config, tiles)
+
+
+def _tiles_cost(config: Any, tiles: int) -> VisionCost:
+    """`tiles` images of the tower's size, and the two-layer projector on each token but those that are not selected."""
+    tower = config.vision_config
+    macs = tower_macs(tower, tiles)
+    # The strategy `default` leaves the first token behind: [CLS], where the tower has one.
+    tokens = tiles * (_tower_tokens(tower) - (config.vision_feature_select_strategy == "default"))
+    layers = config.vision_feature_layer
+    features = tower.hidden_size * (1 if isinstance(layers, int) else len(layers))
+    return VisionCost(macs, {"linear": tokens * _two_layers(features, config)})
+
+
+def _internvl(config: Any, inputs: Inputs) -> VisionCost:
+    """InternVL: tiles of the tower's size; squares of patches are shuffled into one token each before the projector."""
+    tower, tiles = config.vision_config, len(inputs["pixel_values"])
+    merged = round(1 / config.downsample_ratio) ** 2
+    tokens = tiles * (_tower_tokens(tower) - 1) // merged
+    return VisionCost(tower_macs(tower, tiles), {"linear": tokens * _two_layers(tower.hidden_size * merged, config)})
+
+
+def _two_layers(features: int, config: Any) -> int:
+    hidden = config.get_text_config().hidden_size
+    return features * hidden + hidden**2
+
+
+def _qwen2_5_vl(config: Any, inputs: Inputs) -> VisionCost:
+    """Qwen2.5-VL: images of any size, attention in windows but for a few layers, a gated FFN; the merger as projector.
+
+    A frame attends to itself alone; windows at the lower and right edge are as small as what is left there.
+    """
+    tower = config.vision_config
+    width, layers, merge = tower.hidden_size, tower.num_hidden_layers, tower.spatial_merge_size
+    side = tower.window_size // merge // tower.patch_size
+    patches = full = windowed = 0
+    for frames, height, columns in inputs["image_grid_thw"].tolist():
+        patches += frames * height * columns
+        full += frames * (height * columns) ** 2
+        windowed += frames * merge**4 * _squares(height // merge, side) * _squares(columns // merge, side)
+    everywhere = len(set(tower.fullatt_block_indexes) & set(range(layers)))
+    pairs = everywhere * full + (layers - everywhere) * windowed
+    vision = {
+        "convolution": patches * tower.in_channels * tower.temporal_patch_size * tower.patch_size**2 * width,
+        "qkv": layers * patches * 3 * width**2,
+        "attention": 2 * pairs * width,
+        "output": layers * patches * width**2,
+        "ffn": layers * patches * 3 * width * tower.intermediate_size,
+    }
+    merged = width * merge**2
+    return VisionCost(vision, {"linear": patches // merge**2 * (merged**2 + merged * tower.out_hidden_size)})
+
+
+def _squares(length: int, side: int) -> int:
+    """The sum of the squares of the pieces of `length` when it is cut into pieces of `side`."""
+    whole, rest = divmod(length, side)
+    return whole * side**2 + rest**2
+
+
+def tower_macs(tower: Any, images: int) -> dict[str, int]:
+    """MACs of one of `TOWERS` for `images` images of its size.
+
+    All layers are counted, also those above `vision_feature_layer`, whose output LLaVA does not read: transformers runs
+    them. A SigLIP tower with a pooling head runs that too.
+    """
+    tokens, width, inner = _tower_tokens(tower), tower.hidden_size, tower.intermediate_size
+    layers = tower.num_hidden_layers
+    tall, wide = _both(tower.patch_size)
+    patches = tokens - TOWERS[tower.model_type]
+    macs = {
+        "convolution": images * patches * tower.num_channels * tall * wide * width,
+        "qkv": images * layers * tokens * 3 * width**2,
+        "attention": images * layers * 2 * tokens**2 * width,
+        "output": images * layers * tokens * width**2,
+        "ffn": images * layers * tokens * 2 * width * inner,
+    }
+    if getattr(tower, "vision_use_head", False):
+        # One learnt query attends to all tokens, then an FFN of two matrices.
+        attention = (2 * tokens + 2) * width**2 + 2 * tokens * width
+        macs["head"] = images * (attention + 2 * width * inner)
+    return macs
+
+
+def _tower_tokens(tower: Any) -> int:
+    """Tokens of one image in the tower: one per patch, and those before the patches."""
+    before = require(tower.model_type, TOWERS, "vision tower")
+    (height, width), (tall, wide) = _both(tower.image_size), _both(tower.patch_size)
+    return (height // tall) * (width // wide) + before
+
+
+def _both(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def require(kind: str, known: Mapping[str, Any], what: str) -> Any:
+    """The entry of `kind`, or the error that names what is known."""
+    if kind not in known:
+        raise UnsupportedModel(f"cannot count the FLOPs of the {what} '{kind}'; known: {', '.join(sorted(known))}")
+    return known[kind]
+
+
+FAMILIES: dict[str, Callable[[Any, Inputs], VisionCost]] = {
+    "llava": _one_size,
+    "llava_hr": _one_size,
+    "llava_next": _anyres,
+    "llava_onevision": _anyres,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "internvl": _internvl,
+}
+
+ONE_SIZE: dict[str, Callable[[Any, int], VisionCost]] = {"llava": _tiles_cost, "llava_hr": _llava_hr}
+"""The families whose images all cost the same, and what so many of them cost."""

@@ -1,0 +1,1 @@
+"""Pictures of which patches survive under each method, for people to look at."""

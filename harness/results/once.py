@@ -1,0 +1,52 @@
+"""Work that several processes need and only one should do: dense answers, recipes, latencies."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from fitprune.files import replacing
+from harness.results.key import digest_of
+from harness.results.strict_json import dumps, loads
+
+
+class RunFolder:
+    """A folder that processes share: those of one run, or, inside a results folder, all runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def once(self, name: str, compute: Callable[[], Any], *, again: bool = False) -> Any:
+        """The JSON value called `name`: computed by the first process that asks, read by the others, which wait for
+        it meanwhile.
+
+        A process that dies in `compute` gives up its lock, and the next one computes; an error is raised to its
+        caller and not stored. A file that was damaged counts as none. With `again`, the value is computed in any case,
+        and replaced.
+        """
+        found = None if again else self.get(name)
+        if found is not None:
+            return found[0]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f"{name}.lock"):
+            found = None if again else self.get(name)
+            if found is None:
+                text = dumps(compute())
+                value = json.loads(text)
+                with replacing(self._path(name)) as temporary:
+                    temporary.write_text(dumps({"digest": digest_of(value), "value": value}), encoding="utf-8")
+                return value
+        return found[0]
+
+    def get(self, name: str) -> tuple[Any] | None:
+        """The value, alone in a tuple, or None while nobody has computed it, or where its file is damaged."""
+        try:
+            record = loads(self._path(name).read_text(encoding="utf-8"))
+            return (record["value"],) if record["digest"] == digest_of(record["value"]) else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"

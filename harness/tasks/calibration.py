@@ -1,0 +1,85 @@
+"""Calibration batches: what a method that fits itself to a model is shown. None of it stands in a suite."""
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fitprune.errors import FitPruneError
+from harness.models.prompting import encode
+from harness.tasks.parquet import data_folder, read_table, require_columns
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from harness.models.loading import LoadedModel
+
+SAMPLES = 128
+BATCH = 16
+COLUMNS = ("image", "question")
+
+
+def sample_file(data: str) -> Path:
+    """The calibration samples of a data source: `calibration.parquet` in its folder, with columns image and question.
+
+    The hub's data sets have none, so `hub` takes the embedded set.
+    """
+    return data_folder("mini" if data == "hub" else data) / "calibration.parquet"
+
+
+def check_samples(data: str) -> None:
+    """Raise a `FitPruneError`, before any work, unless the samples are there and readable."""
+    path = sample_file(data)
+    if not path.is_file():
+        raise FitPruneError(f"no calibration samples: {path} does not exist; it needs the columns {' and '.join(COLUMNS)}")
+    require_columns([path], COLUMNS)
+
+
+def calibration_batches(
+    loaded: "LoadedModel", data: str = "mini", samples: int = SAMPLES, batch_size: int = BATCH
+) -> "Batches":
+    """The model's inputs for the first `samples` calibration prompts, decoded as they are read.
+
+    Raises:
+        FitPruneError: fewer samples than asked for, or a damaged file or image.
+    """
+    return Batches(loaded, data, calibration_samples(data, samples), batch_size)
+
+
+def calibration_samples(data: str = "mini", samples: int = SAMPLES) -> list[tuple[bytes, str]]:
+    """The first `samples` of a data source: encoded image and question.
+
+    Raises:
+        FitPruneError: fewer samples than asked for, or a damaged file.
+    """
+    check_samples(data)
+    rows = read_table([sample_file(data)], list(COLUMNS)).slice(0, samples).to_pylist()
+    if len(rows) < samples:
+        raise FitPruneError(f"{sample_file(data)} holds {len(rows)} samples; {samples} were asked for")
+    return [(row["image"]["bytes"], row["question"]) for row in rows]
+
+
+class Batches:
+    """The model's inputs for calibration samples, made batch by batch while they are iterated over."""
+
+    def __init__(self, loaded: "LoadedModel", data: str, samples: list[tuple[bytes, str]], batch_size: int) -> None:
+        self._loaded, self._data = loaded, data
+        self._chunks = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __iter__(self) -> "Iterator[Mapping[str, torch.Tensor]]":
+        for chunk in self._chunks:
+            images = [[_decode(image, self._data)] for image, _ in chunk]
+            yield encode(self._loaded, [question for _, question in chunk], images)
+
+
+def _decode(encoded: bytes, data: str) -> "Image":
+    from PIL import Image
+
+    try:
+        return Image.open(io.BytesIO(encoded)).convert("RGB")
+    except (OSError, TypeError, SyntaxError) as error:
+        raise FitPruneError(f"{sample_file(data)}: an image cannot be decoded ({error})") from None

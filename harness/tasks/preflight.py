@@ -1,0 +1,53 @@
+"""Pre-flight of a suite's data: fast, before any work, in one-line errors. Imports neither torch nor lmms-eval."""
+
+import os
+from pathlib import Path
+
+from fitprune.errors import FitPruneError
+from harness.tasks.parquet import data_folder, read_table, require_columns, split_files
+from harness.tasks.specs import Part, SuiteSpec, dangling_images, find_suite
+
+
+def check_data(suite: str, data: str = "mini") -> None:
+    """Raise FitPruneError unless the suite's data can be read and scored; takes milliseconds on mini data.
+
+    Local data: folder, files, columns, values that lmms-eval cannot score. Hub data: that they are cached or in reach.
+    """
+    spec = find_suite(suite)
+    if data == "hub":
+        _check_hub(spec)
+        return
+    folder = data_folder(data)
+    files = _part_files(folder, spec, spec.questions)
+    table = read_table(files, [name for name in spec.questions.columns if name != "image"])
+    problem = spec.problem(table)
+    if spec.images:
+        image_files = _part_files(folder, spec, spec.images)
+        problem = problem or dangling_images(table, read_table(image_files, ["id"]))
+    if problem:
+        raise FitPruneError(f"{files[0]}: {problem}")
+
+
+def _part_files(folder: Path, spec: SuiteSpec, part: Part) -> list[Path]:
+    files = split_files(folder, spec.task, part.config, part.split)
+    require_columns(files, part.columns)
+    return files
+
+
+def _check_hub(spec: SuiteSpec) -> None:
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+    from huggingface_hub import HfApi
+
+    owner, name = spec.hub.split("/")
+    if (Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}").is_dir():
+        return
+    hint = "take --data mini, or --data DIR with its parquet files"
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
+        raise FitPruneError(f"suite '{spec.name}': {spec.hub} is not in the cache and HF_HUB_OFFLINE is set; {hint}")
+    try:
+        HfApi().dataset_info(spec.hub, timeout=5)
+    except Exception as error:  # whatever the network or the hub answers, the data cannot be had
+        raise FitPruneError(
+            f"suite '{spec.name}': cannot reach {spec.hub} on the hub ({type(error).__name__}); {hint}"
+        ) from None

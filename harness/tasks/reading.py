@@ -1,0 +1,145 @@
+"""lmms-eval's `ConfigurableTask` with a download of our own; everything else is the original."""
+
+import copy
+import hashlib
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, Image
+from lmms_eval.api.task import ConfigurableTask
+
+from fitprune.errors import FitPruneError
+from harness.tasks.limit import choose_rows
+from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
+from harness.tasks.preflight import check_data
+from harness.tasks.specs import SUITES, SuiteSpec
+
+
+class _LimitedTask(ConfigurableTask):
+    """Attributes on top of the original's: rows (the data's row of each doc_id), data_digest, notes."""
+
+    def __init__(self, config: dict, model_name: str | None = None, *, limit: int | None = None) -> None:
+        self._limit = limit
+        self.rows: Sequence[int] = ()
+        self.data_digest = ""
+        self.notes: list[str] = []
+        super().__init__(config=config, model_name=model_name)
+
+    @property
+    def _split(self) -> str:
+        return self.config.test_split or self.config.validation_split
+
+    def _spec(self) -> SuiteSpec | None:
+        return next((spec for spec in SUITES.values() if spec.task == self.config.task), None)
+
+    def _take(self, dataset: Dataset) -> Dataset:
+        """The questions that the limit takes; sets rows and notes."""
+        total, limit = len(dataset), self._limit
+        self.rows = range(total)
+        if limit is None or limit == total:
+            return dataset
+        if limit > total:
+            self.notes.append(f"{self.config.task}: {limit} questions asked, the data have {total}; all are used")
+            return dataset
+        spec = self._spec()
+        paired = spec is not None and spec.paired
+        strata = _column(dataset, spec.stratum if spec else None) or [None] * total
+        clusters = _column(dataset, spec.cluster if spec else None) or _image_keys(dataset)
+        self.rows = choose_rows(clusters, strata, limit, paired)
+        if len(self.rows) != limit:
+            self.notes.append(f"{self.config.task}: {limit} questions asked, {len(self.rows)} used; its pairs stay together")
+        return dataset.select(self.rows)
+
+    def images(self) -> list[Hashable]:
+        """What names each question's image."""
+        dataset, spec = self.dataset[self._split], self._spec()
+        return _column(dataset, spec.cluster if spec else None) or _image_keys(dataset)
+
+    def narrowed(self, places: Sequence[int]) -> "_LimitedTask":
+        """The same task with these of its questions only; the data are shared, not read again."""
+        task = copy.copy(self)
+        task.rows = [self.rows[place] for place in places]
+        task._instances = None
+        task._put(self.dataset[self._split].select(places))
+        task.task_docs = task.test_docs() if task.has_test_docs() else task.validation_docs()
+        return task
+
+    def _set_dataset(self, dataset: Dataset) -> None:
+        self._put(self._take(dataset))
+
+    def _put(self, dataset: Dataset) -> None:
+        images = [name for name, feature in dataset.features.items() if _is_image(feature)]
+        self.dataset = DatasetDict({self._split: dataset})
+        self.dataset_no_image = DatasetDict({split: part.remove_columns(images) for split, part in self.dataset.items()})
+
+
+class LocalTask(_LimitedTask):
+    """Reads `<folder>/<task>/<config>/<split>.parquet` into memory."""
+
+    def __init__(self, config: dict, model_name: str | None = None, *, folder: Path, limit: int | None = None) -> None:
+        self._folder = folder
+        super().__init__(config, model_name, limit=limit)
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        spec = self._spec()
+        if spec:
+            check_data(spec.name, str(self._folder))
+        # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.
+        place = next((spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH), self.config.task)
+        files = split_files(self._folder, place, self.config.dataset_name, self._split)
+        table = read_table(files)
+        if spec and spec.images:
+            image_files = split_files(self._folder, self.config.task, spec.images.config, spec.images.split)
+            table = _join_images(table, read_table(image_files))
+            files = [*files, *image_files]
+        self.data_digest = file_digest(files)
+        dataset = to_dataset(table, self.data_digest)
+        if self.config.process_docs is not None and not (spec and spec.images):
+            dataset = self.config.process_docs(dataset)
+        self._set_dataset(dataset)
+
+
+class HubTask(_LimitedTask):
+    """Downloads as the original does; then only the limit applies."""
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        try:
+            super().download(dataset_kwargs)
+        except Exception as error:  # tenacity's RetryError around whatever the network or the hub answered
+            attempt = getattr(error, "last_attempt", None)
+            cause = attempt.exception() if attempt else error
+            raise FitPruneError(
+                f"task '{self.config.task}': cannot download {self.DATASET_PATH} "
+                f"({type(cause).__name__}: {' '.join(str(cause).split())[:120]}); "
+                "take --data mini, or --data DIR with its parquet files"
+            ) from error
+        dataset = self.dataset[self._split]
+        self.data_digest = f"{self.DATASET_PATH}:{dataset._fingerprint}"
+        self.rows = range(len(dataset))
+        if self._limit is not None:
+            self._set_dataset(dataset)
+
+
+def _join_images(questions: pa.Table, images: pa.Table) -> pa.Table:
+    """The questions with their image, as gqa's `process_docs` joins them, without decoding any."""
+    place = {name: row for row, name in enumerate(images["id"].to_pylist())}
+    rows = pa.array([place[name] for name in questions["imageId"].to_pylist()])
+    return questions.append_column(pa.field("image", images.schema.field("image").type), images["image"].take(rows))
+
+
+def _is_image(feature: Any) -> bool:
+    return isinstance(feature, Image) or isinstance(getattr(feature, "feature", None), Image)
+
+
+def _column(dataset: Dataset, name: str | None) -> list[Hashable] | None:
+    return list(dataset.with_format(None)[name]) if name and name in dataset.column_names else None
+
+
+def _image_keys(dataset: Dataset) -> list[Hashable]:
+    """A key per row that is equal for equal images: a hash of the encoded file, or the row number without images."""
+    if "image" not in dataset.column_names or not isinstance(dataset.features["image"], Image):
+        return list(range(len(dataset)))
+    encoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    return [hashlib.sha256(row["image"]["bytes"] or str(row["image"]["path"]).encode()).hexdigest() for row in encoded]

@@ -1,0 +1,1 @@
+"""Charts of accuracy against cost, for the page and as SVG files."""

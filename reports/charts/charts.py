@@ -1,0 +1,108 @@
+"""Charts, described with Altair: for the page, which draws them itself, and as SVG beside the Markdown.
+
+A point has `method`, `name`, `x`, `score`, `low`, `high`, `optimal` and what its tooltip shows; see `points_of` in
+`reports.table.points`.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.results.store import write_atomically
+from reports.table.points import Axis
+
+# Okabe and Ito's colours first, then others that stay apart on white and on black; shapes tell methods apart without colour.
+COLORS = (
+    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31", "#7b68ee"),
+    *("#b22222", "#5f9e00", "#c71585", "#708090", "#20a39e", "#a0522d", "#9467bd", "#e377c2"),
+)
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+GREY = "#808080"
+NAME = "points"  # of the data set that the page fills in
+
+
+def available() -> bool:
+    """Whether the extra `charts` is installed."""
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@functools.cache
+def runtime() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that sets `window.vegaEmbed`."""
+    import vl_convert
+
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    # In a function of its own, so that its names meet nobody else's.
+    return f"(function () {{\n{script}\n}})();"
+
+
+def tradeoff(axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]] | None = None) -> Any:
+    """Score against cost: a point a row with its 95 % interval, and a line through the Pareto-optimal ones.
+
+    values: the points; None for a chart whose data set `points` is filled in later.
+    """
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(name=NAME) if values is None else alt.Data(values=list(values)))
+    x = alt.X("x:Q", title=axis.title, scale=alt.Scale(zero=False, nice=True))
+    y = alt.Y("score:Q", title="Score (points)", scale=alt.Scale(zero=False, nice=True))
+    color = alt.Color("method:N", scale=_cycle(methods, COLORS), legend=alt.Legend(title=None, orient="bottom", columns=4))
+    shape = alt.Shape("method:N", scale=_cycle(methods, SHAPES))
+    chosen = alt.selection_point(name="chosen", fields=["method"], bind="legend")
+    opacity = alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12))
+    tooltip = [
+        alt.Tooltip("name:N", title="row"),
+        alt.Tooltip("scores:N", title="score"),
+        alt.Tooltip("drops:N", title="drop"),
+        alt.Tooltip("flops:N", title="GFLOPs"),
+        alt.Tooltip("prefill:N", title="prefill, of dense"),
+        alt.Tooltip("saved:N", title="saved"),
+    ]
+    line = (
+        base.transform_filter("datum.optimal")
+        .mark_line(color=GREY, strokeDash=[4, 3], strokeWidth=1.2)
+        .encode(x, y, order="x:Q")
+    )
+    heights = base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, opacity=opacity)
+    widths = base.mark_rule(strokeWidth=1.2).encode(alt.X("from:Q"), y, alt.X2("to:Q"), color=color, opacity=opacity)
+    marks = base.mark_point(filled=True, size=80).encode(x, y, color=color, shape=shape, opacity=opacity, tooltip=tooltip)
+    parts = [line, heights, *([widths] if axis.has_spread else []), marks.add_params(chosen)]
+    return alt.layer(*parts).properties(width="container", height=320)
+
+
+def tokens_left() -> Any:
+    """Visual tokens after each decoder layer, one line a row; its data set `points` is filled in later."""
+    import altair as alt
+
+    legend = alt.Legend(title=None, orient="bottom", columns=3)
+    lines = alt.Chart(alt.NamedData(name=NAME)).mark_line(point=True, interpolate="step-after")
+    return lines.encode(
+        alt.X("layer:Q", title="Decoder layer (the first is 0)", axis=alt.Axis(tickMinStep=1, format="d")),
+        alt.Y("left:Q", title="Visual tokens left after it", scale=alt.Scale(zero=True)),
+        color=alt.Color("name:N", scale=alt.Scale(range=list(COLORS)), legend=legend),
+        strokeDash=alt.StrokeDash("name:N", legend=legend),
+        tooltip=["name:N", "layer:Q", alt.Tooltip("left:Q", format=".1f")],
+    ).properties(width="container", height=240)
+
+
+def write_svg(path: Path, axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]], title: str) -> None:
+    """A picture of score against cost, on white, as it stands beside the Markdown; written whole or not at all."""
+    import altair as alt
+    import vl_convert
+
+    chart = tradeoff(axis, methods, values).properties(width=560, height=340, title=alt.Title(title, anchor="start"))
+    chart = chart.configure(background="white", font="Helvetica, Arial, sans-serif").configure_view(stroke="#bbbbbb")
+    write_atomically(path, [vl_convert.vegalite_to_svg(chart.to_dict())])
+
+
+def _cycle(methods: Sequence[str], values: Sequence[str]) -> Any:
+    """A method keeps its colour and shape whichever rows are shown."""
+    import altair as alt
+
+    return alt.Scale(domain=list(methods), range=[values[place % len(values)] for place in range(len(methods))])

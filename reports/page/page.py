@@ -1,0 +1,201 @@
+"""What the page knows: plain values, which its script turns into tables, charts and pictures.
+
+Texts that many cells share (commands, versions, notes) stand once, in `texts`, and are referred to by their place. Questions
+that pruning lost are kept as far as `LOST_BYTES` goes, so that the page of a large folder stays small.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from harness.results.store import Result
+from harness.results.strict_json import strict
+from harness.results.table import Figure, Row
+from harness.statistics import Verdict
+from reports.charts import charts
+from reports.table.leaderboard import Board, Leaderboard
+from reports.table.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at, timed_on
+from reports.table.published import QUOTED
+from reports.table.rivals import LOST_SHOWN, RIVALS, Edge, Evidence, Lost
+from reports.table.texts import suite_title
+
+LOST_BYTES = 1_500_000
+TEXT_SHOWN = 300  # characters of a question or an answer
+
+
+class Texts:
+    """Texts by their place in a list, each once."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        """Where the text stands; it is added if it is new."""
+        return self._places.setdefault(text, len(self._places))
+
+    def all(self) -> list[str]:
+        """The texts in their order."""
+        return list(self._places)
+
+
+def page_data(board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that the page shows, as strict JSON values."""
+    texts, shown = Texts(), _examples_a_cell(board)
+    rows = [row for number, part in enumerate(board.boards) for row in _Rows(part, number, texts, shown).all()]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    suites = list(dict.fromkeys(suite for part in board.boards for suite in part.table.suites))
+    data = {
+        "rivals": list(RIVALS),
+        "suites": {suite: suite_title(suite) for suite in suites},
+        "methods": methods,
+        "tables": [_table(part) for part in board.boards],
+        "rows": rows,
+        "texts": texts.all(),
+        "published": {"titles": board.published.titles, **asdict(board.published)},
+        "quoted": QUOTED,
+        "notes": [*board.damaged, *notes],
+        "gallery": list(gallery),
+        "charts": _charts(methods),
+    }
+    return strict(data)
+
+
+def to_script(data: Any) -> str:
+    """JSON that may stand inside a `<script>` element whatever its texts are."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _charts(methods: Sequence[str]) -> dict[str, Any]:
+    if not charts.available():
+        return {}
+    drawn = {axis.name: charts.tradeoff(axis, methods).to_dict() for axis in AXES}
+    return drawn | {"tokens": charts.tokens_left().to_dict()}
+
+
+def _table(board: Board) -> dict[str, Any]:
+    table = board.table
+    return {
+        "heading": board.heading,
+        "model": table.model,
+        "revision": table.revision,
+        "suites": table.suites,
+        "places": places_of(table),
+        "notes": board.notes,
+        "command": board.command,
+        "devices": sorted({result.device for result in table.results}),
+        "timed": timed_on(table),
+    }
+
+
+class _Rows:
+    """The rows of one table."""
+
+    def __init__(self, board: Board, number: int, texts: Texts, shown: int) -> None:
+        self.board, self.table, self.number, self.texts, self.shown = board, board.table, number, texts, shown
+        self.places = places_of(self.table)
+        self.optimal = {(axis, at): optimal_at(self.table, at, axis) for axis in AXES for at in self.places}
+
+    def all(self) -> list[dict[str, Any]]:
+        return [self._row(place, row) for place, row in enumerate(self.table.rows)]
+
+    def _row(self, place: int, row: Row) -> dict[str, Any]:
+        evidence = self.board.evidence[place]
+        averages = {rival: evidence.average(rival, self.table.suites) for rival in RIVALS}
+        return {
+            "table": self.number,
+            "name": row.name,
+            "method": row.cell.pruner,
+            "reduction": row.cell.reduction,
+            "flops": _round(row.flops / 1e9, 6),
+            "share": _round(row.flops_share, 4),
+            "saved": _round(row.reduction, 4),
+            "prefill": _round(row.speedup, 4),
+            "average": _figure(row.average(self.table.suites)),
+            "vs": {rival: evidence.against.get(rival) or _edge(edge) for rival, edge in averages.items()},
+            "cells": {suite: self._cell(row, evidence, suite) for suite in self.table.suites if suite in row.results},
+            "refused": {suite: self.texts.place(reason) for suite, reason in row.refused.items() if suite not in row.results},
+            "tokens": _tokens(row),
+            "optimal": {axis.name: [at for at in self.places if place in self.optimal[axis, at]] for axis in AXES},
+        }
+
+    def _cell(self, row: Row, evidence: Evidence, suite: str) -> dict[str, Any]:
+        result, lost = row.results[suite], evidence.lost.get(suite, Lost(0, []))
+        edges = {rival: _edge(edges[suite]) for rival, edges in evidence.edges.items() if suite in edges}
+        return {
+            "figure": _figure(row.figure(suite)),
+            "failed": result.verdict == Verdict.FAIL and not row.is_dense,
+            "verdict": "" if row.is_dense else result.verdict,
+            "vs": edges,
+            "n": result.n,
+            "flops": _round(FLOPS.of(row, result), 6),
+            "latency": [_round(value, 4) for value in (LATENCY.of(row, result), *spread_at(row, self.table, suite))],
+            "command": self.texts.place(result.command),
+            "made": self.texts.place(_made(result)),
+            "params": self.texts.place(_json({name: value for name, value in result.params.items() if name != "provenance"})),
+            "origin": self.texts.place(_json(result.params["provenance"]) if "provenance" in result.params else ""),
+            "note": self.texts.place(result.note),
+            "date": result.date[:19],
+            "lost": lost.count,
+            "examples": [_example(answer) for answer in lost.answers[: self.shown]],
+        }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(strict(value), ensure_ascii=False)
+
+
+def _made(result: Result) -> str:
+    """Where and with what a figure was made."""
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return f"device {result.device}; seed {result.seed}; weights {result.revision}; data {result.data_digest[:16]}; {versions}"
+
+
+def _figure(figure: Figure | None) -> list[float | None] | None:
+    """[score, half-width, drop, half-width]."""
+    if figure is None:
+        return None
+    return [
+        *(_round(figure.score, 8), _round(figure.half_width, 5)),
+        *(_round(figure.drop, 8), _round(figure.drop_half_width, 5)),
+    ]
+
+
+def _edge(edge: Edge | None) -> list[Any] | None:
+    """[points, low, high, verdict]."""
+    return None if edge is None else [*(_round(value, 8) for value in (edge.points, edge.low, edge.high)), edge.verdict]
+
+
+def _tokens(row: Row) -> list[float]:
+    """Visual tokens left after each layer, mean over the suites that say so and have equally many layers; none for a
+    dense row that stands on a pruned cell's record.
+    """
+    known = [result.tokens_per_layer for result in row.results.values() if result.cell.is_dense == row.is_dense]
+    counts = [layers for layers in known if layers and len(layers) == len(known[0])]
+    return [round(sum(layer) / len(layer), 2) for layer in zip(*counts, strict=True)]
+
+
+def _examples_a_cell(board: Leaderboard) -> int:
+    """How many of the lost questions of a cell the page has room for."""
+    lost = [lost for part in board.boards for evidence in part.evidence for lost in evidence.lost.values()]
+    for shown in range(LOST_SHOWN, 0, -1):
+        size = sum(len(json.dumps(_example(answer))) for found in lost for answer in found.answers[:shown])
+        if size <= LOST_BYTES:
+            return shown
+    return 0
+
+
+def _example(answer: dict[str, Any]) -> list[str]:
+    """[question, expected, dense answer, pruned answer], long ones cut."""
+    return [_cut(str(answer.get(name, ""))) for name in ("question", "target", "dense_answer", "answer")]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + "…"
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    """To so many significant digits; None for what is not known."""
+    return float(f"{value:.{digits}g}") if value is not None and math.isfinite(value) else None

@@ -1,0 +1,94 @@
+"""How a table was measured, in sentences, and the command that measures it again."""
+
+from collections.abc import Iterable
+
+from harness.bench.command import BATCH_SIZE, suites_command
+from harness.cells import AUTHORS, CellSettings
+from harness.results.store import Result
+from harness.results.table import Table
+from harness.tasks.specs import SUITES
+from reports.table import pareto
+from reports.table.points import timed_on
+from reports.table.texts import each, refusal
+
+MEASUREMENT = (
+    "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
+    "dense minus pruned on the same questions, with its own. Intervals are clustered by image, with Student's t at the "
+    "number of images less one (Miller 2024, arXiv 2411.00640), and wider where only a handful of images differ. The average "
+    "is the unweighted mean over the suites shown.",
+    "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
+    "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
+    "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
+    pareto.RULE,
+    "FLOPs are end to end for one question: vision tower, projector, prompt, the pruner's scoring and the tokens really "
+    "generated; 1 multiply-accumulate = 2 FLOPs. Saved is the measured share of the visual tokens' decoder FLOPs, scoring paid "
+    "for: the figure that methods are compared at.",
+    "Prefill is the time of the dense model over that of the pruned one, measured in turn in the same process: median of "
+    "repeats after warm-up.",
+)
+
+
+def notes_of(table: Table) -> list[str]:
+    """What a reader of the table must know: how, where and with what it was measured, and what its results note."""
+    return [*MEASUREMENT, *_latencies(table), *_circumstances(table.results), *_refusals(table)]
+
+
+def _latencies(table: Table) -> list[str]:
+    """What the prefill times were taken on, and what disturbed them."""
+    on = timed_on(table)
+    told = (
+        [f"Prefill was timed on {', '.join(on)}" + ("; it says nothing about a GPU." if on == ["cpu"] else ".")] if on else []
+    )
+    notes = [(result.latency_ms or {}).get("notes") for result in table.results]
+    return told + each(f"Times: {text}" for own in notes if isinstance(own, list) for text in own)
+
+
+def _circumstances(results: Iterable[Result]) -> list[str]:
+    """Where and with what the figures were measured, and what the results themselves note."""
+    results = list(results)
+    sizes = sorted({result.n for result in results})
+    versions = each(f"{name} {version}" for result in results for name, version in result.versions.items())
+    notes = [
+        f"{sizes[0]} questions a suite." if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} questions a suite.",
+        f"Weights {', '.join(each(result.revision for result in results))}; "
+        f"device {', '.join(each(result.device for result in results))}; "
+        f"{', '.join(versions)}; seed {', '.join(each(str(result.seed) for result in results))}; "
+        f"{min(result.date for result in results)[:10]} to {max(result.date for result in results)[:10]}.",
+    ]
+    if (processes := max((result.latency_ms or {}).get("processes") or 1 for result in results)) > 1:
+        notes.append(f"Times were taken while up to {processes} processes shared the machine.")
+    if any(result.verdict == "fail" for result in results):
+        drops = ", ".join(each(f"{result.max_drop:g}" for result in results if result.max_drop is not None))
+        notes.append(f"✗: the drop is above the allowed {drops} points with 95 % confidence.")
+    return notes + each(note for result in results if result.note for note in result.note.split("; "))
+
+
+def _refusals(table: Table) -> list[str]:
+    """The reasons of rows that could run on some suites only; the others' stand in their rows."""
+    partial = [row for row in table.rows if row.results and row.refused.keys() - row.results.keys()]
+    return [f"{row.name} cannot run on every suite: {refusal(row)}" for row in partial]
+
+
+def command_of(table: Table) -> str:
+    """One command for the whole table; each result's file holds that of its own cell."""
+    results = table.results
+    whole = set(table.suites) >= set(SUITES)
+    settings = CellSettings(
+        data=table.data,
+        limit=table.limit,
+        batch_size=max(result.generation.get("batch_size") or BATCH_SIZE for result in results),
+        seed=results[0].seed,
+        reductions=tuple(sorted({result.reduction_asked for result in results if result.reduction_asked is not None})),
+    )
+    recipes = each(result.recipe for result in results if result.recipe)
+    choices = each(result.positions_asked or AUTHORS for result in results if not result.cell.is_dense)
+    return suites_command(
+        ["suites/"] if whole else [f"suites/test_{suite}.py" for suite in table.suites],
+        table.model,
+        each(result.pruner for result in results),
+        settings,
+        recipe=recipes[0] if len(recipes) == 1 and not settings.reductions else "",
+        positions=choices if choices != [AUTHORS] else (),
+        max_drop=max((result.max_drop for result in results if result.max_drop is not None), default=None),
+        gate="sequential" if table.sequential else "",
+    )

@@ -1,0 +1,119 @@
+"""The points of the trade-off charts: what a row scores, on one suite or on average, against what it costs."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.results.store import Result
+from harness.results.table import Figure, Row, Table
+from reports.table.pareto import as_shown, frontier
+from reports.table.texts import number, plus_minus
+
+AVERAGE = "average"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A cost. `of` reads it from a result of the row, dense or pruned; `has_spread`: it has quartiles."""
+
+    name: str
+    title: str
+    of: Callable[[Row, Result], float]
+    has_spread: bool = False
+
+
+def _flops(row: Row, result: Result) -> float:
+    flops = result.dense_flops if row.is_dense else result.flops
+    return math.nan if flops is None else flops / 1e9
+
+
+def _latency(row: Row, result: Result, key: str = "prefill_ratio") -> float:
+    if row.is_dense:
+        return 1.0
+    return _finite((result.latency_ms or {}).get(key))
+
+
+FLOPS = Axis("flops", "GFLOPs of a question, end to end", _flops)
+LATENCY = Axis("latency", "Prefill time, of the dense model's (median and quartiles)", _latency, has_spread=True)
+AXES = (FLOPS, LATENCY)
+
+
+def timed_on(table: Table) -> list[str]:
+    """What the latencies of a table were taken on: names of GPUs, or "cpu"; empty if there are none."""
+    timed = [result for result in table.results if result.latency_ms]
+    return sorted({str((result.latency_ms or {}).get("on") or result.device) for result in timed})
+
+
+def places_of(table: Table) -> list[str]:
+    """What a chart may show of a table: the average, then each suite."""
+    return [AVERAGE, *table.suites] if len(table.suites) > 1 else list(table.suites)
+
+
+def figure_at(row: Row, table: Table, place: str) -> Figure | None:
+    """The row's figure on a suite, or averaged over all of them."""
+    return row.average(table.suites) if place == AVERAGE else row.figure(place)
+
+
+def cost_at(row: Row, table: Table, place: str, axis: Axis) -> float:
+    """The row's cost on a suite, or its mean over all of them."""
+    return _mean([axis.of(row, row.results[suite]) for suite in _suites(row, table, place)])
+
+
+def optimal_at(table: Table, place: str, axis: Axis) -> set[int]:
+    """The places of the rows that are Pareto-optimal there."""
+    points = []
+    for row in table.rows:
+        figure = figure_at(row, table, place)
+        points.append(as_shown(cost_at(row, table, place, axis), math.nan if figure is None else figure.score))
+    return frontier(points)
+
+
+def spread_at(row: Row, table: Table, place: str) -> tuple[float, float]:
+    """The quartiles of the relative prefill time, as `cost_at` takes their middle."""
+    suites = _suites(row, table, place)
+    low, high = (_mean([_latency(row, row.results[suite], f"prefill_ratio_{end}") for suite in suites]) for end in ("q1", "q3"))
+    return low, high
+
+
+def points_of(table: Table, place: str, axis: Axis) -> list[dict[str, Any]]:
+    """The points of a chart, as its tooltip and marks read them."""
+    optimal = optimal_at(table, place, axis)
+    points = []
+    for at, row in enumerate(table.rows):
+        figure, cost = figure_at(row, table, place), cost_at(row, table, place, axis)
+        if figure is not None and math.isfinite(cost) and math.isfinite(figure.score):
+            points.append(_point(row, figure, cost, spread_at(row, table, place), at in optimal))
+    return points
+
+
+def _point(row: Row, figure: Figure, cost: float, spread: tuple[float, float], optimal: bool) -> dict[str, Any]:
+    half = 0.0 if math.isnan(figure.half_width) else figure.half_width
+    return {
+        "method": row.cell.pruner,
+        "name": row.name,
+        "x": cost,
+        "from": spread[0] if math.isfinite(spread[0]) else cost,
+        "to": spread[1] if math.isfinite(spread[1]) else cost,
+        "score": figure.score,
+        "low": figure.score - half,
+        "high": figure.score + half,
+        "optimal": optimal,
+        "scores": plus_minus(figure.score, figure.half_width),
+        "drops": plus_minus(figure.drop, figure.drop_half_width),
+        "flops": number(row.flops / 1e9, ".3g"),
+        "prefill": number(1 / row.speedup, ".2f"),
+        "saved": number(row.reduction, ".1%"),
+    }
+
+
+def _suites(row: Row, table: Table, place: str) -> list[str]:
+    return [suite for suite in (table.suites if place == AVERAGE else [place]) if suite in row.results]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _finite(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan

@@ -1,0 +1,176 @@
+"""What the answers of a table say beyond its scores: does a row beat random pruning, and downsampling, at the same asked
+reduction, and which questions did pruning lose?
+
+Answers are read file by file, and let go again: at any moment those of one row and of its rivals on one suite are in memory.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from fitprune.errors import FitPruneError
+from harness.answering.evaluate import Answer, Answers
+from harness.plugin.workers import available_cores
+from harness.results.store import Result, Store
+from harness.results.table import Row, Table
+from harness.statistics import paired_drop
+
+RIVALS = ("random", "downsample")
+MANY = 1000  # results from which on several processes read their answers
+LOST_SHOWN = 5  # questions kept of those that a row lost on a suite
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Points by which a row scores above another on the same questions, with the 95 % interval of the paired difference."""
+
+    points: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """`beats` or `loses` where the interval leaves out 0, else `even`; `unknown` without an interval."""
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return "unknown"
+        return "beats" if self.low > 0 else "loses" if self.high < 0 else "even"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A row's questions that the dense model answered better on a suite: how many, and the first of them."""
+
+    count: int
+    answers: list[dict[str, Any]]
+
+
+@dataclass
+class Evidence:
+    """What the answers of one row say.
+
+    Attributes:
+        edges: rival → suite → by how much the row beats it.
+        lost: suite → the questions that pruning lost.
+        against: rival → why there is nothing to compare with; empty where there is.
+    """
+
+    edges: dict[str, dict[str, Edge]] = field(default_factory=dict)
+    lost: dict[str, Lost] = field(default_factory=dict)
+    against: dict[str, str] = field(default_factory=dict)
+
+    def average(self, rival: str, suites: Sequence[str]) -> Edge | None:
+        """The edge averaged over all of `suites`, errors taken as independent; None if one of them is missing."""
+        edges = self.edges.get(rival, {})
+        return mean_edge([edges[suite] for suite in suites]) if suites and all(suite in edges for suite in suites) else None
+
+
+def mean_edge(edges: Sequence[Edge]) -> Edge:
+    """The unweighted mean of independent edges; each side of its interval is the root of the summed squares of theirs."""
+    count = len(edges)
+    points = sum(edge.points for edge in edges) / count
+    below = math.sqrt(sum((edge.points - edge.low) ** 2 for edge in edges)) / count
+    above = math.sqrt(sum((edge.high - edge.points) ** 2 for edge in edges)) / count
+    return Edge(points, points - below, points + above)
+
+
+def evidence_of_all(tables: Sequence[Table], store: Store) -> list[tuple[list[Evidence], list[str]]]:
+    """`evidence_of` each table: in several processes where there is much to read."""
+    workers = min(available_cores(), len(tables))
+    if workers < 2 or sum(len(table.results) for table in tables) < MANY:
+        return [evidence_of(table, store) for table in tables]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(evidence_of, tables, [store] * len(tables)))
+
+
+def evidence_of(table: Table, store: Store) -> tuple[list[Evidence], list[str]]:
+    """One `Evidence` per row of the table, in its order, and a note if answers could not be read."""
+    found = [Evidence() for _ in table.rows]
+    unread: list[str] = []
+    # A rival as its authors have it; rows with other position ids are compared with that one too.
+    plain = [row for row in table.rows if row.cell.pruner in RIVALS and not row.cell.positions]
+    rivals = {(row.cell.pruner, row.cell.reduction): row for row in plain}
+    for row, evidence in zip(table.rows, found, strict=True):
+        evidence.against = {rival: _nobody(row, rival, rivals) for rival in RIVALS}
+    for suite in table.suites:
+        theirs = {place: _read(store, row.results.get(suite), unread)[0] for place, row in rivals.items()}
+        for row, evidence in zip(table.rows, found, strict=True):
+            if not row.is_dense:
+                _add(evidence, row, suite, theirs, store, unread)
+    unread = list(dict.fromkeys(unread))
+    rest = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
+    return found, [f"not compared: {unread[0]}{rest}"] if unread else []
+
+
+def _add(
+    evidence: Evidence,
+    row: Row,
+    suite: str,
+    rivals: dict[tuple[str, float | None], Answers | None],
+    store: Store,
+    unread: list[str],
+) -> None:
+    own, evidence.lost[suite] = _read(store, row.results.get(suite), unread)
+    for rival, nobody in evidence.against.items():
+        theirs = rivals.get((rival, row.cell.reduction))
+        if not nobody and own is not None and theirs is not None:
+            try:
+                drop = paired_drop(own, theirs)
+            except FitPruneError as error:
+                unread.append(f"{row.name} and {rival} on {suite}: {error}")
+                continue
+            evidence.edges.setdefault(rival, {})[suite] = Edge(drop.drop, drop.low, drop.high)
+
+
+def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -> str:
+    """Why a row cannot be compared with a rival; empty if it can."""
+    if row.is_dense or row.cell.pruner == rival or row.cell.reduction is None:
+        return "–"
+    other = rivals.get((rival, row.cell.reduction))
+    if other is None:
+        return "not run"
+    return "" if other.results else "cannot"
+
+
+def read_scores(store: Store, result: Result) -> Answers:
+    """The answers behind a result. Raises FitPruneError, in one line, if they are gone or damaged."""
+    return _answers(result, store.read_answers(result))
+
+
+def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answers | None, Lost]:
+    if result is None:
+        return None, Lost(0, [])
+    try:
+        records = store.read_answers(result)
+        return _answers(result, records), _lost(records)
+    except FitPruneError as error:
+        unread.append(str(error))
+        return None, Lost(0, [])
+
+
+def _answers(result: Result, records: list[dict[str, Any]]) -> Answers:
+    try:
+        answers = [_answer(record) for record in records]
+    except (KeyError, TypeError, ValueError):
+        raise FitPruneError(f"the answers of {result.name} are damaged") from None
+    return Answers(result.suite, result.metric, result.score, answers, len(answers), math.nan, result.data_digest)
+
+
+def _answer(record: dict[str, Any]) -> Answer:
+    score = record["score"]
+    return Answer(
+        record["doc_id"],
+        record["image"],
+        record["question"],
+        record["answer"],
+        record["target"],
+        math.nan if score is None else float(score),
+        record.get("group", ""),
+    )
+
+
+def _lost(records: Iterable[dict[str, Any]]) -> Lost:
+    worse = [record for record in records if (record.get("dense_score") or 0) > (record.get("score") or 0)]
+    return Lost(len(worse), worse[:LOST_SHOWN])

@@ -1,0 +1,157 @@
+"""The leaderboard as CSV, for further computation, and as LaTeX, for a paper."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from harness.results.table import Figure, Row
+from reports.table.leaderboard import Board, Leaderboard, Text
+from reports.table.points import AVERAGE, FLOPS, figure_at, optimal_at
+from reports.table.rivals import RIVALS, Edge
+from reports.table.texts import suite_title
+
+_COLUMNS = (
+    *(
+        "model",
+        "revision",
+        "data",
+        "limit",
+        "method",
+        "reduction_asked",
+        "recipe",
+        "positions_asked",
+        "suite",
+        "score",
+        "score_half_width",
+    ),
+    *("drop", "drop_half_width", "n", "verdict", "gflops", "of_dense", "reduction", "prefill_speedup", "pareto_optimal"),
+    *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
+    *("device", "seed", "date", "command", "cannot"),
+)
+_SPECIAL = {
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+    "−": "$-$",
+    "◆": r"$\blacklozenge$",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "≈": r"$\approx$",
+    "ʳ": r"\textsuperscript{r}",
+    "ᵈ": r"\textsuperscript{d}",
+    "✗": r"$\times$",
+}
+
+
+def to_csv(board: Leaderboard) -> str:
+    """One line a row and suite, `average` among the suites; numbers in full, what is not known is empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for part in board.boards:
+        writer.writerows(_records(part))
+    return buffer.getvalue()
+
+
+def _records(board: Board) -> Iterator[dict[str, Any]]:
+    table = board.table
+    for at in [AVERAGE, *table.suites]:
+        optimal = optimal_at(table, at, FLOPS)
+        for place, row in enumerate(table.rows):
+            edges = {rival: _edge(board, place, rival, at) for rival in RIVALS}
+            head = {"model": table.model, "revision": table.revision, "data": table.data, "limit": table.limit, "suite": at}
+            yield {name: _plain(value) for name, value in (head | _record(row, board, at, edges)).items()} | {
+                "pareto_optimal": str(place in optimal).lower()
+            }
+
+
+def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> dict[str, Any]:
+    table, figure, result = board.table, figure_at(row, board.table, at), row.results.get(at)
+    known = figure or Figure(math.nan)
+    record = {
+        "method": row.cell.pruner,
+        "reduction_asked": row.cell.reduction,
+        "recipe": row.cell.recipe,
+        "positions_asked": row.cell.positions,
+        "score": known.score,
+        "score_half_width": known.half_width,
+        "drop": known.drop,
+        "drop_half_width": known.drop_half_width,
+        "gflops": row.flops / 1e9,
+        "of_dense": row.flops_share,
+        "reduction": row.reduction,
+        "prefill_speedup": row.speedup,
+        "cannot": row.refused.get(at, "") if at in table.suites else "",
+    }
+    if result is not None:
+        flops = FLOPS.of(row, result)
+        record |= {"gflops": flops, "reduction": 0.0 if row.is_dense else result.reduction, "n": result.n}
+        record |= {"device": result.device, "seed": result.seed, "date": result.date, "command": result.command}
+        record["verdict"] = "" if row.is_dense else result.verdict
+    for rival, edge in edges.items():
+        if edge is not None:
+            record |= {f"vs_{rival}": edge.points, f"vs_{rival}_low": edge.low, f"vs_{rival}_high": edge.high}
+    return record
+
+
+def _edge(board: Board, place: int, rival: str, at: str) -> Edge | None:
+    evidence = board.evidence[place]
+    return evidence.average(rival, board.table.suites) if at == AVERAGE else evidence.edges.get(rival, {}).get(at)
+
+
+def _plain(value: Any) -> Any:
+    """A value as CSV holds it. A text that a spreadsheet would take for a formula is kept one by an apostrophe."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
+        return "'" + value
+    return value
+
+
+def to_latex(board: Leaderboard) -> str:
+    """A table environment each; needs the packages booktabs and amssymb."""
+    head = "% Needs \\usepackage{booktabs} and \\usepackage{amssymb}.\n"
+    return head + "\n".join(_tabular(part) for part in board.boards)
+
+
+def _tabular(board: Board) -> str:
+    columns = [*board.columns[:6], *(f"vs {rival}" for rival in RIVALS), *map(suite_title, board.table.suites)]
+    lines = [_latex_line(line, row) for line, row in zip(board.lines, board.table.rows, strict=True)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{escape_latex(board.heading)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(escape_latex, columns)) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_line(line: Sequence[Text], row: Row) -> str:
+    if not row.results:
+        reason = next(text.text for text in line if text.text.startswith("cannot: "))
+        return rf"{escape_latex(line[0].text)} & \multicolumn{{{len(line) - 1}}}{{l}}{{{escape_latex(reason)}}} \\"
+    cells = [rf"\textbf{{{escape_latex(text.text)}}}" if text.best else escape_latex(text.text) for text in line]
+    return " & ".join(cells) + r" \\"
+
+
+def escape_latex(text: str) -> str:
+    """A text that LaTeX prints as it is."""
+    return "".join(_SPECIAL.get(char, char) for char in " ".join(text.split()))

@@ -1,0 +1,153 @@
+"""The model card: what the model is, how it was made, and what it scores."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+from tabulate import tabulate
+from transformers import PreTrainedModel
+
+from harness.scenes import world
+from harness.scenes.draw import SIZE, Canvas
+from training.evaluate import BAR_ALL, BAR_DROP, BAR_KIND, BAR_OVER_MAJORITY, Accuracy
+from training.families import FAMILIES
+from training.plan import Plan
+
+TEMPLATE = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [llava, synthetic, pruning]
+---
+# {name}
+
+A real but small LLaVA: {classes}
+({parameters:.2f} million parameters), trained {origin} on drawn scenes, so that visual-token pruning can
+be measured where there is no network and no GPU. It knows its own little world and nothing else.
+
+{about}
+- Decoder: Llama, {layers} layers × {width}, {vocabulary} tokens.
+- Use: `{model_class}.from_pretrained(folder)`, `AutoProcessor.from_pretrained(folder)`; prompts as
+  `USER: <image>\\n… ASSISTANT:`, with the post-prompts of lmms-eval's tasks.
+- Weights are stored in bfloat16 and used in float32; every figure below is for the stored weights.
+
+## How it was made
+
+`python -m training {name}`: {tower_steps} steps of {tower_batch} images for the tower
+({taught}),
+then {steps} steps of {batch} images for projector and decoder with the tower frozen, {asked} questions an image;
+`training/plan.py` has the rest.
+It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
+SHA-256 of model.safetensors: `{digest}`.{note}
+
+Scenes are functions of their seeds. Training used seeds {first}–{last}, each once; held-out scenes start at {held_out},
+the calibration set at {calibration}, the mini suites at {suites}. A held-out scene has 4–8 coloured shapes in a 3×3
+layout (64 classes, some frequent and some found together), words and numbers of up to four characters under some of
+them, small marks, and a flat texture.
+
+## What it scores
+
+Exact match in points on {questions} questions about {scenes} held-out scenes, with the prompts of the tasks, by
+`generate`. *Most frequent answer* is what always giving it would score. *Half dropped* is with half of the visual tokens,
+drawn at random for every question, taken away before the decoder. Bars: {bar_all:g} overall, {bar_kind:g} for every kind
+and {bar_over:g} over the most frequent answer, and at least {bar_drop:g} points lost over all with half of the visual
+tokens gone (lost: {lost:.1f}).
+
+{table}
+{canvases}
+## Limits
+
+Its attention was taught: one head looks for the patches of what a prompt names, and in the last lesson all heads are drawn
+away from patches that show nothing, as the attention of large pretrained models is. Methods that rank tokens by attention
+profit from that, so this model shows how they behave where attention is informative; it cannot show whether it is.
+
+One training run, one seed. The questions are templates and the vocabulary is closed: other words are spelled out and not
+understood. Not for use on photographs.
+"""
+
+FROM_LABELS = "labels of what each patch shows, and the classes in the image from [CLS], stand in for CLIP's captions"
+FROM_FEATURES = "patch by patch, it learns to give the features that {start}'s tower gives for the scene at 96×96 pixels"
+CANVASES = """
+Held-out scenes take turns over pictures of these sizes. All but the first are fine print: the scene is larger, its characters
+are not, and they are illegible once the picture is reduced to 96×96.
+
+{table}
+"""
+
+
+def render(
+    name: str,
+    model: PreTrainedModel,
+    plan: Plan,
+    seconds: float,
+    rows: Sequence[Accuracy],
+    sizes: Mapping[Canvas, tuple[int, float, float]],
+    scenes: int,
+    digest: str,
+    note: str = "",
+) -> str:
+    """The card's text; `seconds` is the training time, `sizes` the accuracy by canvas as `by_canvas` gives it, `scenes` the
+    held-out ones used, `digest` the weights' SHA-256.
+
+    `note` is what else there is to say about how the run came about.
+    """
+    overall = rows[-1]
+    columns = ("kind", "questions", "exact match", "most frequent answer", "half dropped")
+    cells = [(row.kind, row.questions, row.exact, row.majority, row.half) for row in rows]
+    vision: Any = getattr(model.config.vision_config, "clip_config", model.config.vision_config)
+    text: Any = model.config.text_config
+    family = FAMILIES[plan.family]
+    asked = [len(lesson.asked) for lesson in plan.lessons]
+    by_size = [
+        (f"{tall * SIZE}×{wide * SIZE}", int((family.views((tall, wide)).patch >= 0).sum()), *cells)
+        for (tall, wide), cells in sizes.items()
+    ]
+    canvases = tabulate(
+        by_size,
+        headers=("height × width", "visual tokens", "questions", "exact match", "half dropped"),
+        tablefmt="github",
+        floatfmt=".1f",
+    )
+    return TEMPLATE.format(
+        name=name,
+        classes=family.classes,
+        model_class=family.model_class.__name__,
+        origin=f"from the weights of {plan.start}" if plan.start else "from scratch",
+        about=family.card.format(layers=vision.num_hidden_layers, width=vision.hidden_size),
+        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_LABELS,
+        canvases=CANVASES.format(table=canvases) if len(sizes) > 1 else "",
+        parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        layers=text.num_hidden_layers,
+        width=text.hidden_size,
+        vocabulary=text.vocab_size,
+        tower_steps=plan.tower_steps,
+        tower_batch=plan.tower_batch,
+        steps=plan.steps,
+        batch=plan.batch,
+        asked="–".join(map(str, sorted({min(asked), max(asked)}))),
+        minutes=seconds / 60,
+        where=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
+        seed=plan.seed,
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+        first=world.TRAIN_SEEDS.start + plan.first_seed,
+        last=world.TRAIN_SEEDS.start + plan.first_seed + plan.seeds_used - 1,
+        held_out=world.HELD_OUT_SEEDS.start,
+        calibration=world.CALIBRATION_SEEDS.start,
+        suites=world.SUITE_SEEDS.start,
+        digest=digest,
+        note=f"\n\n{textwrap.fill(note, 120)}" if note else "",
+        questions=overall.questions,
+        scenes=scenes,
+        bar_all=BAR_ALL,
+        bar_kind=BAR_KIND,
+        bar_over=BAR_OVER_MAJORITY,
+        bar_drop=BAR_DROP,
+        lost=overall.exact - overall.half,
+        table=tabulate(cells, headers=columns, tablefmt="github", floatfmt=".1f"),
+    )
