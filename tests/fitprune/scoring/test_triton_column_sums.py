@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from fitprune.scoring import column_sums as statistics
+from fitprune.scoring import column_sums
 from fitprune.scoring.column_sums import head_max_columns, head_max_columns_in_blocks
 from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
 from tests.support.triton_cases import CASES, COMPILED, SHAPES, Case, inputs, pruned
@@ -181,7 +181,7 @@ def test_what_the_kernels_have_no_tile_for_is_left_to_torch(dtype, dim):
 
 
 def test_on_the_cpu_torch_does_it(monkeypatch):
-    monkeypatch.setattr(statistics, "_kernels", lambda: pytest.fail("Triton was asked for"))
+    monkeypatch.setattr(column_sums, "_kernels", lambda: pytest.fail("Triton was asked for"))
     case = SHAPES["grouped"]
     query, key, weights, valid = inputs(case)
     result, macs = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
@@ -202,12 +202,12 @@ WIDE = {
 @TRITON
 @pytest.mark.parametrize("case", [*CASES.values(), *WIDE.values()], ids=[*CASES, *WIDE])
 def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
-    from fitprune.scoring import triton_column_sums as triton_columns
+    from fitprune.scoring import triton_column_sums
 
     query, key, weights, valid = inputs(case, "cuda")
-    if not triton_columns.supported(query):
+    if not triton_column_sums.supported(query):
         pytest.skip("this card is older than the kernels ask for")
-    result, _ = triton_columns.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    result, _ = triton_column_sums.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
     again, _ = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
     assert torch.equal(result, again)
     torch.testing.assert_close(result.double(), literal(case, "cuda"), **ON_CUDA)
@@ -216,13 +216,13 @@ def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
 @CUDA
 @TRITON
 def test_on_cuda_the_kernels_never_hold_a_map():
-    from fitprune.scoring import triton_column_sums as triton_columns
+    from fitprune.scoring import triton_column_sums
 
     case = WIDE["7B, long"]
     query, key, weights, _ = inputs(case, "cuda")
-    if not triton_columns.supported(query):
+    if not triton_column_sums.supported(query):
         pytest.skip("this card is older than the kernels ask for")
-    peak = peak_cuda_bytes(lambda: triton_columns.head_max_columns(query, key, weights, case.scaling), query.device)
+    peak = peak_cuda_bytes(lambda: triton_column_sums.head_max_columns(query, key, weights, case.scaling), query.device)
     assert peak < case.heads * case.length**2 * 2 / 100
 
 
