@@ -30,7 +30,7 @@ class Attention:
     macs: int = 0
 
     def head_max_columns(self, tokens: "VisualTokens", row_weights: torch.Tensor) -> torch.Tensor:
-        """See `statistics.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding places."""
+        """See `column_sums.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding places."""
         sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, tokens.valid, first_row=tokens.first_row)
         self.macs += macs
         return torch.stack([tokens.columns(sums[:, r]) for r in range(sums.shape[1])], 1)

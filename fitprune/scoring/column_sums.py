@@ -24,7 +24,7 @@ def head_max_columns(
     """Weighted sums over query rows of the head-wise maximum of causal softmax attention.
 
     With A[h, q, k] the softmax attention and M[q, k] = max_h A[h, q, k] (not renormalised), the result is
-    out[b, r, k] = sum_q row_weights[b, r, q] · M[q, k]. Computed by the Triton kernels of `triton_columns` on NVIDIA cards
+    out[b, r, k] = sum_q row_weights[b, r, q] · M[q, k]. Computed by the Triton kernels of `triton_column_sums` on NVIDIA cards
     from Ampere on, and by torch in blocks of rows everywhere else.
 
     Args:

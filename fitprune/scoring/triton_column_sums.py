@@ -1,4 +1,4 @@
-"""The CUDA path of `statistics.head_max_columns`: two Triton kernels, and nothing of the size of an attention map.
+"""The CUDA path of `column_sums.head_max_columns`: two Triton kernels, and nothing of the size of an attention map.
 
 The first finds each query row's log-sum-exp, as flash attention does (Dao et al., arXiv 2205.14135, section 3.1). The second
 computes the logits once more: a tile of rows × keys goes through all heads, keeps the largest logit less its row's
@@ -259,7 +259,7 @@ def head_max_columns(
     valid: torch.Tensor | None = None,
     first_row: int = 0,
 ) -> tuple[torch.Tensor, int]:
-    """`statistics.head_max_columns` by the kernels; the same arguments, shapes and meaning.
+    """`column_sums.head_max_columns` by the kernels; the same arguments, shapes and meaning.
 
     Views with any strides are read in place, but for the head size, which must be dense and is made so. A row without a real
     key before it, as in left padding, adds nothing.
