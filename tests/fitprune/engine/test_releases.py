@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from models import build, kept, new_tokens, prompt
 from torch import nn
 
 from fitprune import FitPrune, Recipe, UnsupportedModel
 from fitprune.engine import patch
 from fitprune.models import releases
+from tests.support.models import build, kept, new_tokens, prompt
 
 RECIPE = Recipe([9, 0, 12], 36)
 
