@@ -9,6 +9,7 @@ from tests.support.tiny_llava_hr import CLIP, CONVNEXT
 IMAGE, TOKENS, SIDE = 63, 36, 64
 
 
+SAMPLES = [[3, "image", 5], [1, "image", 2], [6, "image", 1, "image", 3]]
 DECODERS = {"llama": {"num_key_value_heads": 4}, "mistral": {"num_key_value_heads": 2, "sliding_window": None}}
 
 

@@ -11,12 +11,11 @@ from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGenerati
 from harness.models.loading import load_model
 from tests.reference.decoder import fitprune
 from tests.reference.llava_hr import prompt_ids
-from tests.support.llava_hr import DECODERS, IMAGE, SIDE, TOKENS, build, prompt
+from tests.support.llava_hr import DECODERS, IMAGE, SAMPLES, SIDE, TOKENS, build, prompt
 from tests.support.models import batch, kept, new_tokens
 from tests.support.tiny_llava_hr import CLIP, CONVNEXT, VOCABULARY, picture, save, weights
 
 DROP = [9, 0, 12]
-SAMPLES = [[3, "image", 5], [1, "image", 2], [6, "image", 1, "image", 3]]
 
 
 @pytest.fixture(scope="module", params=DECODERS)
