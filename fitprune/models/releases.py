@@ -1,4 +1,4 @@
-"""Everything that differs between transformers releases, and the check that a release is of a form that pruning knows.
+"""What differs between transformers releases, and the check that a release is of a form that pruning knows.
 
 What differs is found by looking at signatures and attributes, not at version numbers. What the engine relies on is checked
 when a context is entered and at every prompt and decoding step (`require_known_release`, `require_arguments`): a release that
