@@ -38,6 +38,7 @@ def pruning(model: nn.Module, pruner: Hooks) -> Iterator[Trace]:
         patch = _Patch.acquire(model)
         undo.callback(patch.release)
         session = Session(patch.parts, pruner)
+        undo.callback(session.forget)
         undo.callback(patch.sessions.close, session)
         patch.open(session)
         yield session.context.trace

@@ -153,7 +153,7 @@ class Prefill:
         images = self.record.global_index if self.record is not None else []
         index = index_of_samples(images, image.sum(1).tolist(), image)
         if index is None:
-            raise UnsupportedModel("the images of this batch cannot be matched to the places for them in its prompts.")
+            raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
         return index.gather(1, self.layout.position.clamp(min=0)).masked_fill(~self.layout.present, -1)
 
     def _shorten(self, cut: Cut, hidden: torch.Tensor) -> torch.Tensor:

@@ -108,7 +108,7 @@ class TowerRun:
                 kwargs = {**kwargs, "interpolate_pos_encoding": True}
             rows, columns = _grid(self.tower.module, other, patch)
             if rows > self.grid[0] or columns > self.grid[1]:
-                raise UnsupportedModel(f"{self.pruner.name} gave the tower larger pictures than the prompt has places for.")
+                raise UnsupportedModel(f"{self.pruner.name} gave the tower larger pictures than the prompt has positions for.")
             self.patch_index = _lattice(self.grid, (rows, columns)).to(pixels.device).expand(len(pixels), -1)
         pixels = pixels if other is None else other
         if other is not None or self.merges:

@@ -34,7 +34,7 @@ class Trace:
             Tokens that the pruner may not drop, the newlines of tiled models, have no index: see `Pruner.newlines`. A merged
             token is reported under the index of the token it replaces; a row that stands for no single token is counted in
             `visual_in` only.
-        place: LongTensor (batch, n): where in the prompt, padding counted, each visual token stood; padded with -1.
+        place: LongTensor (batch, n): the position in the prompt, padding counted, of each visual token; padded with -1.
         visual_tokens: (batch,) visual tokens in the prompt.
         text_tokens: (batch,) the prompt's other tokens, newlines among them, padding not counted.
         visual_in: `visual_in[l]`, (batch,): visual tokens that enter layer l; its KV cache holds these.
