@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from transformers.masking_utils import create_causal_mask
 
+from fitprune.errors import UnsupportedModel
 from fitprune.models.parts import ModelParts
+from fitprune.models.releases import has_mask_function
 
 
 def causal_mask(
@@ -19,6 +21,15 @@ def causal_mask(
         valid: bool (batch, tokens in the cache + T), False for padding; None where all tokens are real.
         cache: the KV cache; None for a prompt, which sees itself alone.
         layer: the layer of the cache that counts. After pruning, layers hold different numbers of tokens.
+
+    Raises:
+        UnsupportedModel: padding must be masked, and the attention takes no mask.
     """
+    config = parts.decoder.config
+    if valid is not None and not has_mask_function(config._attn_implementation):
+        raise UnsupportedModel(
+            f"the attention '{config._attn_implementation}' has no mask function, so a padded batch cannot be pruned; register one "
+            "with transformers' AttentionMaskInterface, or give the prompts one by one."
+        )
     # The fourth argument goes by position: its name differs between transformers releases.
-    return create_causal_mask(parts.decoder.config, hidden, valid, cache, layer_idx=layer)
+    return create_causal_mask(config, hidden, valid, cache, layer_idx=layer)

@@ -12,7 +12,7 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import Cache, GenerationMixin
+from transformers import AttentionMaskInterface, Cache, GenerationMixin
 
 from fitprune.errors import UnsupportedModel
 
@@ -38,6 +38,11 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
 def cache_of(output: Any) -> Any:
     """The KV cache in a model's output; None where it brings none."""
     return cache_in(dict(output))
+
+
+def has_mask_function(attention: str) -> bool:
+    """Whether transformers builds masks for this attention implementation; for others it passes None, padding or not."""
+    return attention in AttentionMaskInterface().valid_keys()
 
 
 def image_result(output_class: type, images: Any, features: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig
 
+from fitprune import UnsupportedModel
 from fitprune.engine.masks import causal_mask
 
 BATCH, WIDTH = 3, 8
@@ -76,3 +77,12 @@ def test_masks(attention, padded, queries):
                         assert found[row][q] == expected[row][q]
         else:
             assert found == literal(valid, count, keys)
+
+
+def test_an_attention_without_a_mask_function():
+    """transformers gives it no mask: right for whole prompts, while padding would be attended to."""
+    hidden = torch.zeros(BATCH, 4, WIDTH)
+    assert causal_mask(parts("own"), hidden, None) is None
+    with pytest.raises(UnsupportedModel, match="no mask function") as error:
+        causal_mask(parts("own"), hidden, torch.ones(BATCH, 4, dtype=torch.bool))
+    assert "\n" not in str(error.value)
