@@ -28,8 +28,8 @@ def causal_mask(
     config = parts.decoder.config
     if valid is not None and not has_mask_function(config._attn_implementation):
         raise UnsupportedModel(
-            f"the attention '{config._attn_implementation}' has no mask function, so a padded batch cannot be pruned; register one "
-            "with transformers' AttentionMaskInterface, or give the prompts one by one."
+            f"the attention '{config._attn_implementation}' has no mask function, so a padded batch cannot be pruned; register "
+            "one with transformers' AttentionMaskInterface, or give the prompts one by one."
         )
     # The fourth argument goes by position: its name differs between transformers releases.
     return create_causal_mask(config, hidden, valid, cache, layer_idx=layer)
