@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 from fitprune.errors import BudgetError, FitPruneError, RecipeError, UnsupportedModel
 
 if TYPE_CHECKING:
-    from fitprune.engine.tower import TowerTokens
     from fitprune.fitting.calibrate import Calibration, fit
     from fitprune.interface.attention import Attention
+    from fitprune.interface.hooks import Hooks
     from fitprune.interface.selection import Selection
     from fitprune.interface.tokens import VisualTokens
+    from fitprune.interface.tower import TowerTokens
     from fitprune.interface.trace import Trace
     from fitprune.interface.vision import Vision
     from fitprune.method import FitPrune
+    from fitprune.models.sizes import DecoderSizes
     from fitprune.pruner import Pruner
     from fitprune.recipes.recipe import Recipe
 
@@ -21,8 +23,10 @@ __all__ = [
     "Attention",
     "BudgetError",
     "Calibration",
+    "DecoderSizes",
     "FitPrune",
     "FitPruneError",
+    "Hooks",
     "Pruner",
     "Recipe",
     "RecipeError",
@@ -36,14 +40,16 @@ __all__ = [
 ]
 
 # torch and transformers take seconds to import; a command line that only checks its input should not wait for them.
-_HOMES = {
+_MODULES = {
     "Attention": "interface.attention",
     "Calibration": "fitting.calibrate",
+    "DecoderSizes": "models.sizes",
     "FitPrune": "method",
+    "Hooks": "interface.hooks",
     "Pruner": "pruner",
     "Recipe": "recipes.recipe",
     "Selection": "interface.selection",
-    "TowerTokens": "engine.tower",
+    "TowerTokens": "interface.tower",
     "Trace": "interface.trace",
     "Vision": "interface.vision",
     "VisualTokens": "interface.tokens",
@@ -54,6 +60,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in ("flops", "search"):
         return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

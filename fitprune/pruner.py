@@ -1,28 +1,25 @@
-"""The interface of every pruning method."""
+"""`Pruner`: the base of every pruning method, and how one is applied to a live model."""
 
 import dataclasses
-from abc import ABC
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import nn
 
 from fitprune.engine.patch import pruning
-from fitprune.engine.tower import TowerTokens, looks_into_tower, require_tower
+from fitprune.engine.tower import require_tower
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
-from fitprune.interface.selection import Selection
-from fitprune.interface.tokens import Attention, VisualTokens
+from fitprune.interface.hooks import Hooks
 from fitprune.interface.trace import Trace
-from fitprune.models.parts import anatomy, has_axes
+from fitprune.models.parts import has_axes, model_parts
 
 NEWLINES = ("kept", "pruned")
 POSITIONS = ("kept", "repacked")
 
 
 @dataclasses.dataclass
-class Pruner(ABC):
+class Pruner(Hooks):
     """A pruning method with its parameters, applied to a live model as a context manager.
 
         with MyPruner(...)(model) as trace:
@@ -41,50 +38,10 @@ class Pruner(ABC):
         positions: "kept": survivors keep their position ids, and decoding goes on where the unpruned prompt ends. "repacked":
             they are numbered anew after every cut; in every layer, decoding goes on after the tokens that entered this layer.
             Methods have their authors' choice as the default.
-        vision: the method looks at what the vision tower made of the images (`VisualTokens.vision`).
     """
 
-    name: ClassVar[str]
-    vision: ClassVar[bool] = False
     newlines: str = dataclasses.field(default="kept", kw_only=True)
     positions: str = dataclasses.field(default="kept", kw_only=True)
-
-    def check(self, model: nn.Module) -> None:  # noqa: B027 - most methods run on every model
-        """Raise a `FitPruneError` if the method cannot be applied to `model`; called on entering the context."""
-
-    def notes(self, model: nn.Module) -> list[str]:
-        """What a reader of a result on `model` must know, such as a part of the rule that it cannot follow there."""
-        return []
-
-    def observed_layers(self, layers: int) -> Collection[int]:
-        """The layers whose attention `after_attention` wants to see, of a decoder with `layers` layers."""
-        return ()
-
-    def observed_tower_layers(self, layers: int) -> Collection[int]:
-        """The layers of the vision tower, of `layers`, whose queries and keys `VisualTokens.vision` keeps."""
-        return ()
-
-    def before_tower(self, pixels: torch.Tensor) -> torch.Tensor | None:
-        """Smaller pictures (views, channels, height, width) to encode in place of `pixels`; None for these."""
-        return None
-
-    def after_tower_attention(self, layer: int, tower: TowerTokens) -> TowerTokens | None:
-        """Fewer tokens that go on in the vision tower after the attention of its layer `layer`; None for all of them.
-
-        Attention weighs them by their size from there on, and those left at the end go through the projector.
-        """
-        return None
-
-    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | Selection | None:
-        """Which visual tokens enter layer `layer`: bool (batch, n), a `Selection`, or None for all of them."""
-        return None
-
-    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | None:
-        """Which visual tokens stay after the attention of an observed layer: bool (batch, n), or None for all.
-
-        The others take no part in that layer's output projection, residual and feed-forward network.
-        """
-        return None
 
     def params(self) -> dict[str, Any]:
         """The parameters, as JSON-able values, for a result's record."""
@@ -112,17 +69,17 @@ class Pruner(ABC):
         """Prune `model` inside the context. The model is as it was on exit, also after an error.
 
         Any batch size, padding, beams or sampling. Text-only prompts pass untouched. The context also holds for threads
-        started inside it; two threads may each hold a context of their own on one model.
+        started inside it. Two threads, two asyncio tasks or two generators may each hold a context of their own on one model.
 
         Raises:
             UnsupportedModel: a model, or (from its forward) a way of calling it, that cannot be pruned correctly.
         """
-        anatomy(model)
+        model_parts(model)
         if self.newlines not in NEWLINES:
             raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
         if self.positions not in POSITIONS:
             raise FitPruneError(f"positions must be one of {', '.join(POSITIONS)}, not {self.positions!r}.")
-        if looks_into_tower(self):
+        if self.looks_into_tower:
             require_tower(model, self)
         if self.positions == "repacked" and has_axes(model.config):
             raise UnsupportedModel(

@@ -14,7 +14,7 @@ from fitprune.fitting.prompts import Batch, Prompt, embed
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.interface.trace import Trace
 from fitprune.method import cross_and_self
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.pruner import Pruner
 
 
@@ -127,7 +127,7 @@ def _lowest(score: torch.Tensor, least: torch.Tensor, present: torch.Tensor) -> 
 
 def prefill(model: nn.Module, prompt: Prompt, pruner: Pruner) -> Trace:
     """Run one batch through the model's text decoder under `pruner`, as far as the last layer's attention."""
-    parts = anatomy(model)
+    parts = model_parts(model)
     device = next(parts.decoder.parameters()).device
     inputs = {name: value.to(device) for name, value in prompt.inputs.items()}
     with torch.no_grad(), pruner(model) as trace, contextlib.suppress(_Seen):

@@ -53,8 +53,8 @@ class GPrune(Pruner):
             return None
         vision, known = tokens.vision, tokens.vision.view >= 0
         # Base views have even numbers, the tiles of the same picture the odd one after it.
-        tile = vision.base != torch.arange(vision.views, device=known.device)
-        graph = (2 * vision.base + tile)[vision.view.clamp(min=0)].masked_fill(~known, -1)
+        tile = vision.base_view != torch.arange(vision.views, device=known.device)
+        graph = (2 * vision.base_view + tile)[vision.view.clamp(min=0)].masked_fill(~known, -1)
         row = torch.arange(len(graph), device=graph.device)[:, None]
         places = _gathered(torch.where(known, row * 2 * vision.views + graph, -1).flatten())
         there = places >= 0

@@ -66,15 +66,15 @@ class HiRED(Pruner):
         if layer != 0:
             return None
         vision = tokens.vision
-        alone = vision.base == torch.arange(vision.views, device=vision.base.device)
+        alone = vision.base_view == torch.arange(vision.views, device=vision.base_view.device)
         # Where no image has tiles, nothing has to be shared out.
         votes = (
-            torch.zeros_like(vision.base)
+            torch.zeros_like(vision.base_view)
             if bool(alone.all())
-            else tile_votes(vision.salience(self.first_layer), vision.base, self.alpha)
+            else tile_votes(vision.salience(self.first_layer), vision.base_view, self.alpha)
         )
         score = vision.of_patches(vision.salience(self.final_layer))
-        return choose(score, vision.view, vision.base, votes, self.token_budget_rate, self.alpha)
+        return choose(score, vision.view, vision.base_view, votes, self.token_budget_rate, self.alpha)
 
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error

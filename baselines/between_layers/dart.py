@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 
 from baselines.shared.budget import nearest_choice, prompt_tokens
 from fitprune import BudgetError, FitPruneError, Pruner
-from fitprune.engine.sequence import take
+from fitprune.interface.gather import take
 from fitprune.interface.tokens import Attention, VisualTokens
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
 
@@ -99,7 +99,7 @@ class DART(Pruner):
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
-        layers = len(anatomy(model).layers)
+        layers = len(model_parts(model).layers)
         if self.k >= layers:
             raise FitPruneError(f"DART with K={self.k} prunes nothing in a decoder of {layers} layers.")
 

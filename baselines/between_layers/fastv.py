@@ -10,7 +10,7 @@ from torch import nn
 from baselines.shared.budget import TEXT_TOKENS, fewest_dropped
 from fitprune import BudgetError, FitPruneError, Pruner
 from fitprune.interface.tokens import Attention, VisualTokens
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
 
@@ -46,7 +46,7 @@ class FastV(Pruner):
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
-        layers = len(anatomy(model).layers)
+        layers = len(model_parts(model).layers)
         if self.k >= layers:
             raise FitPruneError(f"FastV with K={self.k} prunes nothing in a decoder of {layers} layers.")
 

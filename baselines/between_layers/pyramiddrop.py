@@ -10,7 +10,7 @@ from torch import nn
 from baselines.shared.budget import TEXT_TOKENS, nearest_choice
 from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
 OF_LAYERS = 32
@@ -51,7 +51,7 @@ class PyramidDrop(Pruner):
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
-        layers = len(anatomy(model).layers)
+        layers = len(model_parts(model).layers)
         if self.layer_list[-1] >= layers:
             raise FitPruneError(f"PyramidDrop before layers {list(self.layer_list)} does not fit a decoder of {layers} layers.")
 

@@ -11,9 +11,9 @@ from torch import nn
 from baselines.shared.budget import TEXT_TOKENS, nearest_choice
 from baselines.shared.clustering import density_peaks, group_means
 from fitprune import BudgetError, FitPruneError, Pruner, Selection
-from fitprune.engine.sequence import take
+from fitprune.interface.gather import take
 from fitprune.interface.tokens import Attention, VisualTokens
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
 OF_TOKENS, OF_LAYERS, OF_HEADS = 576, 32, 32
@@ -143,7 +143,7 @@ class SparseVLM(Pruner):
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
-        layers = len(anatomy(model).layers)
+        layers = len(model_parts(model).layers)
         if self.pruning_loc[-1] + 1 >= layers:
             raise FitPruneError(
                 f"{type(self).__name__} after layers {list(self.pruning_loc)} does not fit a decoder of {layers} layers."

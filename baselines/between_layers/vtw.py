@@ -10,7 +10,7 @@ from torch import nn
 from baselines.shared.budget import nearest_choice
 from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens
-from fitprune.models.parts import anatomy, visual_mask
+from fitprune.models.parts import model_parts, visual_mask
 from fitprune.models.sizes import DecoderSizes
 
 # The authors search from layer 5 of 32 (and of 40) on.
@@ -51,7 +51,7 @@ class VTW(Pruner):
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
-        layers = len(anatomy(model).layers)
+        layers = len(model_parts(model).layers)
         if self.k >= layers:
             raise FitPruneError(f"VTW with K={self.k} withdraws nothing in a decoder of {layers} layers.")
 
@@ -79,7 +79,7 @@ class VTW(Pruner):
         Raises:
             FitPruneError: no samples, a sample without an image, or no layer within `eta` (the message gives the least).
         """
-        layers = len(anatomy(model).layers)
+        layers = len(model_parts(model).layers)
         if first is None:
             first = max(1, round(FIRST_LAYER * min(layers, OF_LAYERS) / OF_LAYERS))
         if not 1 <= first < layers:
@@ -134,4 +134,4 @@ def _last_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 def _has_image(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """(batch,) bool: which samples have visual tokens."""
-    return visual_mask(anatomy(model), dict(batch)).any(1)
+    return visual_mask(model_parts(model), dict(batch)).any(1)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from baselines.shared.budget import prompt_tokens
 from baselines.shared.grids import full_side, nearest_grid
 from fitprune import FitPruneError, Pruner
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Downsample(Pruner):
             )
 
     def check(self, model: nn.Module) -> None:
-        side = full_side(anatomy(model).parent.config)
+        side = full_side(model_parts(model).parent.config)
         if side**2 != self.visual_tokens:
             raise FitPruneError(
                 f"this model's views have {side}×{side} patches; give rows and columns of these, with visual_tokens={side**2}."

@@ -11,7 +11,7 @@ from baselines.shared.grids import full_side, nearest_grid
 from baselines.shared.places import places_of, rows_at
 from fitprune import FitPruneError, Pruner, Selection
 from fitprune.interface.tokens import VisualTokens
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
 
@@ -42,7 +42,7 @@ class Pool(Pruner):
             raise FitPruneError(f"pooling needs at least one row and one column, not {self.rows}×{self.columns}.")
 
     def check(self, model: nn.Module) -> None:
-        side = full_side(anatomy(model).parent.config)
+        side = full_side(model_parts(model).parent.config)
         if max(self.rows, self.columns) > side or min(self.rows, self.columns) == side:
             raise FitPruneError(
                 f"pooling to {self.rows}×{self.columns} windows is no reduction of this model's views of {side}×{side} patches."

@@ -54,14 +54,14 @@ class ToMe(Pruner):
         return self.r[layer] if layer < len(self.r) else 0
 
     def after_tower_attention(self, layer: int, tower: TowerTokens) -> TowerTokens | None:
-        has_cls = int(tower.seat[0, 0] < 0)
+        has_cls = int(tower.patch_index[0, 0] < 0)
         count = tower.hidden.shape[1]
         r = min(self.pairs(layer), (count - has_cls) // 2)
         if r <= 0:
             return None
         assert tower.key is not None
         match = matched(tower.key.mean(1), r, protected=bool(has_cls))
-        merged = merge(tower.hidden, tower.size, tower.seat, match)
+        merged = merge(tower.hidden, tower.size, tower.patch_index, match)
         views, _, _, width = tower.key.shape
         merged.spend(views * -(-count // 2) * (count // 2) * width)
         return merged
@@ -151,12 +151,12 @@ def matched(metric: torch.Tensor, r: int, *, protected: bool) -> Match:
     return Match(stays.sort(dim=1).values if protected else stays, goes, into.gather(1, goes))
 
 
-def merge(hidden: torch.Tensor, size: torch.Tensor, seat: torch.Tensor, match: Match) -> TowerTokens:
-    """Tokens hidden (views, t, d), size and seat (views, t), merged: the even ones that stay, then all odd ones."""
+def merge(hidden: torch.Tensor, size: torch.Tensor, patch_index: torch.Tensor, match: Match) -> TowerTokens:
+    """Tokens hidden (views, t, d), size and patch_index (views, t), merged: the even ones that stay, then all odd ones."""
     weight = size.float()
     total = _summed(hidden.float() * weight[..., None], match)
     weight = _summed(weight[..., None], match)
-    named = torch.cat([seat[:, ::2].gather(1, match.stays), seat[:, 1::2]], 1)
+    named = torch.cat([patch_index[:, ::2].gather(1, match.stays), patch_index[:, 1::2]], 1)
     return TowerTokens((total / weight).to(hidden.dtype), None, weight[..., 0].to(size.dtype), named)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from fitprune import Selection
-from fitprune.engine.sequence import take
+from fitprune.interface.gather import take
 
 
 def places_of(mask: torch.Tensor) -> torch.Tensor:

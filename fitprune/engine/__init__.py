@@ -1,1 +1,1 @@
-"""How a live transformers model is pruned: where its layers are replaced, a pruned prefill, and decoding after it."""
+"""How a live model is pruned: its forwards replaced for a while, a prefill that is cut, and decoding after it."""

@@ -1,64 +1,60 @@
-"""A forward over newly generated tokens, after a pruned prefill: each layer's cache has a length and a mask of its own."""
+"""A forward over newly generated tokens after a pruned prefill, where each layer's KV cache has a length of its own."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from fitprune.engine.layer import Layer
-from fitprune.engine.sequence import causal_mask
-
-if TYPE_CHECKING:
-    from fitprune.engine.session import Session
+from fitprune.engine.context import Layer, RunContext
+from fitprune.engine.masks import causal_mask
+from fitprune.interface.layout import Layout
 
 
 @dataclass
 class CacheState:
-    """What the runtime knows of one KV cache: which places of each layer are real, and how long the prompt was.
+    """What the engine knows of one KV cache.
 
     Attributes:
-        valid: per layer (batch, entered) bool, or None where all that entered the layer is real.
-        entered: per layer, the prompt tokens that entered it (padding counted).
+        layouts: per layer, the layout of the prompt as it entered the layer.
         seen: tokens of the unpruned sequence so far, padding counted.
         visual: whether the prompt had visual tokens.
-        shift: per layer (batch,), under repacked positions: by how much they are smaller than in the unpruned sequence, the
-            tokens that did not enter the layer; None where positions are kept.
+        repacked: whether position ids were numbered anew after each cut. Then those of a layer are smaller than in the unpruned
+            sequence by the tokens that had left before it (`Layout.removed`).
     """
 
-    valid: list[torch.Tensor | None]
-    entered: list[int]
+    layouts: list[Layout]
     seen: int
     visual: bool
-    shift: list[torch.Tensor | None]
+    repacked: bool
 
 
 class Decode:
     """A forward over newly generated tokens, after a pruned prefill."""
 
-    def __init__(self, session: "Session", state: CacheState, cache: Any, length: int) -> None:
-        self.session, self.state, self.length = session, state, length
-        # Read before the layers append to it: layer l holds what entered it, and all tokens decoded since.
-        self.past = [int(cache.get_seq_length(index)) for index in range(len(state.entered))]
+    def __init__(self, context: RunContext, state: CacheState, cache: Any, length: int) -> None:
+        self.context, self.state, self.cache = context, state, cache
+        # Read before the layers append to it: a layer holds what entered it, and all tokens decoded since.
+        self.totals = [int(cache.get_seq_length(index)) + length for index in range(len(state.layouts))]
         self.masks: dict[tuple[int, int], Any] = {}
         self.embeddings: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
-        valid, total = self.state.valid[at.index], self.past[at.index] + self.length
+        """One layer, with the mask and the position ids of what its cache holds."""
+        valid, total = self.state.layouts[at.index].valid, self.totals[at.index]
         known = (id(valid), total)
         if known not in self.masks:
             if valid is not None:
                 valid = nn.functional.pad(valid, (0, total - valid.shape[1]), value=True)
-            parts = self.session.parts
-            self.masks[known] = causal_mask(parts, valid, len(hidden), self.length, total, hidden)
+            self.masks[known] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
         return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[known]})
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Where a layer has fewer tokens than the first, under repacked positions: its own, which go on from these tokens."""
-        first, own = self.state.shift[0], self.state.shift[at.index]
-        if first is None or own is None or own is first:
+        """The position ids of a layer that has fewer tokens than the first, where they are repacked."""
+        first, own = self.state.layouts[0], self.state.layouts[at.index]
+        if not self.state.repacked or own is first:
             return {}
-        ids = kwargs["position_ids"] - (own - first)[:, None]
+        ids = kwargs["position_ids"] - (own.removed - first.removed)[:, None]
         if id(own) not in self.embeddings:
-            self.embeddings[id(own)] = self.session.parts.decoder.rotary_emb(hidden, ids)
+            self.embeddings[id(own)] = self.context.parts.decoder.rotary_emb(hidden, ids)
         return {"position_ids": ids, "position_embeddings": self.embeddings[id(own)]}

@@ -1,10 +1,10 @@
-"""Images that are encoded once, for several passes over the same inputs: a sweep of pruners over one suite."""
+"""`remembering_images`: images are encoded once for several passes over the same inputs, such as a sweep of pruners."""
 
 import functools
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from fitprune.engine.patch import tower_run
-from fitprune.engine.tower import TowerRecord
 from fitprune.engine.undo import set_attribute
-from fitprune.models.parts import anatomy
+from fitprune.interface.tower import TowerRecord
+from fitprune.models.parts import model_parts
 
 
 @dataclass
 class _Entry:
-    """One batch of images: the arguments it came with, what became of it, and what the tower showed on the way."""
+    """One batch of images: the arguments it came with, the model's output for it, and what was seen of the tower."""
 
     arguments: dict[str, Any]
     version: int | None
@@ -39,10 +39,10 @@ def remembering_images(model: nn.Module, limit: int = 2**30, kept: Kept | None =
 
     Args:
         limit: bytes of images and their features that are kept; the oldest go first.
-        kept: where they are kept, empty at first. Given again to a later context of the same model, it knows what this one
-            knew; by default all is forgotten on exit.
+        kept: where they are kept, empty at first. A later context of the same model that is given the same dictionary knows
+            these images; by default all are forgotten on exit.
     """
-    parent = anatomy(model).parent
+    parent = model_parts(model).parent
     features = parent.get_image_features
     memory = _Memory(features, limit, model, OrderedDict() if kept is None else kept)
 
@@ -50,11 +50,9 @@ def remembering_images(model: nn.Module, limit: int = 2**30, kept: Kept | None =
     def remembered(*args: Any, **kwargs: Any) -> Any:
         return memory.encode(*args, **kwargs)
 
-    undo = set_attribute(parent, "get_image_features", remembered)
-    try:
+    with ExitStack() as undo:
+        set_attribute(undo, parent, "get_image_features", remembered)
         yield
-    finally:
-        undo()
 
 
 class _Memory:
@@ -68,7 +66,7 @@ class _Memory:
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         arguments = dict(self.signature.bind(*args, **kwargs).arguments)
         run, pixels = tower_run(self.model), arguments.get("pixel_values")
-        if not isinstance(pixels, torch.Tensor) or (run is not None and run.changes):
+        if not isinstance(pixels, torch.Tensor) or (run is not None and run.pruner.changes_tower):
             return self.features(*args, **kwargs)
         version = None if pixels.is_inference() else pixels._version
         known = self.entries.get(id(pixels))

@@ -1,85 +1,144 @@
-"""One pruner on one model, entered in one thread."""
+"""`Session`: one pruner on one model, from entering its context to leaving it. It tells prompts from decoded tokens."""
 
-import threading
+import dataclasses
 import weakref
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from fitprune.engine.context import Layer, RunContext
 from fitprune.engine.decode import CacheState, Decode
-from fitprune.engine.layer import Layer
 from fitprune.engine.prefill import Prefill
-from fitprune.engine.tower import Tower, TowerRun, looks_into_tower
+from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
-from fitprune.interface.trace import Trace
-from fitprune.models.parts import Anatomy, newline_mask, refuse_video, visual_mask
+from fitprune.interface.hooks import Hooks
+from fitprune.models.images import Images
+from fitprune.models.parts import ModelParts, newline_mask, refuse_video, visual_mask
 from fitprune.models.releases import cache_in, release, require_arguments
+from fitprune.models.tower import tower_parts
 
-if TYPE_CHECKING:
-    from fitprune.pruner import Pruner
+
+@dataclass(frozen=True)
+class Call:
+    """What is known of the forward that is under way in one execution context, or about to begin.
+
+    Attributes:
+        step: "prompt" or "decoding", as `generate` says; None where the model is called directly.
+        images: the images that were encoded for it, by `generate` or by the forward itself.
+        tower: their pass through the vision tower, where the pruner looks into it.
+        prompt: the arguments of the model's forward.
+        forward: what runs its layers; None where nothing is pruned.
+        cache: the KV cache that the decoder was called with.
+        caching: whether the decoder must hand a KV cache to its layers.
+    """
+
+    step: str | None = None
+    images: Images | None = None
+    tower: TowerRun | None = None
+    prompt: dict[str, Any] | None = None
+    forward: Prefill | Decode | None = None
+    cache: Any = None
+    caching: bool = False
+
+
+# By session. A value is replaced, never changed: threads and tasks may start with a copy of it.
+_calls: ContextVar[dict["weakref.ref[Session]", Call] | None] = ContextVar("fitprune_calls", default=None)
 
 
 class Session:
-    """One pruner on one model in one thread."""
+    """One pruner on one model."""
 
-    def __init__(self, parts: Anatomy, pruner: "Pruner") -> None:
-        self.parts, self.pruner = parts, pruner
-        self.thread = threading.get_ident()
-        self.trace = Trace()
-        self.local = threading.local()
+    def __init__(self, parts: ModelParts, pruner: Hooks) -> None:
+        self.context = RunContext.of(parts, pruner)
         self.caches: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
-        self.observed = frozenset(pruner.observed_layers(len(parts.layers)))
-        self.looks_into_tower = looks_into_tower(pruner)
+        self._key = weakref.ref(self)
+
+    @property
+    def call(self) -> Call:
+        """The forward that is under way in this execution context."""
+        return (_calls.get() or {}).get(self._key, Call())
+
+    def note(self, **facts: Any) -> None:
+        """Set attributes of `call`."""
+        others = {key: call for key, call in (_calls.get() or {}).items() if key() is not None}
+        _calls.set({**others, self._key: dataclasses.replace(self.call, **facts)})
+
+    def forget(self) -> None:
+        """Empty `call`: the forward is over."""
+        _calls.set({key: call for key, call in (_calls.get() or {}).items() if key != self._key and key() is not None})
+
+    def start_tower(self) -> TowerRun | None:
+        """Images are about to be encoded; the run of the tower where the pruner looks into it."""
+        tower = tower_parts(self.context.parts) if self.context.pruner.looks_into_tower else None
+        run = None if tower is None else TowerRun(tower, self.context.pruner)
+        self.note(tower=run)
+        return run
+
+    def tower_run(self) -> TowerRun | None:
+        """The pass through the vision tower that is under way in this execution context."""
+        run = self.call.tower
+        return run if run is not None and run.active else None
 
     def begin(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Start a forward of the decoder, called with `kwargs`; returns the arguments to call it with."""
-        prompt = getattr(self.local, "prompt", None)
+        prompt = self.call.prompt
         if prompt is None:
             raise UnsupportedModel("a pruned model must be called as a whole, not through its text decoder alone.")
-        visual = visual_mask(self.parts, prompt)
+        visual = visual_mask(self.context.parts, prompt)
         mask = kwargs.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UnsupportedModel(
                 "pruning needs a 2-D attention mask and a dynamic cache; this call brought a prepared mask "
                 "(a static cache, or a mask of the caller's own)."
             )
-        # generate() encodes images before the forward, which then brings none; they were seen in either case.
-        images = getattr(self.local, "images", None)
         cache = cache_in(kwargs)
-        self.local.cache, self.local.caching = cache, self._caching(kwargs, cache)
+        self.note(cache=cache, caching=self._caching(kwargs, cache))
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        embeds = kwargs.get("inputs_embeds")
-        length = (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
-        step = getattr(self.local, "step", None)
         if past == 0:
-            if step == "decoding" and self.local.caching:
-                raise UnsupportedModel(
-                    f"generate() of {release()} decodes with an empty KV cache: a token would be taken for a prompt. "
-                    "Install a tested release, or call with use_cache=False."
-                )
-            refuse_video(prompt)
-            self._check_window(length)
-            real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
-            pool = real if self.pruner.newlines == "pruned" else real & ~newline_mask(self.parts, real, embeds)
-            prompt = {**prompt, "images": images, "image_tokens": real.sum(1)}
-            tower = getattr(self.local, "tower", None)
-            if tower is None and self.looks_into_tower and bool(real.any()):
-                raise UnsupportedModel(
-                    f"{self.pruner.name} works in the vision tower, which did not run inside its context; "
-                    "call the model with pixel_values, inside it."
-                )
-            self.local.forward = Prefill(self, real, pool, mask, prompt, tower)
-            return self.local.forward.arguments(kwargs)
-        state = self.caches.get(cache)
+            forward = self._begin_prefill(prompt, visual, mask, kwargs)
+            self.note(forward=forward)
+            return forward.arguments(kwargs)
+        return self._begin_decoding(prompt, visual, mask, kwargs, past)
+
+    def _begin_prefill(
+        self, prompt: dict[str, Any], visual: torch.Tensor, mask: torch.Tensor | None, kwargs: dict[str, Any]
+    ) -> Prefill:
+        call, parts, pruner = self.call, self.context.parts, self.context.pruner
+        if call.step == "decoding" and call.caching:
+            raise UnsupportedModel(
+                f"generate() of {release()} decodes with an empty KV cache: a token would be taken for a prompt. "
+                "Install a tested release, or call with use_cache=False."
+            )
+        refuse_video(prompt)
+        self._check_window(_length(kwargs))
+        real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
+        pool = real if pruner.newlines == "pruned" else real & ~newline_mask(parts, real, kwargs.get("inputs_embeds"))
+        if call.tower is None and pruner.looks_into_tower and bool(real.any()):
+            raise UnsupportedModel(
+                f"{pruner.name} works in the vision tower, which did not run inside its context; "
+                "call the model with pixel_values, inside it."
+            )
+        prompt = {**prompt, "images": call.images, "image_tokens": real.sum(1)}
+        return Prefill(self.context, real, pool, mask, prompt, call.tower)
+
+    def _begin_decoding(
+        self, prompt: dict[str, Any], visual: torch.Tensor, mask: torch.Tensor | None, kwargs: dict[str, Any], past: int
+    ) -> dict[str, Any]:
+        """Start a forward over tokens after a prefill, `past` of which are in the cache's first layer."""
+        call, length = self.call, _length(kwargs)
+        state = self.caches.get(call.cache)
         if state is None:
             raise UnsupportedModel(
                 "this KV cache was filled outside the pruner's context; run the prompt and its continuation inside one."
             )
-        # A lone image token without an image is one that the model itself has generated.
-        brought = bool(visual.any()) and (length > 1 or images is not None)
-        prompting = length > 1 or step == "prompt"
+        # A lone image token without an image is one that the model itself has generated. `generate` encodes images before the
+        # forward, which then brings none: they are known in either case.
+        brought = bool(visual.any()) and (length > 1 or call.images is not None)
+        prompting = length > 1 or call.step == "prompt"
         if brought or (prompting and state.visual):
             raise UnsupportedModel(
                 f"{length} more prompt tokens after a cached prefill of {state.seen}: a prompt with an image is pruned in "
@@ -93,38 +152,42 @@ class Session:
         elif prompt.get("position_ids") is None and mask is None:
             # Positions on several axes, which the model itself has derived from that length.
             kwargs = {**kwargs, "position_ids": kwargs["position_ids"] + (state.seen - past)}
-        if (shift := state.shift[0]) is not None:
-            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - shift[:, None]}
-        self.local.forward = Decode(self, state, cache, length) if state.visual else None
+        if state.repacked:
+            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - state.layouts[0].removed[:, None]}
+        self.note(forward=Decode(self.context, state, call.cache, length) if state.visual else None)
         state.seen += length
         return kwargs
 
-    def check_arguments(self, layer: Layer, kwargs: dict[str, Any]) -> None:
-        """Raise UnsupportedModel where the decoder's first layer, called with `kwargs`, is not given what pruning relies on."""
-        if layer.index == 0:
-            require_arguments(layer.module, kwargs, self.local.cache, self.local.caching)
+    def run_layer(self, at: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """One decoder layer, called with `args` and `kwargs`.
+
+        Raises:
+            UnsupportedModel: the first layer is not given what pruning relies on.
+        """
+        if len(args) > 1:
+            raise UnsupportedModel("decoder layers must be called with keyword arguments to be pruned.")
+        call = self.call
+        if at.index == 0:
+            require_arguments(at.module, kwargs, call.cache, call.caching)
+            # A decoder may make the cache itself; so it is known only now.
+            cache = cache_in(kwargs)
+            if cache is not None and isinstance(call.forward, Prefill):
+                self.caches[cache] = call.forward.state
+        if call.forward is None:
+            return at.forward(*args, **kwargs)
+        hidden = args[0] if args else kwargs.pop("hidden_states")
+        return call.forward.run(at, hidden, kwargs)
 
     def _caching(self, kwargs: dict[str, Any], cache: Any) -> bool:
         """Whether a decoder called with `kwargs` must hand a KV cache to its layers."""
         if cache is not None:
             return True
-        asked = kwargs.get("use_cache")
+        decoder, asked = self.context.parts.decoder, kwargs.get("use_cache")
         # A decoder in training may switch caching off by itself, under gradient checkpointing.
-        return bool(self.parts.decoder.config.use_cache if asked is None else asked) and not self.parts.decoder.training
-
-    def start_tower(self) -> TowerRun | None:
-        """Images are about to be encoded; the run of the tower where the pruner looks into it."""
-        tower = Tower.of(self.parts) if self.looks_into_tower else None
-        self.local.tower = None if tower is None else TowerRun(tower, self.pruner)
-        return self.local.tower
-
-    def tower_run(self) -> TowerRun | None:
-        """The run of the tower that is under way in this thread."""
-        run = getattr(self.local, "tower", None)
-        return run if run is not None and run.active else None
+        return bool(decoder.config.use_cache if asked is None else asked) and not decoder.training
 
     def _check_window(self, length: int) -> None:
-        config = self.parts.text_config
+        config = self.context.parts.text_config
         window = getattr(config, "sliding_window", None)
         types = getattr(config, "layer_types", None)
         sliding = (types is None or "sliding_attention" in types) and getattr(config, "use_sliding_window", True)
@@ -132,3 +195,9 @@ class Session:
             raise UnsupportedModel(
                 f"{length} tokens exceed this model's sliding window of {window}; pruning inside a window is not defined."
             )
+
+
+def _length(kwargs: dict[str, Any]) -> int:
+    """Tokens that the decoder, called with `kwargs`, is given."""
+    embeds = kwargs.get("inputs_embeds")
+    return (embeds if embeds is not None else kwargs["input_ids"]).shape[1]

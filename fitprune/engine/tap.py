@@ -1,9 +1,9 @@
-"""A look into one layer's attention: queries and keys go to the pruner, and the rows that it drops leave before o_proj."""
+"""`Observation`: the pruner sees queries and keys of one layer's attention; rows that it drops leave before o_proj."""
 
 import copy
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,44 +11,47 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fitprune.engine.sequence import take
-from fitprune.engine.undo import beside
-from fitprune.interface.tokens import Attention
+from fitprune.interface.attention import Attention
+from fitprune.interface.gather import take
+from fitprune.models.parts import module_global
 
 IMPLEMENTATION = "fitprune"
 
-# The attention call under observation in this thread: an `Observation`, or None.
-_thread = threading.local()
+# The attention call under observation in this execution context.
+_observed: ContextVar["Observation | None"] = ContextVar("fitprune_observed", default=None)
 
 
 @dataclass
 class Observation:
-    """One attention call under observation, and what came of it.
+    """One attention call under observation, and the pruner's answer to it.
 
     Attributes:
         show: called with the layer's attention; answers which rows survive, LongTensor (batch, T'), or None for all.
         rows: that answer.
-        shown: whether the attention came by.
+        shown: whether the attention was shown.
     """
 
     show: Callable[[Attention], torch.Tensor | None]
     rows: torch.Tensor | None = None
     shown: bool = False
+    _before: "Token[Observation | None] | None" = field(default=None, repr=False)
 
     def __enter__(self) -> "Observation":
-        _thread.observation = self
+        self._before = _observed.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _thread.observation = None
+        assert self._before is not None
+        _observed.reset(self._before)
+        self._before = None
 
 
 def observing_config(config: Any) -> Any:
     """A shallow copy of an attention module's configuration that routes through `observed_attention`."""
-    view = copy.copy(config)
-    view._attn_implementation = IMPLEMENTATION
-    view._observed_config = config
-    return view
+    routed = copy.copy(config)
+    routed._attn_implementation = IMPLEMENTATION
+    routed._observed_config = config
+    return routed
 
 
 class _Unobserved:
@@ -71,12 +74,12 @@ def observed_attention(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The attention function of a patched module: the one it was set to, after showing queries and keys to the pruner."""
     config = module.config._observed_config
-    observation = getattr(_thread, "observation", None)
+    observation = _observed.get()
     if observation is not None:
         scaling = kwargs.get("scaling") or module.scaling
         observation.rows, observation.shown = observation.show(Attention(query, key, scaling)), True
     implementation = config._attn_implementation
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, beside(module, "eager_attention_forward"))
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, module_global(module, "eager_attention_forward"))
     return attend(_Unobserved(module, config), query, key, value, attention_mask, **kwargs)
 
 
@@ -85,7 +88,7 @@ AttentionInterface.register(IMPLEMENTATION, observed_attention)
 
 def gather_survivors(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
     """Before the output projection: only rows that survive go on."""
-    observation = getattr(_thread, "observation", None)
+    observation = _observed.get()
     if observation is None or observation.rows is None:
         return None
     return (take(args[0], observation.rows),)

@@ -20,7 +20,7 @@ from fitprune.fitting.cost import Cost
 from fitprune.fitting.prompts import Batch, Prompt, embed
 from fitprune.fitting.spool import Spool, digest
 from fitprune.flops import check_reduction
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 from fitprune.recipes.recipe import Recipe
 from fitprune.scoring.column_sums import kernels_for
@@ -169,7 +169,7 @@ class Calibration:
 
     def _kernels(self) -> bool:
         """Whether scoring on this model's device is the Triton kernels' work."""
-        parts = anatomy(self.model)
+        parts = model_parts(self.model)
         weight = next(parts.decoder.parameters())
         head = self.sizes.q_size // parts.text_config.num_attention_heads
         return kernels_for(weight.new_empty(1, 1, 1, head)) is not None
@@ -338,7 +338,7 @@ class Calibration:
 
 def _identity(model: nn.Module) -> str:
     """What tells one model from another in a folder of statistics: its configuration, and some of its weights."""
-    parts = anatomy(model)
+    parts = model_parts(model)
     config: dict[str, Any] = cast(Any, model.config).to_dict()
     config = {name: value for name, value in config.items() if name not in ("_name_or_path", "transformers_version")}
     modules = {"tower": parts.tower, "first": parts.layers[0], "last": parts.layers[-1]}

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fitprune.errors import FitPruneError
-from fitprune.models.parts import anatomy, refuse_video, visual_mask
+from fitprune.models.parts import model_parts, refuse_video, visual_mask
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -46,7 +46,7 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
         FitPruneError: a sample without visual tokens, or with a video.
     """
     refuse_video(dict(batch))
-    parts = anatomy(model)
+    parts = model_parts(model)
     parameter = next(parts.decoder.parameters())
     inputs: dict[str, Any] = {}
     for name, value in batch.items():

@@ -1,1 +1,1 @@
-"""What a method sees of a prefill, and what it may say: tokens, attention, the vision tower, selections, the trace."""
+"""What a method sees of a prefill, and what it may say: hooks, tokens, layout, attention, tower, selections, the trace."""

@@ -1,143 +1,193 @@
-"""What a pruner sees of a prefill: the visual tokens present, and where they are."""
+"""`VisualTokens`: the visual tokens present at one point of a prefill, as a pruner sees them."""
 
+import functools
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from fitprune.engine.sequence import take
 from fitprune.errors import UnsupportedModel
-from fitprune.interface.attention import Attention, attention_ahead
+from fitprune.interface.attention import Attention
+from fitprune.interface.layout import Layout
+from fitprune.interface.lookahead import attention_ahead
+from fitprune.interface.tower import TowerRecord
+from fitprune.interface.vision import Vision
 from fitprune.models.images import pixel_bytes
+from fitprune.models.parts import ModelParts
 
-if TYPE_CHECKING:
-    from fitprune.interface.vision import Vision
-    from fitprune.models.parts import Anatomy
+__all__ = ["Attention", "LayerContext", "VisualTokens"]
 
-__all__ = ["Attention", "VisualTokens"]
+
+@dataclass(frozen=True)
+class LayerContext:
+    """What stands around the visual tokens at one decoder layer.
+
+    Attributes:
+        parts: of the model.
+        layer: the decoder layer that runs next, or is running.
+        prompt: the arguments of the model's forward, as given. Two are added: `images`, the batch's `Images` or None, and
+            `image_tokens`, (batch,) the positions of images in each prompt, newline tokens included.
+        embeddings: cosine and sine of the rotary embedding of all tokens present, (1 or batch, T, d).
+        tower: what was seen of the vision tower; None unless the method says `vision = True`.
+        global_index: LongTensor (batch, m), of all m visual tokens of the prompt: the global patch index
+            `view * patches + patch`, -1 for padding and newlines.
+    """
+
+    parts: ModelParts | None = None
+    layer: Any = None
+    prompt: dict[str, Any] = field(default_factory=dict)
+    embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
+    tower: TowerRecord | None = None
+    global_index: torch.Tensor | None = None
 
 
 @dataclass
 class VisualTokens:
     """The visual tokens present at one point of a prefill. n is the largest count in the batch; rows are padded.
 
-    The newline tokens of tiled models are not among them, unless the pruner says so: see `Pruner.newlines`.
+    The newline tokens of tiled models are not among them, unless the pruner says so: see `Pruner.newlines`. What stands in
+    `layout` and `context` can be read here, too.
 
     Attributes:
         hidden: (batch, T, hidden_size) hidden states at this point, T counting all tokens present.
-        position: LongTensor (batch, n): row of each visual token in `hidden`, ascending, padded with -1 on the right.
-        original: LongTensor (batch, n): its index among the prompt's visual tokens, padded with -1.
-        total: (batch,) visual tokens in the prompt.
-        valid: (batch, T) bool, False for padding; None where all tokens are real.
-        text_after: (batch, T) bool: real text tokens after the sample's last image; newline tokens are no text.
-        first_row: no visual token stands before this row, in any sample.
+        layout: where the visual tokens stand.
         memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
-        prompt: the arguments of the model's forward, as given; beside them `images`, the batch's `Images` or None, and
-            `image_tokens`, (batch,) the places that images take in each prompt, newline tokens included.
-        parts: of the model.
-        layer: the decoder layer that runs next, or is running.
-        embeddings: cosine and sine of the rotary embedding of all tokens present, (1 or batch, T, d).
-        seen: what the vision tower made of the images; None unless the method says `vision = True`.
+        context: the layer, the model and the prompt around them.
         macs: multiply-accumulates spent on scoring so far.
     """
 
     hidden: torch.Tensor
-    position: torch.Tensor
-    original: torch.Tensor
-    total: torch.Tensor
-    valid: torch.Tensor | None
-    text_after: torch.Tensor
-    first_row: int
+    layout: Layout
     memory: dict[str, Any] = field(default_factory=dict)
-    prompt: dict[str, Any] = field(default_factory=dict)
-    parts: "Anatomy | None" = None
-    layer: Any = None
-    embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
-    seen: "Vision | None" = None
+    context: LayerContext = field(default_factory=LayerContext)
     macs: int = 0
 
     @property
-    def vision(self) -> "Vision":
+    def position(self) -> torch.Tensor:
+        """LongTensor (batch, n): row of each visual token in `hidden`, ascending, padded with -1 on the right."""
+        return self.layout.position
+
+    @property
+    def original(self) -> torch.Tensor:
+        """LongTensor (batch, n): its index among the prompt's visual tokens, padded with -1."""
+        return self.layout.original
+
+    @property
+    def total(self) -> torch.Tensor:
+        """(batch,) visual tokens in the prompt."""
+        return self.layout.total
+
+    @property
+    def valid(self) -> torch.Tensor | None:
+        """(batch, T) bool, False for padding; None where all tokens are real."""
+        return self.layout.valid
+
+    @property
+    def text_after(self) -> torch.Tensor:
+        """(batch, T) bool: real text tokens after the sample's last image; newline tokens are no text."""
+        return self.layout.text_after
+
+    @property
+    def first_row(self) -> int:
+        """No visual token stands before this row, in any sample."""
+        return self.layout.first_row
+
+    @property
+    def present(self) -> torch.Tensor:
+        """(batch, n) bool: which columns hold a token."""
+        return self.layout.present
+
+    @property
+    def count(self) -> torch.Tensor:
+        """(batch,) visual tokens present."""
+        return self.layout.count
+
+    @property
+    def parts(self) -> ModelParts | None:
+        """The parts of the model."""
+        return self.context.parts
+
+    @property
+    def layer(self) -> Any:
+        """The decoder layer that runs next, or is running."""
+        return self.context.layer
+
+    @property
+    def prompt(self) -> dict[str, Any]:
+        """The arguments of the model's forward; see `LayerContext.prompt`."""
+        return self.context.prompt
+
+    @property
+    def embeddings(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosine and sine of the rotary embedding of all tokens present, (1 or batch, T, d)."""
+        return self.context.embeddings
+
+    @functools.cached_property
+    def vision(self) -> Vision:
         """What the vision tower made of the images, for a method with `vision = True`.
 
         Raises:
             UnsupportedModel: the images were encoded where the method could not see it.
         """
-        if self.seen is None:
+        record, index = self.context.tower, self.context.global_index
+        if record is None or index is None:
             raise UnsupportedModel(
                 "this method looks at the vision tower, which did not run inside its context; "
                 "call the model with pixel_values, inside it."
             )
-        return self.seen
-
-    @property
-    def present(self) -> torch.Tensor:
-        """(batch, n) bool: which places hold a token."""
-        return self.position >= 0
-
-    @property
-    def count(self) -> torch.Tensor:
-        """(batch,) visual tokens present."""
-        return self.present.sum(1)
-
-    def columns(self, values: torch.Tensor) -> torch.Tensor:
-        """Pick from (batch, T) the values at the visual tokens: (batch, n), 0 in padding places."""
-        return values.gather(1, self.position.clamp(min=0)).masked_fill(~self.present, 0)
-
-    def rows(self, values: torch.Tensor) -> torch.Tensor:
-        """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding places."""
-        return take(values, self.position.clamp(min=0)).masked_fill(~self.present[..., None], 0)
+        own = index.gather(1, self.original.clamp(min=0)).masked_fill(self.original < 0, -1)
+        return Vision(record, own, self.spend)
 
     @property
     def features(self) -> torch.Tensor:
         """(batch, n, hidden_size): their hidden states; before the first layer, the projected image features."""
         return self.rows(self.hidden)
 
-    def spend(self, macs: int) -> None:
-        """Note multiply-accumulates that scoring took, for the whole batch, padding left out."""
-        self.macs += int(macs)
+    def columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Pick from (batch, T) the values at the visual tokens: (batch, n), 0 in padding columns."""
+        return self.layout.columns(values)
 
-    def last_row(self) -> torch.Tensor:
-        """LongTensor (batch,): the row of each sample's last real token."""
-        batch, length = self.hidden.shape[:2]
-        if self.valid is None:
-            return torch.full((batch,), length - 1, device=self.hidden.device)
-        return length - 1 - self.valid.flip(1).long().argmax(1)
-
-    def upcoming(self) -> Attention:
-        """The attention of the layer that runs next, ahead of it: the query of each sample's last token and all keys, at the
-        current position ids. Its projections are counted as scoring.
-        """
-        assert self.embeddings is not None
-        attention, width = self.layer.self_attn, self.hidden.shape[-1]
-        real = len(self.hidden) * self.hidden.shape[1] if self.valid is None else int(self.valid.sum())
-        ahead = attention_ahead(self.layer, self.hidden, self.last_row(), self.embeddings)
-        keys, queries = (projection.weight.shape[0] for projection in (attention.k_proj, attention.q_proj))
-        self.spend(width * (real * keys + len(self.hidden) * queries))
-        return ahead
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding columns."""
+        return self.layout.rows(values)
 
     def row_mask(self) -> torch.Tensor:
         """(batch, T) bool: which rows hold visual tokens."""
-        rows = torch.zeros(self.hidden.shape[:2], dtype=torch.bool, device=self.hidden.device)
-        # Padding places fall on column 0 of an extra column that is cut off again.
-        rows = torch.cat([rows.new_zeros(len(rows), 1), rows], 1)
-        return rows.scatter(1, self.position + 1, True)[:, 1:]
+        return self.layout.row_mask()
+
+    def last_row(self) -> torch.Tensor:
+        """LongTensor (batch,): the row of each sample's last real token."""
+        return self.layout.last_row()
 
     def keep_highest(self, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Keep in each sample its `keep` tokens of highest score; of equals, the later ones.
 
         Args:
             score: (batch, n), finite.
-            keep: LongTensor (batch,), clamped to what is there.
+            keep: LongTensor (batch,), clamped to the tokens present.
 
         Returns:
-            (batch, n) bool, False in padding places.
+            (batch, n) bool, False in padding columns.
         """
-        order = score.masked_fill(~self.present, float("inf")).argsort(dim=1, stable=True)
-        rank = torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-        drop = (self.count - keep).clamp(min=0)
-        return (rank >= drop[:, None]) & self.present
+        return self.layout.keep_highest(score, keep)
+
+    def spend(self, macs: int) -> None:
+        """Note multiply-accumulates that scoring took, for the whole batch, padding left out."""
+        self.macs += int(macs)
+
+    def upcoming(self) -> Attention:
+        """The attention of the layer that runs next, ahead of it: the query of each sample's last token and all keys, at the
+        current position ids. Its projections are counted as scoring.
+        """
+        assert self.embeddings is not None
+        batch, length, width = self.hidden.shape
+        real = batch * length if self.valid is None else int(self.valid.sum())
+        ahead = attention_ahead(self.layer, self.hidden, self.last_row(), self.embeddings)
+        # Sizes of what came out, not of the weights: quantised ones are packed.
+        keys, queries = (states.shape[1] * states.shape[3] for states in (ahead.key, ahead.query))
+        self.spend(width * (real * keys + batch * queries))
+        return ahead
 
     def sample_seeds(self, seed: int) -> list[int]:
         """One seed per sample, from `seed`, the sample's own token ids and its images: the same in every batch.

@@ -1,4 +1,4 @@
-"""What a pruner did in the latest prefill."""
+"""`Trace`: what a pruner did in the latest prefill."""
 
 from dataclasses import dataclass, field
 
@@ -32,15 +32,16 @@ class Trace:
         kept: `kept[l]` is a LongTensor (batch, kept): the indices, among the prompt's n visual tokens (0 … n-1, in prompt
             order), of those present after layer l, ascending; rows padded with -1 on the right where counts differ.
             Tokens that the pruner may not drop, the newlines of tiled models, have no index: see `Pruner.newlines`. A merged
-            token goes by the token it is named by; one that stands for no single token is counted in `visual_in`, not here.
-        place: LongTensor (batch, n): where in the prompt, padding counted, each visual token stood; padded with -1.
+            token is reported under the index of the token it replaces; a row that stands for no single token is counted in
+            `visual_in` only.
+        place: LongTensor (batch, n): the position in the prompt, padding counted, of each visual token; padded with -1.
         visual_tokens: (batch,) visual tokens in the prompt.
         text_tokens: (batch,) the prompt's other tokens, newlines among them, padding not counted.
         visual_in: `visual_in[l]`, (batch,): visual tokens that enter layer l; its KV cache holds these.
         visual_out: `visual_out[l]`, (batch,): those that take part in layer l's output projection and feed-forward network.
         scoring_macs: multiply-accumulates that the pruner spent on scoring in each layer, for the whole batch; what it spent
             before the decoder is in the first.
-        tower: what ran in the vision tower where the pruner changed that; else None.
+        tower: what ran in the vision tower, where the pruner changed it; else None.
     """
 
     kept: list[torch.Tensor] = field(default_factory=list)

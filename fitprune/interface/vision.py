@@ -1,17 +1,14 @@
-"""What the vision tower made of a batch's images, patch by patch, for methods that rank or merge by it."""
+"""`Vision`: what the vision tower made of a batch's images, patch by patch, for methods that rank or merge by it."""
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from fitprune.errors import UnsupportedModel
+from fitprune.interface.tower import TowerRecord
 from fitprune.scoring.column_sums import BLOCK_ROWS
-
-if TYPE_CHECKING:
-    from fitprune.engine.tower import TowerRun
 
 
 class Vision:
@@ -22,33 +19,33 @@ class Vision:
     Attributes:
         has_cls: whether the tower has a [CLS] token.
         grid: rows and columns of a view's patches.
-        features: (views, P, width), what goes into the projector.
+        features: (views, P, width), the input of the projector.
         cls_features: (views, width), the same for [CLS]; None where there is none.
-        seats: LongTensor (views, m): where the tower ended with fewer tokens, the patch each is named by; else None.
-        base: LongTensor (views,): the first view of the image that each view is of, in tiled models its base view.
-        view, patch: LongTensor (batch, n): which patch of which view each token present is, -1 for padding and newlines.
+        patch_index: LongTensor (views, m): the patch that each feature is named by, where the tower ended with fewer tokens
+            than patches; else None.
+        base_view: LongTensor (views,): the first view of the image that each view is of. In tiled models it is the base view.
+        view, patch: LongTensor (batch, n): the view, and the patch of it, of each token present; -1 for padding and newlines.
     """
 
-    def __init__(self, run: "TowerRun", number: torch.Tensor, spend: Callable[[int], None]) -> None:
-        """`number` (batch, n): the flat number of each token present, view × P + patch; -1 for none."""
-        assert run.features is not None
-        self._run, self._number, self._spend = run, number, spend
-        self.has_cls, self.grid, self.seats = run.tower.has_cls, run.grid, run.seats
-        self.features, self.cls_features = run.features, run.cls_features
+    def __init__(self, record: TowerRecord, global_index: torch.Tensor, spend: Callable[[int], None]) -> None:
+        """`global_index` (batch, n): `view * P + patch` of each token present; -1 for padding and newlines."""
+        self._record, self._global_index, self._spend = record, global_index, spend
+        self.has_cls, self.grid, self.patch_index = record.tower.has_cls, record.grid, record.patch_index
+        self.features, self.cls_features = record.features, record.cls_features
 
-    # Worked out when asked for: methods look before the first layer, and there is a `Vision` in each.
+    # Worked out when asked for: a method that looks at features alone needs none of these.
     @functools.cached_property
-    def base(self) -> torch.Tensor:
-        each = torch.tensor(self._run.views, device=self._number.device)
+    def base_view(self) -> torch.Tensor:
+        each = torch.tensor(self._record.views, device=self._global_index.device)
         return (each.cumsum(0) - each).repeat_interleave(each)
 
     @functools.cached_property
     def view(self) -> torch.Tensor:
-        return torch.where(self._number >= 0, self._number // self._run.patches, -1)
+        return torch.where(self._global_index >= 0, self._global_index // self._record.patches, -1)
 
     @functools.cached_property
     def patch(self) -> torch.Tensor:
-        return torch.where(self._number >= 0, self._number % self._run.patches, -1)
+        return torch.where(self._global_index >= 0, self._global_index % self._record.patches, -1)
 
     @property
     def views(self) -> int:
@@ -57,11 +54,11 @@ class Vision:
 
     def query(self, layer: int) -> torch.Tensor:
         """(views, heads, tokens, d) of an observed layer, [CLS] first where there is one; negative ones count from the end."""
-        return self._run.query[layer % len(self._run.tower.layers)]
+        return self._record.query[layer % len(self._record.tower.layers)]
 
     def key(self, layer: int) -> torch.Tensor:
         """As `query`."""
-        return self._run.key[layer % len(self._run.tower.layers)]
+        return self._record.key[layer % len(self._record.tower.layers)]
 
     def cls_attention(self, layer: int) -> torch.Tensor:
         """Attention that [CLS] pays to each patch, (views, heads, P) in float32; [CLS] itself is in the softmax.
@@ -92,36 +89,39 @@ class Vision:
         return self.cls_attention(layer).mean(1) if self.has_cls else self.received_attention(layer)
 
     def project(self, features: torch.Tensor, count: int | None = None) -> torch.Tensor:
-        """Features (…, width) through the model's projector: (…, hidden_size). Counted as scoring, for `count` rows where not
-        all are real."""
-        projector = self._run.tower.projector
+        """Features (…, width) through the model's projector: (…, hidden_size).
+
+        Counted as scoring, for all rows or, where some are padding, for `count` of them.
+        """
+        projector = self._record.tower.projector
         rows = features[..., 0].numel() if count is None else count
         self._spend(rows * sum(part.weight.numel() for part in projector.modules() if isinstance(part, nn.Linear)))
         return projector(features)
 
     def of_patches(self, values: torch.Tensor) -> torch.Tensor:
-        """Values (views, P, …) at the tokens present: (batch, n, …), 0 in padding places and at newlines."""
-        picked = values.flatten(0, 1)[self._number.clamp(min=0)]
-        known = (self._number >= 0).view(*self._number.shape, *[1] * (picked.ndim - 2))
+        """Values (views, P, …) at the tokens present: (batch, n, …), 0 in padding columns and at newlines."""
+        picked = values.flatten(0, 1)[self._global_index.clamp(min=0)]
+        known = (self._global_index >= 0).view(*self._global_index.shape, *[1] * (picked.ndim - 2))
         return picked.masked_fill(~known, 0)
 
 
-def numbers_of_samples(places: list[torch.Tensor], counts: list[int], mask: torch.Tensor) -> torch.Tensor | None:
-    """The flat patch number of every place of images in a batch: LongTensor like `mask` (batch, sequence), -1 elsewhere.
+def index_of_samples(images: list[torch.Tensor], counts: list[int], mask: torch.Tensor) -> torch.Tensor | None:
+    """The global patch index of every image position of a batch: LongTensor like `mask` (batch, T), -1 elsewhere.
+
+    With beams each sample stands several times in a row, its images once.
 
     Args:
-        places: per image in prompt order, the flat number of each of its places.
-        counts: places of images in each prompt.
-        mask: bool (batch, sequence): where they are.
+        images: per image in prompt order, the global patch index of each of its positions.
+        counts: positions of images in each prompt.
+        mask: bool (batch, T): where these positions are.
 
     Returns:
-        None where images and places do not match. With beams each sample stands several times in a row, its images once.
+        None where images and positions do not match.
     """
-    flat = torch.cat(places) if places else mask.new_zeros(0, dtype=torch.long)
+    flat = torch.cat(images) if images else mask.new_zeros(0, dtype=torch.long)
     expansion, rest = divmod(sum(counts), max(len(flat), 1))
     own = counts[:: max(expansion, 1)]
     if rest or not expansion or sum(own) != len(flat) or [c for c in own for _ in range(expansion)] != counts:
         return None
     flat = torch.cat([part for part in flat.split(own) for _ in range(expansion)]).to(mask.device)
-    numbers = torch.full(mask.shape, -1, dtype=torch.long, device=mask.device)
-    return numbers.masked_scatter(mask, flat)
+    return torch.full(mask.shape, -1, dtype=torch.long, device=mask.device).masked_scatter(mask, flat)

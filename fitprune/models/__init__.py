@@ -1,1 +1,1 @@
-"""Where a model keeps its parts, the sizes of its decoder, and the images of a forward."""
+"""Where a model keeps its parts, its sizes, the images of a forward, and what differs between transformers releases."""

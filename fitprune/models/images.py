@@ -1,4 +1,4 @@
-"""The images of a forward: what each was made of, and how many tokens it became."""
+"""`Images`: the pixels of each image of a forward, and the number of prompt tokens that it became."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Images:
     Attributes:
         pixels: what each image was to the vision tower: (channels, height, width), (tiles, channels, height, width) padded
             with empty tiles to the largest of the batch, or (patches, values).
-        tokens: how many places of the prompt each takes, newline tokens included.
+        tokens: how many prompt positions each takes, newline tokens included.
     """
 
     pixels: list[torch.Tensor]
@@ -33,7 +33,7 @@ class Images:
         return cls(list(pixels), tokens) if len(pixels) == len(tokens) else None
 
     def of_samples(self, counts: list[int]) -> list[list[torch.Tensor]] | None:
-        """The images of each sample whose prompt has `counts` places for them; None where the counts do not match.
+        """The images of each sample whose prompt has `counts` positions for them; None where the counts do not match.
 
         With beams or several returned sequences each sample stands several times in a row, its images once.
         """

@@ -1,4 +1,4 @@
-"""Where a transformers vision-language model keeps its decoder, its layers and its image tokens."""
+"""The parts of a transformers vision-language model: its decoder, its layers, its vision tower and its image tokens."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ PRE_NORM_LAYERS = frozenset(
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class ModelParts:
     """The parts of a vision-language model that pruning touches.
 
     Attributes:
@@ -24,8 +24,7 @@ class Anatomy:
         layers: its decoder layers, in order.
         parent: the module that owns the decoder and sees `input_ids` and `pixel_values`.
         tower: the vision tower, given pixels as its first argument or as `pixel_values`.
-        image_token_id: the id that stands, once per visual token, in `input_ids`; tiled models let it stand for their
-            newline tokens too.
+        image_token_id: the id in `input_ids` of each visual token. In tiled models it is that of newline tokens, too.
         text_config: the decoder's configuration.
     """
 
@@ -40,6 +39,14 @@ class Anatomy:
     def newline(self) -> torch.Tensor | None:
         """The embedding (hidden_size,) that tiled models put after each row of patches; None in other models."""
         return getattr(self.parent, "image_newline", None)
+
+
+def module_global(module: nn.Module, name: str) -> Any:
+    """The global `name` of the file that defines the module's class; None where that file has none.
+
+    It is found through the class, since the file itself may have been taken out of `sys.modules` since.
+    """
+    return type(module).__init__.__globals__.get(name)
 
 
 def image_token_id(config: Any) -> int | None:
@@ -61,7 +68,7 @@ def has_axes(config: Any) -> bool:
     return "mrope_section" in (getattr(text_config(config), "rope_parameters", None) or {})
 
 
-def anatomy(model: Any) -> Anatomy:
+def model_parts(model: Any) -> ModelParts:
     """Find the parts of `model`.
 
     Raises:
@@ -87,10 +94,10 @@ def anatomy(model: Any) -> Anatomy:
     tower = next((getattr(parent, part) for part in ("vision_tower", "visual") if hasattr(parent, part)), None)
     if tower is None:
         raise UnsupportedModel(f"{name} keeps its vision tower in an unknown place; expected `.vision_tower` or `.visual`.")
-    return Anatomy(decoder, layers, parent, tower, token, text_config(config))
+    return ModelParts(decoder, layers, parent, tower, token, text_config(config))
 
 
-def visual_mask(parts: Anatomy, prompt: dict[str, Any]) -> torch.Tensor:
+def visual_mask(parts: ModelParts, prompt: dict[str, Any]) -> torch.Tensor:
     """Which positions of the prompt hold visual tokens, newline tokens included: bool (batch, sequence).
 
     `prompt` holds the arguments of the parent's forward, or a ready `visual_mask`. A prompt given as `inputs_embeds` is
@@ -110,11 +117,11 @@ def visual_mask(parts: Anatomy, prompt: dict[str, Any]) -> torch.Tensor:
     return (embeds == parts.parent.get_input_embeddings()(token)).all(-1)
 
 
-def newline_mask(parts: Anatomy, visual: torch.Tensor, embeds: torch.Tensor | None) -> torch.Tensor:
+def newline_mask(parts: ModelParts, visual: torch.Tensor, embeds: torch.Tensor | None) -> torch.Tensor:
     """Which of the positions in `visual` (batch, sequence) hold newline tokens: bool (batch, sequence).
 
-    A newline token is known by what the decoder is given, `embeds` (batch, sequence, hidden_size): it is the learnt
-    embedding itself, whatever the sizes of the images, their tiling and unpadding. No projected patch equals that vector.
+    A newline token is recognised in `embeds` (batch, sequence, hidden_size), the decoder's input: it equals the learnt newline
+    embedding, whatever the sizes of the images, their tiling and unpadding. No projected patch equals that vector.
     """
     if parts.newline is None or embeds is None:
         return torch.zeros_like(visual)

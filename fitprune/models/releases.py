@@ -1,4 +1,4 @@
-"""Everything that differs between transformers releases, and the check that a release is of a form that pruning knows.
+"""What differs between transformers releases, and the check that a release is of a form that pruning knows.
 
 What differs is found by looking at signatures and attributes, not at version numbers. What the engine relies on is checked
 when a context is entered and at every prompt and decoding step (`require_known_release`, `require_arguments`): a release that
@@ -12,7 +12,7 @@ from typing import Any
 
 import transformers
 from torch import nn
-from transformers import Cache, GenerationMixin
+from transformers import AttentionMaskInterface, Cache, GenerationMixin
 
 from fitprune.errors import UnsupportedModel
 
@@ -38,6 +38,11 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
 def cache_of(output: Any) -> Any:
     """The KV cache in a model's output; None where it brings none."""
     return cache_in(dict(output))
+
+
+def has_mask_function(attention: str) -> bool:
+    """Whether transformers builds masks for this attention implementation; for others it passes None, padding or not."""
+    return attention in AttentionMaskInterface().valid_keys()
 
 
 def image_result(output_class: type, images: Any, features: Any) -> dict[str, Any]:

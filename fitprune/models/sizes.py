@@ -1,4 +1,4 @@
-"""The sizes of a decoder that its pruning cost depends on."""
+"""The sizes of a decoder and of a vision tower on which the cost of pruning depends, read from a configuration."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ class TowerSizes:
         patches: of one view; tokens: with [CLS], where the tower has one.
         feature_layer: index of the layer whose output is read.
         projector: multiply-accumulates of one token in a two-layer projector.
-        mixes: whether something beside the layers works on the grid of tokens between them (LLaVA-HR's adapters).
+        mixes: whether adapters work on the grid of tokens between the layers (LLaVA-HR).
     """
 
     width: int

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from fitprune import Pruner, Recipe
-from fitprune.engine.tower import looks_into_tower
 from fitprune.interface.trace import TowerCounts
 from fitprune.models.sizes import DecoderSizes
 from harness.cost.dry_tower import before_decoder, through_tower
@@ -50,7 +49,7 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, view
     layer, and nowhere else; `views` is how many pictures the tower sees of the image. Raises what the method raises.
     """
     sizes = DecoderSizes.of(config)
-    if looks_into_tower(pruner):
+    if pruner.looks_into_tower:
         if pruner.vision:
             kept, macs = before_decoder(pruner, config, visual_tokens, views)
             ran = None

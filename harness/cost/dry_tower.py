@@ -5,18 +5,18 @@ features of the model's sizes, or in a narrow tower with as many layers and patc
 """
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
 from fitprune import Pruner, Selection, UnsupportedModel
-from fitprune.engine.tower import changes
-from fitprune.interface.tokens import VisualTokens
+from fitprune.interface.layout import Layout
+from fitprune.interface.tokens import LayerContext, VisualTokens
+from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import TowerCounts
-from fitprune.interface.vision import Vision
 from fitprune.models.sizes import DecoderSizes, TowerSizes, tower_sizes
+from fitprune.models.tower import TowerParts
 
 WIDTH, IMAGE = 8, 2
 
@@ -33,18 +33,18 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
     sizes, hidden_size = tower_sizes(config), DecoderSizes.of(config).hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        run: Any = _seen(pruner, sizes, hidden_size, views)
-        places = torch.arange(visual_tokens)[None]
-        tokens = VisualTokens(
-            hidden=torch.randn(1, visual_tokens, hidden_size),
-            position=places,
-            original=places,
+        position = torch.arange(visual_tokens)[None]
+        layout = Layout(
+            position=position,
+            original=position,
             total=torch.tensor([visual_tokens]),
             valid=None,
             text_after=torch.zeros(1, visual_tokens, dtype=torch.bool),
             first_row=0,
         )
-        tokens.seen = Vision(run, places * views * sizes.patches // visual_tokens, tokens.spend)
+        seen = _seen(pruner, sizes, hidden_size, views)
+        around = LayerContext(tower=seen, global_index=position * views * sizes.patches // visual_tokens)
+        tokens = VisualTokens(torch.randn(1, visual_tokens, hidden_size), layout, context=around)
         choice = pruner.before_layer(0, tokens)
     if choice is None:
         return visual_tokens, tokens.macs
@@ -52,22 +52,22 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
     return int(kept.sum()), tokens.macs
 
 
-def _seen(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> SimpleNamespace:
-    """What `fitprune.engine.tower.TowerRun` holds after so many views of one image."""
+def _seen(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> TowerRecord:
+    """What is seen of a tower of these sizes after so many views of one image."""
     observed = {layer % sizes.layers for layer in pruner.observed_tower_layers(sizes.layers)}
     shape = (views, sizes.heads, sizes.tokens, sizes.width // sizes.heads)
     layers = [nn.utils.skip_init(nn.Linear, size, hidden_size) for size in (sizes.width, hidden_size)]
+    projector = nn.Sequential(*layers)
     side = math.isqrt(sizes.patches)
-    return SimpleNamespace(
-        tower=SimpleNamespace(has_cls=sizes.has_cls, layers=range(sizes.layers), projector=nn.Sequential(*layers)),
-        grid=(side, side),
-        patches=sizes.patches,
-        seats=None,
-        views=[views],
-        features=torch.randn(views, sizes.patches, sizes.width),
-        cls_features=torch.randn(views, sizes.width) if sizes.has_cls else None,
+    return TowerRecord(
+        tower=TowerParts(None, range(sizes.layers), projector, sizes.has_cls, sizes.mixes, sizes.feature_layer),
         query={layer: torch.randn(shape) for layer in observed},
         key={layer: torch.randn(shape) for layer in observed},
+        features=torch.randn(views, sizes.patches, sizes.width),
+        cls_features=torch.randn(views, sizes.width) if sizes.has_cls else None,
+        grid=(side, side),
+        views=[views],
+        global_index=[],
     )
 
 
@@ -81,7 +81,7 @@ def through_tower(pruner: Pruner, config: Any, visual_tokens: int, views: int) -
         UnsupportedModel: a tower of an unknown form, or one that the method cannot change.
     """
     sizes = tower_sizes(config)
-    if sizes.mixes and changes(pruner, "after_tower_attention"):
+    if sizes.mixes and pruner.merges_in_tower:
         raise UnsupportedModel(
             f"{pruner.name} merges tokens between the tower's layers; a {config.model_type} mixes them on their grid there."
         )

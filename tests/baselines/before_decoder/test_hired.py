@@ -69,7 +69,7 @@ def test_views_know_the_first_view_of_their_image():
 
     class Looking(HiRED):
         def before_layer(self, layer, tokens):
-            seen.append(tokens.vision.base.tolist())
+            seen.append(tokens.vision.base_view.tolist())
 
     with torch.no_grad(), Looking()(model):
         model(**families.inputs(processor, [["w1", (40, 20)], ["w2", (44, 48), (20, 60)]]))

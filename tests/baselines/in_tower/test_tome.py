@@ -25,10 +25,10 @@ def test_merging_random_tensors(count, has_cls, r):
     for view in range(3):
         expected, sizes, seats, gap = tome(hidden[view], key[view], size[view].tolist(), seat[view].tolist(), r, has_cls)
         assert gap > 1e-5
-        assert found.seat[view].tolist() == seats
+        assert found.patch_index[view].tolist() == seats
         assert found.size[view].tolist() == sizes
         torch.testing.assert_close(found.hidden[view], expected, rtol=1e-5, atol=1e-5)
-    assert (found.seat[:, 0] == -1).all() or not has_cls
+    assert (found.patch_index[:, 0] == -1).all() or not has_cls
 
 
 def rule_of(model, samples, pairs, order):

@@ -1,11 +1,15 @@
 """A pruner leaves no trace on the model, and pruners of several threads and models do not disturb each other."""
 
+import asyncio
+import contextlib
+import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from baselines.before_decoder.fastervlm import FasterVLM
 from baselines.controls.dense import Dense
 from fitprune import FitPrune, Pruner, Recipe
 from tests.support.models import build, kept, prompt
@@ -224,3 +228,131 @@ def test_an_exit_in_one_thread_leaves_the_other_pruned(model):
         thread.join()
         logits(model, inputs)
         assert [len(layer) for layer in kept(trace)] == [21, 12, 6]
+
+
+def test_two_asyncio_tasks_each_have_their_own(model):
+    """They take turns between entering, prefills and leaving, in one thread."""
+    inputs = prompt(model, [3, "image", 5])
+    expected = [job(model, FitPrune(recipe), inputs)() for recipe in (FEW, MANY)]
+    before = state(model)
+
+    async def one(recipe, naps):
+        with torch.no_grad(), FitPrune(recipe)(model) as trace:
+            found = []
+            for _ in range(3):
+                await asyncio.sleep(0)
+                tokens = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, -4:].tolist()
+                found.append((kept(trace), tokens))
+            for _ in range(naps):
+                await asyncio.sleep(0)
+        return found
+
+    async def both():
+        return await asyncio.gather(one(FEW, 0), one(MANY, 3))
+
+    assert asyncio.run(both()) == [[result] * 3 for result in expected]
+    assert state(model) == before
+
+
+def test_two_generators_in_turns_each_have_their_own(model):
+    """A generator has no execution context of its own: both are entered and run in the caller's."""
+    inputs = prompt(model, [3, "image", 5])
+    before = state(model)
+
+    @contextlib.contextmanager
+    def helper(recipe):
+        with FitPrune(recipe)(model) as trace:
+            yield trace
+
+    def runs(recipe, enter):
+        with enter(recipe) as trace:
+            for _ in range(3):
+                logits(model, inputs)
+                yield [len(layer) for layer in kept(trace)]
+
+    for enter in (helper, lambda recipe: FitPrune(recipe)(model)):
+        few, many = runs(FEW, enter), runs(MANY, enter)
+        with Dense()(model) as dense:
+            for _ in range(3):
+                assert next(few) == [33, 33, 29]
+                assert next(many) == [21, 12, 6]
+                # Both generators are suspended: the caller's own rules.
+                logits(model, inputs)
+                assert [len(layer) for layer in kept(dense)] == [36] * 3
+            few.close()
+            with helper(FEW) as trace:
+                logits(model, inputs)
+                assert [len(layer) for layer in kept(trace)] == [33, 33, 29]
+            many.close()
+        assert state(model) == before
+
+
+def test_generators_in_execution_contexts_of_their_own(model):
+    """Entered in one execution context, closed in another."""
+    inputs = prompt(model, [3, "image", 5])
+    before = state(model)
+
+    def runs(recipe):
+        with FitPrune(recipe)(model) as trace:
+            while True:
+                logits(model, inputs)
+                yield [len(layer) for layer in kept(trace)]
+
+    few, many = runs(FEW), runs(MANY)
+    own = contextvars.copy_context(), contextvars.copy_context()
+    for _ in range(2):
+        assert own[0].run(next, few) == [33, 33, 29]
+        assert own[1].run(next, many) == [21, 12, 6]
+    few.close()
+    many.close()
+    assert state(model) == before
+
+
+def test_threads_that_inherit_the_execution_context_do_not_share_their_calls(model):
+    inputs = [prompt(model, [3, "image", 5], seed) for seed in range(3)]
+
+    def run(own):
+        with torch.no_grad():
+            return model.generate(**own, max_new_tokens=4, do_sample=False)[0, -4:].tolist()
+
+    async def all_at_once():
+        return await asyncio.gather(*(asyncio.to_thread(run, own) for own in inputs))
+
+    with FitPrune(MANY)(model):
+        expected = [run(own) for own in inputs]
+        for _ in range(4):
+            assert asyncio.run(all_at_once()) == expected
+
+
+def test_a_failing_undo_leaves_no_other_patch_in_place(model):
+    """Someone took the forward of one layer off inside the context."""
+    inputs = prompt(model, [3, "image", 5])
+    before, plain = state(model), logits(model, inputs)
+    layers = model.model.language_model.layers
+    with pytest.raises(AttributeError, match="forward"), FitPrune(MANY)(model):
+        del layers[1].forward
+    assert state(model) == before
+    assert torch.equal(logits(model, inputs), plain)
+    with FitPrune(MANY)(model) as trace:
+        logits(model, inputs)
+        assert [len(layer) for layer in kept(trace)] == [21, 12, 6]
+    assert state(model) == before
+
+
+def test_a_failing_undo_in_the_tower_leaves_no_other_patch_in_place(model):
+    before = state(model)
+    with pytest.raises(AttributeError, match="forward"), FasterVLM(12, layer=-1, visual_tokens=36)(model):
+        del model.model.vision_tower.encoder.layers[0].forward
+    assert state(model) == before
+
+
+def test_a_patch_that_cannot_be_put_on_is_taken_off_again(model):
+    """Hooks on a model are put on one after the other; the last one fails."""
+    before = state(model)
+    attention = model.model.language_model.layers[2].self_attn
+    projection = attention.o_proj
+    attention.o_proj = None
+    with pytest.raises(AttributeError), FitPrune(MANY)(model):
+        pass
+    attention.o_proj = projection
+    assert state(model) == before

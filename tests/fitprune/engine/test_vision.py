@@ -51,7 +51,7 @@ def test_every_visual_token_knows_its_patch(family):
         assert (tokens.vision.view[tokens.present] >= 0).all()
         assert (tokens.vision.patch[~tokens.present] == -1).all()
         # The views of an image follow each other from its base view on; every image of the batch has some.
-        bases, base = tokens.vision.base.unique_consecutive(), tokens.vision.base
+        bases, base = tokens.vision.base_view.unique_consecutive(), tokens.vision.base_view
         assert (len(bases), len(base)) == (IMAGES[family], tokens.vision.views)
         assert base[bases].tolist() == bases.tolist()
         assert (base <= torch.arange(len(base))).all()
@@ -123,7 +123,7 @@ class Halving(Pruner):
             torch.cat([tower.hidden[:, :1], (first + second) / 2], 1),
             None,
             torch.cat([tower.size[:, :1], tower.size[:, 1::2] + tower.size[:, 2::2]], 1),
-            torch.cat([tower.seat[:, :1], tower.seat[:, 1::2]], 1),
+            torch.cat([tower.patch_index[:, :1], tower.patch_index[:, 1::2]], 1),
         )
         assert tower.key.shape == (len(tower.hidden), 2, 37, 8)
         merged.spend(100)

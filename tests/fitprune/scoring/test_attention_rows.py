@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fitprune.interface.attention import Attention
+from fitprune.interface.layout import Layout
 from fitprune.interface.tokens import VisualTokens
 
 BATCH, HEADS, KV, LENGTH, WIDTH = 3, 4, 2, 11, 6
@@ -34,8 +35,7 @@ def scene(request):
     if request.param == "padded":
         valid[0, :2], valid[1, :4], valid[2, 9:] = False, False, False
     position = torch.tensor([places + [-1] * (4 - len(places)) for places in VISUAL])
-    tokens = VisualTokens(
-        hidden=torch.zeros(BATCH, LENGTH, 1),
+    layout = Layout(
         position=position,
         original=position,
         total=(position >= 0).sum(1),
@@ -43,6 +43,7 @@ def scene(request):
         text_after=torch.zeros_like(valid),
         first_row=2,
     )
+    tokens = VisualTokens(torch.zeros(BATCH, LENGTH, 1), layout)
     rows = torch.zeros_like(valid)
     for sample, chosen in enumerate(CHOSEN):
         rows[sample, chosen] = True

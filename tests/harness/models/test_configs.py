@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from harness.models.families import FAMILIES
 from harness.models.gpu_memory import decoder_sizes, gpu_bytes
 from harness.models.registry import MODELS
@@ -57,7 +57,7 @@ def test_the_model_of_a_configuration_has_the_published_size_and_anatomy(name):
     assert total == spec.parameters
     digits = 3 if PUBLISHED[name] < 1 else 2
     assert round(total / 1e9, digits) == PUBLISHED[name]
-    family, parts = FAMILIES[spec.family], anatomy(model)
+    family, parts = FAMILIES[spec.family], model_parts(model)
     assert model.config.model_type == family.model_type
     assert model.get_submodule(family.decoder) is parts.decoder
     assert model.get_submodule(family.tower) is parts.tower

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Dyn
 
 from baselines.between_layers.fastv import FastV
 from fitprune import FitPrune, FitPruneError, Recipe, fit
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration, LlavaHrModel, convert_checkpoint
 from harness.models.loading import load_model
 from tests.reference.decoder import fitprune
@@ -29,7 +29,7 @@ def samples():
 
 
 def test_its_parts_are_where_a_pruner_looks(model):
-    parts = anatomy(model)
+    parts = model_parts(model)
     assert parts.decoder is model.get_decoder() is model.model.language_model
     assert parts.layers is model.model.language_model.layers
     assert (parts.parent, parts.tower) == (model.model, model.model.vision_tower)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fitprune.models.parts import anatomy
+from fitprune.models.parts import model_parts
 from harness.models.llava_hr import LlavaHrForConditionalGeneration
 from harness.models.llava_hr.authors_config import read_config
 from harness.models.llava_hr.names import is_ignored, to_authors, to_ours
@@ -82,7 +82,7 @@ def test_the_sizes_are_the_published_ones(real):
 
 def test_a_pruner_finds_its_way_around(real):
     name, model = real
-    parts = anatomy(model)
+    parts = model_parts(model)
     assert len(parts.layers) == DECODERS[name]["num_hidden_layers"]
     assert (parts.parent, parts.tower) == (model.model, model.model.vision_tower)
     assert parts.image_token_id == 32000
