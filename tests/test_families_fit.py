@@ -9,10 +9,10 @@ from reference.decoder import reference_of
 from reference.families import ThreeAxes
 
 from fitprune import Calibration, FitPrune, UnsupportedModel, fit
-from fitprune.fitting.prompts import embed
 from fitprune.flops import visual_macs
 from fitprune.models.sizes import visual_tokens
 from fitprune.search import drop_counts
+from fitprune.search.prompts import embed
 
 SAMPLES = [
     ["w1 w2", (30, 20), "w3 w4 w5 w6"],

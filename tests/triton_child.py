@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from test_triton_columns import CASES, COMPILED, inputs, pruned
 from triton.backends.compiler import GPUTarget
 
-from fitprune.interface import tokens as view
+from fitprune.interface import attention
 from fitprune.scoring import triton_column_sums as triton_columns
 
 
@@ -25,7 +25,7 @@ def interpret(file: str) -> None:
         query, key, weights, valid = inputs(case)
         results[name], macs = triton_columns.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
         results[f"{name} macs"] = torch.tensor(macs)
-    view.head_max_columns = triton_columns.head_max_columns
+    attention.head_max_columns = triton_columns.head_max_columns
     results |= {f"kept {layer}": kept for layer, kept in enumerate(pruned().kept)}
     save_file(results, file)
 

@@ -7,7 +7,8 @@ import torch
 
 from fitprune.engine.undo import beside
 from fitprune.errors import UnsupportedModel
-from fitprune.scoring.column_sums import head_max_columns, last_row_mean, row_maps, rows_mean
+from fitprune.scoring.column_sums import head_max_columns
+from fitprune.scoring.rows import last_row_mean, row_maps, rows_mean
 
 if TYPE_CHECKING:
     from fitprune.interface.tokens import VisualTokens
@@ -30,7 +31,7 @@ class Attention:
     macs: int = 0
 
     def head_max_columns(self, tokens: "VisualTokens", row_weights: torch.Tensor) -> torch.Tensor:
-        """See `statistics.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding places."""
+        """`scoring.column_sums.head_max_columns` at the visual tokens' columns: (batch, R, n), 0 in padding places."""
         sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, tokens.valid, first_row=tokens.first_row)
         self.macs += macs
         return torch.stack([tokens.columns(sums[:, r]) for r in range(sums.shape[1])], 1)
