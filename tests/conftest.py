@@ -6,6 +6,7 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+pytest.register_assert_rewrite("tests.support")
 
 
 @pytest.fixture(autouse=True, scope="session")

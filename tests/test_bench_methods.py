@@ -11,7 +11,6 @@ from typing import ClassVar
 
 import pytest
 import torch
-from random_llava import build, prompts
 
 from baselines.between_layers.fastv import FastV
 from baselines.controls.random_pruning import Random
@@ -21,8 +20,9 @@ from harness.cost.flops import count
 from harness.latency.run import prompt_flops
 from tests.benchmarks import bench_methods
 from tests.benchmarks.bench_methods import OwnTime, main, random_model, scoring_ms
+from tests.support.random_llava import build, prompts
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 SMALL = ["--width", "64", "--layers", "5", "--repeats", "1", "--device", "cpu"]
 
 

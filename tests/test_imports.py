@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-ROOMS = ["fitprune", "baselines", "harness", "suites", "reports"]
+ROOT = Path(__file__).parents[1]
+ROOMS = ["fitprune", "baselines", "harness", "suites", "reports", "training"]
 MAY_IMPORT = {
     "fitprune": {"fitprune"},
     "baselines": {"baselines", "fitprune"},
     "harness": {"harness", "baselines", "fitprune"},
     "suites": {"suites", "harness", "baselines", "fitprune"},
     "reports": {"reports", "harness", "baselines", "fitprune"},
+    "training": {"training", "harness", "baselines", "fitprune"},
 }
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 

@@ -5,7 +5,7 @@ from fnmatch import fnmatch
 from importlib.metadata import entry_points
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -20,8 +20,13 @@ def test_every_data_file_of_a_package_is_declared() -> None:
         assert [name for name in data if not any(fnmatch(name, pattern) for pattern in patterns)] == []
 
 
+def test_training_is_no_part_of_the_wheel() -> None:
+    include = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert not any(fnmatch("training", pattern) for pattern in include)
+
+
 def test_every_folder_of_code_is_a_package() -> None:
-    for package in ("fitprune", "baselines", "harness", "suites", "reports"):
+    for package in ("fitprune", "baselines", "harness", "suites", "reports", "training"):
         folders = {path.parent for path in (ROOT / package).rglob("*.py")}
         assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from models import build, kept, prompt
 
 from fitprune import Pruner
 from fitprune.interface.tokens import VisualTokens
+from tests.support.models import build, kept, prompt
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -42,6 +42,6 @@ def test_the_library_in_ten_lines(tmp_path, monkeypatch):
 
 
 def test_the_commands_exist():
-    tox = (Path(__file__).parent.parent / "tox.ini").read_text()
+    tox = (Path(__file__).parents[1] / "tox.ini").read_text()
     for environment in re.findall(r"tox run -e (\w+)", README):
         assert f"[testenv:{environment}]" in tox

@@ -12,7 +12,7 @@ import yaml
 from harness.gate.saved import FOLDER
 from harness.plugin.options import RunOptions, add_options
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "gate.yml"
 TOX = (ROOT / "tox.ini").read_text(encoding="utf-8")
 

@@ -110,7 +110,7 @@ def count_from_tokens(
 
     `text_tokens`: per sample, prompt tokens that are neither visual nor padding. `visual_in[l]`, `visual_out[l]`: per
     sample, visual tokens that enter decoder layer l, and those that take part in its output projection and FFN.
-    `new_tokens`: one number, or one per sample. `vision`: what the images cost (`flops_vision.vision_cost` of their
+    `new_tokens`: one number, or one per sample. `vision`: what the images cost (`vision.vision_cost` of their
     batches, added up), by default one image per sample, which only a LLaVA has a cost for without seeing them.
     `scoring_macs`: multiply-accumulates of the pruner, in all or per layer.
     """

@@ -2,7 +2,7 @@
 
 A family is one entry of `FAMILIES`: a function from the configuration and a batch of processor outputs to the cost of the
 batch's images. Of pixels only the shapes are read, so they may lie on the meta device; sizes and grids of images are read
-as they are. Attention is counted as in `flops_parts`; what is not counted is listed in `flop_counter.NOT_COUNTED`.
+as they are. Attention is counted as in `decoder`; what is not counted is listed in `flops.NOT_COUNTED`.
 
 Errors: UnsupportedModel for a model, tower or input whose arithmetic is not known here.
 """

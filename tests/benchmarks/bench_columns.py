@@ -38,9 +38,9 @@ def contestants(device: torch.device, batch: int, heads: int, length: int, dim: 
     blocks = {"torch blocks": lambda: head_max_columns_in_blocks(query, key, weights, scaling)}
     if device.type != "cuda":
         return blocks | {"whole map": lambda: whole_map(query, key, weights, scaling)}
-    from fitprune.scoring import triton_column_sums as triton_columns
+    from fitprune.scoring import triton_column_sums
 
-    kernels = {"Triton": lambda: triton_columns.head_max_columns(query, key, weights, scaling)}
+    kernels = {"Triton": lambda: triton_column_sums.head_max_columns(query, key, weights, scaling)}
     attention = torch.nn.functional.scaled_dot_product_attention
     return kernels | blocks | {"SDPA attention": lambda: attention(query, key, value, is_causal=True)}
 

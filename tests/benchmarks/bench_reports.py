@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from harness.answering.evaluate import Answer, Answers
 from harness.results.store import Result, Store, versions
-from tests.browser import PROGRAM, Browser
+from tests.support.browser import PROGRAM, Browser
 
 METHODS = (
     *("random", "downsample", "fitprune", "fastv", "vtw", "pyramiddrop", "sparsevlm", "dart", "visionzip", "fastervlm"),

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from models import build, prompt
 
 from fitprune import FitPrune, fit
 from fitprune.fitting.identity import model_identity
 from fitprune.search import drop_counts
 from fitprune.search.devices import execution_device
+from tests.support.models import build, prompt
 
 accelerate = pytest.importorskip("accelerate")
 

@@ -5,12 +5,12 @@ import time
 
 import pytest
 import torch
-from models import build, prompt
 from torch import nn
 
 import fitprune.fitting.identity as identity
 from fitprune import fit
 from fitprune.fitting.identity import model_identity
+from tests.support.models import build, prompt
 
 
 @pytest.fixture

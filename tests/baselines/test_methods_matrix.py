@@ -1,0 +1,260 @@
+"""What holds for every registered method on every model that ships with the package."""
+
+import copy
+import io
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from transformers import DynamicCache
+
+from baselines.registry import PRUNERS
+from fitprune import BudgetError, FitPrune, Recipe, UnsupportedModel
+from harness.cost.flops import count
+from harness.cost.tally import Tally
+from harness.models.loading import load_model
+from harness.models.prompting import encode
+from harness.tasks.calibration import calibration_samples
+from tests.support.flop_checkers import torch_flops
+from tests.support.models import kept
+
+MODELS = ("llava-tiny", "llava-next-tiny", "llava-hr-tiny")
+METHODS = [name for name in PRUNERS if name != "dense"]
+REDUCTIONS = (0.3, 0.5, 0.7, 0.9)
+TOLERANCE = 0.01
+
+# Methods that cannot run on a model, whatever the budget.
+UNABLE = {"llava-hr-tiny": {"tome"} & set(METHODS)}
+
+# Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
+NEVER_DENSE = {"prumerge"}
+
+# The share of a prompt's tokens by which a method's count may depend on rounding: of ToMe's tokens those go that are named by
+# a tile's padding, and rounding decides between two patches that are nearly as like to a third.
+BY_CONTENT = {"tome": 0.01}
+
+# Pictures of these sizes become prompts of three lengths on a tiled model.
+SIZES = [(96, 96), (200, 90), (96, 96), (90, 210)]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def loaded(request):
+    return load_model(request.param, "cpu")
+
+
+@pytest.fixture(scope="module")
+def samples(loaded):
+    """Three questions about a picture, one about two, one about none."""
+    drawn = [(Image.open(io.BytesIO(data)).convert("RGB"), text) for data, text in calibration_samples(samples=len(SIZES))]
+    pictures = [picture.resize(size) for (picture, _), size in zip(drawn, SIZES, strict=True)]
+    texts = [text for _, text in drawn]
+    images = [[picture] for picture in pictures[:3]] + [[pictures[3], pictures[0]], []]
+    return list(zip([*texts, "How many objects are there?"], images, strict=True))
+
+
+def inputs_of(loaded, samples):
+    return encode(loaded, [text for text, _ in samples], [images for _, images in samples])
+
+
+def asked(method, loaded, reduction):
+    """The method at a budget; skips with its reason where it cannot run, or cannot reach it."""
+    cls, config = PRUNERS[method], loaded.model.config
+    tokens = 288 if config.model_type == "llava_next" else None  # of a picture of 96×96 pixels
+    if cls is FitPrune:
+        layers = config.get_text_config().num_hidden_layers
+        n = tokens or 144
+        return FitPrune(Recipe([round(n * reduction / 3)] * 3 + [2] * (layers - 3), n))
+    try:
+        pruner = cls.for_reduction(config, reduction, visual_tokens=tokens)
+        with pruner(loaded.model):
+            pass
+    except BudgetError as error:
+        words = str(error)
+        # What it can reach, in one line.
+        sayable = re.fullmatch(r"[^\n]*\d%[^\n]*", words)
+    except UnsupportedModel as error:
+        words = str(error)
+        sayable = re.fullmatch(r"[^\n]+", words)
+    else:
+        return pruner
+    assert sayable, words
+    pytest.skip(f"cannot: {words}")
+
+
+def near(method, loaded, *reductions):
+    """The method at the first of these budgets that it reaches."""
+    for reduction in reductions:
+        try:
+            return asked(method, loaded, reduction)
+        except pytest.skip.Exception as skipped:
+            reason = skipped
+    raise reason
+
+
+@pytest.fixture(params=METHODS)
+def pruner(request, loaded):
+    return near(request.param, loaded, 0.5, 0.6, 0.4, 0.7, 0.3)
+
+
+def generate(model, inputs, new_tokens=4):
+    sequences = model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
+    return sequences[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+@torch.no_grad()
+def test_a_batch_gives_what_its_samples_give_one_by_one(loaded, samples, pruner):
+    with pruner(loaded.model) as trace:
+        answers = generate(loaded.model, inputs_of(loaded, samples))
+        together = [kept(trace, row) for row in range(len(samples))]
+        entered = [[int(layer[row]) for layer in trace.visual_in] for row in range(len(samples))]
+    for row, sample in enumerate(samples):
+        with pruner(loaded.model) as trace:
+            assert generate(loaded.model, inputs_of(loaded, [sample]))[0] == answers[row]
+        assert kept(trace) == together[row]
+        assert [int(layer[0]) for layer in trace.visual_in] == entered[row]
+
+
+@torch.no_grad()
+def test_survivors_are_in_order_and_counted(loaded, samples, pruner):
+    with pruner(loaded.model) as trace:
+        loaded.model(**inputs_of(loaded, samples))
+    pruned = False
+    for row in range(len(samples)):
+        before, total = set(range(int(trace.visual_tokens[row]))), int(trace.visual_tokens[row])
+        for layer, survivors in enumerate(kept(trace, row)):
+            assert survivors == sorted(set(survivors))
+            assert set(survivors) <= before
+            # Tokens that stand for no single one are counted, but have no index.
+            assert len(survivors) <= int(trace.visual_out[layer][row]) <= int(trace.visual_in[layer][row]) <= total
+            before = set(survivors)
+        pruned |= len(before) < total
+    assert pruned
+    assert int(trace.visual_in[-1][len(samples) - 1]) == 0
+
+
+@torch.no_grad()
+def test_each_layers_cache_holds_what_entered_it_and_decoding_goes_on_from_there(loaded, samples, pruner):
+    inputs, cache, positions = inputs_of(loaded, samples[1:2]), DynamicCache(), []
+    decoder = loaded.model.get_decoder()
+    with pruner(loaded.model) as trace:
+        loaded.model(**inputs, past_key_values=cache)
+        text, total = int(trace.text_tokens), int(trace.visual_tokens)
+        entered = [int(layer) for layer in trace.visual_in]
+        assert [cache.get_seq_length(layer) for layer in range(len(decoder.layers))] == [text + own for own in entered]
+        with _noting(decoder.rotary_emb, positions):
+            loaded.model(input_ids=torch.ones(1, 1, dtype=torch.long), past_key_values=cache)
+            mask = torch.ones(1, text + total + 2, dtype=torch.long)
+            ids = torch.tensor([[text + total + 1]])
+            loaded.model(
+                input_ids=torch.ones(1, 1, dtype=torch.long), past_key_values=cache, attention_mask=mask, position_ids=ids
+            )
+    # Repacked, every layer goes on after what entered it; embeddings are made once for layers that hold the same.
+    repacked = pruner.positions == "repacked"
+    first = [text + own for own in (dict.fromkeys(entered) if repacked else [total])]
+    assert positions == first + [position + 1 for position in first]
+
+
+class _noting:
+    """Notes the position ids that rotary embeddings are made for."""
+
+    def __init__(self, module, into):
+        self.hook = module.register_forward_pre_hook(self.note, with_kwargs=True)
+        self.into = into
+
+    def note(self, module, args, kwargs):
+        self.into += (args[1] if len(args) > 1 else kwargs["position_ids"]).flatten().tolist()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.hook.remove()
+
+
+@torch.no_grad()
+def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, pruner):
+    model, text = loaded.model, inputs_of(loaded, samples[-1:])
+    before = model(**inputs_of(loaded, samples)).logits
+    with pruner(model):
+        model(**inputs_of(loaded, samples))
+        inside = model(**text).logits
+    assert torch.equal(inside, model(**text).logits)
+    assert torch.equal(before, model(**inputs_of(loaded, samples)).logits)
+    assert not [module for module in model.modules() if "forward" in vars(module)]
+
+
+@torch.no_grad()
+def test_twice_the_same_and_recorded_as_json(loaded, samples, pruner):
+    inputs, runs = inputs_of(loaded, samples), []
+    for _ in range(2):
+        with pruner(loaded.model) as trace:
+            logits = loaded.model(**inputs, logits_to_keep=1).logits
+        runs.append((logits, kept(trace), kept(trace, 3)))
+    assert torch.equal(runs[0][0], runs[1][0])
+    assert runs[0][1:] == runs[1][1:]
+    params = json.loads(json.dumps(pruner.params()))
+    assert params["positions"] in ("kept", "repacked")
+    assert params["newlines"] == "kept"
+
+
+@torch.no_grad()
+def test_bfloat16_keeps_as_many(loaded, samples, pruner):
+    inputs = inputs_of(loaded, samples)
+    with pruner(loaded.model) as exact:
+        loaded.model(**inputs)
+    model = copy.deepcopy(loaded.model).to(torch.bfloat16)
+    rounded = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs.items()}
+    with pruner(model) as trace:
+        logits = model(**rounded, logits_to_keep=1).logits
+    assert logits.isfinite().all()
+    slack = BY_CONTENT.get(pruner.name, 0) * exact.visual_tokens
+    for wide, narrow in zip(exact.visual_out, trace.visual_out, strict=True):
+        assert ((wide - narrow).abs() <= slack).all()
+
+
+@torch.no_grad()
+def test_flops_are_those_that_torch_counts(loaded, samples, pruner):
+    inputs = inputs_of(loaded, samples[:1])
+    cost = count(loaded.model, inputs, pruner)
+    with pruner(loaded.model):
+        seen = torch_flops(loaded.model, **inputs).get_total_flops()
+    # Adapters of LLaVA-HR's tower resample by products that are no multiply-accumulates of the model.
+    assert cost.total == pytest.approx(seen, rel=1e-3)
+    assert seen - (cost.total - cost.scoring) == pytest.approx(cost.scoring, rel=0.05, abs=1e-3 * seen)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in NEVER_DENSE])
+@torch.no_grad()
+def test_next_to_nothing_pruned_is_next_to_dense(method, loaded, samples):
+    pruner = near(method, loaded, 0.01, 0.02, 0.04, 0.08)
+    inputs = inputs_of(loaded, samples[:3])
+    dense = loaded.model(**inputs, logits_to_keep=1).logits[:, -1].log_softmax(-1)
+    with pruner(loaded.model):
+        pruned = loaded.model(**inputs, logits_to_keep=1).logits[:, -1].log_softmax(-1)
+    assert (dense.argmax(-1) == pruned.argmax(-1)).all()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "fitprune"])
+@torch.no_grad()
+def test_the_measured_reduction_is_the_one_asked_for(method, reduction, loaded):
+    pruner = asked(method, loaded, reduction)
+    drawn = [(Image.open(io.BytesIO(data)).convert("RGB"), text) for data, text in calibration_samples(samples=8)]
+    inputs = encode(loaded, [text for _, text in drawn], [[picture] for picture, _ in drawn])
+    tally = Tally(loaded.model.config)
+    with pruner(loaded.model) as trace:
+        loaded.model(**inputs, logits_to_keep=1)
+    tally(inputs, trace, [1] * len(drawn))
+    assert tally.reduction() == pytest.approx(reduction, abs=TOLERANCE)
+
+
+def test_which_methods_cannot_run_at_all(loaded):
+    unable = set()
+    for method in METHODS:
+        try:
+            near(method, loaded, 0.5, 0.6, 0.4, 0.7, 0.3)
+        except pytest.skip.Exception:
+            unable.add(method)
+    assert unable == UNABLE.get(loaded.name, set())

@@ -1,0 +1,226 @@
+"""The column statistics by Triton, against the literal attention map: interpreted, compiled, and on CUDA where there is one."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from fitprune.scoring import column_sums
+from fitprune.scoring.column_sums import head_max_columns, head_max_columns_in_blocks
+from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
+from tests.support.triton_cases import CASES, COMPILED, SHAPES, Case, inputs, pruned
+
+ROOT = Path(__file__).parents[3]
+TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux only")
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+# Float32 sums of a few hundred terms, and logits of up to some 20 whose rounding is an error of the exponent.
+TOLERANCE = {"rtol": 5e-6, "atol": 1e-7}
+# Tensor cores cut off what they add to a sum of products, eight times for 128 terms; exp2 and log2 are the card's own.
+ON_CUDA = {"rtol": 4e-5, "atol": 1e-7}
+
+
+SHARED = {86: 99 * 1024, 90: 227 * 1024}
+
+
+def literal(case, device="cpu"):
+    """The statistic from the whole attention map, in float64."""
+    query, key, weights, valid = inputs(case, device)
+    key = key.double().repeat_interleave(case.heads // case.kv_heads, 1)
+    logits = query.double() @ key.transpose(2, 3) * case.scaling
+    seen = torch.ones(case.length, case.length, dtype=torch.bool, device=device).tril()
+    if valid is not None:
+        seen = seen & valid[:, None, None, :]
+    # A padding row may see nothing: 0 / 0.
+    attention = logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0)
+    return weights.double() @ attention.amax(1)
+
+
+def child(*arguments, folder, interpret):
+    """Standard output of triton_child.py."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpret else {})
+    command = [sys.executable, "-m", "tests.support.triton_child", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def once_per_run(tmp_path_factory, name, work):
+    """A folder that `work` fills, once for all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            work(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    folder = once_per_run(
+        tmp_path_factory,
+        "triton-interpreted",
+        lambda folder: child("interpret", folder / "results.safetensors", folder=folder, interpret=True),
+    )
+    return load_file(folder / "results.safetensors")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    folder = once_per_run(
+        tmp_path_factory,
+        "triton-compiled",
+        lambda folder: (folder / "said.json").write_text(child("compile", folder=folder, interpret=False)),
+    )
+    return json.loads((folder / "said.json").read_text())
+
+
+@TRITON
+@pytest.mark.parametrize("name", CASES)
+def test_the_interpreted_kernels_are_the_literal_map(name, interpreted):
+    expected = literal(CASES[name])
+    assert interpreted[name].dtype == torch.float32
+    torch.testing.assert_close(interpreted[name].double(), expected, **TOLERANCE)
+
+
+@TRITON
+@pytest.mark.parametrize("name", CASES)
+def test_the_interpreted_kernels_are_the_torch_blocks(name, interpreted):
+    case = CASES[name]
+    query, key, weights, valid = inputs(case)
+    blocks, _ = head_max_columns_in_blocks(query, key, weights, case.scaling, valid, case.first_row)
+    torch.testing.assert_close(interpreted[name], blocks, **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("block_rows", [1, 32, 128])
+def test_the_torch_blocks_are_the_literal_map(name, block_rows):
+    case = CASES[name]
+    query, key, weights, valid = inputs(case)
+    blocks, _ = head_max_columns_in_blocks(query, key, weights, case.scaling, valid, case.first_row, block_rows)
+    torch.testing.assert_close(blocks.double(), literal(case), **TOLERANCE)
+
+
+def test_the_torch_blocks_never_hold_a_map():
+    case = Case(16, 2048, padding=(0,))
+    query, key, weights, _ = inputs(case)
+    peak = peak_cpu_bytes(lambda: head_max_columns_in_blocks(query, key, weights, case.scaling))
+    assert peak < case.heads * case.length**2 * 4 / 4
+
+
+@TRITON
+@pytest.mark.parametrize("name", ["multi-head, float32", "grouped, bfloat16", "first row within left padding, float32"])
+def test_both_products_of_queries_and_keys_are_counted(name, interpreted):
+    """Tiles of 64 × 64, counted one by one where a row of theirs sees a key of theirs; what is padding is left out."""
+    case = CASES[name]
+    valid = inputs(case)[3]
+    places = 0
+    for sample in range(len(case.padding)):
+        real = [valid is None or bool(valid[sample, row]) for row in range(case.length)]
+        for start in range(case.first_row, case.length, 64):
+            for first in range(0, case.length, 64):
+                rows, keys = range(start, min(start + 64, case.length)), range(first, min(first + 64, case.length))
+                places += sum(real[row] for row in rows) * sum(real[key] for key in keys) * (keys[0] <= rows[-1])
+    assert int(interpreted[f"{name} macs"]) == places * (2 * case.heads * case.dim + case.sums)
+
+
+@TRITON
+def test_fitprune_keeps_the_same_tokens_by_the_kernels(interpreted):
+    expected = pruned().kept
+    assert len(expected) == 3
+    for layer, tokens in enumerate(expected):
+        assert torch.equal(interpreted[f"kept {layer}"], tokens)
+
+
+@TRITON
+def test_the_kernels_compile_for_cards_that_are_not_here(compiled):
+    """What the interpreter takes the compiler may refuse; and a tile must fit a card's shared memory."""
+    kernels = compiled["kernels"]
+    assert len(kernels) == 2 * len(COMPILED)
+    for (architecture, dtype, *_), kernel in zip([key for key in COMPILED for _ in range(2)], kernels, strict=True):
+        assert kernel["shared"] <= SHARED[architecture]
+        matrix = {86: "mma.sync", 90: "wgmma.mma_async"}[architecture] if dtype == "bfloat16" else "fma.rn.f32"
+        assert matrix in kernel["instructions"]
+        assert "tf32" not in kernel["instructions"]
+
+
+@TRITON
+def test_where_triton_cannot_run_a_warning_says_so(compiled):
+    assert compiled["runs"] is False
+    assert compiled["warning"].startswith("Triton does not run on cpu (")
+    assert "are computed by torch" in compiled["warning"]
+    assert "\n" not in compiled["warning"]
+
+
+@TRITON
+@pytest.mark.parametrize(("dtype", "dim"), [(torch.float64, 64), (torch.bfloat16, 512)])
+def test_what_the_kernels_have_no_tile_for_is_left_to_torch(dtype, dim):
+    from fitprune.scoring.triton_column_sums import supported
+
+    assert not supported(SimpleNamespace(dtype=dtype, shape=(1, 1, 1, dim), device=torch.device("cuda")))
+
+
+def test_on_the_cpu_torch_does_it(monkeypatch):
+    monkeypatch.setattr(column_sums, "_kernels", lambda: pytest.fail("Triton was asked for"))
+    case = SHAPES["grouped"]
+    query, key, weights, valid = inputs(case)
+    result, macs = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    blocks, block_macs = head_max_columns_in_blocks(query, key, weights, case.scaling, valid, case.first_row)
+    assert torch.equal(result, blocks)
+    assert macs == block_macs
+
+
+WIDE = {
+    "7B": Case(128, 700, heads=32, kv_heads=32, first_row=35, padding=(0, 41), dtype="bfloat16", layout="tokens first"),
+    "7B, long": Case(128, 2944, heads=32, kv_heads=8, padding=(0,), dtype="bfloat16"),
+    "head size 80": Case(80, 1300, heads=8, kv_heads=8, padding=(0, 600), dtype="float16"),
+    "float32": Case(128, 700, heads=8, kv_heads=8, padding=(0, 41)),
+}
+
+
+@CUDA
+@TRITON
+@pytest.mark.parametrize("case", [*CASES.values(), *WIDE.values()], ids=[*CASES, *WIDE])
+def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
+    from fitprune.scoring import triton_column_sums
+
+    query, key, weights, valid = inputs(case, "cuda")
+    if not triton_column_sums.supported(query):
+        pytest.skip("this card is older than the kernels ask for")
+    result, _ = triton_column_sums.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    again, _ = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
+    assert torch.equal(result, again)
+    torch.testing.assert_close(result.double(), literal(case, "cuda"), **ON_CUDA)
+
+
+@CUDA
+@TRITON
+def test_on_cuda_the_kernels_never_hold_a_map():
+    from fitprune.scoring import triton_column_sums
+
+    case = WIDE["7B, long"]
+    query, key, weights, _ = inputs(case, "cuda")
+    if not triton_column_sums.supported(query):
+        pytest.skip("this card is older than the kernels ask for")
+    peak = peak_cuda_bytes(lambda: triton_column_sums.head_max_columns(query, key, weights, case.scaling), query.device)
+    assert peak < case.heads * case.length**2 * 2 / 100
+
+
+@CUDA
+@TRITON
+def test_on_cuda_fitprune_keeps_what_it_keeps_on_the_cpu():
+    # The tower's convolution would be in TF32.
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        on_card = pruned("cuda").kept
+    for tokens, wanted in zip(on_card, pruned().kept, strict=True):
+        assert torch.equal(tokens.cpu(), wanted)

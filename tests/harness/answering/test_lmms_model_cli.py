@@ -1,0 +1,124 @@
+"""`python -m lmms_eval --model fitprune` gives the same score as `evaluate_cell`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fitprune import FitPrune, Recipe
+from fitprune.errors import FitPruneError
+from harness.answering.evaluate import evaluate_cell
+from harness.models.loading import load_model
+from harness.tasks.build import tasks_reading
+from harness.tasks.isolation import lmms_eval_evaluator
+from tests.support.tiny_llava import picture, save_tiny, write
+
+ROOT = Path(__file__).parents[3]
+QUESTIONS = [f"what color {n} ?" for n in range(9)]
+
+
+def write_gqa(folder: Path, targets: list[str]) -> None:
+    rows = [
+        {"id": f"q{n}", "imageId": f"i{n // 3}", "question": question, "answer": target}
+        for n, (question, target) in enumerate(zip(QUESTIONS, targets, strict=True))
+    ]
+    write(folder, "gqa/testdev_balanced_instructions/testdev", rows)
+    write(folder, "gqa/testdev_balanced_images/testdev", [{"id": f"i{n}", "image": picture(n)} for n in range(3)])
+
+
+def register(folder: Path) -> Path:
+    """A distribution that registers the model, for runs from a source tree."""
+    info = folder / "registered-0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: registered\nVersion: 0\n")
+    (info / "entry_points.txt").write_text("[lmms_eval.models]\nfitprune = harness.answering.manifest:manifest\n")
+    return folder
+
+
+def test_the_command_line_gives_the_same_score(tmp_path: Path) -> None:
+    """On a task whose right answers to a third of the questions are what the pruned model says."""
+    model, data, output = save_tiny(tmp_path / "model"), tmp_path / "data", tmp_path / "out"
+    recipe = Recipe(drop=[8, 4, 0], visual_tokens=16)
+    recipe.save(tmp_path / "recipe.json")
+    loaded = load_model(str(model), device="cpu")
+    write_gqa(data, ["?"] * 9)
+    said = [answer.answer for answer in evaluate_cell(loaded, FitPrune(recipe), "gqa", data=str(data)).answers]
+    write_gqa(data, [text if place % 3 == 0 else "?" for place, text in enumerate(said)])
+    cell = evaluate_cell(loaded, FitPrune(recipe), "gqa", data=str(data))
+    dense = evaluate_cell(loaded, None, "gqa", data=str(data))
+    assert 0 < cell.score < 100
+    assert cell.score != dense.score
+    command = [sys.executable, "-m", "lmms_eval", "--model", "fitprune", "--tasks", "gqa", "--batch_size", "2"]
+    command += ["--model_args", f"pretrained={model},recipe={tmp_path / 'recipe.json'},data={data},device=cpu"]
+    path = os.pathsep.join([str(register(tmp_path / "site")), str(ROOT)])
+    run = subprocess.run(
+        [*command, "--output_path", str(output)],
+        env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    found = list(output.rglob("*_results.json"))
+    assert found, run.stdout[-2000:] + run.stderr[-2000:]
+    aggregate = json.loads(found[0].read_text())["results"]["gqa"]["exact_match,none"]
+    assert 100 * aggregate == pytest.approx(cell.score)
+
+
+def test_named_tasks_read_the_data_only_inside_the_context(tmp_path: Path) -> None:
+    lmms_eval_evaluator()
+    import lmms_eval.tasks
+    from lmms_eval.api.task import ConfigurableTask
+
+    write_gqa(tmp_path, ["red"] * 9)
+    folder = Path(lmms_eval.tasks.__file__).parent / "gqa"
+    manager = lmms_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False)
+    with tasks_reading(str(tmp_path), limit=4):
+        task = manager.load_task_or_group(["gqa"])["gqa"]
+        assert len(task.eval_docs) == 4
+    assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask
+    with pytest.raises(ZeroDivisionError), tasks_reading(str(tmp_path)):
+        raise ZeroDivisionError
+    assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("data=mini", "needs pretrained=NAME"),
+        ("pretrained={model},data={folder}/nowhere", "does not exist"),
+        ("pretrained={model},batch_size=auto", "batch_size must be a whole number"),
+        ("pretrained={model},data={folder},limit=some", "limit must be a whole number"),
+        ("pretrained=lava-tiny", "did you mean llava-tiny"),
+    ],
+)
+def test_wrong_model_args_are_refused(tmp_path: Path, arguments: str, said: str) -> None:
+    lmms_eval_evaluator()
+    import lmms_eval.tasks
+    from lmms_eval.api.task import ConfigurableTask
+
+    from harness.answering.lmms_model import FitPruneLMM
+
+    model = save_tiny(tmp_path / "model")
+    with pytest.raises(FitPruneError, match=said):
+        FitPruneLMM.create_from_arg_string(arguments.format(model=model, folder=tmp_path))
+    assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask
+
+
+def test_the_data_are_let_go_with_the_model(tmp_path: Path) -> None:
+    lmms_eval_evaluator()
+    import lmms_eval.tasks
+    from lmms_eval.api.task import ConfigurableTask
+
+    from harness.answering.lmms_model import FitPruneLMM
+
+    model = save_tiny(tmp_path / "model")
+    for let_go in (lambda lm: lm.clean(), lambda lm: None):
+        lm = FitPruneLMM.create_from_arg_string(f"pretrained={model},data={tmp_path}", {"batch_size": 4, "device": "cpu"})
+        assert lm.batch_size == 4
+        assert lmms_eval.tasks.ConfigurableTask is not ConfigurableTask
+        let_go(lm)
+        del lm
+        assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask

@@ -1,0 +1,77 @@
+"""A method's counts and its scoring, foretold from a configuration, are those of a real run."""
+
+import pytest
+import torch
+
+from baselines.between_layers.dart import DART
+from baselines.between_layers.fastv import FastV
+from baselines.between_layers.pyramiddrop import PyramidDrop
+from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus
+from baselines.between_layers.vtw import VTW
+from baselines.controls.random_pruning import Random
+from fitprune import FitPrune, Recipe
+from harness.cost.dry_run import plan
+from tests.support.models import build, prompt
+
+PRUNERS = {
+    "fitprune": FitPrune(Recipe(drop=[3, 0, 5, 1], visual_tokens=36)),
+    "fitprune, rescaled": FitPrune(Recipe(drop=[30, 0, 50, 10], visual_tokens=360)),
+    "fastv": FastV(k=2, r=0.4),
+    "random": Random(ratio=0.3),
+    "vtw": VTW(2),
+}
+
+
+@pytest.mark.parametrize("text_tokens", [5, 150], ids=["one block of rows", "several blocks"])
+@pytest.mark.parametrize("decoder", ["llama", "llama-gqa", "mistral", "qwen2"])
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_plan_is_what_happens(name, decoder, text_tokens):
+    model = build(decoder, 4)
+    inputs = prompt(model, ["image", text_tokens])
+    with torch.no_grad(), PRUNERS[name](model) as trace:
+        model(**inputs)
+    planned = plan(PRUNERS[name], model.config, text_tokens, 36)
+    assert planned.scoring_macs == trace.scoring_macs
+    assert planned.text_tokens.tolist() == trace.text_tokens.tolist() == [text_tokens]
+    assert planned.visual_tokens.tolist() == trace.visual_tokens.tolist() == [36]
+    for side in ("visual_in", "visual_out"):
+        assert [row.tolist() for row in getattr(planned, side)] == [row.tolist() for row in getattr(trace, side)]
+
+
+@pytest.mark.parametrize("decoder", ["llama", "llama-gqa"])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        DART(max_num_trunction=16, visual_tokens=36),
+        PyramidDrop((1, 2, 3)),
+        SparseVLM(128, (0, 1, 2)),
+        SparseVLMPlus(64, (0, 1, 2)),
+    ],
+    ids=lambda pruner: pruner.name,
+)
+def test_methods_that_look_at_hidden_states_and_at_the_text(pruner, decoder):
+    model = build(decoder, 4)
+    with torch.no_grad(), pruner(model) as trace:
+        model(**prompt(model, ["image", 20]))
+    planned = plan(pruner, model.config, 20, 36)
+    assert [int(row) for row in planned.visual_in] == [int(row) for row in trace.visual_in]
+    for foretold, spent in zip(planned.scoring_macs, trace.scoring_macs, strict=True):
+        if isinstance(pruner, SparseVLM):  # some text tokens rate; all are taken to
+            assert spent <= foretold <= 20 * spent
+        else:  # one query, projected ahead, is taken to have the size of the keys
+            assert foretold == pytest.approx(spent, rel=0.04)
+
+
+def test_a_recipe_bound_to_the_real_model_can_be_planned():
+    model = build("llama", 3)
+    recipe = Recipe(drop=[3, 0, 5], visual_tokens=36).for_model(model.config)
+    planned = plan(FitPrune(recipe), model.config, 5, 36)
+    assert [int(row) for row in planned.visual_out] == [33, 33, 28]
+    assert recipe.sizes is not None
+
+
+def test_planning_draws_nothing_from_the_caller_s_generator():
+    config = build("llama", 2).config
+    state = torch.get_rng_state()
+    plan(PRUNERS["random"], config, 5, 36)
+    assert torch.equal(torch.get_rng_state(), state)

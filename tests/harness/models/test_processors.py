@@ -1,0 +1,71 @@
+"""Processors as checkpoints of all ages hold them, without torchvision."""
+
+import json
+
+import pytest
+import torch
+
+from harness.models.processors import load_processor
+from tests.support.families import FAMILIES, image, save
+
+COMMON = {"local_files_only": True, "trust_remote_code": False}
+
+
+def made(folder, family):
+    """What the folder's processor gives for an image and its place in a prompt."""
+    processor = load_processor(folder, family, COMMON)
+    return processor, dict(processor(images=[image(50, 31)], text=[f"{processor.image_token} w1"], return_tensors="pt"))
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(params=FAMILIES)
+def checkpoint(request, tmp_path):
+    return request.param, save(request.param, tmp_path, layers=1)
+
+
+def test_the_processor_of_the_hub_s_layout_takes_images_alone(checkpoint):
+    family, folder = checkpoint
+    processor, inputs = made(folder, family)
+    assert getattr(processor, "video_processor", None) is None
+    assert type(processor.image_processor).__name__.endswith("Pil")
+    assert int((inputs["input_ids"] == processor.image_token_id).sum()) > 1
+    assert processor.chat_template
+
+
+def test_one_file_for_everything_as_newer_checkpoints_have_it(checkpoint):
+    family, folder = checkpoint
+    _, before = made(folder, family)
+    images = folder / "preprocessor_config.json"
+    whole = json.loads((folder / "processor_config.json").read_text()) | {"image_processor": json.loads(images.read_text())}
+    whole["video_processor"] = {"video_processor_type": "SomeVideoProcessor", "size": {"height": 4, "width": 4}}
+    images.unlink()
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    processor, after = made(folder, family)
+    assert same(before, after)
+    assert getattr(processor, "video_processor", None) is None
+
+
+def test_a_checkpoint_saved_with_torchvision_is_read_with_pillow(checkpoint):
+    family, folder = checkpoint
+    _, before = made(folder, family)
+    path = folder / "preprocessor_config.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"image_processor_type": record["image_processor_type"] + "Fast"}))
+    processor, after = made(folder, family)
+    assert same(before, after)
+    assert type(processor.image_processor).__name__.endswith("Pil")
+
+
+def test_qwen_s_published_pixel_bounds_are_read(tmp_path):
+    folder = save("qwen2_5_vl", tmp_path, layers=1)
+    _, before = made(folder, "qwen2_5_vl")
+    path = folder / "preprocessor_config.json"
+    record = json.loads(path.read_text())
+    size = record.pop("size")
+    bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    path.write_text(json.dumps(record | bounds))
+    assert same(before, made(folder, "qwen2_5_vl")[1])

@@ -1,0 +1,227 @@
+"""Intervals where few or no images differ, and those by resampling: exact cases, lmms-eval's own F1, simulation."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from harness.statistics import (
+    Sums,
+    Units,
+    bootstrap_interval,
+    clustered_mean,
+    mme_units,
+    paired_drop,
+    pope_f1_sums,
+    rare_interval,
+    score_interval,
+)
+from harness.statistics.bootstrap import REPLICATES, hangs_on_few
+from harness.statistics.drops import _bounded_mean
+from harness.statistics.metrics import f1, mean_sums
+from tests.support.scores import answers, covered, mme
+
+
+def share(totals):
+    return totals[..., 0] / totals[..., 1]
+
+
+def quantile_error(level, distribution):
+    """Four standard errors of a quantile that is read off the replicates."""
+    return 4 * math.sqrt(level * (1 - level) / REPLICATES) / distribution.pdf(distribution.ppf(level))
+
+
+@pytest.mark.parametrize(("lost", "images"), [(0, 20), (0, 400), (1, 40), (3, 60), (58, 60)])
+def test_equal_images_lost_as_a_whole_have_clopper_and_pearsons_interval(lost, images):
+    image = np.repeat(np.arange(images), 3)
+    parts = np.stack([image < lost, np.ones(len(image))], 1).astype(float)
+    low, high = rare_interval(parts, image, share, (np.array([0.0, 3.0]), np.array([3.0, 3.0])))
+    upper, lower = beta(lost + 1, images - lost), beta(lost, images - lost + 1)
+    assert high == pytest.approx(upper.ppf(0.975), abs=quantile_error(0.975, upper))
+    if lost:
+        assert low == pytest.approx(lower.ppf(0.025), abs=quantile_error(0.025, lower))
+    else:
+        assert low == 0
+
+
+@pytest.mark.parametrize("images", [3, 50, 398])
+def test_no_differing_answer_is_no_proof_of_no_drop(images):
+    same = answers([1, 0] * images, [f"image{i}" for i in range(images) for _ in range(2)])
+    drop = paired_drop(same, same)
+    exact = 100 * (1 - 0.025 ** (1 / images))
+    room = 100 * quantile_error(0.975, beta(1, images))
+    assert (drop.drop, drop.clusters) == (0, images)
+    assert (drop.low, drop.high) == (pytest.approx(-exact, abs=room), pytest.approx(exact, abs=room))
+
+
+def test_a_perfect_score_has_an_interval_that_ends_at_100():
+    perfect = score_interval(answers([1.0] * 30, list(range(30))))
+    assert perfect.high == 100
+    assert perfect.low == pytest.approx(100 * 0.025 ** (1 / 30), abs=100 * quantile_error(0.025, beta(30, 1)))
+
+
+def test_below_two_images_nothing_is_said():
+    one = np.array([[1.0, 1.0], [0.0, 1.0]])
+    assert all(map(math.isnan, bootstrap_interval(one, np.array(["a", "a"]), share)))
+    single = answers([1, 1], ["a", "a"])
+    assert math.isnan(paired_drop(single, single).low)
+    f1_of_one = answers([1, 1], ["a", "a"], suite="pope", metric="pope_f1_score")
+    assert math.isnan(paired_drop(f1_of_one, f1_of_one).low)
+
+
+@pytest.mark.parametrize(
+    ("aside", "images", "expected"),
+    [
+        (0, 400, True),
+        (18, 400, True),
+        (30, 400, False),
+        (24, 40_000, True),
+        (26, 40_000, False),
+        (3, 30, True),
+        (15, 30, False),
+        (398, 400, True),
+        (200, 400, False),
+    ],
+)
+def test_a_handful_of_differing_images_is_a_handful(aside, images, expected):
+    assert hangs_on_few(np.where(np.arange(images) < aside, 1.0, 0.0)) == expected
+
+
+def test_one_loss_beside_one_gain_is_a_handful_too():
+    assert hangs_on_few(np.array([1.0, -1.0] + [0.0] * 98))
+
+
+def test_the_bootstrap_of_a_mean_is_the_clustered_mean():
+    rng = np.random.default_rng(0)
+    image = np.repeat(np.arange(300), rng.integers(1, 6, 300))
+    values = (rng.random(len(image)) < rng.beta(2, 2, 300)[image]).astype(float)
+    mean = clustered_mean(values, image)
+    low, high = bootstrap_interval(np.stack([values, np.ones(len(values))], 1), image, share)
+    half = mean.high - mean.value
+    assert (low, high) == (pytest.approx(mean.low, abs=0.06 * half), pytest.approx(mean.high, abs=0.06 * half))
+
+
+def test_resampling_is_of_images_and_keeps_pairs():
+    """The same answers twice drop nothing under any weights; repeating each question changes no interval."""
+    rng = np.random.default_rng(1)
+    parts, image = rng.random((60, 2)), np.repeat(np.arange(20), 3)
+    twice = np.concatenate([parts, parts], 1)
+    assert bootstrap_interval(twice, image, lambda t: share(t[..., :2]) - share(t[..., 2:])) == (0, 0)
+    repeated = bootstrap_interval(np.repeat(parts, 5, 0), np.repeat(image, 5), share)
+    assert repeated == pytest.approx(bootstrap_interval(parts, image, share))
+
+
+def pope(said, truth, images):
+    made = answers([float(s == t) for s, t in zip(said, truth, strict=True)], images, suite="pope", metric="pope_f1_score")
+    for answer, text, target in zip(made.answers, said, truth, strict=True):
+        answer.answer, answer.target = text, target
+    return made
+
+
+def lmms_eval_f1(made):
+    from lmms_eval.tasks.pope.utils import pope_aggregate_f1_score
+
+    records = [{"prediction": a.answer.lower().strip(), "ground_truth": a.target} for a in made.answers]
+    return 100 * pope_aggregate_f1_score(records)
+
+
+def test_f1_is_lmms_evals_own_also_with_answers_that_are_neither():
+    rng = np.random.default_rng(2)
+    truth, images = rng.choice(["yes", "no"], 90), np.repeat(np.arange(30), 3)
+    often = ([0.5, 0.4, 0.1], [0.3, 0.6, 0.1])
+    dense, pruned = (pope(rng.choice(["Yes", "no", "maybe"], 90, p=p), truth, images) for p in often)
+    assert score_interval(dense).value == pytest.approx(lmms_eval_f1(dense))
+    drop = paired_drop(dense, pruned)
+    assert drop.drop == pytest.approx(lmms_eval_f1(dense) - lmms_eval_f1(pruned))
+    assert drop.low < drop.drop < drop.high
+    assert (drop.n, drop.clusters) == (90, 30)
+
+
+def test_f1_without_a_true_positive_is_0():
+    assert f1(np.array([[0.0, 3.0, 2.0], [0.0, 0.0, 0.0], [2.0, 1.0, 1.0]])) == pytest.approx([0, 0, 2 / 3])
+
+
+@cache
+def rare(images, questions, lost, gained, inside, runs=500):
+    """Intervals of runs in which an image loses (or gains) with a small probability, then each question with `inside`."""
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(runs):
+        kind = rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained])
+        image = np.repeat(np.arange(images), questions)
+        values = kind[image] * (rng.random(len(image)) < inside)
+        found.append(_bounded_mean(Units(values, image, np.zeros(len(values), dtype=int), len(values)), -1.0))
+    return np.array([mean.low for mean in found]), np.array([mean.high for mean in found]), (lost - gained) * inside
+
+
+@pytest.mark.parametrize("images", [30, 60, 400])
+@pytest.mark.parametrize(("lost", "gained"), [(0.005, 0), (0.02, 0), (0.02, 0.02), (0.05, 0.01)])
+def test_rare_differences_are_covered_and_miss_on_neither_side(images, lost, gained):
+    """Student's interval alone would miss the truth in up to four of five such runs."""
+    low, high, truth = rare(images, 2, lost, gained, 1.0)
+    assert np.mean((low <= truth) & (truth <= high)) >= 0.95
+    assert np.mean(high < truth) <= 0.03
+    assert np.mean(low > truth) <= 0.03
+
+
+def mme_run(sizes, rng, loss):
+    category = np.repeat(np.arange(len(sizes)), sizes)
+    dense = rng.random((len(category), 2)) < np.linspace(0.6, 0.95, len(sizes))[category, None]
+    hit = rng.random(len(category)) < loss * (1 + category % 3) / 2
+    pruned = dense & ~(hit[:, None] & (rng.random((len(category), 2)) < 0.7))
+    values = ((dense.mean(1) + dense.all(1)) - (pruned.mean(1) + pruned.all(1))) / 2
+    return Units(values, np.arange(len(category)), category, 2 * len(category))
+
+
+@pytest.mark.parametrize("sizes", [(20,) * 10, (30, 30, 40, 60, 20)])
+def test_mme_needs_no_bootstrap(sizes):
+    """MME is linear in its pairs: its stratified standard error covers, and the bootstrap, whose categories are each
+    resampled from few images, is the narrower of the two and covers no better.
+    """
+    rng = np.random.default_rng(4)
+    huge = mme_run([20_000] * len(sizes), rng, 0.3)
+    truth = np.mean([huge.values[huge.strata == category].mean() for category in range(len(sizes))])
+    linear, resampled = [], []
+    for _ in range(400):
+        units = mme_run(sizes, rng, 0.3)
+        mean, sums = _bounded_mean(units, -1.0), mean_sums(units)
+        linear.append((mean.low, mean.high))
+        resampled.append(bootstrap_interval(sums.parts, sums.clusters, sums.metric))
+    assert 0.93 <= covered(linear, truth) <= 0.97
+    assert covered(resampled, truth) <= covered(linear, truth) + 0.005
+    assert np.mean(np.diff(resampled)) < np.mean(np.diff(linear))
+
+
+def test_the_mean_of_sums_is_the_metric():
+    made = mme([1, 1, 1, 0, 0, 0, 1, 1], list("aabbccdd"), ["count"] * 4 + ["color"] * 4)
+    units = mme_units(made.answers, np.array([answer.score for answer in made.answers]))
+    sums = mean_sums(units)
+    assert sums.metric(sums.parts.sum(0)) == pytest.approx(score_interval(made).value / 100)
+
+
+def f1_run(images, questions, rng, loss):
+    image = np.repeat(np.arange(images), questions)
+    truth = rng.random(len(image)) < 0.5
+    dense = np.where(rng.random(len(image)) < rng.beta(8, 1.5, images)[image], truth, ~truth)
+    pruned = np.where(rng.random(len(image)) < np.minimum(1, rng.beta(1, 4, images) * 5 * loss)[image], ~dense, dense)
+    parts = [np.stack([said & truth, said & ~truth, ~said & truth], 1).astype(float) for said in (dense, pruned)]
+    return Sums(np.concatenate(parts, 1), image, lambda totals: f1(totals[..., :3]) - f1(totals[..., 3:]))
+
+
+@pytest.mark.parametrize(("images", "questions", "loss"), [(100, 6, 0.05), (20, 6, 0.2)])
+def test_coverage_of_the_paired_bootstrap_on_f1(images, questions, loss):
+    rng = np.random.default_rng(5)
+    huge = f1_run(60_000, questions, rng, loss)
+    truth = float(huge.metric(huge.parts.sum(0)))
+    runs = [f1_run(images, questions, rng, loss) for _ in range(600)]
+    intervals = [bootstrap_interval(run.parts, run.clusters, run.metric) for run in runs]
+    assert 0.93 <= covered(intervals, truth) <= 0.97
+
+
+def test_pope_sums_leave_unscored_questions_out():
+    made = pope(["yes", "yes", "no"], ["yes", "no", "yes"], ["a", "b", "c"])
+    sums = pope_f1_sums(made.answers, np.array([1.0, math.nan, 0.0]))
+    assert sums.parts.tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert list(sums.clusters) == ["a", "c"]

@@ -1,0 +1,220 @@
+"""What a row of the table claims: against random and downsampling, Pareto-optimal, refused, published."""
+
+import contextlib
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from fitprune.errors import UnsupportedModel
+from harness.cells import Cell, CellSettings
+from harness.plugin.cell import RunCell
+from harness.results.refusals import FOLDER, read_refusals
+from harness.results.store import Store
+from reports.__main__ import main
+from reports.table.leaderboard import read_leaderboard
+from reports.table.pareto import frontier
+from reports.table.published import published
+from reports.table.rivals import Edge, mean_edge
+from tests.support.boards import answers_with, flips, put, refuse
+from tests.support.results import result
+
+
+def test_a_row_is_compared_with_random_on_the_same_questions(tmp_path):
+    """Against scipy's paired t-test, since each question here has an image of its own."""
+    store = Store(tmp_path)
+    suites = {suite: {"fastv": flips(0.9), "random": flips(0.6)} for suite in ("gqa", "pope")}
+    for suite, scores in suites.items():
+        for pruner, own in scores.items():
+            put(store, pruner, own, suite)
+    (board,) = read_leaderboard(tmp_path).boards
+    place = next(place for place, row in enumerate(board.table.rows) if row.cell.pruner == "fastv")
+    evidence, halves, means = board.evidence[place], [], []
+    for suite, scores in suites.items():
+        expected = scipy.stats.ttest_rel(scores["fastv"], scores["random"]).confidence_interval(0.95)
+        edge = evidence.edges["random"][suite]
+        assert (edge.low, edge.high) == pytest.approx((100 * expected.low, 100 * expected.high))
+        assert edge.points == pytest.approx(100 * (scores["fastv"].mean() - scores["random"].mean()))
+        assert edge.verdict == "beats"
+        halves.append(100 * (expected.high - expected.low) / 2)
+        means.append(edge.points)
+    average = evidence.average("random", ["gqa", "pope"])
+    assert average.points == pytest.approx(np.mean(means))
+    assert average.high - average.points == pytest.approx(math.hypot(*halves) / 2)
+    assert board.lines[place][6].text.startswith("▲ ")
+    assert board.lines[place][7].text == "not run"
+    assert board.lines[place][8].text.endswith("ʳ")
+
+
+def test_downsample_is_a_rival_once_it_is_there_and_only_at_the_same_reduction(tmp_path):
+    store, good, bad = Store(tmp_path), np.ones(40), np.repeat([0.0, 1.0], 20)
+    put(store, "fastv", bad, reduction=0.5)
+    put(store, "fastv", bad, reduction=0.7)
+    put(store, "downsample", good, reduction=0.5)
+    (board,) = read_leaderboard(tmp_path).boards
+    texts = {line[0].text.removesuffix(" ◆"): [text.text for text in line] for line in board.lines}
+    assert texts["fastv 0.5"][6] == "not run"
+    assert texts["fastv 0.5"][7].startswith("▼ -50.0 ± ")
+    assert texts["fastv 0.7"][7] == "not run"
+    assert texts["downsample 0.5"][7] == "–"
+    assert "ᵈ" not in texts["fastv 0.5"][8]
+
+
+def test_no_significance_is_said_where_there_is_none(tmp_path):
+    store, alternating = Store(tmp_path), np.tile([0.0, 1.0], 20)
+    put(store, "fastv", alternating)
+    put(store, "random", alternating[::-1])
+    (board,) = read_leaderboard(tmp_path).boards
+    assert next(line for line in board.lines if line[0].text.startswith("fastv"))[6].text.startswith("≈ 0.0 ± ")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.1, 2, "beats"), (-2, -0.1, "loses"), (-1, 1, "even"), (0, 1, "even"), (math.nan, math.nan, "unknown")],
+)
+def test_what_an_interval_says(low, high, verdict):
+    assert Edge((low + high) / 2, low, high).verdict == verdict
+
+
+def test_the_mean_of_lopsided_intervals_keeps_its_sides_apart():
+    mean = mean_edge([Edge(1, -2, 2), Edge(3, -1, 6)])
+    assert (mean.points, mean.low, mean.high) == pytest.approx((2, 2 - 5 / 2, 2 + math.sqrt(1 + 9) / 2))
+
+
+def test_other_questions_are_not_paired_and_it_is_said(tmp_path):
+    store = Store(tmp_path)
+    put(store, "fastv", np.ones(10))
+    put(store, "random", np.ones(12))
+    (board,) = read_leaderboard(tmp_path).boards
+    assert any(note.startswith("not compared: fastv 0.5 and random on gqa: cannot pair") for note in board.notes)
+    assert next(line for line in board.lines if "fastv" in line[0].text)[6].text == "–"
+
+
+def test_several_processes_find_the_same(tmp_path, monkeypatch):
+    for model in ("a", "b", "c"):
+        for pruner in ("fastv", "random", "downsample"):
+            put(Store(tmp_path), pruner, flips(0.7), model=model)
+    alone = [board.evidence for board in read_leaderboard(tmp_path).boards]
+    monkeypatch.setattr("reports.table.rivals.MANY", 1)
+    monkeypatch.setattr("reports.table.rivals.available_cores", lambda: 2)
+    assert [board.evidence for board in read_leaderboard(tmp_path).boards] == alone
+    assert all(evidence.edges for evidence in alone[0][1:2])
+
+
+def brute_force(points):
+    """The rule, word for word."""
+
+    def dominated(one):
+        return any(other[0] <= one[0] and other[1] >= one[1] and (other[0] < one[0] or other[1] > one[1]) for other in points)
+
+    return {place for place, point in enumerate(points) if not dominated(point)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_frontier_is_what_no_point_dominates(seed):
+    rng = np.random.default_rng(seed)
+    points = [(float(x), float(y)) for x, y in rng.integers(0, 6, (12, 2))]
+    assert frontier(points) == brute_force(points)
+
+
+def test_points_without_a_figure_are_not_optimal():
+    assert frontier([(math.nan, 90.0), (1.0, math.nan), (2.0, 50.0)]) == {2}
+
+
+def test_a_method_that_could_not_run_has_its_row_and_reason(tmp_path):
+    put(Store(tmp_path), "fastv", np.ones(10))
+    path = refuse(tmp_path, reason="it saves\nat most 40 %")
+    assert path.parent == tmp_path / FOLDER
+    refuse(tmp_path, pruner="tome", limit=7)  # of another table, which has no row
+    found = read_leaderboard(tmp_path)
+    assert found.damaged == ["llava-tiny-tome-0.9 cannot run, and its model has no result: it saves at most 40 %"]
+    (board,) = found.boards
+    assert [line[0].text for line in board.lines] == ["dense", "fastv 0.5 ◆", "vtw 0.9"]
+    assert board.lines[-1][5].text == "cannot: it saves at most 40 %"
+    assert main([str(tmp_path), "--markdown", str(tmp_path / "a.md")]) == 0
+    assert "| vtw 0.9" in (tmp_path / "a.md").read_text()
+
+
+def test_a_row_that_could_run_on_one_suite_only(tmp_path):
+    put(Store(tmp_path), "vtw", np.ones(10), reduction=0.9)
+    put(Store(tmp_path), "fastv", np.ones(10), suite="pope", reduction=0.9)
+    refuse(tmp_path, suite="pope")
+    (board,) = read_leaderboard(tmp_path).boards
+    row = next(line for line in board.lines if line[0].text.startswith("vtw"))
+    assert row[-1].text == "cannot"
+    assert "vtw 0.9 cannot run on every suite: it saves at most 40 %" in board.notes
+
+
+def test_a_later_result_overtakes_a_refusal(tmp_path):
+    refuse(tmp_path)
+    put(Store(tmp_path), "vtw", np.ones(10), reduction=0.9, date="2999-01-01T00:00:00+00:00")
+    (board,) = read_leaderboard(tmp_path).boards
+    assert not any(row.refused for row in board.table.rows)
+
+
+@pytest.mark.parametrize(("every", "outcome"), [(False, pytest.fail), (True, pytest.skip)])
+def test_a_model_that_a_method_cannot_prune_is_noted_and_fails_its_cell_if_it_was_named(tmp_path, every, outcome):
+    @contextlib.contextmanager
+    def unfit(cell):
+        raise UnsupportedModel("no [CLS] here")
+        yield
+
+    options = SimpleNamespace(settings=CellSettings(limit=8), command=lambda cell: f"pytest {cell.suite}", every=every)
+    run = SimpleNamespace(bench=SimpleNamespace(measuring=unfit), store=Store(tmp_path), options=options)
+    item = SimpleNamespace(stash=pytest.Stash(), user_properties=[])
+    with pytest.raises(outcome.Exception, match=r"no \[CLS\] here"):
+        RunCell(Cell("m", "visionzip", 0.5, "gqa"), run, item).check()
+    (refusal,), _ = read_refusals(tmp_path)
+    assert (refusal.cell.pruner, refusal.reason, refusal.limit) == ("visionzip", "no [CLS] here", 8)
+    assert refusal.command == "pytest gqa"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": 1, "reason": 3}', "\udcff"])
+def test_a_damaged_refusal_is_named(tmp_path, text):
+    refuse(tmp_path)
+    (tmp_path / FOLDER / "broken.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    refusals, notes = read_refusals(tmp_path)
+    assert [refusal.cell.pruner for refusal in refusals] == ["vtw"]
+    assert len(notes) == 1
+    assert notes[0].startswith("cannot/broken.json is damaged and left out: ")
+
+
+def test_a_refusal_comes_back_as_it_was(tmp_path):
+    refuse(tmp_path, limit=8)
+    refuse(tmp_path, limit=8, reason="newer")  # of the same cell
+    (refusal,), notes = read_refusals(tmp_path)
+    assert notes == []
+    assert (refusal.cell, refusal.reason) == (Cell("llava-tiny", "vtw", 0.9, "gqa"), "newer")
+    assert (refusal.data, refusal.limit, refusal.command) == ("mini", 8, "pytest suites/test_gqa.py")
+
+
+def test_published_figures_are_those_of_the_methods_in_the_table():
+    table = published({"fastv"})
+    assert {row.method for row in table.rows} == {"dense", "fitprune", "fastv"}
+    assert all(row.model.endswith("-7b") for row in table.rows)
+    row = next(row for row in table.rows if (row.model, row.method, row.setting) == ("llava-1.5-7b", "fastv", "64 tokens"))
+    assert row.values == {"gqa": "46.4", "pope": "36.1"}
+    assert all(row.sources and not any(source.startswith("same") for source in row.sources) for row in table.rows)
+
+
+def test_layers_tokens_are_kept_in_a_result_and_checked(tmp_path):
+    kept = dataclasses.replace(result(), tokens_per_layer=[144.0, 70.5])
+    path = Store(tmp_path).write(kept, answers_with([1.0]))
+    (read,) = Store(tmp_path).read_all().results
+    assert dataclasses.replace(read, answers_digest="") == kept
+    path.write_text(path.read_text().replace("70.5", '"many"'))
+    _, (note,) = Store(tmp_path).read_all()
+    assert "tokens_per_layer is not a list of numbers" in note
+
+
+def test_the_rival_is_the_row_that_its_authors_would_have(tmp_path):
+    store = Store(tmp_path)
+    put(store, "fastv", np.repeat([1.0, 0.0], 20))
+    put(store, "downsample", np.repeat([0.0, 0.0], 20))
+    put(store, "downsample", np.repeat([1.0, 1.0], 20), positions_asked="kept")
+    (board,) = read_leaderboard(tmp_path).boards
+    place = next(place for place, row in enumerate(board.table.rows) if row.cell.pruner == "fastv")
+    assert board.evidence[place].edges["downsample"]["gqa"].points == pytest.approx(50)

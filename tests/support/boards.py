@@ -1,0 +1,31 @@
+"""What a leaderboard is made of: a results folder with rows and refusals, made up."""
+
+import numpy as np
+
+from harness.answering.evaluate import Answer, Answers
+from harness.cells import Cell
+from harness.results.refusals import write_refusal
+from tests.support.results import result
+
+RNG = np.random.default_rng(0)
+
+
+def answers_with(scores, suite="gqa"):
+    """One question an image, with these scores."""
+    made = [Answer(i, f"image{i}", "what?", "yes", "yes", float(score)) for i, score in enumerate(scores)]
+    return Answers(suite, "exact_match", 100 * float(np.mean(scores)), made, len(made), 0.1, "digest")
+
+
+def put(store, pruner, scores, suite="gqa", reduction=0.5, flops=1e9, **more):
+    kept = answers_with(scores, suite)
+    values = {"score": kept.score, "reduction_asked": reduction, "data": "mini", "flops": flops, "n": len(scores)} | more
+    store.write(result(pruner=pruner, suite=suite, **values), kept, answers_with([1.0] * len(scores), suite))
+
+
+def flips(share, count=80):
+    return (RNG.random(count) < share).astype(float)
+
+
+def refuse(folder, pruner="vtw", reduction=0.9, suite="gqa", reason="it saves at most 40 %", limit=None):
+    cell = Cell("llava-tiny", pruner, reduction, suite)
+    return write_refusal(folder, cell, reason, data="mini", limit=limit, command="pytest suites/test_gqa.py")

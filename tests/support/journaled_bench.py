@@ -1,0 +1,48 @@
+"""For tests that kill: cells of made-up answers that go, batch by batch, through the real journal, store and locks."""
+
+import os
+import time
+from pathlib import Path
+
+from harness.answering.evaluate import Answer, Answers
+from harness.bench.bench import Evaluated
+from harness.cells import Cell, CellSettings
+from harness.results.once import RunFolder
+from harness.results.store import Store
+from tests.support.fake_bench import FakeBench
+
+QUESTIONS, BATCH = 40, 4
+LOST = {"dense": 0, "random": 20, "fastv": 5}  # of 40 questions
+CELLS = [
+    Cell("m", pruner, reduction, suite)
+    for suite in ("gqa", "pope", "mme")
+    for pruner, reduction in (("dense", None), ("random", 0.3), ("random", 0.5), ("fastv", 0.3), ("fastv", 0.5))
+]
+
+
+class JournaledBench(FakeBench):
+    log: Path
+
+    def evaluate(self, cell, pruner, journal=None, task=None, tally=None):
+        done = {entry["first"] for entry in journal.entries}
+        for first in range(0, QUESTIONS, BATCH):
+            if first not in done:
+                time.sleep(0.001)
+                with self.log.open("ab", buffering=0) as log:
+                    log.write(f"{cell.label()} {cell.suite} {first}\n".encode())
+                journal.append({"first": first, "scores": [float(i >= LOST[cell.pruner]) for i in range(first, first + BATCH)]})
+        scores = [score for entry in sorted(journal.entries, key=lambda entry: entry["first"]) for score in entry["scores"]]
+        made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", score) for i, score in enumerate(scores)]
+        answers = Answers(cell.suite, "exact_match", 100 * sum(scores) / len(scores), made, len(made), 0.0, "digest")
+        return Evaluated(answers, 1e9 if pruner is None else 0.6e9, 0.0 if pruner is None else cell.reduction)
+
+
+def run_cells(folder: str) -> None:
+    """What a run of the suites does with its cells."""
+    store, run = Store(Path(folder) / "results"), Path(folder) / f"run-{os.getpid()}"
+    bench = JournaledBench(CellSettings(), RunFolder(run), store)
+    bench.log = Path(folder) / "log"
+    for cell in CELLS:
+        with bench.measuring(cell) as measured:
+            if not measured.cached:
+                store.write(measured.result, measured.answers, None if cell.is_dense else measured.dense)
