@@ -1,4 +1,4 @@
-"""The paper's cost of a recipe: multiply-accumulates of the visual tokens in the decoder.
+"""`visual_macs`: the paper's cost of a recipe, in multiply-accumulates of the visual tokens in the decoder.
 
 Source: FitPrune, arXiv 2409.10197. Text tokens, the vision tower, the projector and `lm_head` are left out, as in the
 paper; the end-to-end figure is not here but in the harness. One multiply-accumulate (MAC) is two FLOPs.

@@ -1,7 +1,7 @@
-"""FitPrune: drop the visual tokens that matter least, by a recipe fitted in advance."""
+"""`FitPrune`: drops the visual tokens that matter least, by a recipe fitted in advance."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,37 +9,24 @@ import torch
 from torch import nn
 
 from fitprune.errors import BudgetError
+from fitprune.fitting.calibrate import Calibration
 from fitprune.flops import check_reduction
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.pruner import Pruner
 from fitprune.recipes.recipe import Recipe
-
-
-def cross_and_self(tokens: VisualTokens, attention: Attention) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two importances of FitPrune for each visual token present, float32 (batch, n), 0 in padding places.
-
-    With M[q, j] the head-wise maximum of the layer's softmax attention:
-    cross[j] is the mean of M[q, j] over text rows q after the image; self[j] the sum of M[q, j] over visual rows q,
-    divided by the number of visual tokens present. Rows of the system prompt never count. In a sample without text
-    after its last visual token, cross is 1 for every token, so that self alone decides.
-
-    Several images in one prompt form one pool: "after the image" is after the last of them, and text between them is
-    not counted.
-    """
-    text, visual = tokens.text_after.float(), tokens.row_mask().float()
-    weights = torch.stack([text / text.sum(1, True).clamp(min=1), visual / visual.sum(1, True).clamp(min=1)], 1)
-    cross, own = attention.head_max_columns(tokens, weights).unbind(1)
-    return torch.where(tokens.text_after.any(1, keepdim=True), cross, tokens.present.float()), own
+from fitprune.scoring.importance import cross_and_self
+from fitprune.search.prompts import Batch
 
 
 @dataclass
 class FitPrune(Pruner):
     """FitPrune (arXiv 2409.10197; code github.com/ywh187/FitPrune), training-free.
 
-    In decoder layer l, the `recipe.drop[l]` visual tokens of lowest cross × self attention go, after the attention that all
-    tokens entering the layer take part in, and before its output projection, residual sum and feed-forward network. The
-    KV cache of a layer keeps all that entered it. Position ids are kept. Needs the attention's column statistics, not its
-    map; SDPA or flash attention stays on. For another number of visual tokens than the recipe's, its ratios are used.
+    Decoder layer l drops the `recipe.drop[l]` visual tokens of lowest cross × self attention. All tokens that enter the layer
+    take part in its attention; the dropped ones leave before its output projection, residual sum and feed-forward network.
+    The KV cache of a layer keeps all that entered it. Position ids are kept. The method needs column statistics of the
+    attention, not its map; SDPA or flash attention stays on. For another number of visual tokens than the recipe's, its
+    ratios are used.
 
     Deviations from the authors' code: any batch size and padding; text-only prompts pass; chunked prefill is refused
     where the authors' code leaves it unpruned.
@@ -79,9 +66,9 @@ class FitPrune(Pruner):
         reduction: float,
         *,
         visual_tokens: int | None = None,
-        calibration: Any = None,
+        calibration: Calibration | None = None,
         model: nn.Module | None = None,
-        batches: Any = None,
+        batches: Iterable[Batch] | None = None,
         recipe: Recipe | None = None,
     ) -> "FitPrune":
         """Fit a recipe that saves `reduction` of the visual tokens' decoder FLOPs, the scoring included.
@@ -96,8 +83,6 @@ class FitPrune(Pruner):
         Raises:
             BudgetError: the budget is out of reach, or nothing to calibrate with was given.
         """
-        from fitprune.fitting.calibrate import Calibration
-
         if recipe is None:
             check_reduction(reduction)
             if calibration is None:

@@ -1,11 +1,11 @@
-"""Draw a recipe: visual tokens left after each decoder layer, beside a published one. PNG or SVG, without a browser."""
+"""Draws a recipe as PNG or SVG: visual tokens left after each decoder layer, beside a published recipe."""
 
 from pathlib import Path
 from typing import Any
 
-from fitprune.cli.show import saving, short_name, title, tokens_left
 from fitprune.errors import FitPruneError
 from fitprune.recipes.recipe import Recipe
+from fitprune.recipes.recipe_text import saving, short_name, title, tokens_left
 
 SUFFIXES = (".png", ".svg")
 SCALE = 3  # pixels of a PNG per point of the drawing: sharp in print at a column's width

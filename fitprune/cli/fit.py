@@ -1,4 +1,4 @@
-"""`python -m fitprune fit`: recipes for one or several budgets, from a model's name and calibration data."""
+"""`python -m fitprune fit`: writes recipes for one or several budgets, from a model's name and calibration data."""
 
 import argparse
 import importlib.metadata
@@ -11,7 +11,8 @@ from typing import Any
 from fitprune.errors import BudgetError, FitPruneError, unknown_name
 from fitprune.flops import check_reduction
 
-# Models and calibration data come from the harness, which this package does not import: it announces itself here.
+# The entry points under which a source of models and calibration data announces itself. The harness is one; this package
+# does not import it.
 PROVIDERS = "fitprune.providers"
 
 

@@ -1,13 +1,13 @@
-"""`python -m fitprune show`: a recipe as text, for a terminal or a log."""
+"""`python -m fitprune show`: prints a recipe as text, for a terminal or a log."""
 
 import contextlib
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from fitprune.cli import chart
 from fitprune.recipes.file import fingerprint
-from fitprune.recipes.published import SCHEME, nearest_published
 from fitprune.recipes.recipe import Recipe
+from fitprune.recipes.recipe_text import nearest_published, saving, tokens_left
 
 BAR = 40  # characters that stand for all visual tokens
 
@@ -22,8 +22,6 @@ def show(name: str, picture: Path | None = None) -> None:
     Raises:
         FitPruneError: no such recipe, or a picture that cannot be drawn.
     """
-    from fitprune.cli import chart
-
     if picture is not None:
         chart.check_drawable(picture)
     recipe = Recipe.load(name)
@@ -33,31 +31,6 @@ def show(name: str, picture: Path | None = None) -> None:
     print(describe(recipe, name, published))
     if picture is not None:
         chart.draw(recipe, name, picture, published)
-
-
-def tokens_left(recipe: Recipe, visual_tokens: int | None = None) -> list[int]:
-    """Visual tokens left after each decoder layer, at the recipe's own number of tokens or at another."""
-    tokens = recipe.visual_tokens if visual_tokens is None else visual_tokens
-    return [tokens - dropped for dropped in accumulate(recipe.schedule(tokens))]
-
-
-def short_name(name: str) -> str:
-    """What a legend calls a recipe: its file's name without folder and suffix, or `published llava-1.5-7b@60`."""
-    if name.startswith(SCHEME):
-        return f"published {name.removeprefix(SCHEME)}"
-    return Path(name).stem
-
-
-def title(recipe: Recipe, name: str) -> str:
-    """The model, where the recipe names it; else the recipe's own name."""
-    return str(recipe.provenance.get("model") or short_name(name))
-
-
-def saving(recipe: Recipe) -> str:
-    """`saves 59.7 % of the visual tokens' FLOPs`, or that it cannot be said."""
-    if recipe.sizes is None:
-        return "names no architecture, so what it saves is unknown"
-    return f"saves {recipe.reduction:.1%} of the visual tokens' FLOPs"
 
 
 def describe(recipe: Recipe, name: str, published: tuple[str, Recipe] | None = None) -> str:

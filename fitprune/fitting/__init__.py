@@ -1,1 +1,1 @@
-"""Fitting a recipe: calibration prompts, the search for a budget, and what it keeps on disk."""
+"""Fitting a recipe: calibration batches, the search for alpha, the cost of a budget, and what is kept on disk."""

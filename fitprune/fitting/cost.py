@@ -1,4 +1,4 @@
-"""What pruned calibration samples cost, and where the published rule stops pruning them."""
+"""`Cost`: what pruned calibration samples cost, and where the published rule stops pruning them."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,19 @@ import numpy as np
 
 from fitprune.flops import layer_macs
 from fitprune.models.sizes import DecoderSizes
-from fitprune.scoring.column_sums import scoring_macs
+from fitprune.scoring.column_sums import BLOCK_ROWS
+from fitprune.scoring.macs import Blocks, causal_pairs, column_sum_macs
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-accumulates of visual tokens in a decoder; with `text_tokens`, FitPrune's scoring too, by `kernels` or not."""
+    """Multiply-accumulates of visual tokens in a decoder.
+
+    Attributes:
+        sizes: of the decoder.
+        text_tokens: of a prompt; if given, the cost holds that of scoring too.
+        kernels: whether the Triton kernels score, or the torch path.
+    """
 
     sizes: DecoderSizes
     text_tokens: int | None = None
@@ -25,7 +32,17 @@ class Cost:
             return macs
         # A prompt's text is taken to stand after its image, which is where nearly all of it stands.
         rows = np.rint(entered).astype(int) + self.text_tokens
-        return macs + np.where(scored, scoring_macs(rows, self.sizes.q_size, self.kernels), 0)
+        return macs + np.where(scored, self._scoring(rows), 0)
+
+    def _scoring(self, rows: np.ndarray) -> np.ndarray:
+        """Multiply-accumulates of `head_max_columns` with two weighted sums, for samples of which `rows` rows are scored."""
+        if not self.kernels:
+            blocks = Blocks(BLOCK_ROWS)
+            return column_sum_macs(causal_pairs(rows, 0, blocks), self.sizes.q_size, 2, blocks)
+        # The kernels' tiles: see `fitprune.scoring.triton_column_sums.tile`, which only a CUDA build can import.
+        small, large = Blocks(64, 64, products=2), Blocks(128, 128, products=2)
+        pairs = np.where(rows <= 1024, causal_pairs(rows, 0, small), causal_pairs(rows, 0, large))
+        return column_sum_macs(pairs, self.sizes.q_size, 2, small)
 
     def dense(self, visual_tokens: np.ndarray) -> np.ndarray:
         """Cost of the whole decoder, nothing dropped."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from fitprune.interface.layout import HasLayout
-from fitprune.scoring.column_sums import head_max_columns, last_row_mean, row_maps, rows_mean
+from fitprune.scoring.column_sums import head_max_columns
+from fitprune.scoring.rows import last_row_mean, row_maps, rows_mean
 
 
 @dataclass

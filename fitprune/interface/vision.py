@@ -9,6 +9,7 @@ from torch import nn
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.tower import TowerRecord
 from fitprune.scoring.column_sums import BLOCK_ROWS
+from fitprune.scoring.precision import in_float32
 
 
 class Vision:
@@ -60,6 +61,7 @@ class Vision:
         """As `query`."""
         return self._record.key[layer % len(self._record.tower.layers)]
 
+    @torch.no_grad()
     def cls_attention(self, layer: int) -> torch.Tensor:
         """Attention that [CLS] pays to each patch, (views, heads, P) in float32; [CLS] itself is in the softmax.
 
@@ -68,14 +70,15 @@ class Vision:
         """
         if not self.has_cls:
             raise UnsupportedModel("this model's vision tower has no [CLS] token whose attention could be read.")
-        query, key = self.query(layer)[:, :, :1], self.key(layer)
+        query, key = in_float32(self.query(layer)[:, :, :1]), in_float32(self.key(layer))
         self._spend(key.numel())
         logits = (query @ key.transpose(2, 3)).float() * key.shape[-1] ** -0.5
         return logits.softmax(-1)[:, :, 0, 1:]
 
+    @torch.no_grad()
     def received_attention(self, layer: int) -> torch.Tensor:
         """Attention that each patch receives, mean over heads and over the rows of all patches: (views, P) in float32."""
-        query, key = self.query(layer)[:, :, int(self.has_cls) :], self.key(layer)
+        query, key = in_float32(self.query(layer)[:, :, int(self.has_cls) :]), in_float32(self.key(layer))
         views, heads, rows, dim = query.shape
         self._spend(views * heads * rows * key.shape[2] * dim)
         total = torch.zeros(views, key.shape[2], dtype=torch.float32, device=key.device)

@@ -1,1 +1,1 @@
-"""Recipes: the counts, their file, and the published ones."""
+"""Recipes: their counts, their file, the published ones, and what is said about them."""

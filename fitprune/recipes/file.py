@@ -1,4 +1,4 @@
-"""A recipe as a file that people share: readable JSON, and every reason not to trust one."""
+"""Reads and writes a recipe's file: readable JSON that people share, refused where it contradicts itself."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 from fitprune.errors import RecipeError
 from fitprune.files import replacing
 from fitprune.models.sizes import DecoderSizes
-from fitprune.recipes.recipe import Recipe
+from fitprune.recipes.fields import RecipeFields
 
 FORMAT = "fitprune-recipe"
 VERSION = 2
@@ -46,7 +46,7 @@ def fingerprint(sizes: DecoderSizes) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write(recipe: Recipe, path: Path) -> None:
+def write(recipe: RecipeFields, path: Path) -> None:
     """Write readable JSON, atomically. See `Recipe.save`."""
     record = to_record(recipe)
     try:
@@ -63,7 +63,7 @@ def write(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"cannot write a recipe to {path}: {error.strerror}.") from None
 
 
-def read(path: Path) -> Recipe:
+def read(path: Path) -> RecipeFields:
     """Read what `write` wrote. See `Recipe.load`."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def read(path: Path) -> Recipe:
         raise RecipeError(f"the recipe {path} is malformed: {error}") from None
 
 
-def to_record(recipe: Recipe) -> dict[str, Any]:
+def to_record(recipe: RecipeFields) -> dict[str, Any]:
     """The JSON object of a recipe."""
     sizes = recipe.sizes
     return {
@@ -100,8 +100,8 @@ def to_record(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def from_record(record: Mapping[str, Any]) -> Recipe:
-    """The recipe in a JSON object of the current format.
+def from_record(record: Mapping[str, Any]) -> RecipeFields:
+    """What a recipe holds, from a JSON object of the current format.
 
     Raises:
         RecipeError: an entry that is absent, of the wrong kind, or at odds with another one.
@@ -110,7 +110,7 @@ def from_record(record: Mapping[str, Any]) -> Recipe:
         if name not in record:
             raise RecipeError(f"it lacks {name}.")
     architecture = record.get("architecture")
-    recipe = Recipe(
+    recipe = RecipeFields(
         drop=record["drop"],
         visual_tokens=record["visual_tokens"],
         sizes=None if architecture is None else _sizes(architecture),
@@ -159,7 +159,7 @@ def _check(name: str, value: Any, kind: type | tuple[type, ...]) -> None:
         raise RecipeError(f"{name} must be {_KINDS[kind]}, not {value!r:.60}.")
 
 
-def _check_reduction(recipe: Recipe, stated: Any) -> None:
+def _check_reduction(recipe: RecipeFields, stated: Any) -> None:
     _check("reduction", stated, (int, float))
     if recipe.sizes is None:
         raise RecipeError(f"it states a reduction of {stated} but no architecture, on which that depends.")

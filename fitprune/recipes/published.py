@@ -13,13 +13,13 @@ from typing import Any
 
 from fitprune.errors import RecipeError
 from fitprune.models.sizes import DecoderSizes
-from fitprune.recipes.recipe import Recipe
+from fitprune.recipes.fields import RecipeFields
 
 SCHEME = "published:"
 
 
-def published_recipe(name: str) -> Recipe:
-    """The published recipe `model@percentage`, such as `llava-1.5-7b@60`.
+def entry(name: str) -> RecipeFields:
+    """What the published recipe `model@percentage` holds, such as `llava-1.5-7b@60`.
 
     Raises:
         RecipeError: there is none; the message says which there are.
@@ -27,10 +27,10 @@ def published_recipe(name: str) -> Recipe:
     table = _tables()
     model, _, percent = name.partition("@")
     if percent not in table.get(model, {"drop": {}})["drop"]:
-        there = " and ".join(f"{known}@{','.join(entry['drop'])}" for known, entry in table.items())
+        there = " and ".join(f"{known}@{','.join(tables['drop'])}" for known, tables in table.items())
         raise RecipeError(f"there is no published recipe '{name}'; there are {there}.")
-    entry = table[model]
-    recipe = Recipe(entry["drop"][percent]["per_layer"], entry["visual_tokens"], _sizes(entry))
+    tables = table[model]
+    recipe = RecipeFields(tables["drop"][percent]["per_layer"], tables["visual_tokens"], _sizes(tables))
     recipe.provenance.update(
         model=model,
         budget={"asked": int(percent) / 100, "reached": recipe.reduction, "scoring_counted": False},
@@ -40,15 +40,8 @@ def published_recipe(name: str) -> Recipe:
 
 
 def published_names() -> list[str]:
-    """All of them, by model, then by percentage: `llava-1.5-7b@10`, …"""
+    """The names of all published recipes, by model, then by percentage: `llava-1.5-7b@10`, …"""
     return [f"{model}@{percent}" for model, entry in _tables().items() for percent in entry["drop"]]
-
-
-def nearest_published(sizes: DecoderSizes | None, reduction: float) -> tuple[str, Recipe] | None:
-    """The published recipe for a decoder of these sizes whose reduction is nearest, and its name; None where there is none."""
-    same = [(name, published_recipe(name)) for name in published_names()]
-    same = [(name, published) for name, published in same if published.sizes == sizes]
-    return min(same, key=lambda pair: abs(pair[1].reduction - reduction), default=None)
 
 
 @functools.cache

@@ -1,1 +1,1 @@
-"""Statistics of attention that need no attention map: in blocks of query rows, and as Triton kernels on CUDA."""
+"""Statistics of attention without an attention map: column sums, chosen rows, FitPrune's importances, and their cost."""

@@ -1,4 +1,4 @@
-"""The CUDA path of `column_sums.head_max_columns`: two Triton kernels, and nothing of the size of an attention map.
+"""`head_max_columns` on CUDA: two Triton kernels, and nothing of the size of an attention map.
 
 The first finds each query row's log-sum-exp, as flash attention does (Dao et al., arXiv 2205.14135, section 3.1). The second
 computes the logits once more: a tile of rows × keys goes through all heads, keeps the largest logit less its row's
@@ -9,8 +9,7 @@ Memory beyond the result, in float32: heads × rows for the log-sum-exps, and R 
 tiles' sums.
 
 Products of float32 are taken in full precision (no TF32), those of bfloat16 and float16 on tensor cores with float32 sums.
-Half precision is thereby more exact than the torch path, which, like eager attention, rounds the logits to the type of
-the queries.
+The torch path agrees: it converts half precision to float32.
 """
 
 import functools
@@ -21,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fitprune.scoring.column_sums import real_pairs
+from fitprune.scoring.macs import Blocks, batch_pairs, column_sum_macs
 
 LOG2_E = 1.4426950408889634
 
@@ -34,6 +33,11 @@ class Tile(NamedTuple):
     depth: int
     warps: int
     stages: int
+
+    @property
+    def blocks(self) -> Blocks:
+        """How the kernels walk over the attention map: the second kernel computes the logits once more."""
+        return Blocks(self.rows, self.keys, products=2)
 
 
 def tile(dim: int, length: int, dtype: torch.dtype) -> Tile:
@@ -234,22 +238,6 @@ def runs_on(device: torch.device) -> bool:
     return True
 
 
-def multiply_accumulates(query: torch.Tensor, sums: int, valid: torch.Tensor | None = None, first_row: int = 0) -> int:
-    """What `head_max_columns` computes: the products of queries and keys twice, and the weighted sums once.
-
-    As in the torch path a tile counts in full, the part above the diagonal too; what pads it at the ends, and padding of the
-    batch, does not. For first_row 0 and tiles of b × b, with w whole blocks of rows and p rows left, a sample's logits are
-    b² · w (w + 1) / 2 + p · T, where the torch path has the same with b its block of rows, and each counts once.
-    """
-    batch, heads, length, dim = query.shape
-    shape = tile(dim, length, query.dtype)
-    logits: torch.Tensor | int = 0
-    for start in range(first_row, length, shape.rows):
-        stop = min(start + shape.rows, length)
-        logits += real_pairs(valid, batch, start, stop, min(triton.cdiv(stop, shape.keys) * shape.keys, length))
-    return int(logits) * (2 * heads * dim + sums)
-
-
 @torch.no_grad()
 def head_max_columns(
     query: torch.Tensor,
@@ -259,13 +247,13 @@ def head_max_columns(
     valid: torch.Tensor | None = None,
     first_row: int = 0,
 ) -> tuple[torch.Tensor, int]:
-    """`column_sums.head_max_columns` by the kernels; the same arguments, shapes and meaning.
+    """`fitprune.scoring.column_sums.head_max_columns` by the kernels; the same arguments, shapes and meaning.
 
     Views with any strides are read in place, but for the head size, which must be dense and is made so. A row without a real
     key before it, as in left padding, adds nothing.
 
     Returns:
-        float32 (batch, R, T), and what `multiply_accumulates` says: nearly twice the torch path's count, since the logits are
+        float32 (batch, R, T), and its multiply-accumulates: nearly twice the torch path's count, since the logits are
         computed twice.
     """
     batch, heads, length, dim = query.shape
@@ -291,4 +279,6 @@ def head_max_columns(
         _log_sum_exp[(batch * heads * blocks,)](query, key, valid, norms, *common, **sizes, **options)
         grid = (triton.cdiv(length, shape.keys), blocks, batch)
         _tile_sums[grid](query, key, valid, norms, row_weights, partial, *common, sums=sums, **sizes, **options)
-    return partial.sum(1), multiply_accumulates(query, sums, real, first_row)
+    walk = shape.blocks
+    pairs = batch_pairs(real, batch, length, first_row, walk)
+    return partial.sum(1), column_sum_macs(pairs, heads * dim, sums, walk)

@@ -19,7 +19,6 @@ from baselines.registry import get_pruner_class
 from fitprune import BudgetError, Calibration, FitPrune, FitPruneError, Pruner, Recipe
 from fitprune.engine.image_cache import Kept, remembering_images
 from fitprune.models.sizes import visual_tokens
-from fitprune.recipes import file as recipe_file
 from harness import provider
 from harness.answering.evaluate import Answer, Answers, conditions, evaluate_cell, sample_inputs
 from harness.answering.input_cache import InputCache
@@ -334,7 +333,7 @@ class Bench:
         fitted = self.lasting.once(self.recipes_name(cell), lambda: self._fit_all(cell))[f"{asked(cell):g}"]
         if "error" in fitted:
             raise BudgetError(fitted["error"])
-        return recipe_file.from_record(fitted["recipe"])
+        return Recipe.from_record(fitted["recipe"])
 
     def recipes_name(self, cell: Cell) -> str:
         """What the recipes for all budgets are kept as."""
@@ -364,7 +363,7 @@ class Bench:
             except BudgetError as error:
                 fitted[f"{reduction:g}"] = {"error": str(error)}
                 continue
-            fitted[f"{reduction:g}"] = {"recipe": recipe_file.to_record(recipe)}
+            fitted[f"{reduction:g}"] = {"recipe": recipe.to_record()}
             if self.results is not None:
                 folder = self.results.folder / "recipes"
                 folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from fitprune import BudgetError, FitPruneError, Pruner, Recipe, UnsupportedModel
-from fitprune.recipes import file as recipe_file
 from harness.answering.evaluate import sample_inputs
 from harness.bench.bench import Bench, asked
 from harness.cells import Cell
@@ -143,7 +142,7 @@ class Planner(Bench):
         fitted = known[0][f"{asked(cell):g}"]
         if "error" in fitted:
             raise BudgetError(fitted["error"])
-        return recipe_file.from_record(fitted["recipe"])
+        return Recipe.from_record(fitted["recipe"])
 
 
 def _seconds(cell: Cell, earlier: list[Result], questions: int) -> float | None:

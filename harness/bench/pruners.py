@@ -8,7 +8,7 @@ import torch
 from baselines.registry import get_pruner_class
 from fitprune import Calibration, FitPrune, Pruner
 from fitprune.models.sizes import DecoderSizes
-from fitprune.recipes.published import nearest_published
+from fitprune.recipes.recipe_text import nearest_published
 
 
 class Solver:

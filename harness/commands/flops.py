@@ -163,9 +163,10 @@ def _recipe(options: argparse.Namespace, prompt: Prompt) -> "tuple[Recipe, str]"
 
 def _nearest_published(model: str, reduction: float) -> "Recipe | None":
     """Of the recipes published for this model, the one whose reduction is nearest."""
-    from fitprune.recipes.published import published_names, published_recipe
+    from fitprune import Recipe
+    from fitprune.recipes.published import SCHEME, published_names
 
-    recipes = [published_recipe(name) for name in published_names() if name.partition("@")[0] == model]
+    recipes = [Recipe.load(SCHEME + name) for name in published_names() if name.partition("@")[0] == model]
     return min(recipes, key=lambda recipe: abs(recipe.reduction - reduction), default=None)
 
 

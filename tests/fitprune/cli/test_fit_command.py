@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import fitprune.fitting.calibrate
+import fitprune.fitting.batches
 from fitprune import Recipe
 from fitprune.__main__ import main
 
@@ -99,7 +99,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(
     assert main([*command[:-1], "whole/"]) == 0
     capsys.readouterr()
 
-    measured, measure = [], fitprune.fitting.calibrate.measure
+    measured, measure = [], fitprune.fitting.batches.measure
 
     def counted(*arguments, stop_at=None):
         if len(measured) == stop_at:
@@ -110,7 +110,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(
     # pytest itself may run where Ctrl-C is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        monkeypatch.setattr(fitprune.fitting.calibrate, "measure", lambda *arguments: counted(*arguments, stop_at=4))
+        monkeypatch.setattr(fitprune.fitting.batches, "measure", lambda *arguments: counted(*arguments, stop_at=4))
         assert main(command) == 130
     finally:
         signal.signal(signal.SIGINT, before)
@@ -123,7 +123,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(
     assert [path.name for path in Path("my recipes").iterdir()] == [kept.name]
 
     measured.clear()
-    monkeypatch.setattr(fitprune.fitting.calibrate, "measure", counted)
+    monkeypatch.setattr(fitprune.fitting.batches, "measure", counted)
     assert main(shlex.split(err.rpartition("go on with: python -m fitprune ")[2])) == 0
     assert len(measured) == 2  # the two batches of four that were not there
     assert sorted(path.name for path in Path("my recipes").iterdir()) == ["recipe-0.3.json", "recipe-0.6.json"]
@@ -141,7 +141,7 @@ def test_a_folder_to_keep_stays_and_serves_another_budget(here: Path, monkeypatc
     def never(*_):
         raise AssertionError("statistics are there and were measured again")
 
-    monkeypatch.setattr(fitprune.fitting.calibrate, "measure", never)
+    monkeypatch.setattr(fitprune.fitting.batches, "measure", never)
     assert main([*command, "--reduction", "0.6", "-o", "b.json"]) == 0
     assert sorted(path.name for path in here.iterdir()) == ["a.json", "b.json", "kept"]
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fitprune import Calibration, FitPrune, UnsupportedModel, fit
-from fitprune.fitting.prompts import embed
 from fitprune.flops import visual_macs
 from fitprune.models.sizes import visual_tokens
 from fitprune.search import drop_counts
+from fitprune.search.prompts import embed
 from tests.reference import fitting
 from tests.reference.decoder import reference_of
 from tests.reference.families import ThreeAxes

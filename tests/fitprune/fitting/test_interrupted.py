@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-import fitprune.fitting.calibrate
+import fitprune.fitting.batches
 from fitprune import Calibration, FitPruneError, fit
 from fitprune.errors import Interrupted
 from tests.support.models import build, prompt
@@ -24,13 +24,13 @@ def runs(monkeypatch):
     """How many batches were measured and pruned."""
     done = {"measure": 0, "counts": 0}
     for name in done:
-        function = getattr(fitprune.fitting.calibrate, name)
+        function = getattr(fitprune.fitting.batches, name)
 
         def counted(*args, name=name, function=function):
             done[name] += 1
             return function(*args)
 
-        monkeypatch.setattr(fitprune.fitting.calibrate, name, counted)
+        monkeypatch.setattr(fitprune.fitting.batches, name, counted)
     return done
 
 
@@ -39,7 +39,7 @@ def interrupted_fit(monkeypatch):
     """A fit in which Ctrl-C is pressed in the call after so many calls of a function that it uses; gives the exception."""
 
     def press(name, calls, *args, **options):
-        function, seen = getattr(fitprune.fitting.calibrate, name), []
+        function, seen = getattr(fitprune.fitting.batches, name), []
 
         def interrupted(*arguments):
             if len(seen) == calls:
@@ -48,7 +48,7 @@ def interrupted_fit(monkeypatch):
             return function(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(fitprune.fitting.calibrate, name, interrupted)
+            patch.setattr(fitprune.fitting.batches, name, interrupted)
             with pytest.raises(Interrupted) as caught:
                 fit(*args, progress=False, **options)
         return caught.value
@@ -92,7 +92,7 @@ def test_without_a_folder_the_temporary_one_stays_and_is_named(model, samples, r
 
 def test_a_fit_leaves_no_temporary_folder(model, samples):
     calibration = Calibration(model, samples[:1], progress=False)
-    folder = calibration._spool.folder
+    folder = calibration._batches.store.folder
     assert folder.is_dir()
     del calibration
     assert not folder.exists()

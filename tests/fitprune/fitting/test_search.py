@@ -6,7 +6,8 @@ import weakref
 import pytest
 import torch
 
-import fitprune.fitting.calibrate
+import fitprune.fitting.alpha_search
+import fitprune.fitting.batches
 from fitprune import Calibration, fit
 from tests.support.models import build, prompt
 
@@ -26,10 +27,10 @@ def test_bounds_change_no_verdict(model, samples, reduction, monkeypatch):
     """The alpha found is that of a search which runs every batch at every alpha it looks at."""
     found = Calibration(model, samples, progress=False).recipe(reduction)
 
-    def all_of_them(self, step, spent, bar):
-        return spent(self._left(step, bar)) <= 1
+    def all_of_them(runs, step, spent):
+        return spent(runs.left(step)) <= 1
 
-    monkeypatch.setattr(Calibration, "_reaches", all_of_them)
+    monkeypatch.setattr(fitprune.fitting.alpha_search, "_reaches", all_of_them)
     exhaustive = Calibration(model, samples, progress=False).recipe(reduction)
     assert found.drop == exhaustive.drop
     assert found.provenance["alpha"] == exhaustive.provenance["alpha"]
@@ -38,8 +39,8 @@ def test_bounds_change_no_verdict(model, samples, reduction, monkeypatch):
 def test_a_search_takes_little_more_than_two_passes(model, samples, monkeypatch):
     """All samples at the alpha that is chosen, some at the next smaller, few elsewhere: a bisection runs all seven times."""
     done = []
-    counts = fitprune.fitting.calibrate.counts
-    monkeypatch.setattr(fitprune.fitting.calibrate, "counts", lambda *args: done.append(args[2]) or counts(*args))
+    counts = fitprune.fitting.batches.counts
+    monkeypatch.setattr(fitprune.fitting.batches, "counts", lambda *args: done.append(args[2]) or counts(*args))
     recipe = fit(model, samples, 0.5, progress=False)
     assert done.count(recipe.provenance["alpha"]) == len(samples)
     assert len(done) <= 2.25 * len(samples)
@@ -65,14 +66,18 @@ def test_batches_are_read_once_and_not_held(model, samples):
 
 def tensors_held(calibration):
     """Bytes of tensors and arrays that a calibration holds in memory, those of its model left out."""
-    own = {name: value for name, value in vars(calibration).items() if name != "model"}
-    todo, total = list(own.values()), 0
+    todo, total, met = [calibration], 0, set()
     while todo:
         value = todo.pop()
+        if id(value) in met:  # the calibration and its runs share arrays
+            continue
+        met.add(id(value))
         if isinstance(value, dict):
             todo += value.values()
         elif isinstance(value, list | tuple):
             todo += value
+        elif type(value).__module__.startswith("fitprune.fitting"):
+            todo += [part for name, part in vars(value).items() if name != "model"]
         else:
             total += getattr(value, "nbytes", 0)
     return total
@@ -86,7 +91,7 @@ def test_memory_does_not_grow_with_what_a_sample_weighs(model, samples):
         calibration.recipe(0.5)
     per_sample = (tensors_held(more) - tensors_held(few)) / 6
     # Two float masses a layer, and a count of 8 bytes a layer at each alpha looked at.
-    looked_at = len({step for step, _ in more._counts})
+    looked_at = len({step for step, _ in more._runs.counts})
     assert per_sample <= 6 * 4 * 2 + 6 * 8 * looked_at + 16
     assert per_sample < samples[0]["pixel_values"].nbytes / 4
 
@@ -121,8 +126,8 @@ def test_the_progress_bar_goes_to_stderr_and_counts_batches(model, samples, caps
 
 def test_all_budgets_share_the_statistics(model, samples, monkeypatch):
     done = []
-    measure = fitprune.fitting.calibrate.measure
-    monkeypatch.setattr(fitprune.fitting.calibrate, "measure", lambda *args: done.append(1) or measure(*args))
+    measure = fitprune.fitting.batches.measure
+    monkeypatch.setattr(fitprune.fitting.batches, "measure", lambda *args: done.append(1) or measure(*args))
     calibration = Calibration(model, samples[:6], progress=False)
     recipes = [calibration.recipe(reduction) for reduction in (0.3, 0.5, 0.7)]
     assert len(done) == 6

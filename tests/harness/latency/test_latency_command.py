@@ -10,9 +10,9 @@ import torch
 
 from baselines.controls.random_pruning import Random
 from baselines.registry import PRUNERS
-from fitprune import FitPrune
+from fitprune import FitPrune, Recipe
 from fitprune.models.sizes import DecoderSizes
-from fitprune.recipes.published import nearest_published, published_recipe
+from fitprune.recipes.recipe_text import nearest_published
 from harness.__main__ import main
 from harness.bench.pruners import Solver
 from harness.commands import latency as command
@@ -284,14 +284,14 @@ def test_the_authors_recipe_where_there_is_one_for_the_decoder(reduction, name):
     pruner, origin = Solver(SimpleNamespace(config=config), 576, [], "nothing").pruner("fitprune", reduction)
     assert isinstance(pruner, FitPrune)
     assert origin == f"published recipe {name}"
-    assert pruner.recipe.drop == published_recipe(name).drop
+    assert pruner.recipe.drop == Recipe.load(f"published:{name}").drop
 
 
 def test_it_is_scaled_to_the_prompt_and_others_have_none():
     config = transformers_config(MODELS["llava-1.5-7b"])
     pruner, _ = Solver(SimpleNamespace(config=config), 288, [], "nothing").pruner("fitprune", 0.6)
     assert pruner.recipe.visual_tokens == 288
-    assert pruner.recipe.drop == published_recipe("llava-1.5-7b@60").schedule(288)
+    assert pruner.recipe.drop == Recipe.published("llava-1.5-7b", 60).schedule(288)
     config.text_config.num_hidden_layers = 8
     assert nearest_published(DecoderSizes.of(config), 0.6) is None
     assert nearest_published(DecoderSizes.of(transformers_config(MODELS["llava-next-7b"])), 0.6) is None

@@ -1,4 +1,4 @@
-"""Calibration prompts, embedded once: what the text decoder is given."""
+"""`embed`: calibration prompts as the text decoder is given them, embedded once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from torch import nn
 
 from fitprune.errors import FitPruneError
 from fitprune.models.parts import model_parts, refuse_video, visual_mask
+from fitprune.search.devices import execution_device
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -26,7 +27,7 @@ class Prompt:
     visual_mask: torch.Tensor
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All of it under one roof, for a `Spool`."""
+        """Inputs and mask in one dictionary, to be written to a file."""
         return {**self.inputs, "visual_mask": self.visual_mask}
 
     @classmethod
@@ -35,8 +36,8 @@ class Prompt:
         return cls({name: value for name, value in tensors.items() if name != "visual_mask"}, tensors["visual_mask"])
 
 
-class _Reached(Exception):
-    """The decoder was about to run."""
+class _DecoderReached(Exception):
+    """Raised when the decoder is about to run."""
 
 
 def embed(model: nn.Module, batch: Batch) -> Prompt:
@@ -47,18 +48,18 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     """
     refuse_video(dict(batch))
     parts = model_parts(model)
-    parameter = next(parts.decoder.parameters())
+    device, dtype = execution_device(parts.decoder), next(parts.decoder.parameters()).dtype
     inputs: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):
-            value = value.to(parameter.device, parameter.dtype if value.is_floating_point() else None)
+            value = value.to(device, dtype if value.is_floating_point() else None)
         if name != "labels":
             inputs[name] = value
     caught: dict[str, torch.Tensor] = {}
 
     def stop(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         caught.update({name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)})
-        raise _Reached
+        raise _DecoderReached
 
     # Models with positions on several axes remember how far the latest prompt's run ahead of its length.
     deltas = getattr(parts.parent, "rope_deltas", None)
@@ -66,7 +67,7 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     try:
         with torch.no_grad():
             parts.parent(**inputs, use_cache=False)
-    except _Reached:
+    except _DecoderReached:
         pass
     finally:
         hook.remove()

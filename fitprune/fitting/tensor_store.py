@@ -1,4 +1,4 @@
-"""Dictionaries of tensors on disk, under names, so that memory holds one batch at a time and an interruption loses little."""
+"""`TensorStore`: dictionaries of tensors on disk, under names; `digest`: what identifies texts and tensors."""
 
 import hashlib
 import os
@@ -30,8 +30,11 @@ def digest(*parts: str | Mapping[str, torch.Tensor]) -> str:
     return total.hexdigest()
 
 
-class Spool:
-    """Tensors in a folder: the caller's own, which stays, or a temporary one, deleted with the object unless kept."""
+class TensorStore:
+    """Tensors in a folder: the caller's own, which stays, or a temporary one, which is deleted with the object unless kept.
+
+    Memory need hold one dictionary at a time, and an interruption loses little.
+    """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._discard: weakref.finalize | None = None
@@ -46,7 +49,7 @@ class Spool:
             raise FitPruneError(f"cannot keep statistics in {folder}: {error.strerror}.") from None
 
     def keep(self) -> Path:
-        """Let a temporary folder outlive the object; answers where it is."""
+        """Let a temporary folder outlive the object; returns the folder."""
         if self._discard is not None:
             self._discard.detach()
         return self.folder
@@ -61,7 +64,7 @@ class Spool:
             raise FitPruneError(f"cannot write {path}: {' '.join(str(error).split())}") from None
 
     def has(self, name: str) -> bool:
-        """Whether a whole file lies under `name`; its header says how long it should be, and nothing more is read."""
+        """Whether a whole file lies under `name`. Only its header is read, which states the length of the file."""
         try:
             with safe_open(self._path(name), "pt"):
                 return True
@@ -69,7 +72,7 @@ class Spool:
             return False
 
     def get(self, name: str) -> dict[str, torch.Tensor] | None:
-        """What was written under `name`, on the CPU; None where there is nothing, or nothing readable."""
+        """The dictionary written under `name`, on the CPU; None where there is none, or no readable one."""
         try:
             return load_file(self._path(name))
         except (OSError, SafetensorError):
