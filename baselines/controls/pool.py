@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from baselines.shared.grids import full_side, nearest_grid
 from baselines.shared.padded import indices_of, rows_at
@@ -91,11 +90,9 @@ def pooled(values: torch.Tensor, there: torch.Tensor, rows: int, columns: int) -
     down, across = there.any(2), there.any(1)
     shares_down, row = _windows(down, rows)
     shares_across, column = _windows(across, columns)
-    means = functional.adaptive_avg_pool2d(values.movedim(-1, 1), (rows, columns)).movedim(1, -1)
-    cut = ~there.flatten(1).all(1)
-    if bool(cut.any()):
-        narrow = torch.einsum("vhwd,vbw->vhbd", values[cut], shares_across[cut])
-        means[cut] = torch.einsum("vah,vhbd->vabd", shares_down[cut], narrow)
+    # Not adaptive_avg_pool2d for whole views: torch's FLOP counter counts products, and would miss its work.
+    narrow = torch.einsum("vhwd,vbw->vhbd", values, shares_across)
+    means = torch.einsum("vah,vhbd->vabd", shares_down, narrow)
     middle = (row >= 0)[:, :, None] & (column >= 0)[:, None]
     view = torch.arange(len(there), device=there.device)[:, None, None]
     placed = means[view, row.clamp(min=0)[:, :, None], column.clamp(min=0)[:, None]].masked_fill(~middle[..., None], 0)
