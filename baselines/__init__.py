@@ -1,15 +1,45 @@
-"""The other methods: one file each, the same `Pruner` interface as FitPrune."""
+"""The other pruning methods, one file each, with the same `Pruner` interface as FitPrune: `from baselines import FastV`.
 
-from typing import Any
+A class is imported when it is first used. The names are those of `baselines.registry.CLASS_PATHS`.
+"""
 
-from baselines.registry import HOMES, PRUNERS
+import pkgutil
+from typing import TYPE_CHECKING, Any
 
-_NAMES = {home.partition(":")[2]: name for name, home in HOMES.items() if home.startswith("baselines.")}
+from baselines.registry import CLASS_PATHS
 
-__all__ = list(_NAMES)
+if TYPE_CHECKING:
+    from baselines.before_decoder.divprune import DivPrune as DivPrune
+    from baselines.before_decoder.fastervlm import FasterVLM as FasterVLM
+    from baselines.before_decoder.gprune import GPrune as GPrune
+    from baselines.before_decoder.hired import HiRED as HiRED
+    from baselines.before_decoder.prumerge import PruMerge as PruMerge
+    from baselines.before_decoder.scope import SCOPE as SCOPE
+    from baselines.before_decoder.visionzip import VisionZip as VisionZip
+    from baselines.before_decoder.vispruner import VisPruner as VisPruner
+    from baselines.between_layers.dart import DART as DART
+    from baselines.between_layers.fastv import FastV as FastV
+    from baselines.between_layers.pyramiddrop import PyramidDrop as PyramidDrop
+    from baselines.between_layers.sparsevlm import SparseVLM as SparseVLM
+    from baselines.between_layers.sparsevlm import SparseVLMPlus as SparseVLMPlus
+    from baselines.between_layers.vtw import VTW as VTW
+    from baselines.controls.dense import Dense as Dense
+    from baselines.controls.downsample import Downsample as Downsample
+    from baselines.controls.pool import Pool as Pool
+    from baselines.controls.random_pruning import Random as Random
+    from baselines.controls.uniform import Uniform as Uniform
+    from baselines.in_tower.tome import ToMe as ToMe
 
+_PATHS = {path.partition(":")[2]: path for path in CLASS_PATHS.values() if path.startswith(f"{__name__}.")}
 
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return PRUNERS[_NAMES[name]]
+__all__ = list(_PATHS)
+
+if not TYPE_CHECKING:  # a type checker reads the imports above, and reports names that are not among them
+
+    def __getattr__(name: str) -> Any:
+        if name not in _PATHS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return pkgutil.resolve_name(_PATHS[name])
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_PATHS})

@@ -1,11 +1,10 @@
-"""Which pruning methods there are, by the name that the command line takes.
+"""The registry of pruning methods, by the name that the command line takes.
 
-Other packages add theirs by an entry point of the group `fitprune.pruners`, name = "module:Class".
+Other packages add methods by entry points of the group `fitprune.pruners`, name = "module:Class".
 """
 
-import importlib
 from collections.abc import Iterator, Mapping
-from importlib import metadata
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from fitprune.errors import FitPruneError, unknown_name
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 GROUP = "fitprune.pruners"
 
 # In the order of the tables: the controls first, then by where they prune.
-HOMES = {
+CLASS_PATHS = {
     "dense": "baselines.controls.dense:Dense",
     "fitprune": "fitprune:FitPrune",
     "random": "baselines.controls.random_pruning:Random",
@@ -42,64 +41,63 @@ HOMES = {
 
 
 class _Registry(Mapping[str, "type[Pruner]"]):
-    """Names and classes; a class is imported when it is asked for, so that listing names does not load torch."""
+    """Names and classes. A class is imported when it is looked up, so listing names does not load torch."""
 
-    def __init__(self, homes: dict[str, str]) -> None:
-        self._own = homes
-        self._all: dict[str, str] | None = None
+    def __init__(self, class_paths: Mapping[str, str]) -> None:
+        self._own = class_paths
+        self._all: dict[str, EntryPoint] | None = None
 
     @property
-    def _homes(self) -> dict[str, str]:
+    def _entries(self) -> dict[str, EntryPoint]:
         if self._all is None:
-            found = dict(self._own)
-            for entry in metadata.entry_points(group=GROUP):
-                if found.get(entry.name, entry.value) != entry.value:
+            found = {name: EntryPoint(name, path, GROUP) for name, path in self._own.items()}
+            for entry in entry_points(group=GROUP):
+                other = found.setdefault(entry.name, entry)
+                if other.value != entry.value:
                     raise FitPruneError(
-                        f"two pruners are called '{entry.name}': {found[entry.name]} and {entry.value}; "
+                        f"two pruners are called '{entry.name}': {other.value} and {entry.value}; "
                         "rename one, or uninstall its package."
                     )
-                found[entry.name] = entry.value
             self._all = found
         return self._all
 
     def __getitem__(self, name: str) -> "type[Pruner]":
-        home = self._homes[name]
-        module, _, attribute = home.partition(":")
+        entry = self._entries[name]
+        if name in self._own:
+            return entry.load()
         try:
-            loaded = getattr(importlib.import_module(module), attribute)
+            loaded = entry.load()
         except (ImportError, AttributeError) as error:
-            if name in self._own:
-                raise
-            raise FitPruneError(f"pruner '{name}' cannot be loaded from {home}: {error}") from None
-        if name not in self._own:
-            _check(name, home, loaded)
+            raise FitPruneError(f"pruner '{name}' cannot be loaded from {entry.value}: {error}") from None
+        _check(entry, loaded)
         return loaded
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._homes)
+        return iter(self._entries)
 
     def __len__(self) -> int:
-        return len(self._homes)
+        return len(self._entries)
 
 
-def _check(name: str, home: str, loaded: object) -> None:
-    """Raise FitPruneError unless what another package registered under `name` is a pruner of that name."""
+def _check(entry: EntryPoint, loaded: object) -> None:
+    """Raise FitPruneError unless the object that another package registered is a pruner of its entry point's name."""
     from fitprune import Pruner
 
     if not isinstance(loaded, type) or not issubclass(loaded, Pruner):
-        raise FitPruneError(f"pruner '{name}' is registered as {home}, which is no subclass of fitprune.Pruner.")
-    if getattr(loaded, "name", None) != name:
-        raise FitPruneError(f"pruner '{name}' is registered as {home}, which calls itself {getattr(loaded, 'name', None)!r}.")
+        raise FitPruneError(f"pruner '{entry.name}' is registered as {entry.value}, which is no subclass of fitprune.Pruner.")
+    own = getattr(loaded, "name", None)
+    if own != entry.name:
+        raise FitPruneError(f"pruner '{entry.name}' is registered as {entry.value}, which calls itself {own!r}.")
 
 
-PRUNERS: Mapping[str, "type[Pruner]"] = _Registry(HOMES)
+PRUNERS: Mapping[str, "type[Pruner]"] = _Registry(CLASS_PATHS)
 
 
 def get_pruner_class(name: str) -> "type[Pruner]":
     """The class registered under `name`.
 
     Raises:
-        FitPruneError: there is none; the message gives the nearest names. Or another package's cannot be loaded.
+        FitPruneError: no pruner has this name (the message lists the nearest), or another package's cannot be loaded.
     """
     if name not in PRUNERS:
         raise unknown_name("pruner", name, PRUNERS)

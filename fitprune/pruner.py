@@ -48,16 +48,13 @@ class Pruner(Hooks):
         return dataclasses.asdict(self)
 
     @classmethod
-    def for_reduction(
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, **options: Any
-    ) -> "Pruner":
+    def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "Pruner":
         """The method with its free parameter solved so that it saves `reduction` of the visual tokens' decoder FLOPs.
 
         Args:
             model_config: the vision-language model's transformers configuration.
             reduction: share of the visual tokens' decoder FLOPs to save, in (0, 1), the method's own scoring included.
             visual_tokens: visual tokens of a prompt; derived from the configuration where it is fixed.
-            options: the method's other parameters.
 
         Raises:
             BudgetError: the method cannot reach it; the message says what it can reach.

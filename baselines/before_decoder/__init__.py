@@ -1,1 +1,1 @@
-"""Methods that prune between the projector and the decoder."""
+"""Methods that prune between the projector and the decoder: VisionZip, FasterVLM, VisPruner, PruMerge, HiRED, …"""

@@ -1,42 +1,47 @@
-"""HiRED: a token budget for the whole image and each of its tiles, the most attended tokens within each."""
+"""HiRED: a token budget for the base view and for each tile of an image, and the most attended tokens within each."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import nn
 
 from baselines.shared.counts import part
-from baselines.shared.tower_attention import check_layers, cls_notes, dropped_before_decoder, salience_macs
-from fitprune import FitPruneError, Pruner
+from baselines.shared.padded import group_sums, highest, ranks_in_groups
+from baselines.shared.repacked import Repacked
+from baselines.shared.tower_attention import check_layers, cls_notes, dropped_after_tower, salience_macs
+from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
 
 
 @dataclass
-class HiRED(Pruner):
+class HiRED(Repacked):
     """HiRED (Arif et al. 2024, arXiv 2408.10945; code github.com/hasanar1f/HiRED), training-free.
 
-    Of the tokens of an image, a share stays. `alpha` of them are of the base view; the others are shared out among the tiles
-    by what the base view shows where the tile is: of its patches, the (1 - alpha) that [CLS] attends to most in the tower's
-    first layer vote for their tile. Within its budget, a view keeps the tokens that receive most of the head-summed
-    attention of its [CLS] in the layer whose output the model reads. In prompt order, position ids repacked. An image of one
-    view (as in LLaVA-1.5) has one budget. Stage: between projector and decoder. Needs one row of the attention of two
-    tower layers.
+    An image of n tokens has a budget of int(n·token_budget_rate) tokens. A share `alpha` of the budget goes to the base view,
+    the rest to the tiles, in proportion to votes. The (1 - alpha) of the base view's patches that its [CLS] attends to most
+    in the tower's first layer vote for the tile they lie in. Within its budget, a view keeps the tokens that receive most of
+    the head-summed attention of its [CLS] in the layer whose output the model reads. Survivors stand in prompt order,
+    position ids repacked. An image of one view (as in LLaVA-1.5) has one budget. Stage: between projector and decoder. Needs
+    one attention row of each of two tower layers.
 
-    As in the authors' code, where a patch of the base view lies is told by its place in the raster alone, which is cut into
-    as many equal runs as there are tiles: with 2 × 2 tiles these are bands, not the quarters that the paper speaks of.
+    As in the authors' code, the base view's patches, in raster order, are cut into as many equal runs as there are tiles, and
+    run i votes for tile i. With 2 × 2 tiles the runs are horizontal bands, not the quarters of the paper.
 
-    Deviations: shares are of the tokens in the prompt, without the padding patches that the authors count and cut off later.
-    What their int() cuts off goes to the tiles with the largest remainders, what a tile has no tokens for to the others, so
-    that the count is exact: their own choice is among the tokens kept. Newline tokens stay unless newlines="pruned", which
-    drops them all, as the authors do. In a tower without [CLS] tokens are ranked by the mean attention they receive.
+    Deviations:
+
+    - Shares refer to the tokens in the prompt. The authors also count padding patches, which they cut off later.
+    - The count is exact. Tokens that the authors lose to int() go to the tiles with the largest remainders, and budget that
+      a tile has no tokens for goes to the others. The authors' choice is among the tokens kept.
+    - Newline tokens stay. `newlines="pruned"` drops them all, as the authors do.
+    - In a tower without [CLS], tokens are ranked by the mean attention they receive.
 
     Attributes:
-        token_budget_rate: share of the tokens that stay; int(n · rate) of each image (authors' scripts: 0.2).
+        token_budget_rate: share of an image's tokens that stays (authors' scripts: 0.2).
         alpha: share of the budget for the base view (authors' scripts: 0.5).
-        first_layer, final_layer: tower layers whose attention shares out, and ranks; negative from the end (authors': 0, and
-            22 of 24).
+        first_layer: tower layer whose attention votes, negative from the end (authors': 0).
+        final_layer: tower layer whose attention ranks, negative from the end (authors': 22 of 24).
     """
 
     name: ClassVar[str] = "hired"
@@ -45,7 +50,6 @@ class HiRED(Pruner):
     alpha: float = 0.5
     first_layer: int = 0
     final_layer: int = -2
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         for name in ("token_budget_rate", "alpha"):
@@ -67,7 +71,7 @@ class HiRED(Pruner):
             return None
         vision = tokens.vision
         alone = vision.base_view == torch.arange(vision.views, device=vision.base_view.device)
-        # Where no image has tiles, nothing has to be shared out.
+        # Without tiles, there is nothing to vote for.
         votes = (
             torch.zeros_like(vision.base_view)
             if bool(alone.all())
@@ -77,83 +81,63 @@ class HiRED(Pruner):
         return choose(score, vision.view, vision.base_view, votes, self.token_budget_rate, self.alpha)
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls, model_config: object, reduction: float, *, visual_tokens: int | None = None, alpha: float = 0.5
     ) -> "HiRED":
-        """Solve `token_budget_rate` for a FLOPs budget, the attention rows included."""
+        """Solve `token_budget_rate` for a FLOPs budget, attention rows included."""
 
         def scoring(n: int, dropped: int) -> int:
             tiled = getattr(model_config, "image_grid_pinpoints", None) is not None
             return (1 + tiled) * salience_macs(model_config, n)
 
-        n, dropped = dropped_before_decoder("HiRED", model_config, reduction, visual_tokens, scoring)
+        n, dropped = dropped_after_tower("HiRED", model_config, reduction, visual_tokens, scoring)
         return cls(token_budget_rate=(n - dropped) / n, alpha=alpha)
 
 
 def tile_votes(first: torch.Tensor, base: torch.Tensor, alpha: float) -> torch.Tensor:
-    """How many of the chosen patches of its base view lie in the run of each tile: LongTensor (views,), 0 for base views.
+    """The votes of base views' patches for each tile: LongTensor (views,), 0 for base views.
 
     Args:
-        first: (views, P): attention in the first layer.
-        base: LongTensor (views,): the first view of the image that each view is of.
+        first: (views, P), attention of [CLS] in the first layer.
+        base: LongTensor (views,): the base view of each view's image.
     """
     views, patches = first.shape
-    order = first.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(patches, device=first.device)
-    chosen = torch.zeros_like(first, dtype=torch.bool)
-    chosen.scatter_(1, order, (places < int(patches * (1 - alpha) + 1e-9)).expand_as(order))
+    voters = part(torch.full_like(base, patches), 1 - alpha)
+    votes = highest(first, torch.ones_like(first, dtype=torch.bool), voters)
     tile = torch.arange(views, device=first.device) - base - 1
     tiles = (base.bincount(minlength=views) - 1)[base]
-    return (chosen[base] & (places * tiles[:, None] // patches == tile[:, None])).sum(1)
+    run = torch.arange(patches, device=first.device) * tiles[:, None] // patches
+    return (votes[base] & (run == tile[:, None])).sum(1)
 
 
 def choose(
     score: torch.Tensor, view: torch.Tensor, base: torch.Tensor, votes: torch.Tensor, rate: float, alpha: float
 ) -> torch.Tensor:
-    """HiRED's tokens.
+    """HiRED's choice, bool (batch, n).
 
     Args:
-        score: (batch, n); view: LongTensor (batch, n): which view each token comes from, -1 for none.
+        score: (batch, n), attention of [CLS] in the final layer.
+        view: LongTensor (batch, n): the view that each token comes from, -1 for none.
         base, votes: LongTensor (views,): see `tile_votes`.
-
-    Returns:
-        bool (batch, n): those that stay.
+        rate, alpha: `token_budget_rate` and `alpha`.
     """
     views, patches = len(base), view >= 0
     image = torch.where(patches, base[view.clamp(min=0)], -1)
-    tokens = _sums(patches.long(), view, views)
-    budget = part(_sums(patches.long(), image, views), rate)
+    tokens = group_sums(patches.long(), view, views)
+    budget = part(group_sums(patches.long(), image, views), rate)
     is_base = base == torch.arange(views, device=base.device)
-    tile_tokens = _sums((patches & (image != view)).long(), image, views)
+    tile_tokens = group_sums((patches & (image != view)).long(), image, views)
     whole = torch.minimum(part(budget, alpha), tokens)
-    # What the tiles have no tokens for is the base view's; an image without tiles has no others.
+    # Budget that all tiles together have no tokens for goes to the base view, the only view of an image without tiles.
     whole = torch.maximum(whole, budget - tile_tokens) * is_base
     rest = (budget - whole) * is_base
     all_votes = torch.zeros_like(votes).index_add(0, base, votes)
     quota = rest[:, base].double() * votes / all_votes[base].clamp(min=1)
     quota = torch.where(is_base, whole.double(), quota)
-    # In each view the most attended tokens first; a token whose rank is below the whole part of the quota is in, and the
-    # largest remainders are next in line.
-    rank = _rank_within(view, score, views)
-    ahead = quota.gather(1, view.clamp(min=0)) - rank
+    # `ahead` is a token's view's quota minus its rank in the view. All tiles of an image share the rest of the budget by
+    # falling `ahead`: first come the tokens within the whole part of their quota, then those of the largest remainders.
+    ahead = quota.gather(1, view.clamp(min=0)) - ranks_in_groups(score, view, views)
     in_base = patches & (image == view)
-    line = _rank_within(torch.where(in_base, -1, image), ahead, views)
+    line = ranks_in_groups(ahead, torch.where(in_base, -1, image), views)
     stays = torch.where(in_base, ahead > 0, line < rest.gather(1, image.clamp(min=0)))
     return stays & patches
-
-
-def _sums(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.Tensor:
-    """Of values (batch, n), the sum of each group (batch, n), -1 for none: (batch, groups)."""
-    sums = values.new_zeros(len(values), groups + 1)
-    return sums.scatter_add(1, group + 1, values)[:, 1:]
-
-
-def _rank_within(group: torch.Tensor, score: torch.Tensor, groups: int) -> torch.Tensor:
-    """Rank of each token (batch, n) among those of its group by descending score, the earlier of equals first: from 0."""
-    order = score.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, group.gather(1, order).argsort(dim=1, stable=True))
-    sizes = _sums(torch.ones_like(group), group, groups)
-    start = torch.cat([(group < 0).sum(1, keepdim=True), sizes], 1).cumsum(1)
-    places = torch.arange(group.shape[1], device=group.device).expand_as(order)
-    rank = torch.empty_like(order).scatter(1, order, places)
-    return torch.where(group >= 0, rank - start.gather(1, group.clamp(min=0)), rank)

@@ -1,21 +1,21 @@
-"""LLaVA-PruMerge and PruMerge+: outliers of [CLS] attention, an even stride, and what is like them merged in."""
+"""LLaVA-PruMerge and PruMerge+: outliers of [CLS] attention and an even stride stay, similar tokens are merged into them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch.nn import functional
 
 from baselines.shared.counts import part
-from baselines.shared.places import rows_at, selection
-from baselines.shared.tower_attention import ReadsTowerLayer, dropped_before_decoder, salience_macs
+from baselines.shared.padded import descending, marked, ranks, rows_at, selection
+from baselines.shared.tower_attention import ReadsTowerLayer, dropped_after_tower, salience_macs
 from fitprune import FitPruneError, Selection
 from fitprune.interface.tokens import VisualTokens
 from fitprune.interface.vision import Vision
 from fitprune.models.sizes import tower_sizes
 
 NEIGHBOURS = 32
-# An even stride that is a third of the distance between outliers adds three tokens for each of them.
+# PruMerge+ keeps four tokens for each outlier: its stride, a third of the mean distance of outliers, adds three.
 PLUS = 4
 
 
@@ -23,26 +23,31 @@ PLUS = 4
 class PruMerge(ReadsTowerLayer):
     """LLaVA-PruMerge+ (Shang et al. 2024, arXiv 2403.15388; code github.com/42Shawn/LLaVA-PruMerge), without fine-tuning.
 
-    Attention and keys are the tower's last layer's, as one head of full width; the features are those that the model reads. A
-    share of the tokens stays that receive most of the [CLS] attention: that of its outliers, above the upper quartile plus
-    one and a half interquartile ranges. PruMerge+ adds every int(int(1/share)/3)-th token. Each of them becomes its feature
-    plus the sum, weighted with their attention and not normalised, of the 32 tokens with the most similar keys, those that
-    stay included; one more token is that sum over all that go. Order: by attention, then the stride, then the sum; position
-    ids repacked. Stage: between tower and decoder. Needs one row of the tower's attention, and its keys.
+    Attention and keys are those of the tower's last layer, as one head of full width. The features are those that the model
+    reads. PruMerge keeps the tokens that receive most of the [CLS] attention, as many as there are outliers. An outlier's
+    attention is above the upper quartile plus one and a half interquartile ranges. PruMerge+ also keeps every
+    int(int(1/share)/3)-th token, where share is that of the outliers. A token that stays becomes its feature plus the sum of
+    the 32 tokens with the most similar keys, weighted with their attention and not normalised. Tokens that stay may be among
+    the 32. One more token is the weighted sum of all tokens that go. Order: by attention, then the stride, then the sum.
+    Position ids repacked. Stage: between tower and decoder. Needs one row of the tower's attention, and its keys.
 
-    Deviations: the authors take one share for a whole batch, here each sample has its own; where there is no outlier, one
-    token counts as one; the stride is at least 1. On tiled models they work view by view, here the prompt's views are one
-    pool. With `if_adaptive` off, their code keeps a token twice that both ways choose, for training; here the next one by
-    attention moves up, and the stride is not cut to whole numbers, so that counts are exact and every count can be had
-    (with whole strides, one can have 44 % and 61 % of the tokens and nothing between). Merged tokens are projected in a
-    second call of the projector. A tower without [CLS] is ranked by the mean attention its patches receive. With
-    positions="kept" the sum has the id of the last token that went.
+    Deviations:
+
+    - The authors take one share for a whole batch. Here each sample has its own.
+    - Without an outlier, the highest attention counts as one. The stride is at least 1.
+    - On tiled models, the authors work view by view. Here the prompt's views are one pool.
+    - With `if_adaptive` off, the authors' code, for training, keeps a token twice that attention and stride both choose.
+      Here the next token by attention moves up. The stride is no whole number, so that every count can be met exactly. Whole
+      strides give 44 % and 61 % of the tokens and nothing between.
+    - Merged tokens are projected in a second call of the projector.
+    - In a tower without [CLS], tokens are ranked by the mean attention they receive.
+    - With positions="kept", the sum has the position id of the last token that went.
 
     Attributes:
-        if_adaptive: the share is that of the outliers; else `reduction_ratio`.
-        reduction_ratio: share of the tokens chosen by attention; PruMerge+ keeps int(4 · ratio · n), of which three quarters
-            evenly, PruMerge int(ratio · n).
-        plus: PruMerge+ or PruMerge.
+        if_adaptive: whether the share is that of the outliers, or `reduction_ratio`.
+        reduction_ratio: share of the tokens chosen by attention. PruMerge keeps int(ratio·n) tokens, PruMerge+ int(4·ratio·n),
+            three quarters of them by the stride.
+        plus: whether this is PruMerge+ or PruMerge.
         layer: tower layer whose attention and keys are used, negative from the end (authors': the last).
     """
 
@@ -51,7 +56,6 @@ class PruMerge(ReadsTowerLayer):
     reduction_ratio: float = 1 / 8
     plus: bool = True
     layer: int = -1
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         most = 1 / PLUS if self.plus else 1
@@ -81,7 +85,7 @@ class PruMerge(ReadsTowerLayer):
         return selection(names, hidden, of_all.expand_as(names))
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls,
         model_config: object,
         reduction: float,
@@ -90,21 +94,26 @@ class PruMerge(ReadsTowerLayer):
         plus: bool = True,
         layer: int = -1,
     ) -> "PruMerge":
-        """Solve `reduction_ratio` for a FLOPs budget; attention, cosines, merging and projecting included."""
+        """Solve `reduction_ratio` for a FLOPs budget, attention, cosines, merging and projecting included."""
 
         def scoring(n: int, dropped: int) -> int:
             sizes, rows = tower_sizes(model_config), max(n - dropped, 2)
             return salience_macs(model_config, n) + (2 * rows - 1) * n * sizes.width + rows * sizes.projector
 
         method = "PruMerge+" if plus else "PruMerge"
-        n, dropped = dropped_before_decoder(method, model_config, reduction, visual_tokens, scoring, fewest=2)
+        n, dropped = dropped_after_tower(method, model_config, reduction, visual_tokens, scoring, fewest=2)
         kept = max(n - dropped - 1, 1)
         return cls(if_adaptive=False, reduction_ratio=kept / n / (PLUS if plus else 1), plus=plus, layer=layer)
 
 
 def one_head(vision: Vision, layer: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Attention (views, P) of [CLS], or the mean received, and keys (views, P, width), with all heads as one; MACs spent."""
-    query, key = (part.transpose(1, 2).flatten(2) for part in (vision.query(layer), vision.key(layer)))
+    """Attention and keys of a tower layer, all heads taken as one.
+
+    Returns:
+        The attention (views, P) of [CLS], or the mean attention received where there is no [CLS]; keys (views, P, width); the
+        multiply-accumulates of the attention.
+    """
+    query, key = (heads.transpose(1, 2).flatten(2) for heads in (vision.query(layer), vision.key(layer)))
     rows = query[:, :1] if vision.has_cls else query
     attention = ((rows @ key.transpose(1, 2)).float() * key.shape[-1] ** -0.5).softmax(-1).mean(1)
     skip = int(vision.has_cls)
@@ -112,89 +121,74 @@ def one_head(vision: Vision, layer: int) -> tuple[torch.Tensor, torch.Tensor, in
 
 
 def outliers(attention: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-    """How many of the values (batch, n) at `patches` lie above Q3 + 1.5 · (Q3 - Q1): LongTensor (batch,)."""
+    """The number of values (batch, n) at `patches`, bool (batch, n), above Q3 + 1.5 · (Q3 - Q1): LongTensor (batch,)."""
     values = attention.double()
-    ordered = values.masked_fill(~patches, float("inf")).sort(dim=1).values
-    lower, upper = (_quantile(ordered, patches.sum(1), share) for share in (0.25, 0.75))
+    # nanquantile takes up to 2²⁴ values. The hidden states of as many visual tokens would fill more than 100 GB.
+    lower, upper = values.masked_fill(~patches, torch.nan).nanquantile(values.new_tensor([0.25, 0.75]), dim=1)
     return ((values > (upper + 1.5 * (upper - lower))[:, None]) & patches).sum(1)
 
 
-def _quantile(ordered: torch.Tensor, count: torch.Tensor, share: float) -> torch.Tensor:
-    """Of the first `count` (batch,) of ascending values (batch, n), between neighbours by straight line: (batch,)."""
-    place = (count - 1).clamp(min=0).double() * share
-    low = place.long()[:, None]
-    below, above = ordered.gather(1, low), ordered.gather(1, torch.minimum(low + 1, (count - 1).clamp(min=0)[:, None]))
-    return torch.lerp(below, above, place[:, None] - low)[:, 0]
-
-
 def adaptive_choice(attention: torch.Tensor, patches: torch.Tensor, plus: bool) -> torch.Tensor:
-    """Which tokens (batch, n) stay by their own ratio of outliers.
+    """The tokens (batch, n) that stay by each sample's own share of outliers.
 
     Returns:
-        Their places in the authors' order: LongTensor (batch, m), padded with -1 on the right.
+        Their indices in the authors' order, LongTensor (batch, m), padded with -1.
     """
     count = patches.sum(1)
     ratio = outliers(attention, patches).clamp(min=1).double() / count.clamp(min=1)
     top = (count * ratio).long().clamp(min=1)
-    rank, place = _ranks(attention, patches)
+    rank, number = ranks(descending(attention, patches)), patches.cumsum(1) - 1
     leading = (rank < top[:, None]) & patches
     step = ((1 / ratio).long() // 3).clamp(min=1)
-    even = (place % step[:, None] == 0) & (place < count[:, None] - 1) & patches & plus
-    return _ordered(leading, even & ~leading, rank, place)
+    even = (number % step[:, None] == 0) & (number < count[:, None] - 1) & patches & plus
+    return _ordered(leading, even & ~leading, rank)
 
 
 def given_choice(attention: torch.Tensor, patches: torch.Tensor, kept: torch.Tensor, plus: bool) -> torch.Tensor:
     """`kept` (batch,) of the tokens (batch, n), at least 1; with `plus`, three quarters of them evenly spaced.
 
     Returns:
-        Their places, by attention, then the even ones: LongTensor (batch, m), padded with -1 on the right.
+        The indices of those chosen by attention, then of the evenly spaced, LongTensor (batch, m), padded with -1.
     """
     count = patches.sum(1)
     kept = torch.minimum(kept.clamp(min=1), count)
     spaced = kept * 3 // 4 if plus else torch.zeros_like(kept)
-    rank, place = _ranks(attention, patches)
-    # The i-th of them lies at i · count // spaced: places at which (place + 1) · spaced passes a multiple of count.
-    size = count.clamp(min=1)[:, None]
-    before, after = (-(-(place + more) * spaced[:, None] // size) for more in (0, 1))
+    # The i-th evenly spaced token is patch number i · count // spaced: a number for which (number + 1) · spaced passes a
+    # multiple of count.
+    size, number = count.clamp(min=1)[:, None], patches.cumsum(1) - 1
+    before, after = (-(-(number + more) * spaced[:, None] // size) for more in (0, 1))
     even = (after > before) & patches
-    rank, _ = _ranks(attention, patches & ~even)
+    rank = ranks(descending(attention, patches & ~even))
     leading = (rank < (kept - spaced)[:, None]) & patches & ~even
-    return _ordered(leading, even, rank, place)
+    return _ordered(leading, even, rank)
 
 
-def _ranks(attention: torch.Tensor, among: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the tokens (batch, n) that `among` names: rank by descending attention, and by place; both from 0."""
-    order = attention.masked_fill(~among, -float("inf")).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
-    return torch.empty_like(order).scatter(1, order, places), among.cumsum(1) - 1
-
-
-def _ordered(leading: torch.Tensor, even: torch.Tensor, rank: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    """Places of the leading tokens by rank, then of the even ones by place: LongTensor (batch, m), -1 behind."""
+def _ordered(leading: torch.Tensor, even: torch.Tensor, rank: torch.Tensor) -> torch.Tensor:
+    """Indices of the leading tokens by rank, then of the even ones in prompt order, LongTensor (batch, m), padded with -1."""
     n = rank.shape[1]
-    key = torch.where(leading, rank, torch.where(even, n + place, 2 * n))
-    ordered = key.sort(dim=1)
-    most = int((leading | even).sum(1).max())
-    return ordered.indices.masked_fill(ordered.values == 2 * n, -1)[:, :most]
+    key = torch.where(leading, rank, torch.where(even, n, 2 * n))
+    order = key.argsort(dim=1, stable=True)[:, : int((leading | even).sum(1).max())]
+    return order.masked_fill(~(leading | even).gather(1, order), -1)
 
 
 def merge(
     attention: torch.Tensor, keys: torch.Tensor, features: torch.Tensor, patches: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """PruMerge's sums.
+    """PruMerge's weighted sums.
 
     Args:
-        attention: (batch, n); keys: (batch, n, d); features: (batch, n, C).
-        patches: bool (batch, n): the tokens there are.
-        kept: LongTensor (batch, m): places of those that stay, padded with -1 on the right.
+        attention: (batch, n).
+        keys: (batch, n, d).
+        features: (batch, n, C).
+        patches: bool (batch, n), False in padding.
+        kept: LongTensor (batch, m): indices of the tokens that stay, padded with -1.
 
     Returns:
-        What they become, (batch, m + 1, C), in the last row the sum of all that went; the places that these rows are named
-        by, LongTensor (batch, m + 1), the sum's being the last token that went; -1 where there is none.
+        Features (batch, m + 1, C) of the tokens that stay, and of the sum of all tokens that go; the index that each row is
+        named by, LongTensor (batch, m + 1), -1 for none. The sum is named by the last token that goes.
     """
     n = patches.shape[1]
-    stays = torch.zeros(len(kept), n + 1, dtype=torch.bool, device=kept.device).scatter(1, kept + 1, True)[:, 1:]
-    gone = patches & ~stays
+    gone = patches & ~marked(kept, n)
     unit = functional.normalize(keys, dim=-1)
     alike = (rows_at(unit, kept) @ unit.transpose(1, 2)).masked_fill(~patches[:, None], -float("inf"))
     alike = alike.scatter(2, kept.clamp(min=0)[..., None], -float("inf"))

@@ -1,7 +1,7 @@
-"""SCOPE: salient visual tokens that together cover all others."""
+"""SCOPE: salient visual tokens stay that together cover all others."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -9,38 +9,43 @@ from torch import nn
 from torch.nn import functional
 
 from baselines.shared.counts import check_counts, share
-from baselines.shared.greedy import first_picks
-from baselines.shared.tower_attention import check_layers, cls_notes, dropped_before_decoder, salience_macs
-from fitprune import FitPruneError, Pruner
+from baselines.shared.padded import first_picks
+from baselines.shared.repacked import Repacked
+from baselines.shared.tower_attention import check_layers, cls_notes, dropped_after_tower, salience_macs
+from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.sizes import tower_sizes
 
 LAYER = -2
-"""The tower layer whose attention counts, from the end."""
+"""The tower layer whose attention is the salience, counted from the end."""
 
 
 @dataclass
-class SCOPE(Pruner):
+class SCOPE(Repacked):
     """SCOPE (Deng et al., NeurIPS 2025, arXiv 2510.24214; code github.com/kinredon/SCOPE), training-free.
 
-    Of each view's patches those are chosen, one by one, that add most to what the chosen ones cover, weighted by salience:
-    the gain of patch j is the sum over all patches i of max(0, cosine(i, j) - the highest cosine of i to a chosen patch), times
-    the attention that [CLS] pays to j, to the power of alpha. Cosines are those of the tower's features; attention is that of
-    the last tower layer but one, over all heads. In prompt order, position ids repacked. Stage: before the decoder. Needs
-    [CLS] attention; where the tower has no [CLS], the mean attention that a patch receives stands in, and the result says so.
+    SCOPE chooses patches of each view one by one. The gain of patch j is the sum over all patches i of max(0, cosine(i, j) -
+    the highest cosine of i to a chosen patch), times the salience of j to the power of alpha. The patch of highest gain is
+    next. Cosines are those of the tower's features. Salience is the head-mean attention of [CLS] in the last tower layer but
+    one. Survivors stand in prompt order, position ids repacked. Stage: before the decoder. Needs [CLS] attention. Where the
+    tower has no [CLS], the salience of a patch is the mean attention it receives, and the result says so.
 
-    Chosen as this project's method of 2025-26: its authors report it ahead of the methods that they compare it with, it joins
-    the two ideas of those beside it (VisionZip's salience, DivPrune's diversity), and needs nothing that a LLaVA checkpoint
-    does not hold, whereas CDPruner asks for CLIP's text encoder.
+    SCOPE is this project's method of 2025-26. Its authors report it ahead of the methods they compare it with. It joins the
+    ideas of two methods here (VisionZip's salience, DivPrune's diversity). It needs nothing that a LLaVA checkpoint does not
+    hold, whereas CDPruner needs CLIP's text encoder.
 
-    Deviations: computed in float32. The authors give each view of a LLaVA-NeXT picture the same number of tokens, padding
-    among them, and leave out all newlines; here each keeps the same share of those patches that are in the prompt, and newlines
-    stay (with `newlines="pruned"` they go). Their variant that adds salience instead of multiplying is left out.
+    Deviations:
+
+    - Computed in float32.
+    - The authors give each view of a LLaVA-NeXT picture the same number of tokens, padding among them. Here each view keeps
+      the same share of its patches in the prompt.
+    - The authors drop all newlines. Here newlines stay; `newlines="pruned"` drops them.
+    - The authors' variant that adds salience instead of multiplying is left out.
 
     Attributes:
-        num_token: visual tokens to keep of `visual_tokens` (64 in the authors' example).
+        num_token: visual tokens that stay, of `visual_tokens` (64 in the authors' example).
         alpha: exponent of the salience (authors' default 1.0).
-        visual_tokens: what num_token is of; another number of patches keeps the same share, rounded view by view.
+        visual_tokens: the number that num_token refers to. Other numbers keep the same share, rounded view by view.
     """
 
     name: ClassVar[str] = "scope"
@@ -48,7 +53,6 @@ class SCOPE(Pruner):
     num_token: int = 64
     alpha: float = 1.0
     visual_tokens: int = 576
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         check_counts("SCOPE", {"num_token": self.num_token}, self.visual_tokens)
@@ -78,24 +82,26 @@ class SCOPE(Pruner):
         return vision.of_patches(covering(vision.features, vision.salience(LAYER) ** self.alpha, there, keep))
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, alpha: float = 1.0
     ) -> "SCOPE":
-        """Solve num_token for a FLOPs budget; cosines and attention are paid for."""
+        """Solve `num_token` for a FLOPs budget, cosines and attention included."""
         tower = tower_sizes(model_config)
 
         def scoring(n: int, dropped: int) -> int:
             return n * tower.patches * tower.width + salience_macs(model_config, n)
 
-        n, dropped = dropped_before_decoder("SCOPE", model_config, reduction, visual_tokens, scoring)
+        n, dropped = dropped_after_tower("SCOPE", model_config, reduction, visual_tokens, scoring)
         return cls(n - dropped, alpha, n)
 
 
 def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """SCOPE's choice of `keep` (views,) patches among those `there`: bool (views, P).
+    """SCOPE's choice, bool (views, P): `keep` (views,) patches of each view.
 
     Args:
-        features: (views, P, d); salience: (views, P), what gains are multiplied by; there: bool (views, P).
+        features: (views, P, d).
+        salience: (views, P), the factor of each patch's gain.
+        there: bool (views, P): the patches in the prompt.
     """
     unit = functional.normalize(features.float(), dim=-1)
     cosine = (unit @ unit.transpose(1, 2)) * there[:, :, None]
@@ -108,4 +114,4 @@ def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor
         closed.scatter_(1, best[:, None], -torch.inf)
         covered = torch.maximum(covered, cosine[views, :, best])
         picks.append(best)
-    return first_picks(picks, keep, there)
+    return first_picks(picks, keep, there.shape[1])

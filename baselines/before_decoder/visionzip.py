@@ -1,14 +1,14 @@
-"""VisionZip: dominant tokens by [CLS] attention, and a few contextual ones that take in the rest."""
+"""VisionZip: dominant tokens by [CLS] attention stay, and a few contextual tokens into which the rest is merged."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch.nn import functional
 
 from baselines.shared.counts import check_counts, share
-from baselines.shared.places import places_of, rows_at, selection
-from baselines.shared.tower_attention import ReadsTowerLayer, dropped_before_decoder, salience_macs, views_of
+from baselines.shared.padded import highest, indices_of, marked, rows_at, selection
+from baselines.shared.tower_attention import ReadsTowerLayer, dropped_after_tower, salience_macs, views_of
 from fitprune import Selection
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.sizes import tower_sizes
@@ -21,24 +21,26 @@ CONTEXTUAL_SHARE = 10 / 64
 class VisionZip(ReadsTowerLayer):
     """VisionZip (Yang et al. 2024, arXiv 2412.04467; code github.com/dvlab-research/VisionZip), training-free.
 
-    The `dominant` tokens are [CLS] itself and those patches that receive most of its head-summed attention in the tower layer
-    whose output the model reads. Of the others, every (number // contextual)-th is a contextual token; each one left joins
-    the contextual token whose key is most alike (cosine of head-mean keys of the same layer). A contextual token becomes
-    its feature plus the mean of those that joined, all before the projector. Order: [CLS], dominant, contextual tokens,
-    the latter two in prompt order; position ids repacked. Stage: between tower and decoder. Needs one row of the tower's
+    The `dominant` tokens are [CLS] itself and the patches that receive most of its head-summed attention in the tower layer
+    whose output the model reads. Of the other patches, every (number // contextual)-th is a contextual token. Each patch left
+    joins the contextual token with the most similar key (cosine of head-mean keys of the same layer). A contextual token
+    becomes its feature plus the mean of those that joined it, before the projector. Order: [CLS], dominant, contextual tokens,
+    the latter two in prompt order. Position ids repacked. Stage: between tower and decoder. Needs one row of the tower's
     attention, and its keys.
 
-    Deviations: [CLS] and contextual tokens are projected in a second call of the projector. On tiled models the authors do
-    this to every view with the same counts, and put dominant tokens of tiles before their [CLS] tokens; here the prompt's
-    views are one pool, whose dominant tokens begin with the [CLS] of each view. A tower without [CLS] has only patches,
-    ranked by the mean attention they receive. With positions="kept" the [CLS] tokens have the ids of the first patches that
-    went.
+    Deviations:
+
+    - [CLS] and contextual tokens are projected in a second call of the projector.
+    - On tiled models, the authors prune every view with the same counts, and put dominant tokens of tiles before their [CLS]
+      tokens. Here the prompt's views are one pool, whose dominant tokens begin with the [CLS] of each view.
+    - A tower without [CLS] has only patches, ranked by the mean attention they receive.
+    - With positions="kept", the [CLS] tokens have the position ids of the first patches that went.
 
     Attributes:
         dominant, contextual: tokens of each kind, of `visual_tokens` (authors' defaults 191 and 30).
-        layer: tower layer whose attention and keys are used, negative from the end (authors': -2, the one whose output is
+        layer: tower layer whose attention and keys are used, negative from the end (authors': -2, the layer whose output is
             read).
-        visual_tokens: the number of visual tokens that the counts are of; prompts with another number keep the same shares.
+        visual_tokens: the number of visual tokens that the counts refer to. Other prompts keep the same shares.
     """
 
     name: ClassVar[str] = "visionzip"
@@ -46,7 +48,6 @@ class VisionZip(ReadsTowerLayer):
     contextual: int = 30
     layer: int = -2
     visual_tokens: int = 576
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         check_counts("VisionZip", {"dominant": self.dominant, "contextual": self.contextual}, self.visual_tokens)
@@ -73,10 +74,10 @@ class VisionZip(ReadsTowerLayer):
         return arranged(tokens.features, tokens.present, dominants, targets, cls_count, made)
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls, model_config: object, reduction: float, *, visual_tokens: int | None = None, layer: int = -2
     ) -> "VisionZip":
-        """Solve both counts for a FLOPs budget, in the authors' ratio; scoring, merging and projecting included."""
+        """Solve both counts for a FLOPs budget, in the authors' ratio, with scoring, merging and projecting included."""
 
         def scoring(n: int, dropped: int) -> int:
             sizes = tower_sizes(model_config)
@@ -85,7 +86,7 @@ class VisionZip(ReadsTowerLayer):
             merging = n * contextual * (sizes.width // sizes.heads + sizes.width)
             return salience_macs(model_config, n) + merging + made * sizes.projector
 
-        n, dropped = dropped_before_decoder("VisionZip", model_config, reduction, visual_tokens, scoring)
+        n, dropped = dropped_after_tower("VisionZip", model_config, reduction, visual_tokens, scoring)
         contextual = round((n - dropped) * CONTEXTUAL_SHARE)
         return cls(dominant=n - dropped - contextual, contextual=contextual, layer=layer, visual_tokens=n)
 
@@ -93,26 +94,26 @@ class VisionZip(ReadsTowerLayer):
 def choose(
     score: torch.Tensor, keys: torch.Tensor, patches: torch.Tensor, dominant: torch.Tensor, contextual: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """VisionZip's choice among the tokens that `patches`, bool (batch, n), names.
+    """VisionZip's choice among patches.
 
     Args:
-        score: (batch, n); keys: (batch, n, d).
-        dominant, contextual: LongTensor (batch,): how many of each, [CLS] not counted; clamped to what is there.
+        score: (batch, n).
+        keys: (batch, n, d).
+        patches: bool (batch, n): the tokens that may be chosen.
+        dominant, contextual: LongTensor (batch,): number of each, [CLS] not counted; clamped to the number of patches.
 
     Returns:
-        Bool (batch, n), the dominant ones; LongTensor (batch, m), places of the contextual ones, padded with -1 on the right;
-        bool (batch, m, n), which tokens join which contextual one.
+        The dominant tokens, bool (batch, n); the indices of the contextual ones, LongTensor (batch, m), padded with -1; bool
+        (batch, m, n), which tokens join which contextual one.
     """
-    order = score.masked_fill(~patches, -float("inf")).argsort(dim=1, descending=True, stable=True)
-    leading = torch.arange(score.shape[1], device=score.device) < dominant[:, None]
-    dominants = torch.zeros_like(patches).scatter(1, order, leading) & patches
+    dominants = highest(score, patches, dominant)
     others = patches & ~dominants
     left = others.sum(1)
     contextual = torch.minimum(contextual, left)
     step = (left // contextual.clamp(min=1)).clamp(min=1)
     rank = others.cumsum(1) - 1
     target = others & (rank % step[:, None] == 0) & (rank // step[:, None] < contextual[:, None])
-    targets = places_of(target)
+    targets = indices_of(target)
     unit = functional.normalize(keys, dim=-1)
     alike = rows_at(unit, targets) @ unit.transpose(1, 2)
     joins = torch.zeros_like(alike, dtype=torch.bool)
@@ -123,7 +124,12 @@ def choose(
 
 
 def merge(features: torch.Tensor, targets: torch.Tensor, joins: torch.Tensor) -> torch.Tensor:
-    """Features (batch, n, C) of the contextual tokens plus the mean of those that join them: (batch, m, C)."""
+    """Features (batch, m, C) of the contextual tokens, plus the mean of the tokens that join them.
+
+    Args:
+        features: (batch, n, C), of all tokens.
+        targets, joins: see `choose`.
+    """
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
     mean = joins.to(wide.dtype) @ wide / joins.sum(2, keepdim=True).clamp(min=1)
     return (rows_at(wide, targets) + mean).to(features.dtype)
@@ -137,15 +143,19 @@ def arranged(
     cls_count: torch.Tensor,
     made: torch.Tensor,
 ) -> Selection:
-    """[CLS] tokens, dominant and contextual ones: `made` (batch, most [CLS] tokens + m, H) holds the first and the last.
+    """The `Selection` of [CLS] tokens, dominant and contextual tokens, in this order.
 
-    [CLS] tokens take the places of the first tokens that go.
+    [CLS] tokens are named by the first tokens that go.
+
+    Args:
+        embeds: (batch, n, H), projected features of the tokens `present`, bool (batch, n).
+        dominants, targets: see `choose`.
+        cls_count: LongTensor (batch,): number of [CLS] tokens.
+        made: (batch, c + m, H), the projected [CLS] tokens, c the largest number of them, then the contextual tokens.
     """
-    contextual = torch.zeros(len(present), present.shape[1] + 1, dtype=torch.bool, device=present.device)
-    contextual = contextual.scatter(1, targets + 1, True)[:, 1:]
-    gone = present & ~dominants & ~contextual
-    names = places_of(gone & (gone.cumsum(1) <= cls_count[:, None]))
-    kept = places_of(dominants)
+    gone = present & ~dominants & ~marked(targets, present.shape[1])
+    names = indices_of(gone & (gone.cumsum(1) <= cls_count[:, None]))
+    kept = indices_of(dominants)
     most = made.shape[1] - targets.shape[1]
     names = functional.pad(names, (0, most - names.shape[1]), value=-1)
     hidden = torch.cat([made[:, :most], rows_at(embeds, kept), made[:, most:].to(embeds.dtype)], 1)

@@ -1,1 +1,1 @@
-"""Methods that prune between decoder layers."""
+"""Methods that prune between decoder layers: FastV, VTW, PyramidDrop, SparseVLM, DART."""

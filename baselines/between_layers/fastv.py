@@ -1,4 +1,4 @@
-"""FastV: after a shallow layer, keep what the last token attends to."""
+"""FastV: after a shallow layer, the visual tokens stay that the last token attends to most."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from baselines.shared.budget import TEXT_TOKENS, fewest_dropped
+from baselines.shared.counts import part
 from fitprune import BudgetError, FitPruneError, Pruner
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.models.parts import model_parts
@@ -19,15 +20,17 @@ class FastV(Pruner):
     """FastV (Chen et al. 2024, arXiv 2403.06764; code github.com/pkunlp-icler/FastV), training-free.
 
     Before layer K, the int(n·(1-R)) visual tokens stay that receive most of the head-mean attention of the prompt's last
-    token in layer K-1 (0-based); in prompt order, position ids kept. Stage: between decoder layers. Needs one attention
-    row of one layer, computed beside SDPA; no [CLS].
+    token in layer K-1 (0-based). They stand in prompt order and keep their position ids. Stage: between decoder layers. Needs
+    one attention row of one layer, computed beside SDPA, but no [CLS].
 
-    The paper ranks by the attention from all later tokens; all of the authors' code ranks by the last token's, as here. Their
-    code for lmms-eval rounds n·(1-R) down, as here, and their copy of transformers to the nearest whole number.
+    The paper ranks by the attention from all later tokens. All of the authors' code ranks by that from the last token, as
+    here. The authors' code for lmms-eval rounds n·(1-R) down, as here. Their copy of transformers rounds to the nearest.
 
-    Deviations: the authors' code for lmms-eval runs layer K-1 a second time for its attention map, and with a cache doubles
-    its keys; here that one row is computed from the layer's own queries and keys. All images of a prompt are one pool, where
-    the authors' code knows one.
+    Deviations:
+
+    - The authors' code for lmms-eval runs layer K-1 a second time for its attention map, which doubles that layer's keys in
+      a cache. Here the row is computed from the layer's own queries and keys.
+    - All images of a prompt are one pool. The authors' code takes one image.
 
     Attributes:
         k: the first layer without the dropped tokens, at least 1 (authors' default 2).
@@ -59,16 +62,14 @@ class FastV(Pruner):
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != self.k:
             return None
-        # The authors' int() of a product in double precision; the hair keeps 1 - R of whole counts whole.
-        keep = (tokens.total.double() * (1 - self.r) + 1e-9).long()
-        return tokens.keep_highest(tokens.memory["fastv"], keep)
+        return tokens.keep_highest(tokens.memory["fastv"], part(tokens.total, 1 - self.r))
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2
-    ) -> "FastV":
-        """Solve R for a FLOPs budget, the one row of products included, K given. The authors take K=2 in decoders of 32 and of
-        40 layers, so it is not scaled to other depths."""
+    def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2) -> "FastV":
+        """Solve R for a FLOPs budget, the attention row included, with K given.
+
+        K is not scaled to the decoder's depth: the authors take K=2 in decoders of 32 and of 40 layers.
+        """
         sizes = DecoderSizes.of(model_config)
         if k >= sizes.layers:
             raise BudgetError(f"FastV with K={k} prunes nothing in a decoder of {sizes.layers} layers; it reaches 0 %.")

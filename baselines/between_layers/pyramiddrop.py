@@ -1,43 +1,47 @@
-"""PyramidDrop: fewer visual tokens from stage to stage."""
+"""PyramidDrop: visual tokens are dropped stage by stage, by the last token's attention in the layer ahead."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from baselines.shared.budget import TEXT_TOKENS, nearest_choice
-from fitprune import FitPruneError, Pruner
+from baselines.shared.repacked import Repacked
+from baselines.shared.stages import scaled_stages
+from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
-OF_LAYERS = 32
+# Values of λ that a budget chooses from, of 0 to 1.
 STEPS = 1000
 
 
 @dataclass
-class PyramidDrop(Pruner):
+class PyramidDrop(Repacked):
     """PyramidDrop (Xing et al. 2024, arXiv 2410.17247; code github.com/Cooperx521/PyramidDrop), without training.
 
-    Before each layer of `layer_list`, the int(n·ratio) visual tokens stay, of the prompt's n, that the prompt's last token
-    attends to most: its softmax row in the layer that comes next, computed ahead with that layer's own norm, queries and keys
-    at the current position ids, averaged over heads. In prompt order. Stage: between decoder layers. Needs one attention row
-    at each stage, computed beside SDPA. Position ids repacked: after each stage they count 0, 1, … over what is left.
+    Before each layer of `layer_list`, int(n·ratio) of the prompt's n visual tokens stay: those that the prompt's last token
+    attends to most in that layer. This attention row is computed ahead, with the layer's own norm, queries and keys at the
+    current position ids, and averaged over heads. Survivors stand in prompt order. Position ids repacked: after each stage
+    they count 0, 1, … over the tokens left. Stage: between decoder layers. Needs one attention row at each stage, computed
+    beside SDPA, but no [CLS].
 
-    Deviations: all images of a prompt are one pool, where the authors' code knows one; the newline tokens of tiled models are
-    no visual tokens by default (see `Pruner.newlines`).
+    Deviations:
+
+    - All images of a prompt are one pool. The authors' code takes one image.
+    - The newline tokens of tiled models are no visual tokens by default (see `Pruner.newlines`).
 
     Attributes:
-        layer_list: layers before which tokens go, ascending (authors': 8, 16, 24 of 32).
-        image_token_ratio_list: share of the prompt's visual tokens that stays at each (authors': 0.5, 0.25, 0.125).
+        layer_list: layers before which tokens are dropped, ascending (authors': 8, 16, 24 of 32).
+        image_token_ratio_list: share of the prompt's visual tokens that stays at each stage (authors': 0.5, 0.25, 0.125).
     """
 
     name: ClassVar[str] = "pyramiddrop"
     layer_list: tuple[int, ...] = (8, 16, 24)
     image_token_ratio_list: tuple[float, ...] = (0.5, 0.25, 0.125)
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         self.layer_list, self.image_token_ratio_list = tuple(self.layer_list), tuple(self.image_token_ratio_list)
@@ -58,7 +62,7 @@ class PyramidDrop(Pruner):
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer not in self.layer_list:
             return None
-        # Python's int() of a product in double precision.
+        # Rounded down in double precision, as by Python's int() in the authors' code.
         keep = (tokens.total.double() * self.image_token_ratio_list[self.layer_list.index(layer)]).long()
         attention = tokens.upcoming()
         score = attention.last_token_mean(tokens)
@@ -66,7 +70,7 @@ class PyramidDrop(Pruner):
         return tokens.keep_highest(score, keep)
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls,
         model_config: Any,
         reduction: float,
@@ -74,11 +78,13 @@ class PyramidDrop(Pruner):
         visual_tokens: int | None = None,
         layer_list: tuple[int, ...] | None = None,
     ) -> "PyramidDrop":
-        """Solve the paper's one ratio λ (λ, λ², λ³, … stay; the authors' 0.5) for a FLOPs budget, the rows that are computed
-        ahead included. By default the stages are those of 32 layers, scaled to the decoder's depth and rounded."""
+        """Solve the paper's ratio λ for a FLOPs budget, the attention rows included: λ, λ², λ³, … stay (authors': λ = 0.5).
+
+        By default, the stages are the authors', scaled to the decoder's depth. Stages that fall on one layer become one.
+        """
         sizes = DecoderSizes.of(model_config)
-        stages = layer_list or scaled_stages(sizes.layers)
-        cls(tuple(stages), (0.0,) * len(stages))  # refuses what is no list of layers
+        stages = layer_list or sorted({min(stage, sizes.layers - 1) for stage in scaled_stages((8, 16, 24), sizes.layers)})
+        cls(tuple(stages), (0.0,) * len(stages))  # raises where layer_list is no list of layers
 
         def ratios(steps: int) -> tuple[float, ...]:
             return tuple((steps / STEPS) ** (stage + 1) for stage in range(len(stages)))
@@ -97,10 +103,3 @@ class PyramidDrop(Pruner):
         choices = range(STEPS)
         _, steps = nearest_choice("PyramidDrop", model_config, reduction, visual_tokens, choices, entering, scoring)
         return cls(tuple(stages), ratios(steps))
-
-
-def scaled_stages(layers: int) -> tuple[int, ...]:
-    """The authors' stages, before layers 8, 16 and 24 of 32, in a decoder of another depth; what falls on one layer is one
-    stage."""
-    wanted = (round(stage * layers / OF_LAYERS) for stage in (8, 16, 24))
-    return tuple(sorted({min(max(stage, 1), layers - 1) for stage in wanted}))

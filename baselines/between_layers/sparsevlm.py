@@ -1,4 +1,4 @@
-"""SparseVLM and SparseVLM+: words that concern the image rate its tokens, stage by stage."""
+"""SparseVLM and SparseVLM+: text tokens that concern the image rate its tokens, stage by stage."""
 
 import bisect
 from collections.abc import Collection
@@ -10,24 +10,30 @@ from torch import nn
 
 from baselines.shared.budget import TEXT_TOKENS, nearest_choice
 from baselines.shared.clustering import density_peaks, group_means
-from fitprune import BudgetError, FitPruneError, Pruner, Selection
-from fitprune.interface.gather import take
+from baselines.shared.padded import descending, highest, indices_of, marked, rows_at, true_first
+from baselines.shared.repacked import Repacked
+from baselines.shared.rotary import embeddings_of, ones_under_rotation
+from baselines.shared.stages import scaled_stages
+from fitprune import BudgetError, FitPruneError, Selection
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
-OF_TOKENS, OF_LAYERS, OF_HEADS = 576, 32, 32
-# Of a prompt's text tokens so many rate, where a budget is estimated.
+# Tokens and heads of the authors' model, which their numbers refer to.
+OF_TOKENS, OF_HEADS = 576, 32
+# Text tokens that rate, as budgets assume.
 RATERS = 4
 
 
 def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Which text tokens rate: those whose mean share of the visual tokens' softmax over the text is above the text's mean.
+    """The text tokens that rate.
 
-    Where none is above it (a single text token), all rate.
+    Each visual token has a softmax over the text tokens. A text token rates if its mean share in these is above the mean of
+    all text tokens. Where none is above it (a single text token), all rate.
 
     Args:
-        visual: (batch, n, H) input embeddings, `present` bool (batch, n); text: (batch, t, H), `real` bool (batch, t).
+        visual, text: input embeddings, (batch, n, H) and (batch, t, H).
+        present, real: bool (batch, n) and (batch, t), False in their padding.
 
     Returns:
         bool (batch, t); all False in a sample without text or without visual tokens.
@@ -41,55 +47,56 @@ def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real
 def recycle(
     score: torch.Tensor, present: torch.Tensor, hidden: torch.Tensor, keep: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """One stage of SparseVLM: the best-rated tokens stay, and of the others the best 30 % are merged into clusters.
+    """One stage of SparseVLM: the best-rated tokens stay, and the best 30 % of the others are merged into clusters.
 
-    At least one token of those present goes. Of d that go, the int(0.3·d) + 1 = m of highest score form int(m/10) + 1
-    clusters, each the mean of its members. Of equal scores the earlier is the higher.
+    At least one of the tokens present goes. Of d tokens that go, the m = int(0.3·d) + 1 of highest score form int(m/10) + 1
+    clusters, each the mean of its members. Of equal scores, the earlier token counts as the higher.
 
     Args:
-        score: (batch, n); present: bool (batch, n), padding on the right; hidden: (batch, n, H), float.
-        keep: LongTensor (batch,) tokens that stay unmerged.
+        score: (batch, n).
+        present: bool (batch, n), False in padding, which stands on the right.
+        hidden: (batch, n, H), float.
+        keep: LongTensor (batch,): number of tokens that stay unmerged.
 
     Returns:
-        Places, LongTensor (batch, m), padded with -1: those kept, ascending, then the clusters' centres; what goes on in
-        their order, (batch, m, H); multiply-accumulates.
+        Indices, LongTensor (batch, m), of the tokens kept, ascending, then of the clusters' peaks, padded with -1; the hidden
+        states of these, (batch, m, H); multiply-accumulates.
     """
     n, width = present.shape[1], hidden.shape[-1]
-    places = torch.arange(n, device=score.device)
-    order = score.masked_fill(~present, float("-inf")).argsort(dim=1, descending=True, stable=True)
+    ranking = torch.arange(n, device=score.device)
+    order = descending(score, present)
     count = present.sum(1)
     keep = keep.minimum(count - 1).clamp(min=0)
     dropped = count - keep
     merged = ((dropped.double() * 0.3).long() + 1) * (dropped > 0)
     clusters = (merged // 10 + 1) * (dropped > 0)
-    stays = torch.zeros_like(present).scatter(1, order, places < keep[:, None])
-    kept = (~stays).byte().argsort(dim=1, stable=True).masked_fill(places >= keep[:, None], -1)
+    kept = indices_of(highest(score, present, keep))
 
-    pool = order.gather(1, (keep[:, None] + places[: int(merged.max())]).clamp(max=n - 1))
-    real = places[: pool.shape[1]] < merged[:, None]
-    x = take(hidden, pool)
+    pool = order.gather(1, (keep[:, None] + ranking[: int(merged.max())]).clamp(max=n - 1))
+    real = ranking[: pool.shape[1]] < merged[:, None]
+    x = rows_at(hidden, pool)
     peaks, group = density_peaks(x, real, clusters)
     centres = pool.gather(1, peaks.clamp(min=0)).masked_fill(peaks < 0, -1)
     means = group_means(x, group, peaks.shape[1])
 
     index = torch.cat([kept, centres], 1)
-    going = torch.cat([take(hidden, kept.clamp(min=0)), means], 1)
-    front = (index < 0).byte().argsort(dim=1, stable=True)[:, : int((keep + clusters).max())]
+    going = torch.cat([rows_at(hidden, kept), means], 1)
+    front = true_first(index >= 0)[:, : int((keep + clusters).max())]
     macs = int((merged * (merged + clusters)).sum()) * width
-    return index.gather(1, front), take(going, front), macs
+    return index.gather(1, front), rows_at(going, front), macs
 
 
 def corrected_mean(weights: torch.Tensor, ones: torch.Tensor, counted: torch.Tensor, heads: int) -> torch.Tensor:
-    """SparseVLM+'s score: attention divided by what rotary embedding alone makes of it, over the heads that look at the image.
+    """SparseVLM+'s score: attention divided by the effect of position alone, over the heads that look at the image.
 
     Args:
-        weights: (batch, heads, r, n) attention of r text tokens to n visual tokens, 0 in padding.
-        ones: (batch, r, n) products of rotated vectors of ones.
-        counted: bool (batch, r): which rows are real.
-        heads: how many heads count, those whose corrected attention has the largest sum.
+        weights: (batch, heads, r, n), attention of r text tokens to n visual tokens, 0 in padding.
+        ones: (batch, r, n), products of rotated vectors of ones.
+        counted: bool (batch, r), False in the padding of the rows.
+        heads: number of heads that count, those whose corrected attention has the largest sum.
 
     Returns:
-        (batch, n): mean over these heads and rows.
+        (batch, n): the mean over these heads and rows.
     """
     corrected = (weights / ones[:, None]).masked_fill(~counted[:, None, :, None], 0)
     best = corrected.sum((2, 3)).argsort(dim=1, descending=True, stable=True)[:, :heads]
@@ -98,25 +105,28 @@ def corrected_mean(weights: torch.Tensor, ones: torch.Tensor, counted: torch.Ten
 
 
 @dataclass
-class SparseVLM(Pruner):
+class SparseVLM(Repacked):
     """SparseVLM (Zhang et al. 2024, arXiv 2410.04417; code github.com/Gumpest/SparseVLMs, version 1.5), training-free.
 
-    Raters are the text tokens after the image whose share in softmax(V·Tᵀ) over the text, in the mean over the visual tokens,
-    is above the mean; V and T are the decoder's input embeddings. After each layer of `pruning_loc`, a fixed number of visual
-    tokens stays, those with the highest attention of the raters in that layer, averaged over heads and raters. Of the d that
-    go, the best-rated int(0.3·d) + 1 are merged into clusters by density peaks, and these follow the kept tokens, competing
-    again at the next stage. Stage: between decoder layers. Needs the raters' attention rows, computed beside SDPA. Position
-    ids repacked.
+    Raters are text tokens after the image. A text token is a rater if its share in softmax(V·Tᵀ) over the text, averaged over
+    the visual tokens, is above the mean; V and T are the decoder's input embeddings. After each layer of `pruning_loc`, a
+    fixed number of visual tokens stays: those with the highest attention of the raters in that layer, averaged over heads and
+    raters. Of the d tokens that go, the best-rated int(0.3·d) + 1 are merged into clusters by density peaks. The clusters
+    follow the kept tokens, and compete again at the next stage. Position ids repacked. Stage: between decoder layers. Needs
+    the raters' attention rows, computed beside SDPA, but no [CLS].
 
-    Deviations. The authors break ties of density by random noise of 1e-6; here the better-rated token is the denser. Where
-    no text token is above the mean (a single one) all rate; without text after the image, where the authors' code fails, the
-    last token rates. All images of a prompt are one pool, text counts after the last of them, and merged tokens follow the
-    last kept one. Prompts with another number of visual tokens than 576 keep the same share. The authors give four lists of
-    counts; other `retained_tokens` lie between them in a straight line.
+    Deviations:
+
+    - The authors break ties of density by random noise of 1e-6. Here the better-rated token counts as the denser.
+    - Where no text token is above the mean (a single text token), all rate. Without text after the image, where the authors'
+      code fails, the last token rates.
+    - All images of a prompt are one pool, text counts after the last of them, and merged tokens follow the last kept one.
+    - A prompt with another number of visual tokens than 576 keeps the same share of them.
+    - The authors give four lists of counts. Other values of `retained_tokens` interpolate between the lists linearly.
 
     Attributes:
         retained_tokens: the authors' name of a list of counts, not a count (see `LISTS`); 0 to 576.
-        pruning_loc: layers after which tokens go, ascending (authors': 2, 6, 15 of 32).
+        pruning_loc: layers after which tokens are dropped, ascending (authors': 2, 6, 15 of 32).
     """
 
     name: ClassVar[str] = "sparsevlm"
@@ -131,7 +141,6 @@ class SparseVLM(Pruner):
 
     retained_tokens: float = 192
     pruning_loc: tuple[int, ...] = (2, 6, 15)
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         self.pruning_loc = tuple(self.pruning_loc)
@@ -167,11 +176,11 @@ class SparseVLM(Pruner):
         tokens.memory["score"] = self._score(tokens, attention, self._rater_rows(tokens))
 
     def _score(self, tokens: VisualTokens, attention: Attention, rows: torch.Tensor) -> torch.Tensor:
-        """(batch, n): how the raters, bool (batch, T), rate the visual tokens."""
+        """The raters' rating of the visual tokens, (batch, n); `rows`, bool (batch, T), marks the raters."""
         return attention.row_mean(tokens, rows)
 
     def _stage(self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor | Selection | None:
-        """What goes on."""
+        """The tokens that go on after a stage, by `score` (batch, n); `keep` (batch,) of them stay unmerged."""
         features = tokens.features
         index, hidden, macs = recycle(score, tokens.present, features.float(), keep)
         tokens.spend(macs)
@@ -179,28 +188,26 @@ class SparseVLM(Pruner):
 
     @staticmethod
     def _raters(tokens: VisualTokens) -> torch.Tensor:
-        """bool (batch, t): which of each sample's t text tokens after its image rate, t the most in the batch."""
-        text = tokens.text_after
-        count = text.sum(1)
-        rows = (~text).byte().argsort(dim=1, stable=True)[:, : int(count.max())]
-        real = torch.arange(rows.shape[1], device=rows.device) < count[:, None]
-        tokens.spend(int((count * tokens.count).sum()) * tokens.hidden.shape[-1])
-        return raters(tokens.features, tokens.present, take(tokens.hidden, rows), real)
+        """Bool (batch, t): which of each sample's text tokens after its image rate; t is the largest number in the batch."""
+        rows = indices_of(tokens.text_after)
+        real = rows >= 0
+        tokens.spend(int((real.sum(1) * tokens.count).sum()) * tokens.hidden.shape[-1])
+        return raters(tokens.features, tokens.present, rows_at(tokens.hidden, rows), real)
 
     @staticmethod
     def _rater_rows(tokens: VisualTokens) -> torch.Tensor:
-        """bool (batch, T): the rows of the raters, or the last row of a sample that has none."""
+        """Bool (batch, T): the rows of the raters; the last row of a sample without raters."""
         chosen: torch.Tensor = tokens.memory["raters"]
         text = tokens.text_after
         rows = torch.zeros_like(text)
         if chosen.shape[1]:
             rows = chosen.gather(1, (text.cumsum(1) - 1).clamp(min=0)) & text
-        last = torch.zeros_like(rows).scatter(1, tokens.last_row()[:, None], True)
+        last = marked(tokens.last_row()[:, None], rows.shape[1])
         return torch.where(rows.any(1, keepdim=True), rows, last)
 
     @classmethod
     def sparse_token_list(cls, retained_tokens: float) -> tuple[float, float, float]:
-        """Visual tokens, of 576, that stay after each stage: the authors' list of that name, or what lies between two lists."""
+        """Visual tokens, of 576, that stay after each stage: the authors' list of that name, or an interpolated one."""
         knots = {0: (0, 0, 0), **cls.LISTS, OF_TOKENS: (OF_TOKENS,) * 3}
         names = sorted(knots)
         upper = max(1, bisect.bisect_left(names, retained_tokens))
@@ -213,7 +220,7 @@ class SparseVLM(Pruner):
         return {**super().params(), "sparse_token_list": list(self.sparse_token_list(self.retained_tokens))}
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls,
         model_config: Any,
         reduction: float,
@@ -221,12 +228,16 @@ class SparseVLM(Pruner):
         visual_tokens: int | None = None,
         pruning_loc: tuple[int, ...] | None = None,
     ) -> "SparseVLM":
-        """Solve `retained_tokens` for a FLOPs budget, rating and merging included. By default the stages are those of 32
-        layers, scaled to the decoder's depth; two never fall on one layer."""
+        """Solve `retained_tokens` for a FLOPs budget, rating and merging included.
+
+        By default, the stages are the authors', scaled to the decoder's depth. No two stages fall on one layer.
+        """
         sizes = DecoderSizes.of(model_config)
         if sizes.layers < 4:
             raise BudgetError(f"{cls.__name__} prunes after three layers; a decoder of {sizes.layers} has no room for them.")
-        stages = cls(pruning_loc=tuple(pruning_loc or scaled_stages(sizes.layers))).pruning_loc
+        # The authors' layers 2, 6 and 15, after which tokens go, are the third, seventh and sixteenth.
+        scaled = tuple(stage - 1 for stage in scaled_stages((3, 7, 16), sizes.layers, apart=1))
+        stages = cls(pruning_loc=tuple(pruning_loc or scaled)).pruning_loc
         ends = (*stages[1:], sizes.layers - 1)
 
         def entering(n: int, retained: int) -> list[int]:
@@ -248,7 +259,7 @@ class SparseVLM(Pruner):
 
     @classmethod
     def _counts(cls, n: int, retained_tokens: float) -> list[tuple[int, int]]:
-        """Of a prompt of n visual tokens, for each stage: how many are there, and how many of these stay unmerged."""
+        """For each stage: the number of visual tokens there, and the number that stay unmerged, for a prompt of n tokens."""
         counts, present = [], n
         for count in cls.sparse_token_list(retained_tokens):
             keep = max(0, min(round(n * (count / OF_TOKENS)), present - 1))
@@ -258,7 +269,7 @@ class SparseVLM(Pruner):
 
     @classmethod
     def _merged(cls, dropped: int) -> tuple[int, int]:
-        """Of so many tokens that do not stay, how many are merged, and into how many clusters."""
+        """The number of merged tokens, and of their clusters, where `dropped` tokens do not stay."""
         if not cls.recycles or dropped == 0:
             return 0, 0
         merged = int(dropped * 0.3) + 1
@@ -269,16 +280,20 @@ class SparseVLM(Pruner):
 class SparseVLMPlus(SparseVLM):
     """SparseVLM+, version 2.0 of the authors' code (github.com/Gumpest/SparseVLMs, December 2025), training-free.
 
-    As SparseVLM, with other counts and three changes. Nothing is merged, and position ids are kept. The raters' attention is
-    divided by the product of two vectors of ones under the rotary embeddings of its query and key, which is what position
-    alone makes of it. Only the 14 heads count, of 32, whose corrected attention of raters to visual tokens has the largest sum.
-    Needs the raters' attention rows, computed beside SDPA.
+    SparseVLM with other counts and three changes:
 
-    Deviations: those of SparseVLM. A model with another number of heads counts the same share of them. That product of ones can
-    be negative at some distances, and is then divided by all the same, as by the authors.
+    - Nothing is merged, and position ids are kept.
+    - The raters' attention is corrected for position: it is divided by the product of two vectors of ones under the rotary
+      embeddings of its query and key.
+    - Of 32 heads, only 14 count: those whose corrected attention of raters to visual tokens has the largest sum.
+
+    Stage: between decoder layers. Needs the raters' attention rows, computed beside SDPA, but no [CLS].
+
+    Deviations: those of SparseVLM. A model with another number of heads counts the same share of them. The product of ones is
+    negative at some distances; attention is divided by it nevertheless, as by the authors.
 
     Attributes:
-        heads: heads that count, of 32 (authors': 14).
+        heads: number of heads that count, of 32 (authors': 14).
     """
 
     name: ClassVar[str] = "sparsevlm-plus"
@@ -299,11 +314,10 @@ class SparseVLMPlus(SparseVLM):
             raise FitPruneError(f"heads is a number of heads of {OF_HEADS}, at least 1, not {self.heads}.")
 
     def _score(self, tokens: VisualTokens, attention: Attention, rows: torch.Tensor) -> torch.Tensor:
-        weights, places = attention.row_columns(tokens, rows)
+        weights, rater = attention.row_columns(tokens, rows)
         ones = ones_under_rotation(*embeddings_of(tokens))
-        rating = take(ones, places.clamp(min=0))
-        products = rating @ tokens.rows(ones).transpose(1, 2) / ones.shape[-1] ** 0.5
-        counted = places >= 0
+        products = rows_at(ones, rater) @ tokens.rows(ones).transpose(1, 2) / ones.shape[-1] ** 0.5
+        counted = rater >= 0
         tokens.spend(int((counted.sum(1) * tokens.count).sum()) * ones.shape[-1])
         products = products.masked_fill(~(counted[:, :, None] & tokens.present[:, None]), 1)
         heads = max(1, round(self.heads * weights.shape[1] / OF_HEADS))
@@ -311,26 +325,3 @@ class SparseVLMPlus(SparseVLM):
 
     def _stage(self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         return tokens.keep_highest(score, keep.minimum(tokens.count - 1))
-
-
-def embeddings_of(tokens: VisualTokens) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of all rows, float (batch, T, d)."""
-    assert tokens.embeddings is not None
-    batch = len(tokens.hidden)
-    cosine, sine = (part.float().expand(batch, -1, -1) for part in tokens.embeddings)
-    return cosine, sine
-
-
-def ones_under_rotation(cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
-    """What rotary embedding makes of a vector of ones, (batch, T, d): its halves turn into each other."""
-    half = cosine.shape[-1] // 2
-    return torch.cat([cosine[..., :half] - sine[..., :half], cosine[..., half:] + sine[..., half:]], -1)
-
-
-def scaled_stages(layers: int) -> tuple[int, int, int]:
-    """The authors' stages, after the first 3, 7 and 16 of 32 layers, in a decoder of another depth: each at least a layer
-    after the one before."""
-    first = max(1, round(3 * layers / OF_LAYERS))
-    second = max(first + 1, round(7 * layers / OF_LAYERS))
-    third = max(second + 1, round(16 * layers / OF_LAYERS))
-    return first - 1, second - 1, third - 1

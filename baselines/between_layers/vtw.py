@@ -1,4 +1,4 @@
-"""VTW: from some layer on, no visual token at all."""
+"""VTW: all visual tokens are withdrawn at one layer."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,18 +8,21 @@ import torch
 from torch import nn
 
 from baselines.shared.budget import nearest_choice
+from baselines.shared.stages import OF_LAYERS, scaled_stages
 from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.parts import model_parts, visual_mask
 from fitprune.models.sizes import DecoderSizes
 
-# The authors search from layer 5 of 32 (and of 40) on.
-FIRST_LAYER, OF_LAYERS = 5, 32
+# The authors search from this layer of 32 (and of 40) on.
+FIRST_LAYER = 5
 
 
 def divergence(full: torch.Tensor, withdrawn: torch.Tensor) -> torch.Tensor:
-    """KL(withdrawn ‖ full) in nats, float64 (batch,), of two sets of logits (batch, vocabulary): how far the withdrawal moves
-    the next token's distribution. This is the direction that the authors' code computes, and their thresholds are for it."""
+    """KL(withdrawn ‖ full) of the next token's distributions, in nats: float64 (batch,) from logits (batch, vocabulary).
+
+    The authors' code computes the divergence in this direction, and their thresholds are for it.
+    """
     full, withdrawn = full.double().log_softmax(-1), withdrawn.double().log_softmax(-1)
     return (withdrawn.exp() * (withdrawn - full)).sum(-1)
 
@@ -28,15 +31,17 @@ def divergence(full: torch.Tensor, withdrawn: torch.Tensor) -> torch.Tensor:
 class VTW(Pruner):
     """Visual Tokens Withdrawal (Lin et al. 2024, arXiv 2405.05803; code github.com/lzhxmu/VTW), training-free.
 
-    All visual tokens leave before layer K. Stage: between decoder layers. Needs neither attention nor [CLS]. Position ids
-    kept, as in the authors' default.
+    All visual tokens leave before layer K. Position ids kept, the authors' default. Stage: between decoder layers. Needs
+    neither attention nor [CLS].
 
-    `calibrate` finds K as the authors do: the first layer, from 5 on, whose withdrawal moves the distribution of the first
-    answer token by no more than eta, in the mean over some 20 samples. Their eta is 0.003 for LLaVA-1.5-7B, 0.0005 for 13B and
-    0.0001 for LLaVA-1.6-7B; K = 15 is their code's default.
+    `calibrate` finds K as the authors do: the first layer, from 5 on, at which the withdrawal moves the distribution of the
+    first answer token by at most eta, in the mean over some 20 samples. The authors' eta is 0.003 for LLaVA-1.5-7B, 0.0005
+    for 13B and 0.0001 for LLaVA-1.6-7B. Their code's default is K = 15.
 
-    Deviations: all images of a prompt are withdrawn, where the authors' code knows one. `calibrate` stops at the first
-    layer that is good enough, which changes no K.
+    Deviations:
+
+    - All images of a prompt are withdrawn. The authors' code takes one image.
+    - `calibrate` stops at the first layer that is good enough, which changes no K.
 
     Attributes:
         k: the first layer without visual tokens, at least 1.
@@ -67,21 +72,23 @@ class VTW(Pruner):
         *,
         first: int | None = None,
     ) -> "VTW":
-        """The smallest K, from `first` on, whose mean divergence over the samples is at most `eta`.
+        """Find the smallest K, from `first` on, whose mean divergence over the samples is at most `eta`.
 
         Args:
             model: a vision-language model with weights.
-            batches: processor outputs (dicts of tensors), any batch size and padding, every sample with an image; the authors
-                take 20 samples. They are run once for the model itself, and once for each K looked at.
-            eta: nats.
-            first: by default the authors' 5; in a decoder of fewer than 32 layers 5/32 of these, rounded, at least 1.
+            batches: processor outputs (dicts of tensors), any batch size and padding, every sample with an image. The authors
+                take 20 samples. The model runs them once unpruned, and once for each K that is tried.
+            eta: the threshold in nats.
+            first: the first K to try. By default the authors' 5; in a decoder of fewer than 32 layers 5/32 of these,
+                rounded, at least 1.
 
         Raises:
-            FitPruneError: no samples, a sample without an image, or no layer within `eta` (the message gives the least).
+            FitPruneError: no samples, a sample without an image, or no layer within `eta` (the message names the least
+                divergence).
         """
         layers = len(model_parts(model).layers)
         if first is None:
-            first = max(1, round(FIRST_LAYER * min(layers, OF_LAYERS) / OF_LAYERS))
+            (first,) = scaled_stages((FIRST_LAYER,), min(layers, OF_LAYERS))
         if not 1 <= first < layers:
             raise FitPruneError(f"the search for K must start at a layer from 1 to {layers - 1}, not {first}.")
         batches = list(batches)
@@ -102,10 +109,8 @@ class VTW(Pruner):
         raise FitPruneError(f"no K moves the answers by {eta:g} nats or less; the least is {least[0]:.3g}, at K={least[1]}.")
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None
-    ) -> "VTW":
-        """The K that comes nearest to a FLOPs budget: a multiple of a layer's share. Scoring there is none."""
+    def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "VTW":
+        """Solve K for a FLOPs budget. K saves in steps of a layer's share, and needs no scoring."""
         layers = DecoderSizes.of(model_config).layers
 
         def entering(n: int, k: int) -> list[int]:
@@ -117,7 +122,7 @@ class VTW(Pruner):
 
 @torch.no_grad()
 def _last_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Logits (batch, vocabulary) after each sample's last real token."""
+    """The logits (batch, vocabulary) after each sample's last real token."""
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)
         for name, value in batch.items()
@@ -127,11 +132,11 @@ def _last_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if mask is None or bool(mask[:, -1].all()):
         return model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
     last = mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
-    # Positions asked for by name: a pruned sequence is shorter, so the last real row is taken from the end.
+    # A pruned sequence is shorter, so the last real row is counted from the end.
     logits = model(**inputs, use_cache=False).logits
     return logits[torch.arange(len(last)), last - (mask.shape[1] - logits.shape[1])]
 
 
 def _has_image(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """(batch,) bool: which samples have visual tokens."""
+    """Bool (batch,): which samples have visual tokens."""
     return visual_mask(model_parts(model), dict(batch)).any(1)

@@ -1,4 +1,4 @@
-"""The dense model: a pruner that prunes nothing, so that it goes through the same code as all others."""
+"""Dense: a pruner that prunes nothing, which runs the dense model through the code of all other pruners."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,6 +8,6 @@ from fitprune import Pruner
 
 @dataclass
 class Dense(Pruner):
-    """Keeps every visual token."""
+    """The dense model: every visual token stays."""
 
     name: ClassVar[str] = "dense"

@@ -1,7 +1,7 @@
-"""Downsampling: what the tower sees is a smaller picture."""
+"""Downsample: the vision tower encodes smaller pictures."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -10,37 +10,39 @@ from torch.nn import functional
 
 from baselines.shared.budget import prompt_tokens
 from baselines.shared.grids import full_side, nearest_grid
-from fitprune import FitPruneError, Pruner
+from baselines.shared.repacked import Repacked
+from fitprune import FitPruneError
 from fitprune.models.parts import model_parts
 
 
 @dataclass
-class Downsample(Pruner):
+class Downsample(Repacked):
     """Image downsampling, VTC-Bench's baseline (Liao et al. 2025, arXiv 2510.07143; code github.com/Chenfei-Liao/VTC-Bench).
 
-    The picture is reduced, bicubic, by the authors to (w/r, h/r) pixels before the processor of a Qwen2-VL, whose prompt is
-    then so much shorter. Stage: input. Needs neither attention nor [CLS], but a tower of CLIP's or SigLIP's form. Position
-    ids repacked: nothing tells the decoder that the picture was larger.
+    The authors reduce a picture, bicubic, to (w/r, h/r) pixels before the processor of a Qwen2-VL, which shortens the prompt.
+    Position ids are repacked: nothing tells the decoder that the picture was larger. Stage: input. Needs neither attention
+    nor [CLS], but a tower of CLIP's or SigLIP's form.
 
-    Deviations, for models whose processor brings every picture to one size: each view (image, base view, tile), as the
-    processor gives it, is reduced to rows × columns patches, bicubic with antialiasing, as PIL does it; values are not
-    rounded or clipped to bytes on the way. The tower encodes the smaller picture with its position embeddings interpolated,
-    and rows and columns need not be equal, so that budgets are met. A LLaVA-HR sees the smaller picture with both branches.
-    On LLaVA-NeXT, whose tiling the authors' reduction would change, the tiles stay, and newlines after all rows of the full
-    picture; of the tiles' tokens those go whose middle is padding. Not for models that take pictures of any size themselves
-    (Qwen2.5-VL), nor InternVL, whose towers have another form: give those smaller pictures.
+    Deviations, for models whose processor gives every picture one size:
+
+    - Each view (image, base view, tile) that the processor gives is reduced to rows × columns patches, bicubic with
+      antialiasing, as in PIL. Values are not rounded or clipped to bytes.
+    - The tower interpolates its position embeddings. Rows and columns may differ, so that budgets are met.
+    - Both branches of a LLaVA-HR encode the smaller picture.
+    - On LLaVA-NeXT, the authors' reduction would change the tiling. Here the tiles stay, and so do the newlines after all
+      rows of the full picture. A token of a tile is dropped where the middle of its patch is padding.
+    - Models that take pictures of any size (Qwen2.5-VL), and InternVL, have towers of another form and are refused. Give
+      these models smaller pictures.
 
     Attributes:
         rows, columns: patches of a reduced view.
-        visual_tokens: patches of a view at full size, which rows and columns are counted against (576: 24 × 24, of which
-            12 × 12 are the authors' r = 2).
+        visual_tokens: patches of a view at full size (576: 24 × 24, of which 12 × 12 are the authors' r = 2).
     """
 
     name: ClassVar[str] = "downsample"
     rows: int = 12
     columns: int = 12
     visual_tokens: int = 576
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         side = math.isqrt(max(self.visual_tokens, 0))
@@ -65,10 +67,8 @@ class Downsample(Pruner):
         return small.to(pixels.dtype)
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None
-    ) -> "Downsample":
-        """Choose the grid for a budget of decoder FLOPs, see `grids.nearest_grid`; what the tower saves comes on top."""
+    def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "Downsample":
+        """Solve `rows` and `columns` for a budget of decoder FLOPs. The tower's saving is not counted."""
         n = prompt_tokens(model_config, visual_tokens)
         rows, columns = nearest_grid("downsampling", model_config, reduction, n)
         return cls(rows, columns, full_side(model_config) ** 2)

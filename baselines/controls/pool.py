@@ -1,41 +1,42 @@
-"""Adaptive 2D average pooling: every view on a coarser grid."""
+"""Pool: adaptive 2D average pooling, which gives every view a coarser grid."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from baselines.shared.grids import full_side, nearest_grid
-from baselines.shared.places import places_of, rows_at
-from fitprune import FitPruneError, Pruner, Selection
+from baselines.shared.padded import indices_of, rows_at
+from baselines.shared.repacked import Repacked
+from fitprune import FitPruneError, Selection
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
 
 @dataclass
-class Pool(Pruner):
-    """Average the projected embeddings of each view (image, base view, tile) in a grid of rows × columns windows.
+class Pool(Repacked):
+    """Average pooling of the projected embeddings of each view (image, base view, tile). A control from no paper.
 
-    The windows are those of torch's adaptive_avg_pool2d: window i of a reaches from ⌊i·h/a⌋ to ⌈(i+1)·h/a⌉. A control, of
-    no paper's own; averages in prompt order, named by the patch in the middle of their window, position ids repacked. Stage:
-    before the decoder. Needs neither attention nor [CLS], but a tower of CLIP's or SigLIP's form, whose grid is known.
+    A view becomes a grid of rows × columns windows, those of torch's adaptive_avg_pool2d: of `a` windows over h patches,
+    window i reaches from ⌊i·h/a⌋ to ⌈(i+1)·h/a⌉. The averages stand in prompt order, each named by the patch in the middle of
+    its window. Position ids repacked. Stage: before the decoder. Needs neither attention nor [CLS], but a tower of CLIP's or
+    SigLIP's form, whose grid is known.
 
-    Of a LLaVA-NeXT view whose padding was cut off, only the h × w patches in the prompt take part: they are pooled to
-    round(rows · h/H) × round(columns · w/W) windows, at least one, so that windows are as large as in a whole view. Newlines
-    stay as they are; with `newlines="pruned"` they go.
+    Where the padding of a LLaVA-NeXT view was cut off, only the h × w patches in the prompt take part. They are pooled to
+    round(rows · h/H) × round(columns · w/W) windows, at least one, so that windows are as large as in a whole view of H × W
+    patches. Newlines stay; `newlines="pruned"` drops them.
 
     Attributes:
-        rows, columns: of windows in a whole view of H × W patches.
+        rows, columns: windows of a whole view.
     """
 
     name: ClassVar[str] = "pool"
     vision: ClassVar[bool] = True
     rows: int = 12
     columns: int = 12
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 1:
@@ -61,14 +62,12 @@ class Pool(Pruner):
         grid = (vision.views, height, width)
         means, middle, macs = pooled(values.view(*grid, -1), there.view(grid), self.rows, self.columns)
         tokens.spend(macs)
-        index = places_of(vision.of_patches(middle.flatten(1)))
+        index = indices_of(vision.of_patches(middle.flatten(1)))
         return Selection(index, rows_at(vision.of_patches(means.flatten(1, 2)), index))
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None
-    ) -> "Pool":
-        """Choose the grid for a FLOPs budget, averaging included: see `grids.nearest_grid`."""
+    def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "Pool":
+        """Solve `rows` and `columns` for a FLOPs budget, averaging included."""
 
         def scoring(n: int, grid: tuple[int, int]) -> int:
             side, hidden = full_side(model_config), DecoderSizes.of(model_config).hidden_size
@@ -78,18 +77,20 @@ class Pool(Pruner):
 
 
 def pooled(values: torch.Tensor, there: torch.Tensor, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Averages of the patches `there`, which are a rectangle of each view, in rows × columns windows of a whole view.
+    """Averages of each view's patches in rows × columns windows of a whole view.
 
     Args:
-        values: (views, H, W, d), 0 where there is nothing; there: bool (views, H, W).
+        values: (views, H, W, d), 0 at patches that are not in the prompt.
+        there: bool (views, H, W), the patches in the prompt, a rectangle of each view.
 
     Returns:
-        means (views, H, W, d), each at the patch in the middle of its window, 0 elsewhere; middle, bool (views, H, W), where
-        these are; the multiply-accumulates that it took, of patches that are there.
+        The means (views, H, W, d), each at the patch in the middle of its window, 0 elsewhere; bool (views, H, W), where these
+        are; the multiply-accumulates of averaging the patches in the prompt, first along rows, then along columns.
     """
     down, across = there.any(2), there.any(1)
     shares_down, row = _windows(down, rows)
     shares_across, column = _windows(across, columns)
+    # Not adaptive_avg_pool2d for whole views: torch's FLOP counter counts products, and would miss its work.
     narrow = torch.einsum("vhwd,vbw->vhbd", values, shares_across)
     means = torch.einsum("vah,vhbd->vabd", shares_down, narrow)
     middle = (row >= 0)[:, :, None] & (column >= 0)[:, None]
@@ -100,11 +101,14 @@ def pooled(values: torch.Tensor, there: torch.Tensor, rows: int, columns: int) -
 
 
 def _windows(there: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Along one axis, the windows over the places `there` (views, size), one run of them; `most` over a whole axis.
+    """The windows along one axis of each view, `most` over a whole axis, fewer over a shorter run of patches.
+
+    Args:
+        there: bool (views, size): which rows (or columns) hold patches, one run of them.
 
     Returns:
-        shares (views, most, size): what each place counts for in the mean of each window, 0 for windows that are not needed;
-        window LongTensor (views, size): the window that a place is in the middle of, or -1.
+        Weights (views, most, size) of each row in the mean of each window, 0 in unused windows; and LongTensor (views, size):
+        the window that a row is the middle of, or -1.
     """
     size = there.shape[1]
     length, first = there.sum(1), there.byte().argmax(1)
@@ -113,9 +117,9 @@ def _windows(there: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor
     used, divisor = number < count[:, None], count.clamp(min=1)[:, None]
     start = first[:, None] + torch.div(number * length[:, None], divisor, rounding_mode="floor")
     end = first[:, None] + torch.div((number + 1) * length[:, None] + divisor - 1, divisor, rounding_mode="floor")
-    place = torch.arange(size, device=there.device)
-    inside = (place >= start[..., None]) & (place < end[..., None]) & used[..., None]
+    line = torch.arange(size, device=there.device)
+    inside = (line >= start[..., None]) & (line < end[..., None]) & used[..., None]
     shares = inside.float() / inside.sum(2, keepdim=True).clamp(min=1)
-    # Middles differ: a window starts and ends later than the one before it.
-    middles = (place == torch.div(start + end - 1, 2, rounding_mode="floor")[..., None]) & used[..., None]
+    # No two windows share a middle: a window starts and ends later than the one before it.
+    middles = (line == torch.div(start + end - 1, 2, rounding_mode="floor")[..., None]) & used[..., None]
     return shares, torch.where(middles.any(1), middles.byte().argmax(1), -1)

@@ -1,26 +1,26 @@
-"""Random pruning: the control that every method must beat."""
+"""Random: a random share of the visual tokens is dropped before the decoder, the control that every method must beat."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from baselines.shared.budget import fewest_dropped
+from baselines.shared.budget import dropped_before_decoder
 from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens
-from fitprune.models.sizes import DecoderSizes
 
 
 @dataclass
 class Random(Pruner):
-    """Drop a uniformly random share of the visual tokens before the decoder.
+    """A uniformly random share of the visual tokens is dropped, without replacement. A control from no paper.
 
-    Without replacement; survivors in prompt order, position ids kept. The draw is fresh for each sample, from `seed`, the
-    sample's prompt and its image, so it does not depend on the batch that the sample is in. Needs no attention.
+    The draw of a sample is seeded by `seed`, the sample's prompt and its image, so it does not depend on the rest of the
+    batch. Survivors stand in prompt order and keep their position ids. Stage: before the decoder. Needs neither attention nor
+    [CLS].
 
     Attributes:
         ratio: share of the visual tokens to drop, in (0, 1]; round(n·ratio) go.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     name: ClassVar[str] = "random"
@@ -42,14 +42,7 @@ class Random(Pruner):
         return tokens.keep_highest(score.to(tokens.position.device), tokens.total - drop)
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
-        cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, seed: int = 0
-    ) -> "Random":
-        """Solve the ratio for a FLOPs budget."""
-        layers = DecoderSizes.of(model_config).layers
-
-        def entering(n: int, dropped: int) -> list[int]:
-            return [n - dropped] * layers
-
-        n, dropped = fewest_dropped("random pruning", model_config, reduction, visual_tokens, entering)
+    def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, seed: int = 0) -> "Random":
+        """Solve `ratio` for a FLOPs budget."""
+        n, dropped = dropped_before_decoder("random pruning", model_config, reduction, visual_tokens)
         return cls(ratio=dropped / n, seed=seed)

@@ -1,1 +1,1 @@
-"""Methods that change what runs in the vision tower."""
+"""Methods that merge tokens inside the vision tower: ToMe."""

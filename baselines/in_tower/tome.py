@@ -1,13 +1,14 @@
-"""ToMe: patches that are alike are merged, a few in every layer of the vision tower."""
+"""ToMe: similar patches are merged, a few pairs in every layer of the vision tower."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from baselines.shared.budget import nearest_choice
-from fitprune import FitPruneError, Pruner, Selection, TowerTokens, UnsupportedModel
+from baselines.shared.repacked import Repacked
+from fitprune import FitPruneError, Selection, TowerTokens, UnsupportedModel
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.sizes import DecoderSizes, TowerSizes, tower_sizes
 
@@ -15,30 +16,33 @@ ORDERS = ("prompt", "tower")
 
 
 @dataclass
-class ToMe(Pruner):
+class ToMe(Repacked):
     """Token merging (Bolya et al., ICLR 2023, arXiv 2210.09461; code github.com/facebookresearch/ToMe), training-free.
 
-    After the attention of every layer of the vision tower, its t tokens are split into those at even and those at odd places;
-    each even one is joined to the odd one of most similar key (cosine of the head-mean keys), and the r most similar pairs
-    merge, at most half of the tokens, to their mean weighted by how many patches each stands for. Attention adds log(size)
-    from there on; [CLS] is never merged. Stage: in the tower. Needs keys only. A merged token is named by its odd one.
+    After the attention of every layer of the vision tower, its t tokens are split into even and odd ones, by their index.
+    Each even token is paired with the odd token of most similar key (cosine of head-mean keys). The r most similar pairs
+    merge, at most half of the tokens, to a mean weighted by the number of patches that each token stands for, its size. From
+    there on, attention adds log(size). [CLS] is never merged. A merged token is named by its odd one. Stage: in the tower.
+    Needs keys only.
 
-    Deviations: the authors apply it to classifiers and leave open in which order a decoder reads what is left. Here that is
-    the order of the prompt (`order="prompt"`); "tower" is the order in which their code puts tokens together, the unmerged even
-    ones first, layer upon layer. Position ids repacked, as a shorter prompt has them. A schedule by inflection is written out
-    as a list. On LLaVA-NeXT the tower merges the padding of a tile like all else; a token named by a patch of padding is not
-    in the prompt. LLaVA-HR mixes the tower's tokens on their grid between layers: it is refused there.
+    Deviations:
+
+    - The authors apply ToMe to classifiers, which need no order of tokens. Here a decoder reads them in the order of the prompt
+      (`order="prompt"`), or in that of the authors' code (`order="tower"`): in each layer, unmerged even tokens first.
+    - Position ids are repacked, as in a shorter prompt.
+    - The authors' schedule by inflection is written out as a list of r.
+    - On LLaVA-NeXT, the tower also merges the padding of a tile. A token named by a patch of padding is not in the prompt.
+    - LLaVA-HR, whose adapters work on the grid of tokens between layers, is refused.
 
     Attributes:
-        r: pairs to merge in every layer (authors' default for ViT-L 8), or a list with one number per layer, of which later
-            layers than it names merge none.
+        r: pairs to merge in every layer (authors' default for ViT-L: 8), or a list with one number per layer. Layers beyond
+            its end merge none.
         order: "prompt" or "tower".
     """
 
     name: ClassVar[str] = "tome"
     r: int | list[int] = 8
     order: str = "prompt"
-    positions: str = field(default="repacked", kw_only=True)
 
     def __post_init__(self) -> None:
         numbers = self.r if isinstance(self.r, list) else [self.r]
@@ -48,7 +52,7 @@ class ToMe(Pruner):
             raise FitPruneError(f"order must be one of {', '.join(ORDERS)}, not {self.order!r}.")
 
     def pairs(self, layer: int) -> int:
-        """How many are to be merged in a layer of the tower."""
+        """The number of pairs to merge in a layer of the tower."""
         if isinstance(self.r, int):
             return self.r
         return self.r[layer] if layer < len(self.r) else 0
@@ -74,13 +78,12 @@ class ToMe(Pruner):
         return Selection(order.masked_fill(~tokens.present, -1))
 
     @classmethod
-    def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error
+    def for_reduction(
         cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, order: str = "prompt"
     ) -> "ToMe":
-        """Solve r for a budget of decoder FLOPs, its matching included; what the tower saves comes on top.
+        """Solve `r` for a budget of decoder FLOPs, matching included. The tower's saving is not counted.
 
-        The same number of pairs in every layer that is read, as far as half of the tokens allow, and one less in the last
-        ones where that meets the budget better.
+        The schedule is even, see `even_schedule`. The last layers merge one pair less where that meets the budget better.
         """
         tower = tower_sizes(model_config)
         if tower.mixes:
@@ -111,7 +114,7 @@ class ToMe(Pruner):
 
 
 def even_schedule(tower: TowerSizes, r: int) -> list[int]:
-    """r pairs in every layer up to the one that is read, as far as half of the tokens allow."""
+    """Pairs per layer: r in every layer up to the one that is read, or half of the layer's tokens where that is less."""
     present, pairs = tower.tokens, []
     for _ in range(tower.feature_layer + 1):
         pairs.append(min(r, (present - tower.has_cls) // 2))
@@ -120,7 +123,7 @@ def even_schedule(tower: TowerSizes, r: int) -> list[int]:
 
 
 def schedule(tower: TowerSizes, merged: int) -> list[int]:
-    """The even schedule that merges at least so many pairs in all, with one pair less in its last layers for what is over."""
+    """Pairs per layer, `merged` in all: the even schedule of least r, with one pair less in its last layers."""
     r = next(r for r in range(1, tower.tokens) if sum(even_schedule(tower, r)) >= merged)
     pairs = even_schedule(tower, r)
     over = sum(pairs) - merged
@@ -131,7 +134,12 @@ def schedule(tower: TowerSizes, merged: int) -> list[int]:
 
 
 class Match(NamedTuple):
-    """Which tokens of a view merge: places among the even ones that stay, those that go, and the odd ones these go into."""
+    """The tokens of each view that merge.
+
+    Attributes:
+        stays, goes: LongTensors (views, …): the even tokens that stay, and those that merge, numbered among the even ones.
+        into: LongTensor (views, r): the odd token that each of `goes` merges into, numbered among the odd ones.
+    """
 
     stays: torch.Tensor
     goes: torch.Tensor
@@ -139,7 +147,7 @@ class Match(NamedTuple):
 
 
 def matched(metric: torch.Tensor, r: int, *, protected: bool) -> Match:
-    """ToMe's bipartite matching of r pairs by metric (views, t, d); `protected`: the first token, [CLS], does not merge."""
+    """ToMe's matching of r pairs by `metric` (views, t, d); with `protected`, the first token ([CLS]) never merges."""
     unit = functional.normalize(metric.float(), dim=-1)
     scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
     best, into = scores.max(-1)
@@ -147,12 +155,18 @@ def matched(metric: torch.Tensor, r: int, *, protected: bool) -> Match:
         best[:, 0] = -torch.inf
     order = best.argsort(dim=1, descending=True, stable=True)
     goes, stays = order[:, :r], order[:, r:]
-    # The authors sort those that stay where there is a [CLS], to have it first.
+    # With a [CLS], the authors sort the tokens that stay, so that it comes first.
     return Match(stays.sort(dim=1).values if protected else stays, goes, into.gather(1, goes))
 
 
 def merge(hidden: torch.Tensor, size: torch.Tensor, patch_index: torch.Tensor, match: Match) -> TowerTokens:
-    """Tokens hidden (views, t, d), size and patch_index (views, t), merged: the even ones that stay, then all odd ones."""
+    """The tokens after merging: the even ones that stay, then all odd ones.
+
+    Args:
+        hidden: (views, t, d).
+        size: (views, t), patches that each token stands for.
+        patch_index: LongTensor (views, t): the patch that each token is named by.
+    """
     weight = size.float()
     total = _summed(hidden.float() * weight[..., None], match)
     weight = _summed(weight[..., None], match)
@@ -161,7 +175,7 @@ def merge(hidden: torch.Tensor, size: torch.Tensor, patch_index: torch.Tensor, m
 
 
 def _summed(values: torch.Tensor, match: Match) -> torch.Tensor:
-    """Values (views, t, d) of the even tokens that stay, and of the odd ones with what goes into them."""
+    """Values (views, t, d) of the even tokens that stay, then of the odd ones, each summed with the tokens merged into it."""
     even, odd = values[:, ::2], values[:, 1::2]
 
     def wide(index: torch.Tensor) -> torch.Tensor:

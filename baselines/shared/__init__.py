@@ -1,1 +1,1 @@
-"""What several methods share: budgets, counts, the attention of the tower, clustering, places in padded batches."""
+"""Parts that several methods share: budgets, counts, grids, stages, the tower's attention, clustering, padded batches."""

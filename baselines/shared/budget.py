@@ -1,4 +1,4 @@
-"""Solving a method's free parameter for a FLOPs budget."""
+"""Solvers of a method's free parameter for a FLOPs budget: counts of dropped tokens, and discrete parameters."""
 
 import bisect
 from collections.abc import Callable, Iterable
@@ -11,15 +11,15 @@ from fitprune.models.sizes import DecoderSizes, visual_tokens
 Choice = TypeVar("Choice")
 
 TOLERANCE = 0.01
-"""How far the saving of a discrete parameter may be from what was asked for."""
+"""The largest distance of a discrete parameter's saving from the saving asked for, as a share of the FLOPs."""
 
 TEXT_TOKENS = 16
-"""Text tokens of a prompt that scoring is estimated with where it looks at them. A longer text matters little: the share of
-visual FLOPs that one text token's part in scoring takes is below 0.0005 in the models that ship, below 0.0001 from 7B on."""
+"""The length of text that budgets assume where a method's scoring reads text tokens. A longer text matters little: scoring
+one text token takes a share of the visual FLOPs below 0.0005 in the models that ship, and below 0.0001 from 7B on."""
 
 
 def prompt_tokens(model_config: Any, given: int | None) -> int:
-    """Visual tokens of a prompt: as given, or as the configuration fixes them.
+    """The number of visual tokens of a prompt: as given, or as the configuration fixes it.
 
     Raises:
         BudgetError: neither is known.
@@ -38,16 +38,19 @@ def fewest_dropped(
     entering: Callable[[int, int], list[int]],
     scoring: Callable[[int, int], float] | None = None,
 ) -> tuple[int, int]:
-    """How many tokens a method that prunes between layers must drop to save `reduction` of their decoder FLOPs.
+    """Solve for the number of visual tokens that a method must drop to save `reduction` of their decoder FLOPs.
 
-    `entering(n, k)` gives the tokens that enter each layer when k of n go; the saving must rise with k. `scoring(n, k)` gives
-    the multiply-accumulates that the method spends on choosing them, which are taken off what is saved.
+    Args:
+        method: the name that an error message uses.
+        given_tokens: visual tokens of a prompt, see `prompt_tokens`.
+        entering: `entering(n, k)` gives the number of tokens that enter each layer when k of n go. The saving must rise with k.
+        scoring: `scoring(n, k)` gives the multiply-accumulates of choosing the tokens. They are subtracted from the saving.
 
     Returns:
-        (n, k): of the counts, the one whose saving is nearest to `reduction`.
+        (n, k): n visual tokens, and the count k whose saving is nearest to `reduction`.
 
     Raises:
-        BudgetError: even dropping all of them saves less than `reduction`.
+        BudgetError: dropping all visual tokens saves less than `reduction`.
     """
     check_reduction(reduction)
     n = prompt_tokens(model_config, given_tokens)
@@ -61,6 +64,24 @@ def fewest_dropped(
     return n, max(1, min(enough - 1, enough, key=lambda k: abs(saved(k) - reduction)))
 
 
+def dropped_before_decoder(
+    method: str,
+    model_config: Any,
+    reduction: float,
+    given_tokens: int | None,
+    scoring: Callable[[int, int], float] | None = None,
+    *,
+    fewest: int = 0,
+) -> tuple[int, int]:
+    """`fewest_dropped` for a method after which n - k tokens, but at least `fewest`, enter every layer."""
+    layers = DecoderSizes.of(model_config).layers
+
+    def entering(n: int, dropped: int) -> list[int]:
+        return [max(n - dropped, fewest)] * layers
+
+    return fewest_dropped(method, model_config, reduction, given_tokens, entering, scoring)
+
+
 def nearest_choice(
     method: str,
     model_config: Any,
@@ -70,20 +91,20 @@ def nearest_choice(
     entering: Callable[[int, Choice], list[int]],
     scoring: Callable[[int, Choice], float] | None = None,
 ) -> tuple[int, Choice]:
-    """Which value of a discrete parameter saves a share of the decoder FLOPs that is nearest to `reduction`.
+    """Solve for the value of a discrete parameter whose saving of decoder FLOPs is nearest to `reduction`.
 
-    Arguments as in `fewest_dropped`, with a choice in place of k.
+    The arguments are those of `fewest_dropped`, with one of `choices` in place of k.
 
     Returns:
-        (n, choice).
+        (n, choice): n visual tokens, and the value.
 
     Raises:
-        BudgetError: the nearest is off by more than `TOLERANCE`; the message says what can be saved.
+        BudgetError: the nearest saving is off by more than `TOLERANCE`. The message names the savings on both sides.
     """
     check_reduction(reduction)
     n = prompt_tokens(model_config, given_tokens)
     saved = _saving(model_config, n, entering, scoring)
-    savings = sorted(((saved(choice), place, choice) for place, choice in enumerate(choices)), key=lambda entry: entry[:2])
+    savings = sorted(((saved(choice), number, choice) for number, choice in enumerate(choices)), key=lambda entry: entry[:2])
     best = min(savings, key=lambda entry: abs(entry[0] - reduction))
     if abs(best[0] - reduction) > TOLERANCE:
         below = [f"{share:.1%}" for share, *_ in savings if 0 < share < reduction][-1:]
@@ -102,7 +123,7 @@ def _saving(
     entering: Callable[[int, Any], list[int]],
     scoring: Callable[[int, Any], float] | None,
 ) -> Callable[[Any], float]:
-    """The share of n visual tokens' decoder FLOPs that a choice saves, what it spends on scoring taken off."""
+    """A function of the choice: the share of n visual tokens' decoder FLOPs that it saves, minus the cost of its scoring."""
     sizes = DecoderSizes.of(model_config)
     costs = sizes.costs()
     dense = sizes.layers * visual_macs([0], n, **costs)

@@ -1,4 +1,4 @@
-"""How many tokens stay: what authors' counts and shares come to in a prompt of another length."""
+"""Counts of tokens that stay: authors' counts and shares, carried over to prompts of another length."""
 
 import torch
 
@@ -6,17 +6,20 @@ from fitprune import FitPruneError
 
 
 def share(total: torch.Tensor, count: int, of: int) -> torch.Tensor:
-    """`count` tokens `of` so many, brought to prompts with `total` (batch,) tokens: LongTensor (batch,), rounded."""
+    """The counts, LongTensor (batch,), that are to `total` (batch,) as `count` is to `of`; rounded to the nearest."""
     return (total.double() * count / of).round().long()
 
 
 def part(total: torch.Tensor, ratio: float) -> torch.Tensor:
-    """The authors' int(total · ratio), LongTensor like `total`; a hair more, so that whole products stay whole."""
+    """int(total · ratio) for each of `total` (batch,), LongTensor (batch,).
+
+    1e-9 is added before rounding down, because a product that is a whole number may come out just below it in floating point.
+    """
     return (total.double() * ratio + 1e-9).long()
 
 
 def check_counts(method: str, given: dict[str, int], visual_tokens: int) -> None:
-    """Raise a `FitPruneError` unless the counts by name are 0 or more and together at most `visual_tokens`."""
+    """Raise a `FitPruneError` unless every count is at least 0 and their sum is at most `visual_tokens`."""
     names = " + ".join(given)
     if visual_tokens < 1 or min(given.values()) < 0 or sum(given.values()) > visual_tokens:
         values = " + ".join(str(value) for value in given.values())

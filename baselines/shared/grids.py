@@ -1,4 +1,4 @@
-"""Solving a FLOPs budget for methods that bring every view to a coarser grid of tokens."""
+"""Solvers of a FLOPs budget for methods that give every view a coarser grid of tokens."""
 
 import contextlib
 import math
@@ -10,10 +10,10 @@ from fitprune.models.sizes import DecoderSizes, tower_sizes
 
 
 def full_side(model_config: Any) -> int:
-    """Rows, and columns, of patches in a view of a model with this configuration.
+    """The number of rows of patches, and of columns, in a view of a model with this configuration.
 
     Raises:
-        UnsupportedModel: a tower of another form than CLIP's or SigLIP's.
+        UnsupportedModel: the vision tower has another form than CLIP's or SigLIP's.
     """
     return math.isqrt(tower_sizes(model_config).patches)
 
@@ -21,14 +21,14 @@ def full_side(model_config: Any) -> int:
 def nearest_grid(
     method: str, model_config: Any, reduction: float, given_tokens: int | None, scoring: Any = None
 ) -> tuple[int, int]:
-    """Rows and columns of the grid per view that saves `reduction` of the decoder FLOPs to within a point.
+    """Solve for the rows and columns of a view's grid that save `reduction` of the decoder FLOPs to within a point.
 
-    Of all such grids the one whose rows and columns differ least; never more rows than columns. `scoring(n, grid)` as in
-    `budget.nearest_choice`.
+    Among such grids, the solver takes one whose rows and columns differ least. A grid never has more rows than columns. The
+    arguments are those of `budget.nearest_choice`.
 
     Raises:
-        BudgetError: no grid does; the message says what the nearest save.
-        UnsupportedModel: as `full_side`.
+        BudgetError: no grid meets the budget. The message names the nearest savings.
+        UnsupportedModel: see `full_side`.
     """
     side = full_side(model_config)
     layers = DecoderSizes.of(model_config).layers

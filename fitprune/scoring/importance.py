@@ -8,7 +8,8 @@ import torch
 class Tokens(Protocol):
     """What the importances need of `fitprune.interface.tokens.VisualTokens`."""
 
-    text_after: torch.Tensor
+    @property
+    def text_after(self) -> torch.Tensor: ...
 
     @property
     def present(self) -> torch.Tensor: ...
