@@ -12,7 +12,8 @@ from fitprune.errors import FitPruneError
 from harness.answering.evaluate import Answer, Answers
 from harness.results.key import content_key
 from harness.results.once import RunFolder
-from harness.results.store import Result, Store, versions
+from harness.results.result import Result, versions
+from harness.results.store import Store
 
 CONTRACT = [
     "schema",

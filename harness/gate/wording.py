@@ -2,7 +2,7 @@
 
 import math
 
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.statistics import Verdict
 
 # Gates that pass only what is shown to be within the margin: there, undecided fails the test.

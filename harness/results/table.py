@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.cells import DENSE, Cell, recipe_name
 from harness.results.refusals import Refusal
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.statistics import Verdict
 
 

@@ -17,7 +17,10 @@ def to_html(board: Leaderboard) -> str:
     """The page: leaderboard, charts, methods, gallery, how it was measured."""
     gallery, notes = read_gallery(board.store.folder)
     environment = Environment(
-        loader=PackageLoader("reports"), autoescape=select_autoescape(default=True), undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("reports.page"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     return environment.get_template("page.html").render(
         style=_template("page.css"),
