@@ -102,7 +102,7 @@ def rate(found, rule, margin, verdict):
 
 
 # As in `gate_errors`, which has more worlds and more runs: losses that are rare, and common ones beside gains.
-RARE, COMMON = (130, 0.02, 0.01, 0.5, 200), (130, 0.2, 0.1, 0.6, 600)
+RARE, COMMON = (130, 0.02, 0.01, 0.5, 200), (130, 0.2, 0.1, 0.6, 2500)
 
 
 def test_coverage_with_images_of_one_to_six_questions():

@@ -107,7 +107,8 @@ def f1_drops(images: int, questions: int, loss: float, runs: int) -> tuple[Inter
     huge = _f1_run(60_000, questions, rng, loss)
     truth = float(huge.metric(huge.parts.sum(0)))
     made = [_f1_run(images, questions, rng, loss) for _ in range(runs)]
-    return [bootstrap_interval(run.parts, run.clusters, run.metric) for run in made], truth
+    with patch.object(bootstrap, "REPLICATES", 2000):
+        return [bootstrap_interval(run.parts, run.clusters, run.metric) for run in made], truth
 
 
 def image_draws(
