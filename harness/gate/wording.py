@@ -1,4 +1,4 @@
-"""The words of the gate."""
+"""Lines in which the gate speaks of a cell: what it lost, what is undecided, how many questions would tell, what it saves."""
 
 import math
 

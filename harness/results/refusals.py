@@ -1,5 +1,6 @@
-"""Cells that could not run: a small file each in the results folder's `cannot/`, so that a method without a result keeps
-its row and its reason in the table.
+"""Refusals: the cells that could not run, a small file each in the results folder's `cannot/`.
+
+So a method without a result keeps its row and its reason in the table.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The rows of each mini suite and of the calibration set, in the columns of the public data set that an lmms-eval task reads.
+"""The tables of each mini suite and of the calibration set, in the columns of the public data set that an lmms-eval task reads.
 
 Each suite is filled with scenes from a range of seeds of its own.
 """
