@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
-from harness.results.store import write_atomically
+from harness.results.atomic import write_atomically
 from reports.charts import charts
 from reports.charts.pictures import picture_paths, write_pictures
 from reports.page.html import to_html

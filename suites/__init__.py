@@ -2,4 +2,7 @@
 command line names.
 """
 
+from pathlib import Path
+
 fitprune_suites = True  # tells the pytest plugin that this folder's tests are cells
+DATA = Path(__file__).parent / "data"  # the mini data; pyproject.toml registers them for the harness

@@ -41,7 +41,8 @@ def run(options: argparse.Namespace) -> None:
         raise FitPruneError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
     from harness.latency.rows import markdown
     from harness.latency.run import take
-    from harness.results.store import strict, write_atomically
+    from harness.results.atomic import write_atomically
+    from harness.results.strict_json import strict
 
     def keep(record: object) -> None:
         if output is not None:

@@ -6,11 +6,14 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Discriminator, StrictInt, Tag, field_validator, model_validator
 
 from fitprune.errors import FitPruneError
-from harness.results.store import write_atomically
+from harness.results.atomic import write_atomically
 from harness.results.strict_json import strict
+from harness.results.validation import checked
 
 SCHEMA = 1
 FOLDER = "gallery"
@@ -32,33 +35,80 @@ def check_scene(record: Any) -> dict[str, Any]:
     """The scene in a parsed file. Raises FitPruneError, in one line, on anything that the page could not show."""
     if not isinstance(record, dict) or (record.get("schema"), record.get("kind")) != (SCHEMA, FOLDER):
         raise FitPruneError(f"no picture of a gallery, of schema {SCHEMA}")
-    try:
-        _check_views(record["views"], record["tokens"])
-        texts = [record[name] for name in ("model", "suite", "question", "target", "command")] + [record["dense"]["answer"]]
-        for part in record["pruned"]:
-            texts.append(part["cannot"] if "cannot" in part else part["answer"])
-            if "cannot" not in part:
-                _check_views(part.get("views", []), part["tokens"])
-                _check_masks(part)
-        sound = all(isinstance(text, str) for text in texts)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise FitPruneError(f"not the picture that it should be ({type(error).__name__}: {error})") from None
-    if not sound:
-        raise FitPruneError("a question or an answer is not a text")
+    checked(_Scene.model_validate, record)
     return record
 
 
-def _check_views(views: Any, tokens: int) -> None:
-    for view in views:
-        if view["picture"] and not view["picture"].startswith(PICTURE):
-            raise ValueError("a picture that is not an embedded PNG")
-    if views and sum(view["columns"] * view["rows"] for view in views) < tokens:
-        raise ValueError(f"its views have fewer patches than the prompt's {tokens} visual tokens")
+class _View(BaseModel):
+    """A picture and its grid of patches; see `harness.gallery.views.View`."""
+
+    columns: StrictInt
+    rows: StrictInt
+    picture: str
+
+    @field_validator("picture")
+    @classmethod
+    def _is_embedded(cls, picture: str) -> str:
+        if picture and not picture.startswith(PICTURE):
+            raise ValueError("not an embedded PNG")
+        return picture
 
 
-def _check_masks(part: dict[str, Any]) -> None:
-    for mask in part["masks"]:
-        if len(bytes.fromhex(mask)) != math.ceil(part["tokens"] / 8):
-            raise ValueError(f"a mask of {len(mask)} digits for {part['tokens']} tokens")
-    if len(part["layers"]) != len(part["left"]) or not set(part["layers"]) <= set(range(len(part["masks"]))):
-        raise ValueError("layers without a mask")
+class _Shown(BaseModel):
+    """Visual tokens, and the views that they lie in."""
+
+    tokens: StrictInt
+    views: list[_View] = []
+
+    @model_validator(mode="after")
+    def _tokens_lie_in_views(self) -> Self:
+        if self.views and sum(view.columns * view.rows for view in self.views) < self.tokens:
+            raise ValueError(f"its views have fewer patches than the prompt's {self.tokens} visual tokens")
+        return self
+
+
+class _Answered(BaseModel):
+    """What the dense model answered."""
+
+    answer: str
+
+
+class _Refused(BaseModel):
+    """A pruner that could not run on the question."""
+
+    cannot: str
+
+
+class _Kept(_Shown):
+    """What a pruner left of the question's tokens, and what the model answered then; see `survivors.masks`."""
+
+    answer: str
+    masks: list[str]
+    layers: list[StrictInt]
+    left: list[StrictInt]
+
+    @model_validator(mode="after")
+    def _masks_are_whole(self) -> Self:
+        for mask in self.masks:
+            if len(bytes.fromhex(mask)) != math.ceil(self.tokens / 8):
+                raise ValueError(f"a mask of {len(mask)} digits for {self.tokens} tokens")
+        if len(self.layers) != len(self.left) or not set(self.layers) <= set(range(len(self.masks))):
+            raise ValueError("layers without a mask")
+        return self
+
+
+def _kind(part: Any) -> str:
+    return "cannot" if isinstance(part, dict) and "cannot" in part else "kept"
+
+
+class _Scene(_Shown):
+    """A question under several pruners; see `harness.gallery.survivors`."""
+
+    model: str
+    suite: str
+    question: str
+    target: str
+    command: str
+    views: list[_View]
+    dense: _Answered
+    pruned: list[Annotated[Annotated[_Refused, Tag("cannot")] | Annotated[_Kept, Tag("kept")], Discriminator(_kind)]]

@@ -20,7 +20,7 @@ from harness.bench.bench import Bench
 from harness.cells import DENSE, Cell, CellSettings
 from harness.gallery.file import FOLDER, SCHEMA
 from harness.gallery.views import View, views_of
-from harness.results.store import now, versions
+from harness.results.result import now, versions
 
 if TYPE_CHECKING:
     from fitprune import Pruner

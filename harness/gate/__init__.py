@@ -1,1 +1,1 @@
-"""What passes and what fails: thresholds, saved runs to compare with, and the words of a verdict."""
+"""The gate: what a cell may lose, saved runs to compare it with, and the words of a verdict."""

@@ -10,7 +10,8 @@ from fitprune.errors import FitPruneError, unknown_name
 from harness.cells import Cell
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import STRICT_GATES, undecided
-from harness.results.store import Result, Store, read_result, result_name
+from harness.results.result import Result, result_name
+from harness.results.store import Store, read_result
 from harness.statistics import Verdict, judge, paired_drop, questions_needed
 
 if TYPE_CHECKING:

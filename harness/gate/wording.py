@@ -1,8 +1,8 @@
-"""The words of the gate."""
+"""Lines in which the gate speaks of a cell: what it lost, what is undecided, how many questions would tell, what it saves."""
 
 import math
 
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.statistics import Verdict
 
 # Gates that pass only what is shown to be within the margin: there, undecided fails the test.

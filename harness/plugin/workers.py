@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.cells import Cell
+from harness.cores import available_cores
 
 _FOLDER = "fitprune_folder"
 
@@ -60,11 +61,6 @@ class Worker:
 def hand_over(node: Any, folder: Path) -> None:
     """Tell an xdist worker, before it starts, which folder the run shares."""
     node.workerinput[_FOLDER] = str(folder)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -1,20 +1,24 @@
-"""Cells that could not run: a small file each in the results folder's `cannot/`, so that a method without a result keeps
-its row and its reason in the table.
+"""Refusals: the cells that could not run, a small file each in the results folder's `cannot/`.
+
+So a method without a result keeps its row and its reason in the table.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, StrictFloat, StrictInt
+
 from fitprune.errors import FitPruneError
 from harness.cells import Cell
-from harness.results.store import Result, now, write_atomically
+from harness.results.atomic import write_atomically
+from harness.results.result import Result, now, result_name
 from harness.results.strict_json import dumps, loads
+from harness.results.validation import checked
 
 SCHEMA = 1
 FOLDER = "cannot"
@@ -48,14 +52,25 @@ class Refusal:
         """The refusal in a parsed file. Raises FitPruneError, in one line, on anything that is not one."""
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise FitPruneError(f"no record of a cell that could not run, of schema {SCHEMA}")
-        texts = ("model", "pruner", "suite", "recipe", "positions", "reason", "data", "command", "date")
-        if wrong := [name for name in texts if not isinstance(record.get(name), str)]:
-            raise FitPruneError(f"{', '.join(wrong)}: missing, or not a text")
-        if wrong := [name for name in ("reduction", "limit") if not isinstance(record.get(name), int | float | None)]:
-            raise FitPruneError(f"{', '.join(wrong)}: not a number")
-        cell = Cell(*(record.get(field.name) for field in dataclasses.fields(Cell)))  # type: ignore[arg-type]
-        rest = [field.name for field in dataclasses.fields(cls) if field.name != "cell"]
-        return cls(cell, **{name: record.get(name) for name in rest})  # type: ignore[arg-type]
+        read = checked(_Record.model_validate, record)
+        cell = Cell(read.model, read.pruner, read.reduction, read.suite, read.recipe, read.positions)
+        return cls(cell, read.reason, read.data, read.limit, read.command, read.date)
+
+
+class _Record(BaseModel):
+    """A refusal's file, beside its schema: the cell's fields and the refusal's own, in one object."""
+
+    model: str
+    pruner: str
+    reduction: StrictFloat | None = None
+    suite: str
+    recipe: str
+    positions: str
+    reason: str
+    data: str
+    limit: StrictInt | None = None
+    command: str
+    date: str
 
 
 def write_refusal(
@@ -63,9 +78,8 @@ def write_refusal(
 ) -> Path:
     """Note, in the results folder, that a cell could not run; the same cell's earlier note is replaced."""
     refusal = Refusal(cell, " ".join(reason.split()), data, limit, command, now())
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{cell.label(Path(cell.model).name)}-{cell.suite}")
     key = hashlib.sha256(dumps([dataclasses.astuple(cell), data, limit]).encode()).hexdigest()[:10]
-    path = Path(folder) / FOLDER / f"{readable}-{key}.json"
+    path = Path(folder) / FOLDER / f"{result_name(cell, key)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, [json.dumps(refusal.to_json(), indent=1, ensure_ascii=False), "\n"])
     return path

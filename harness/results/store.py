@@ -15,140 +15,28 @@ holds a digest of its content, so that a truncated or edited one is noticed.
 
 import contextlib
 import dataclasses
-import datetime
-import functools
 import hashlib
 import json
-import math
 import os
-import platform
-import re
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from importlib import metadata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock
 
 from fitprune.errors import FitPruneError
-from fitprune.files import replacing
-from harness.cells import Cell
+from harness.results.atomic import write_atomically
 from harness.results.journal import Journal
-from harness.results.key import content_key, digest_of
+from harness.results.key import digest_of
 from harness.results.once import RunFolder
-from harness.results.strict_json import dumps, loads, strict
+from harness.results.result import SCHEMA, Result, now, result_name, versions  # noqa: F401 - bench has not moved yet
+from harness.results.strict_json import dumps, loads
 
 if TYPE_CHECKING:
     from harness.answering.evaluate import Answer, Answers
 
-SCHEMA = 2
 ANSWERS_SUFFIX = ".answers.jsonl"
-PACKAGES = ("fitprune-bench", "torch", "transformers", "lmms-eval", "tokenizers", "datasets", "pillow")
-
-
-@dataclass
-class Result:
-    """What a cell gave, and everything needed to run it again. `score`, `drop` and intervals are points of 0-100,
-    costs are per question.
-    """
-
-    model: str
-    revision: str
-    pruner: str  # registry name: "fitprune", "fastv", "random", "dense", …
-    params: dict[str, Any]
-    suite: str
-    metric: str
-    score: float
-    dense_score: float
-    drop: float
-    drop_ci95: tuple[float, float]
-    n: int
-    flops: float | None  # end to end, mean per question
-    dense_flops: float | None
-    reduction: float | None  # share of the visual tokens' FLOPs saved, scoring paid for
-    latency_ms: dict[str, Any] | None
-    memory_mb: float | None
-    versions: dict[str, str]
-    device: str
-    seed: int
-    date: str
-    schema: int = SCHEMA
-    # Where the figures come from, beyond the fields that every reader may count on.
-    reduction_asked: float | None = None
-    reduction_end_to_end: float | None = None
-    score_ci95: tuple[float, float] = (math.nan, math.nan)
-    clusters: int = 0
-    recipe: str = ""  # file of the recipe, if one was given
-    positions_asked: str = ""  # in place of what the method's authors do; params say what was done
-    data: str = ""
-    data_digest: str = ""
-    limit: int | None = None
-    generation: dict[str, Any] = field(default_factory=dict)
-    tokens: dict[str, float] = field(default_factory=dict)  # means per question
-    weights: str = ""  # digest of all files of the checkpoint that decide an answer
-    code: str = ""  # digest of the method's source
-    answers_digest: str = ""
-    seconds: float | None = None
-    max_drop: float | None = None
-    verdict: str = ""
-    command: str = ""
-    note: str = ""
-    tokens_per_layer: list[float] = field(default_factory=list)  # visual tokens left after each decoder layer, mean
-    gate: str = ""
-    sequential: dict[str, Any] = field(default_factory=dict)  # margin and seed of a run that may stop early
-    full_n: int | None = None  # questions that it would have asked at most; its interval is anytime-valid
-    needed: float | None = None  # questions that would decide, where the verdict is undecided
-    compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/gate/saved.py
-
-    @property
-    def cell(self) -> Cell:
-        """The cell that gave it."""
-        return Cell(self.model, self.pruner, self.reduction_asked, self.suite, self.recipe, self.positions_asked)
-
-    @property
-    def name(self) -> str:
-        """The stem of the result's files."""
-        return result_name(self.cell, content_key(self.to_json()))
-
-    def to_json(self) -> dict[str, Any]:
-        """A dict of strict JSON values."""
-        return strict({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-
-    @classmethod
-    def from_json(cls, record: Any) -> "Result":
-        """The result in a parsed file. Raises FitPruneError, in one line, on anything that is not one."""
-        if not isinstance(record, dict):
-            raise FitPruneError("not a result: no JSON object")
-        if record.get("schema") != SCHEMA:
-            raise FitPruneError(f"has schema {record.get('schema')!r}, this version reads {SCHEMA}")
-        if missing := sorted(f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in record):
-            raise FitPruneError(f"lacks {', '.join(missing)}")
-        known = {f.name for f in dataclasses.fields(cls)}
-        values = {name: value for name, value in record.items() if name in known}
-        for name in ("score", "dense_score", "drop"):
-            values[name] = _number(name, values[name])
-        for name in ("drop_ci95", "score_ci95"):
-            pair = values.get(name, (None, None))
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise FitPruneError(f"{name} is not a pair of numbers")
-            values[name] = tuple(_number(name, end) for end in pair)
-        for name in ("flops", "dense_flops", "reduction", "reduction_asked", "memory_mb"):
-            if values.get(name) is not None:
-                values[name] = _number(name, values[name])
-        for name in ("model", "pruner", "suite", "metric", "date"):
-            if not isinstance(values[name], str):
-                raise FitPruneError(f"{name} is not a text")
-        for name, kind in (("params", dict), ("versions", dict), ("n", int)):
-            if not isinstance(values[name], kind):
-                raise FitPruneError(f"{name} is not {'a number' if kind is int else 'an object'}")
-        if not isinstance(values["latency_ms"], dict | None):
-            raise FitPruneError("latency_ms is not an object")
-        layers = values.get("tokens_per_layer", [])
-        if not isinstance(layers, list) or not all(isinstance(count, int | float) for count in layers):
-            raise FitPruneError("tokens_per_layer is not a list of numbers")
-        return cls(**values)
 
 
 class StoredResults(NamedTuple):
@@ -269,27 +157,6 @@ def read_result(path: Path) -> Result:
         raise FitPruneError(f"{path.name} is damaged and left out: {_one_line(error)}") from None
 
 
-def result_name(cell: Cell, key: str) -> str:
-    """The stem of a result's files: readable, and unique to the content key."""
-    readable = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{cell.label(Path(cell.model).name)}-{cell.suite}")
-    return f"{readable}-{key}"
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a score can depend on; a package that is not installed is left out."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def now() -> str:
-    """The present moment in UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
 def _answer_record(answer: "Answer", dense: "Answer | None") -> dict[str, Any]:
     record = dataclasses.asdict(answer)
     if dense is not None:
@@ -297,26 +164,8 @@ def _answer_record(answer: "Answer", dense: "Answer | None") -> dict[str, Any]:
     return record
 
 
-def write_atomically(path: Path, parts: Iterable[str]) -> None:
-    """Write a text file so that `path` is at every moment either what it was or the whole of `parts`."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(parts)
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _number(name: str, value: Any) -> float:
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise FitPruneError(f"{name} is not a number")
-    return float(value)
-
-
-def _required(field: dataclasses.Field) -> bool:  # type: ignore[type-arg]
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _one_line(error: Exception) -> str:

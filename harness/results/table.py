@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.cells import DENSE, Cell, recipe_name
 from harness.results.refusals import Refusal
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.statistics import Verdict
 
 
@@ -58,7 +58,8 @@ class Row:
         """The unweighted mean over all of `suites`; None if one of them is missing, since means over different
         suites cannot be compared.
 
-        Suites ask different questions about different images, so their errors are taken as independent.
+        Errors are taken as independent. Suites whose images come from one collection, as POPE's and VQAv2's from COCO, make
+        the half-width a little too small.
         """
         figures = [figure for suite in suites if (figure := self.figure(suite)) is not None]
         if not figures or len(figures) < len(suites):

@@ -13,9 +13,9 @@ def calibration_samples(n: int, seed: int = 0) -> list[dict[str, object]]:
     import pyarrow.parquet as pq
     from PIL import Image
 
-    from harness.tasks.parquet import MINI
+    from harness.tasks.mini_data import mini_folder
 
-    rows = pq.read_table(MINI / "calibration.parquet").to_pylist()
+    rows = pq.read_table(mini_folder() / "calibration.parquet").to_pylist()
     if not 1 <= n <= len(rows):
         raise ValueError(f"the calibration set has {len(rows)} samples, so n must be 1 to {len(rows)}, not {n}")
     chosen = Random(seed).sample(rows, n)

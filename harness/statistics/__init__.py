@@ -11,7 +11,7 @@ Values are shares (0-1) while they are arrays, and points (0-100) in everything 
 """
 
 from harness.statistics.bootstrap import bootstrap_interval, rare_interval
-from harness.statistics.drops import Drop, no_drop, paired_drop, score_interval
+from harness.statistics.drops import Drop, bounded_mean, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
 from harness.statistics.metrics import MME_COGNITION, Sums, Units, is_mean, mme_units, pope_f1_sums, question_units
 from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
@@ -26,6 +26,7 @@ __all__ = [
     "Units",
     "Verdict",
     "bootstrap_interval",
+    "bounded_mean",
     "certified",
     "clustered_mean",
     "is_mean",

@@ -57,7 +57,7 @@ def score_interval(answers: "Answers") -> Estimate:
         value = float(sums.metric(sums.parts.sum(0))) if counted else math.nan
         low, high = bootstrap_interval(sums.parts, sums.clusters, sums.metric)
         return Estimate(value, math.nan, low, high, len(sums.parts), counted).points()
-    return _bounded_mean(_units(answers, answers.answers, scores), 0.0).points()
+    return bounded_mean(_units(answers, answers.answers, scores), 0.0).points()
 
 
 def paired_drop(before: "Answers", after: "Answers") -> Drop:
@@ -86,11 +86,11 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
         of = SUMS[before.metric]
         return _bootstrap_drop(of(before.answers, first), of(matched, second), unscored)
     old, new = _units(before, before.answers, first), _units(before, before.answers, second)
-    found = _bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0).points()
+    found = bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0).points()
     return Drop(found.value, found.low, found.high, old.questions, found.clusters, found.standard_error, unscored)
 
 
-def _bounded_mean(units: Units, least: float) -> Estimate:
+def bounded_mean(units: Units, least: float) -> Estimate:
     """`stratified_mean` of values from `least` to 1, with an interval that is right for few differing images too."""
     mean = stratified_mean(units.values, units.clusters, units.strata)
     if mean.clusters < 2 or not math.isfinite(mean.standard_error):

@@ -13,21 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fitprune.errors import FitPruneError
+from harness.tasks.mini_data import mini_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MINI = Path(__file__).resolve().parents[2] / "suites" / "data"
-
 
 def data_folder(data: str) -> Path:
-    """The folder behind `mini` or a path. Raises FitPruneError when it does not exist."""
+    """The folder behind `mini` or a path. Raises FitPruneError, in one line, when it does not exist."""
     if data == "mini":
-        if not MINI.is_dir():
-            raise FitPruneError(
-                f"the mini data are not in this installation ({MINI}); take --data hub, or a folder with parquet files"
-            )
-        return MINI
+        return mini_folder()
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise FitPruneError(

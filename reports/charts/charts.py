@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.results.store import write_atomically
+from harness.results.atomic import write_atomically
 from reports.table.points import Axis
 
 # Okabe and Ito's colours first, then others that stay apart on white and on black; shapes tell methods apart without colour.

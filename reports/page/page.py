@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.results.strict_json import strict
 from harness.results.table import Figure, Row
 from harness.statistics import Verdict

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, CellSettings
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.results.table import Table
 from harness.tasks.specs import SUITES
 from reports.table import pareto

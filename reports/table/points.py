@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.results.table import Figure, Row, Table
 from reports.table.pareto import as_shown, frontier
 from reports.table.texts import number, plus_minus

@@ -13,8 +13,9 @@ from typing import Any
 
 from fitprune.errors import FitPruneError
 from harness.answering.evaluate import Answer, Answers
-from harness.plugin.workers import available_cores
-from harness.results.store import Result, Store
+from harness.cores import available_cores
+from harness.results.result import Result
+from harness.results.store import Store
 from harness.results.table import Row, Table
 from harness.statistics import paired_drop
 

@@ -1,4 +1,4 @@
-"""How figures are written."""
+"""Short texts of figures: scores and drops with their half-widths, edges, the reasons of a refusal, titles of suites."""
 
 import math
 from collections.abc import Iterable

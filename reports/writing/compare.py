@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from fitprune.errors import FitPruneError
-from harness.results.store import Result, Store
+from harness.results.result import Result
+from harness.results.store import Store
 from harness.results.table import Row, Table
 from harness.statistics import paired_drop
 from reports.table.leaderboard import Leaderboard, heading_of

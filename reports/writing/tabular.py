@@ -30,6 +30,8 @@ _COLUMNS = (
     *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
     *("device", "seed", "date", "command", "cannot"),
 )
+# What makes a spreadsheet read a text as a formula, or look behind it for one (OWASP, "CSV Injection").
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")
 _SPECIAL = {
     **{char: f"\\{char}" for char in "&%$#_{}"},
     "\\": r"\textbackslash{}",
@@ -112,8 +114,10 @@ def _plain(value: Any) -> Any:
     """A value as CSV holds it. A text that a spreadsheet would take for a formula is kept one by an apostrophe."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@")):
-        return "'" + value
+    if isinstance(value, str):
+        # Python's writer quotes a line feed, and before 3.13 no lone carriage return, which would end the row.
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
+        return "'" + value if value.startswith(_FORMULA) else value
     return value
 
 

@@ -21,7 +21,8 @@ import psutil
 from tabulate import tabulate
 
 from harness.answering.evaluate import Answer, Answers
-from harness.results.store import Result, Store, versions
+from harness.results.result import Result, versions
+from harness.results.store import Store
 from tests.support.browser import PROGRAM, Browser
 
 METHODS = (

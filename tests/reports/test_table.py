@@ -207,7 +207,7 @@ def test_layers_tokens_are_kept_in_a_result_and_checked(tmp_path):
     assert dataclasses.replace(read, answers_digest="") == kept
     path.write_text(path.read_text().replace("70.5", '"many"'))
     _, (note,) = Store(tmp_path).read_all()
-    assert "tokens_per_layer is not a list of numbers" in note
+    assert "tokens_per_layer[1] is 'many', not a valid number" in note
 
 
 def test_the_rival_is_the_row_that_its_authors_would_have(tmp_path):

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from harness.models.registry import EMBEDDED
 from harness.scenes import draw, world
 from harness.scenes.prompts import chat
-from training import trainer
+from training import losses, trainer
 from training.batches import Batcher
 from training.distil import Distillation
 from training.families import FAMILIES
@@ -132,7 +132,7 @@ def test_illegible_characters_are_taught_as_nothing(source):
 
 def test_training_runs_on_and_packs_its_canvases(name, tmp_path, monkeypatch):
     """A short run in pieces: one step of each stage for every canvas, with all losses of the last lesson."""
-    monkeypatch.setattr(trainer, "WATCHED", trainer.WATCHED[:2])
+    monkeypatch.setattr(losses, "WATCHED", losses.WATCHED[:2])
     count = len(set(SIBLINGS[name].canvases))
     plan = replace(SIBLINGS[name], tower_steps=count, tower_batch=1, steps=count, batch=1, checkpoint_every=count)
     model, seconds = trainer.run(plan, tmp_path, processes=1)

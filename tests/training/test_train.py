@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training import train, trainer
+from training import losses, train, trainer
 from training.plan import Lesson, Plan
 
 MICRO = Plan(
@@ -33,7 +33,7 @@ def weights(folder) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def few_watched_scenes(monkeypatch):
-    monkeypatch.setattr(trainer, "WATCHED", trainer.WATCHED[:2])
+    monkeypatch.setattr(losses, "WATCHED", losses.WATCHED[:2])
 
 
 @pytest.mark.parametrize("checkpoints", [1, 3])
@@ -85,8 +85,8 @@ def test_a_damaged_checkpoint_is_one_line_and_status_2(tmp_path, capsys, monkeyp
 
 def test_half_precision_goes_through_every_loss(tmp_path, monkeypatch):
     """As on CUDA, where training runs in bfloat16."""
-    monkeypatch.setattr(trainer.Trainer, "precision", lambda self: torch.autocast("cpu", torch.bfloat16))
-    run = trainer.Trainer(MICRO, tmp_path, 0, 1, torch.device("cpu"))
+    monkeypatch.setattr(losses.Losses, "precision", lambda self: torch.autocast("cpu", torch.bfloat16))
+    run = losses.Losses(MICRO, 0, 1, torch.device("cpu"))
     for loss, _ in (run.tower_loss(0), run.decoder_loss(3)):
         loss.backward()
         assert torch.isfinite(loss)

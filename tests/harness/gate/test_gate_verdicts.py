@@ -1,7 +1,6 @@
 """The gate's rules: by hand, and with the error rates that they promise, in simulation."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
@@ -9,8 +8,8 @@ import pytest
 from fitprune.errors import FitPruneError
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import questions
-from harness.statistics import Drop, Units, Verdict, bootstrap, certified, questions_needed, significant
-from harness.statistics.drops import _bounded_mean
+from harness.statistics import Drop, Verdict, certified, questions_needed, significant
+from tests.benchmarks.gate_errors.worlds import drops
 
 PASS, FAIL, UNDECIDED = Verdict
 
@@ -98,41 +97,20 @@ def test_latency_is_no_threshold_of_the_gate_itself():
         Thresholds.parse("max-drop", "latency:10%")
 
 
-@cache
-def drops(images, lost, gained, inside, runs):
-    """Runs of the gate: images with 1-6 questions, some of which lose or gain, each question with chance `inside`; and the
-    true drop in points.
-    """
-    rng = np.random.default_rng(0)
-    found = []
-    monkeypatched = pytest.MonkeyPatch()
-    monkeypatched.setattr(bootstrap, "REPLICATES", 2000)  # it is the same bound, read off less finely
-    for _ in range(runs):
-        kind = rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained])
-        image = np.repeat(np.arange(images), rng.integers(1, 7, images))
-        values = kind[image] * (rng.random(len(image)) < inside)
-        mean = _bounded_mean(Units(values, image, np.zeros(len(values), dtype=int), len(values)), -1.0).points()
-        found.append(Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters, mean.standard_error))
-    monkeypatched.undo()
-    return found, 100 * (lost - gained) * inside
-
-
 def rate(found, rule, margin, verdict):
     return np.mean([rule(drop, margin) == verdict for drop in found])
 
 
-# Few images, many images; losses that are rare, common, and beside gains; as many runs as take seconds.
-RARE = [(40, 0.02, 0.0, 1.0, 600), (130, 0.02, 0.01, 0.5, 600), (400, 0.01, 0.0, 1.0, 600)]
-COMMON = [(40, 0.25, 0.1, 0.8, 2500), (130, 0.2, 0.1, 0.6, 2500), (400, 0.15, 0.1, 0.5, 1200)]
+# As in `gate_errors`, which has more worlds and more runs: losses that are rare, and common ones beside gains.
+RARE, COMMON = (130, 0.02, 0.01, 0.5, 200), (130, 0.2, 0.1, 0.6, 2500)
 
 
-@pytest.mark.parametrize("world", COMMON)
-def test_coverage_with_images_of_one_to_six_questions(world):
-    found, truth = drops(*world)
+def test_coverage_with_images_of_one_to_six_questions():
+    found, truth = drops(*COMMON)
     assert 0.93 <= np.mean([drop.low <= truth <= drop.high for drop in found]) <= 0.97
 
 
-@pytest.mark.parametrize("world", RARE + COMMON)
+@pytest.mark.parametrize("world", [RARE, COMMON])
 def test_at_the_margin_both_gates_err_in_at_most_5_percent(world):
     """A drop that is just within the margin must not fail, one just outside must not be certified: the worst case of each
     error is the margin itself.
@@ -143,9 +121,8 @@ def test_at_the_margin_both_gates_err_in_at_most_5_percent(world):
     assert rate(found, certified, truth, PASS) <= 0.05
 
 
-@pytest.mark.parametrize("world", COMMON[1:])
-def test_a_large_drop_fails_and_a_small_one_is_certified(world):
-    found, truth = drops(*world)
+def test_a_large_drop_fails_and_a_small_one_is_certified():
+    found, truth = drops(*COMMON)
     width = np.mean([drop.half_width for drop in found])
     assert rate(found, significant, truth - 2.5 * width, FAIL) >= 0.95
     assert rate(found, certified, truth + 2.5 * width, PASS) >= 0.95
@@ -153,7 +130,7 @@ def test_a_large_drop_fails_and_a_small_one_is_certified(world):
 
 def test_as_many_questions_as_it_says_decide_in_about_half_of_the_runs():
     """With n questions more, the interval's end reaches the margin on average, so about half of the runs lie beyond."""
-    small, truth = drops(*COMMON[1])
+    small, truth = drops(*COMMON)
     margin = truth + 4.0
     needed = np.median(
         [
@@ -161,5 +138,5 @@ def test_as_many_questions_as_it_says_decide_in_about_half_of_the_runs():
             for d in small
         ]
     )
-    large, _ = drops(round(needed / np.mean([d.n for d in small]) * 130), 0.2, 0.1, 0.6, 600)
+    large, _ = drops(round(needed / np.mean([d.n for d in small]) * 130), 0.2, 0.1, 0.6, 200)
     assert 0.4 <= rate(large, certified, margin, PASS) <= 0.6

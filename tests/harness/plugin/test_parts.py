@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from harness.cells import Cell, CellSettings
+from harness.cores import available_cores
 from harness.plugin.parametrize import cell_ids, cells_of
 from harness.plugin.selection import is_suites_folder, selected_suites
 from harness.plugin.summary import CellReport, figure_text, lines_of, remarks
-from harness.plugin.workers import Worker, available_cores, dealing_order
+from harness.plugin.workers import Worker, dealing_order
 from harness.results.table import Figure, tables_of
 from tests.support.results import result
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig  # noqa: F401
 from harness.results.refusals import read_refusals
 from harness.results.store import Store
 from tests.support import (
-    fake_bench,  # noqa: F401  (imported once here, since pytester forgets what is imported inside a run)
+    fake_bench,
     tiny_llava,
 )
 from tests.support.suite_runs import PLUGIN, ROOT, SUITES
@@ -290,3 +290,20 @@ def test_a_killed_run_leaves_every_finished_cell(place, tmp_path):
     assert all(Store(tmp_path / "results").read_answers(result) for result in results)
     assert not list((tmp_path / "results").glob(".writing*"))
     assert json.loads(next((tmp_path / "results").glob("*.json")).read_text())
+
+
+def test_a_cell_that_pruned_nothing_that_its_scoring_did_not_cost_fails(run, monkeypatch):
+    plain = fake_bench.FakeBench.evaluate
+
+    def evaluate(self, cell, pruner, *arguments, **options):
+        found = plain(self, cell, pruner, *arguments, **options)
+        found.reduction = found.reduction and -0.021
+        return found
+
+    monkeypatch.setattr(fake_bench.FakeBench, "evaluate", evaluate)
+    result = run("--pruner", "fastv", "--reduction", "0.5")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["*fastv-0.5 on gqa pruned nothing that its scoring did not cost: -2.1% of the visual tokens' FLOPs saved*"]
+    )
+    assert not list(run.folder.glob("*.json"))

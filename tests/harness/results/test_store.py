@@ -11,7 +11,8 @@ import pytest
 from fitprune.errors import FitPruneError
 from harness.results.key import content_key
 from harness.results.once import RunFolder
-from harness.results.store import Result, Store
+from harness.results.result import Result
+from harness.results.store import Store
 from tests.support.results import answers, result
 
 CONTRACT = [

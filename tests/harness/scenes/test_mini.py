@@ -14,7 +14,9 @@ from PIL import Image as Pillow
 
 from harness.scenes import calibration_samples, draw, mini, world
 from harness.scenes.prompts import LETTER_ANSWER, SHORT_ANSWER
-from harness.tasks.parquet import MINI
+from harness.tasks.mini_data import mini_folder
+
+MINI = mini_folder()
 
 COLUMNS = {
     "gqa/testdev_balanced_instructions/testdev": {"imageId": "string", "question": "string", "answer": "string"},

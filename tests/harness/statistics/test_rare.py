@@ -1,15 +1,12 @@
 """Intervals where few or no images differ, and those by resampling: exact cases, lmms-eval's own F1, simulation."""
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
 from scipy.stats import beta
 
 from harness.statistics import (
-    Sums,
-    Units,
     bootstrap_interval,
     clustered_mean,
     mme_units,
@@ -19,9 +16,9 @@ from harness.statistics import (
     score_interval,
 )
 from harness.statistics.bootstrap import REPLICATES, hangs_on_few
-from harness.statistics.drops import _bounded_mean
 from harness.statistics.metrics import f1, mean_sums
-from tests.support.scores import answers, covered, mme
+from tests.benchmarks.gate_errors.worlds import covered, drops, f1_drops, mme_drops
+from tests.support.scores import answers, mme
 
 
 def share(totals):
@@ -143,52 +140,19 @@ def test_f1_without_a_true_positive_is_0():
     assert f1(np.array([[0.0, 3.0, 2.0], [0.0, 0.0, 0.0], [2.0, 1.0, 1.0]])) == pytest.approx([0, 0, 2 / 3])
 
 
-@cache
-def rare(images, questions, lost, gained, inside, runs=500):
-    """Intervals of runs in which an image loses (or gains) with a small probability, then each question with `inside`."""
-    rng = np.random.default_rng(3)
-    found = []
-    for _ in range(runs):
-        kind = rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained])
-        image = np.repeat(np.arange(images), questions)
-        values = kind[image] * (rng.random(len(image)) < inside)
-        found.append(_bounded_mean(Units(values, image, np.zeros(len(values), dtype=int), len(values)), -1.0))
-    return np.array([mean.low for mean in found]), np.array([mean.high for mean in found]), (lost - gained) * inside
+def test_rare_differences_are_covered_and_miss_on_neither_side():
+    """Student's interval alone would miss the truth in up to four of five such runs; more worlds in `gate_errors`."""
+    found, truth = drops(60, 0.02, 0.02, 1.0, runs=150, questions=2, seed=3)
+    assert np.mean([drop.low <= truth <= drop.high for drop in found]) >= 0.95
+    assert np.mean([drop.high < truth for drop in found]) <= 0.03
+    assert np.mean([drop.low > truth for drop in found]) <= 0.03
 
 
-@pytest.mark.parametrize("images", [30, 60, 400])
-@pytest.mark.parametrize(("lost", "gained"), [(0.005, 0), (0.02, 0), (0.02, 0.02), (0.05, 0.01)])
-def test_rare_differences_are_covered_and_miss_on_neither_side(images, lost, gained):
-    """Student's interval alone would miss the truth in up to four of five such runs."""
-    low, high, truth = rare(images, 2, lost, gained, 1.0)
-    assert np.mean((low <= truth) & (truth <= high)) >= 0.95
-    assert np.mean(high < truth) <= 0.03
-    assert np.mean(low > truth) <= 0.03
-
-
-def mme_run(sizes, rng, loss):
-    category = np.repeat(np.arange(len(sizes)), sizes)
-    dense = rng.random((len(category), 2)) < np.linspace(0.6, 0.95, len(sizes))[category, None]
-    hit = rng.random(len(category)) < loss * (1 + category % 3) / 2
-    pruned = dense & ~(hit[:, None] & (rng.random((len(category), 2)) < 0.7))
-    values = ((dense.mean(1) + dense.all(1)) - (pruned.mean(1) + pruned.all(1))) / 2
-    return Units(values, np.arange(len(category)), category, 2 * len(category))
-
-
-@pytest.mark.parametrize("sizes", [(20,) * 10, (30, 30, 40, 60, 20)])
-def test_mme_needs_no_bootstrap(sizes):
+def test_mme_needs_no_bootstrap():
     """MME is linear in its pairs: its stratified standard error covers, and the bootstrap, whose categories are each
     resampled from few images, is the narrower of the two and covers no better.
     """
-    rng = np.random.default_rng(4)
-    huge = mme_run([20_000] * len(sizes), rng, 0.3)
-    truth = np.mean([huge.values[huge.strata == category].mean() for category in range(len(sizes))])
-    linear, resampled = [], []
-    for _ in range(400):
-        units = mme_run(sizes, rng, 0.3)
-        mean, sums = _bounded_mean(units, -1.0), mean_sums(units)
-        linear.append((mean.low, mean.high))
-        resampled.append(bootstrap_interval(sums.parts, sums.clusters, sums.metric))
+    linear, resampled, truth = mme_drops((30, 30, 40, 60, 20), runs=100)
     assert 0.93 <= covered(linear, truth) <= 0.97
     assert covered(resampled, truth) <= covered(linear, truth) + 0.005
     assert np.mean(np.diff(resampled)) < np.mean(np.diff(linear))
@@ -201,23 +165,8 @@ def test_the_mean_of_sums_is_the_metric():
     assert sums.metric(sums.parts.sum(0)) == pytest.approx(score_interval(made).value / 100)
 
 
-def f1_run(images, questions, rng, loss):
-    image = np.repeat(np.arange(images), questions)
-    truth = rng.random(len(image)) < 0.5
-    dense = np.where(rng.random(len(image)) < rng.beta(8, 1.5, images)[image], truth, ~truth)
-    pruned = np.where(rng.random(len(image)) < np.minimum(1, rng.beta(1, 4, images) * 5 * loss)[image], ~dense, dense)
-    parts = [np.stack([said & truth, said & ~truth, ~said & truth], 1).astype(float) for said in (dense, pruned)]
-    return Sums(np.concatenate(parts, 1), image, lambda totals: f1(totals[..., :3]) - f1(totals[..., 3:]))
-
-
-@pytest.mark.parametrize(("images", "questions", "loss"), [(100, 6, 0.05), (20, 6, 0.2)])
-def test_coverage_of_the_paired_bootstrap_on_f1(images, questions, loss):
-    rng = np.random.default_rng(5)
-    huge = f1_run(60_000, questions, rng, loss)
-    truth = float(huge.metric(huge.parts.sum(0)))
-    runs = [f1_run(images, questions, rng, loss) for _ in range(600)]
-    intervals = [bootstrap_interval(run.parts, run.clusters, run.metric) for run in runs]
-    assert 0.93 <= covered(intervals, truth) <= 0.97
+def test_coverage_of_the_paired_bootstrap_on_f1():
+    assert 0.93 <= covered(*f1_drops(20, 6, 0.2, runs=600)) <= 0.97
 
 
 def test_pope_sums_leave_unscored_questions_out():

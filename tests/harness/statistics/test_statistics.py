@@ -15,7 +15,8 @@ from harness.statistics import (
     stratified_mean,
     t_interval,
 )
-from tests.support.scores import answers, covered, mme
+from tests.benchmarks.gate_errors.worlds import covered, mme_scores, together
+from tests.support.scores import answers, mme
 
 
 def test_one_question_an_image_is_the_textbook_standard_error():
@@ -145,20 +146,8 @@ def test_mme_images_asked_about_four_times_make_two_pairs():
 
 
 def test_coverage_of_the_paired_drop_with_clustered_questions():
-    """1200 suites of 80 images with 1-6 questions, right or wrong together: the interval holds the true drop in
-    93-97 % of them.
-    """
-    rng = np.random.default_rng(1)
-    intervals = []
-    for _ in range(1200):
-        sizes = rng.integers(1, 7, 80)
-        easy, fragile = rng.beta(2, 1, 80), rng.beta(1, 4, 80)  # shared by the questions of an image
-        image = np.repeat(np.arange(80), sizes)
-        before = rng.random(len(image)) < easy[image]
-        after = before & (rng.random(len(image)) >= fragile[image])
-        estimate = clustered_mean(before.astype(float) - after, image)
-        intervals.append((estimate.low, estimate.high))
-    assert 0.93 <= covered(intervals, (2 / 3) * (1 / 5)) <= 0.97
+    """1200 of the suites of `gate_errors`: the interval holds the true drop in 93-97 % of them."""
+    assert 0.93 <= covered(*together(1200)) <= 0.97
 
 
 def test_coverage_without_clustering_would_be_too_low():
@@ -173,17 +162,5 @@ def test_coverage_without_clustering_would_be_too_low():
 
 
 def test_coverage_of_mmes_own_metric():
-    """1000 MMEs of five unequal categories whose pairs of answers hang together."""
-    rng = np.random.default_rng(3)
-    categories = np.repeat(np.arange(5), [30, 30, 40, 60, 20])
-    levels = np.array([0.9, 0.6, 0.7, 0.8, 0.75])[categories]
-    truth = np.mean([(p + p * (0.5 + 0.5 * p)) / 2 for p in (0.9, 0.6, 0.7, 0.8, 0.75)])
-    intervals = []
-    for _ in range(1000):
-        first = rng.random(180) < levels
-        same = rng.random(180) < 0.5
-        second = np.where(same, first, rng.random(180) < levels)
-        values = ((first.astype(float) + second) / 2 + (first & second)) / 2
-        estimate = stratified_mean(values, np.arange(180), categories)
-        intervals.append((estimate.low, estimate.high))
-    assert 0.93 <= covered(intervals, truth) <= 0.97
+    """MMEs of five unequal categories whose pairs of answers hang together."""
+    assert 0.93 <= covered(*mme_scores(1000)) <= 0.97

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from models import DECODERS, batch, build, kept, prompt
 
 from baselines import DART
 from baselines.shared.rotary import keys_from_zero
 from fitprune.interface.tokens import VisualTokens
+from tests.support.models import DECODERS, batch, build, kept, prompt
 
 PARTS = [[3, "image", 5], [2, "image", 61], [4, "image", 1, "image", 7], [9]]
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 256}

@@ -1,89 +1,25 @@
-"""Writes the mini suites: `python -m harness.scenes.mini [--out suites/data]`; in fine print with `--canvas 1x3`.
+"""The tables of each mini suite and of the calibration set, in the columns of the public data set that an lmms-eval task reads.
 
-Each file has the columns of the public data set that an lmms-eval task reads, filled with scenes from a range of seeds of
-its own. The same versions of pyarrow and Pillow write the same bytes every time.
+Each suite is filled with scenes from a range of seeds of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
-import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import combinations
-from pathlib import Path
+from collections.abc import Callable
 from random import Random
 
-import PIL
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Features, Image, List, Value
 
 from harness.scenes import draw, questions, world
-from harness.scenes.draw import Canvas
+from harness.scenes.mini.asking import POPE_EACH, POPE_SPLITS, absent_classes, asked, mme_pair, scenes, ten_answers
+from harness.scenes.mini.table import Row, Table, png, text
 from harness.scenes.prompts import prompt
 from harness.scenes.questions import KINDS, Question
-from harness.scenes.world import Scene
-
-Row = dict[str, object]
 
 YES_NO_ENDING = " Please answer yes or no."
-POPE_SPLITS = ("adversarial", "popular", "random")
-POPE_EACH = 3
-STATISTICS_SCENES = 4000
 CALIBRATION_SAMPLES = 512
 GQA_KINDS = ("relation", "color", "shape", "where", "at", "exist", "color y/n", "position y/n")
 VQA_KINDS = ("exist", "count", "count y/n", "color", "color y/n", "shape", "relation", "at")
-
-
-@dataclass(frozen=True)
-class Table:
-    """The rows of one parquet file, below the data folder, and their columns' types."""
-
-    path: str
-    features: Features
-    rows: list[Row]
-
-
-def png(scene: Scene, canvas: Canvas = (1, 1)) -> dict[str, object]:
-    """The scene as a value of an `Image` column."""
-    buffer = io.BytesIO()
-    draw.image(scene, canvas).save(buffer, "PNG", optimize=True)
-    return {"bytes": buffer.getvalue(), "path": f"{scene.seed}.png"}
-
-
-def fine_print(table: Table, canvas: Canvas) -> Table:
-    """The same questions about the same scenes, drawn on a larger canvas; a picture's file name tells its seed."""
-
-    def redrawn(value: object) -> object:
-        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-            return png(world.sample(int(str(value["path"]).removesuffix(".png"))), canvas)
-        return value
-
-    rows = [{name: redrawn(value) for name, value in row.items()} for row in table.rows]
-    return Table(table.path, table.features, rows)
-
-
-def scenes(suite: int) -> Iterator[tuple[Scene, Random]]:
-    """The scenes of one suite, each with a generator for its questions."""
-    start = world.SUITE_SEEDS.start + suite * 10_000_000
-    for seed in range(start, start + 10_000_000):
-        yield world.sample(seed), Random(seed * 2 + 2)
-
-
-def asked(scene: Scene, rng: Random, kinds: tuple[str, ...], most: int) -> list[Question]:
-    """Up to `most` different questions of different kinds; fewer where the scene does not have them."""
-    found = (KINDS[kind](scene, rng) for kind in rng.sample(kinds, len(kinds)))
-    return [question for question in found if question is not None][:most]
-
-
-def text(*names: str) -> dict[str, Value]:
-    """String columns."""
-    return {name: Value("string") for name in names}
 
 
 def gqa(images: int = 130) -> list[Table]:
@@ -120,29 +56,6 @@ def gqa(images: int = 130) -> list[Table]:
         Table("gqa/testdev_balanced_instructions/testdev.parquet", columns, rows),
         Table("gqa/testdev_balanced_images/testdev.parquet", Features({**text("id"), "image": Image()}), picture_rows),
     ]
-
-
-def ten_answers(question: Question, scene: Scene, rng: Random) -> list[str]:
-    """Ten people's answers: the truth, and for a third of the questions one or two who saw it otherwise."""
-    answers = [question.answer] * 10
-    if rng.random() < 1 / 3:
-        for place in rng.sample(range(10), rng.randint(1, 2)):
-            answers[place] = _misread(question, scene, rng)
-    return answers
-
-
-def _misread(question: Question, scene: Scene, rng: Random) -> str:
-    if question.answer in ("yes", "no"):
-        return "no" if question.answer == "yes" else "yes"
-    if question.kind == "count":
-        return str(abs(int(question.answer) + rng.choice((-1, 1))))
-    if question.kind == "color":
-        return rng.choice([color for color in world.COLORS if color != question.answer])
-    if question.kind == "shape":
-        return rng.choice([shape for shape in world.SHAPES if shape != question.answer])
-    if question.kind in ("word", "number"):
-        return question.answer[:-1]
-    return rng.choice(scene.things).name
 
 
 def vqav2(images: int = 130) -> list[Table]:
@@ -237,35 +150,6 @@ def textvqa(least_questions: int = 600) -> list[Table]:
     return [Table("textvqa_val/default/validation.parquet", features, rows)]
 
 
-@lru_cache(maxsize=1)
-def class_statistics() -> tuple[Counter[str], Counter[tuple[str, str]]]:
-    """In how many scenes each class appears, and each pair of classes (both orders), over scenes kept for this."""
-    alone: Counter[str] = Counter()
-    together: Counter[tuple[str, str]] = Counter()
-    for seed in world.STATISTICS_SEEDS[:STATISTICS_SCENES]:
-        names = sorted({thing.name for thing in world.sample(seed).things})
-        alone.update(names)
-        for pair in combinations(names, 2):
-            together.update((pair, pair[::-1]))
-    return alone, together
-
-
-def absent_classes(scene: Scene, split: str, rng: Random, count: int = POPE_EACH) -> list[str]:
-    """Classes to ask for in vain, as the POPE paper (Li et al., 2023) chooses them.
-
-    random: any that are absent; popular: the most frequent of those that are absent; adversarial: those that appear most
-    often together with what is there.
-    """
-    alone, together = class_statistics()
-    present = sorted({thing.name for thing in scene.things})
-    absent = [f"{color} {shape}" for color, shape in world.ALL_CLASSES if f"{color} {shape}" not in present]
-    if split == "random":
-        return rng.sample(absent, count)
-    if split == "popular":
-        return sorted(absent, key=lambda name: (-alone[name], name))[:count]
-    return sorted(absent, key=lambda name: (-sum(together[name, other] for other in present), name))[:count]
-
-
 def pope(images: int = 100) -> list[Table]:
     """Three present and three absent classes an image in each split, as in the paper."""
     splits: dict[str, list[Row]] = {split: [] for split in POPE_SPLITS}
@@ -300,40 +184,6 @@ def pope(images: int = 100) -> list[Table]:
         Table("pope/default/test.parquet", features, together),
         *(Table(f"pope/Full/{split}.parquet", features, rows) for split, rows in splits.items()),
     ]
-
-
-def mme_pair(category: str, scene: Scene, rng: Random) -> tuple[Question, Question] | None:
-    """A question of one of MME's categories whose answer is yes, and its twin whose answer is no."""
-    thing = rng.choice(scene.things)
-    if category == "existence":
-        name = rng.choice(absent_classes(scene, rng.choice(POPE_SPLITS), rng))
-        return questions.exist_question(thing.name, True), questions.exist_question(name, False)
-    if category == "count":
-        counts = {what: number for what, number in questions.countable(scene).items() if 1 <= number <= questions.MOST_COUNTED}
-        number = rng.choice(sorted(set(counts.values())))
-        what = rng.choice([what for what, n in counts.items() if n == number])
-        others = [n for n in (number - 1, number + 1) if 1 <= n <= questions.MOST_COUNTED]
-        likely = [n for n in others if n in counts.values()] or others
-        return questions.count_yes_no_question(what, number, True), questions.count_yes_no_question(
-            what, rng.choice(likely), False
-        )
-    if category == "color":
-        other = rng.choice([color for color in world.COLORS if color != thing.color])
-        by_shape = sum(thing.shape == one.shape for one in scene.things) == 1 and rng.random() < 0.5
-        return questions.color_yes_no_question(thing, by_shape, thing.color), questions.color_yes_no_question(
-            thing, by_shape, other
-        )
-    if category == "OCR":
-        words = [one.text for one in scene.things if one.text.isalpha()]
-        if not words:
-            return None
-        missing = rng.choice([one for one in world.WORDS if one not in words])
-        return questions.word_yes_no_question(rng.choice(words), True), questions.word_yes_no_question(missing, False)
-    first = questions.position_yes_no(scene, rng)
-    if first is None:
-        return None
-    second = questions.opposite(first)
-    return (first, second) if first.answer == "yes" else (second, first)
 
 
 MME_CATEGORIES = ("existence", "count", "position", "color", "OCR")
@@ -431,57 +281,3 @@ MAKERS: dict[str, Callable[[], list[Table]]] = {
     "calibration": calibration,
 }
 """What writes each suite, and the calibration set."""
-
-
-def encoder() -> str:
-    """What the pictures are encoded with; another version may give other bytes for the same pixels."""
-    return f"Pillow {PIL.__version__}"
-
-
-def write(table: Table, out: Path) -> Path:
-    """Writes one file below `out`, atomically; an image that several rows share is stored once."""
-    path = out / table.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrow = pa.Table.from_pylist(table.rows, schema=table.features.arrow_schema)
-    arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, b"pillow": encoder().encode()})
-    unfinished = path.with_suffix(".unfinished")
-    pq.write_table(arrow, unfinished, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 24)
-    os.replace(unfinished, path)
-    return path
-
-
-def _canvas(text: str) -> Canvas:
-    tall, _, wide = text.partition("x")
-    if not (tall.isdigit() and wide.isdigit() and 1 <= int(tall) <= 8 and 1 <= int(wide) <= 8):
-        raise argparse.ArgumentTypeError(f"{text!r} is not two whole numbers from 1 to 8, such as 1x3")
-    return int(tall), int(wide)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.scenes.mini", description="Write the mini suites and the calibration set."
-    )
-    parser.add_argument("--out", type=Path, default=Path("suites/data"), help="folder to write to (default: %(default)s)")
-    parser.add_argument(
-        "--canvas",
-        type=_canvas,
-        default=(1, 1),
-        metavar="HxW",
-        help="how many times 96 pixels the pictures are tall and wide; larger ones are fine print (default: 1x1)",
-    )
-    options = parser.parse_args(arguments)
-    out, canvas = options.out, options.canvas
-    try:
-        for maker in MAKERS.values():
-            for table in maker():
-                path = write(table if canvas == (1, 1) else fine_print(table, canvas), out)
-                print(f"{path}: {len(table.rows)} rows, {path.stat().st_size / 1e3:.0f} kB")
-    except OSError as error:
-        print(f"cannot write the mini suites: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

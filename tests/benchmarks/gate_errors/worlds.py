@@ -1,0 +1,141 @@
+"""Simulated worlds whose true drop is known, and the intervals of many runs in them. The tests hold one of each kind."""
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from unittest.mock import patch
+
+import numpy as np
+
+from harness.bench.stretches import stretches
+from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, clustered_mean, stratified_mean
+from harness.statistics.betting import DECIDES, STAKES
+from harness.statistics.metrics import f1, mean_sums
+
+Intervals = list[tuple[float, float]]
+UNEQUAL = 0  # in place of a number of questions: one to six an image
+
+
+@cache
+def drops(
+    images: int, lost: float, gained: float, inside: float, runs: int, questions: int = UNEQUAL, seed: int = 0
+) -> tuple[list[Drop], float]:
+    """Runs in which an image loses or gains with a small chance, and then each of its questions with chance `inside`; and the
+    true drop in points.
+    """
+    rng, found = np.random.default_rng(seed), []
+    with patch.object(bootstrap, "REPLICATES", 2000):  # the same bound, read off less finely
+        for _ in range(runs):
+            kind = rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained])
+            image = np.repeat(np.arange(images), questions or rng.integers(1, 7, images))
+            values = kind[image] * (rng.random(len(image)) < inside)
+            mean = bounded_mean(Units(values, image, np.zeros(len(values), dtype=int), len(values)), -1.0).points()
+            found.append(Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters, mean.standard_error))
+    return found, 100 * (lost - gained) * inside
+
+
+def covered(intervals: Sequence[tuple[float, float]], truth: float) -> float:
+    """The share of the intervals that hold the truth."""
+    return float(np.mean([low <= truth <= high for low, high in intervals]))
+
+
+def together(runs: int) -> tuple[Intervals, float]:
+    """Suites of 80 images with 1-6 questions, right or wrong together."""
+    rng, intervals = np.random.default_rng(1), []
+    for _ in range(runs):
+        sizes = rng.integers(1, 7, 80)
+        easy, fragile = rng.beta(2, 1, 80), rng.beta(1, 4, 80)  # shared by the questions of an image
+        image = np.repeat(np.arange(80), sizes)
+        before = rng.random(len(image)) < easy[image]
+        after = before & (rng.random(len(image)) >= fragile[image])
+        estimate = clustered_mean(before.astype(float) - after, image)
+        intervals.append((estimate.low, estimate.high))
+    return intervals, (2 / 3) * (1 / 5)
+
+
+def mme_scores(runs: int) -> tuple[Intervals, float]:
+    """MMEs of five unequal categories whose pairs of answers hang together."""
+    rng, intervals = np.random.default_rng(3), []
+    categories = np.repeat(np.arange(5), [30, 30, 40, 60, 20])
+    shares = (0.9, 0.6, 0.7, 0.8, 0.75)
+    levels = np.array(shares)[categories]
+    for _ in range(runs):
+        first = rng.random(180) < levels
+        same = rng.random(180) < 0.5
+        second = np.where(same, first, rng.random(180) < levels)
+        values = ((first.astype(float) + second) / 2 + (first & second)) / 2
+        estimate = stratified_mean(values, np.arange(180), categories)
+        intervals.append((estimate.low, estimate.high))
+    return intervals, float(np.mean([(p + p * (0.5 + 0.5 * p)) / 2 for p in shares]))
+
+
+def _mme_run(sizes: Sequence[int], rng: np.random.Generator, loss: float) -> Units:
+    category = np.repeat(np.arange(len(sizes)), sizes)
+    dense = rng.random((len(category), 2)) < np.linspace(0.6, 0.95, len(sizes))[category, None]
+    hit = rng.random(len(category)) < loss * (1 + category % 3) / 2
+    pruned = dense & ~(hit[:, None] & (rng.random((len(category), 2)) < 0.7))
+    values = ((dense.mean(1) + dense.all(1)) - (pruned.mean(1) + pruned.all(1))) / 2
+    return Units(values, np.arange(len(category)), category, 2 * len(category))
+
+
+def mme_drops(sizes: Sequence[int], runs: int) -> tuple[Intervals, Intervals, float]:
+    """Drops of MMEs whose categories have `sizes` pairs: the stratified intervals, and the bootstrap's."""
+    rng = np.random.default_rng(4)
+    huge = _mme_run([20_000] * len(sizes), rng, 0.3)
+    truth = float(np.mean([huge.values[huge.strata == category].mean() for category in range(len(sizes))]))
+    linear, resampled = [], []
+    for _ in range(runs):
+        units = _mme_run(sizes, rng, 0.3)
+        mean, sums = bounded_mean(units, -1.0), mean_sums(units)
+        linear.append((mean.low, mean.high))
+        resampled.append(bootstrap_interval(sums.parts, sums.clusters, sums.metric))
+    return linear, resampled, truth
+
+
+def _f1_run(images: int, questions: int, rng: np.random.Generator, loss: float) -> Sums:
+    image = np.repeat(np.arange(images), questions)
+    truth = rng.random(len(image)) < 0.5
+    dense = np.where(rng.random(len(image)) < rng.beta(8, 1.5, images)[image], truth, ~truth)
+    pruned = np.where(rng.random(len(image)) < np.minimum(1, rng.beta(1, 4, images) * 5 * loss)[image], ~dense, dense)
+    parts = [np.stack([said & truth, said & ~truth, ~said & truth], 1).astype(float) for said in (dense, pruned)]
+    return Sums(np.concatenate(parts, 1), image, lambda totals: f1(totals[..., :3]) - f1(totals[..., 3:]))
+
+
+def f1_drops(images: int, questions: int, loss: float, runs: int) -> tuple[Intervals, float]:
+    """Drops of POPE's F1, with the paired bootstrap's intervals."""
+    rng = np.random.default_rng(5)
+    huge = _f1_run(60_000, questions, rng, loss)
+    truth = float(huge.metric(huge.parts.sum(0)))
+    made = [_f1_run(images, questions, rng, loss) for _ in range(runs)]
+    with patch.object(bootstrap, "REPLICATES", 2000):
+        return [bootstrap_interval(run.parts, run.clusters, run.metric) for run in made], truth
+
+
+def image_draws(
+    runs: int, count: int, questions: int, lost: float, gained: float, inside: float = 1.0, seed: int = 0
+) -> np.ndarray:
+    """(runs, count): mean differences of images; an image loses or gains, each of its questions with chance `inside`."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice([0.0, 1.0, -1.0], (runs, count), p=[1 - lost - gained, lost, gained])
+    return kind * rng.binomial(questions, inside, (runs, count)) / questions
+
+
+def refuted(draws: np.ndarray, margin: float, looks: np.ndarray | None = None) -> np.ndarray:
+    """(runs,): after how many of the draws (runs, n) a mean of at least `margin` is refuted, looking after each of them or
+    after `looks`; inf if never.
+    """
+    looks = np.arange(1, draws.shape[1] + 1) if looks is None else looks
+    with np.errstate(over="ignore"):  # boundless wealth refutes too
+        wealth = sum(np.cumprod(1 + c * (margin - draws) / (1 - margin), 1)[:, looks - 1] for c in STAKES) / len(STAKES)
+    return np.where((wealth >= DECIDES).any(1), looks[(wealth >= DECIDES).argmax(1)], np.inf)
+
+
+def decided(draws: np.ndarray, margin: float, looks: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """When each run passes, and when it fails."""
+    return refuted(draws, margin, looks), refuted(-draws, -margin, looks)
+
+
+def ends(images: int, upto: int) -> np.ndarray:
+    """After how many of `images` a sequential run looks, one question each."""
+    found = np.array(list(itertools.accumulate(len(part) for part in stretches(range(images), 16, 0))))
+    return found[found <= upto]

@@ -1,0 +1,159 @@
+"""The loss of each step of a training run, on one process's share of the scenes, and how well the model answers meanwhile."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.models.registry import EMBEDDED
+from harness.scenes.draw import CHARACTERS, LABEL_SIZES
+from harness.scenes.world import ALL_CLASSES, CELLS, COLORS, HELD_OUT_SEEDS, SHAPES, TRAIN_SEEDS
+from training import packed
+from training.batches import Batch, Batcher
+from training.distil import Distillation
+from training.families import FAMILIES
+from training.plan import ASKED, Plan
+
+WORDS_FOR = {
+    "shape": [" " + shape for shape in SHAPES],
+    "color": [" " + color for color in COLORS],
+    "character": list(CHARACTERS),
+}
+"""What the values of patch labels are called, from 1 on."""
+
+WATCHED = HELD_OUT_SEEDS[50_000_000:50_000_032]
+"""Scenes looked at during training; the final evaluation has others."""
+
+
+class Heads(nn.Module):
+    """What the tower is trained with, and which is thrown away after: labels of every patch, and the classes in the image
+    from [CLS].
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patch = nn.ModuleDict({name: nn.Linear(width, size) for name, size in LABEL_SIZES.items()})
+        self.image = nn.Linear(width, len(ALL_CLASSES))
+
+    def forward(self, patches: Tensor, summary: Tensor | None, batch: Batch) -> tuple[Tensor, float]:
+        """Loss, and the share of patch labels that are right where there is something to see."""
+        assert summary is not None
+        loss = F.binary_cross_entropy_with_logits(self.image(summary), batch.classes)
+        hits, total = 0.0, 0.0
+        for name, head in self.patch.items():
+            scores, label = head(patches).flatten(0, 1), batch.labels[name].flatten()
+            loss = loss + F.cross_entropy(scores, label)
+            seen = label > 0
+            hits, total = hits + (scores.argmax(1) == label)[seen].sum().item(), total + seen.sum().item()
+        return loss, hits / max(1, total)
+
+
+class Losses:
+    """The model of a plan, the heads that its tower is trained with, and the loss of each step on this process's scenes."""
+
+    def __init__(self, plan: Plan, rank: int, world_size: int, device: torch.device) -> None:
+        torch.manual_seed(plan.seed)
+        self.plan, self.rank, self.world_size, self.device = plan, rank, world_size, device
+        self.family = FAMILIES[plan.family]
+        self.tokenizer = self.family.make_processor().tokenizer  # type: ignore[attr-defined]
+        self.model = self.family.make_model(self.tokenizer, width=plan.width, layers=plan.layers)
+        self.heads: nn.Module = Heads(plan.width)
+        if plan.start:
+            source = FAMILIES["llava"].model_class.from_pretrained(EMBEDDED[plan.start])
+            self.family.start_from(self.model, source)
+            self.heads = Distillation(self.family, self.model, source.to(device))
+        self.model.to(device)
+        self.model.lm_head.weight = self.model.get_input_embeddings().weight
+        self.heads.to(device)
+        self.batcher = Batcher(self.family, self.tokenizer, ASKED)
+        self.labeller = Batcher(self.family, self.tokenizer)
+        self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
+
+    def seeds(self, start: int, step: int, batch: int) -> list[int]:
+        """This process's share of a step's scenes."""
+        share = batch // self.world_size
+        first = TRAIN_SEEDS.start + self.plan.first_seed + start + step * batch + self.rank * share
+        return list(range(first, first + share))
+
+    def tower_loss(self, step: int) -> tuple[Tensor, float]:
+        """Patch labels and classes in the image, or what another tower made of it."""
+        seeds = self.seeds(0, step, self.plan.tower_batch)
+        batch = self.labeller(seeds, canvas=self.plan.canvas(step)).to(self.device)
+        with self.precision():
+            patches, summary = self.family.features(self.model, batch.pixels, batch.canvas)
+        return self.heads(patches.float(), summary if summary is None else summary.float(), batch)
+
+    def decoder_loss(self, step: int) -> tuple[Tensor, float]:
+        """Answers, and projector outputs drawn towards the words for what a patch shows."""
+        lesson = self.plan.lesson(step)
+        most = round(2 + 6 * min(1.0, step / self.plan.curriculum))
+        seeds = self.seeds(self.plan.tower_steps * self.plan.tower_batch, step, self.plan.batch)
+        least, canvas = min(lesson.least, most // 2), self.plan.canvas(step)
+        batch = self.batchers[lesson](seeds, least=least, most=most, canvas=canvas).to(self.device)
+        scores, named, looks, visual, wasted = self.answer_scores(batch, lesson.calm)
+        loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
+        if lesson.mentions:
+            loss = loss + self.plan.mentions * F.cross_entropy(named, batch.meant)
+        if lesson.looks:
+            loss = loss - self.plan.looks * (batch.shown * looks).sum() / batch.shown.sum().clamp(min=1)
+        if lesson.calm:
+            loss = loss + self.plan.calm * wasted
+        return loss, (scores.argmax(1) == batch.target).float().mean().item()
+
+    def answer_scores(self, batch: Batch, calm: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Vocabulary scores (N, vocabulary) where an answer token comes next, and where something was named; where named
+        things are looked for; the projector's output; and, if `calm`, what attention wastes on patches that show nothing.
+        """
+        with self.precision():
+            with torch.no_grad():
+                patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
+            visual = self.family.visual_tokens(self.model, patches, batch.canvas)
+            start, user, _, line = (self.tokenizer.bos_token_id, *self.batcher.prefix)
+            fixed = self.model.get_input_embeddings()(torch.tensor([start, user, line], device=self.device))
+            fixed = fixed.expand(len(visual), 3, -1)
+            prefix = torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
+            blank = (batch.labels["shape"] + batch.labels["character"] == 0) if calm else None
+            states, inner, looks, wasted = packed.text_states(
+                self.model, prefix, batch.text, batch.groups, self.plan.depths, self.plan.look, batch.mentions, blank
+            )
+            early, late = (states.flatten(0, 1)[batch.mentions] for states in inner)
+            chosen = torch.cat([states.flatten(0, 1)[batch.where], torch.where(batch.late[:, None], late, early)])
+            answers, named = self.model.lm_head(chosen).float().split([len(batch.where), len(batch.mentions)])
+            return answers, named, looks, visual, wasted
+
+    def alignment(self, visual: Tensor, batch: Batch, places: bool) -> Tensor:
+        """Cross-entropy of patches against the embeddings of their words: colour, shape and, if `places`, cell, or a
+        character.
+        """
+        scores = (visual.float() @ self.model.lm_head.weight.T).flatten(0, 1).log_softmax(dim=1)
+        losses = []
+        for name, texts in WORDS_FOR.items():
+            label = batch.labels[name].flatten()
+            seen = label > 0
+            tokens = torch.tensor([self.batcher.ids(text)[0] for text in texts], device=self.device)
+            losses.append(-scores[seen].gather(1, tokens[label[seen] - 1][:, None]).flatten())
+        if places:
+            cells = torch.tensor([self.batcher.ids(" " + cell)[0] for cell in CELLS], device=self.device)
+            seen = batch.labels["shape"].flatten() > 0
+            targets = cells[batch.cells].repeat(len(visual))[seen]
+            losses.append(-scores[seen].gather(1, targets[:, None]).flatten())
+        return torch.cat(losses).mean()
+
+    def precision(self) -> torch.autocast:
+        """bfloat16 on CUDA; float32 on the CPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @torch.no_grad()
+    def watched(self) -> dict[str, float]:
+        """Share of questions about the watched scenes whose every answer token is right, by kind."""
+        hits: dict[str, list[bool]] = {"all": []}
+        for number, start in enumerate(range(0, len(WATCHED), 8)):
+            batch = self.batcher(list(WATCHED[start : start + 8]), canvas=self.plan.canvas(number)).to(self.device)
+            right = self.answer_scores(batch)[0].argmax(1) == batch.target
+            for questions, spans in zip(batch.questions, batch.spans, strict=True):
+                for question, (first, stop) in zip(questions, spans, strict=True):
+                    hit = bool(right[first:stop].all())
+                    hits["all"].append(hit)
+                    hits.setdefault(question.kind, []).append(hit)
+        return {kind: sum(found) / len(found) for kind, found in hits.items()}
