@@ -10,6 +10,8 @@ import fitprune.fitting.calibrate
 from fitprune import Calibration, fit
 from tests.support.models import build, prompt
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -14,6 +14,7 @@ from harness.results.once import RunFolder
 from harness.results.store import Result, Store
 from tests.support.results import answers, result
 
+pytestmark = pytest.mark.releases
 CONTRACT = [
     "schema",
     "model",

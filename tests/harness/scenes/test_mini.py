@@ -16,6 +16,7 @@ from harness.scenes import calibration_samples, draw, mini, world
 from harness.scenes.prompts import LETTER_ANSWER, SHORT_ANSWER
 from harness.tasks.parquet import MINI
 
+pytestmark = pytest.mark.releases
 COLUMNS = {
     "gqa/testdev_balanced_instructions/testdev": {"imageId": "string", "question": "string", "answer": "string"},
     "gqa/testdev_balanced_images/testdev": {"id": "string", "image": "image"},
