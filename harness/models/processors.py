@@ -22,9 +22,6 @@ def load_processor(folder: Path, model_type: str, common: Mapping[str, Any]) -> 
         common: options of every `from_pretrained`.
     """
     import transformers
-
-    # transformers 5.17 itself offers it with torchvision only.
-    from transformers.models.auto.image_processing_auto import AutoImageProcessor
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     found = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(model_type) or "", None)
@@ -32,7 +29,7 @@ def load_processor(folder: Path, model_type: str, common: Mapping[str, Any]) -> 
         return transformers.AutoProcessor.from_pretrained(folder, backend=BACKEND, **common)
     record, _ = found.get_processor_dict(folder, local_files_only=True)
     parts = {
-        "image_processor": AutoImageProcessor.from_pretrained(folder, backend=BACKEND, **common),
+        "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, backend=BACKEND, **common),
         "tokenizer": transformers.AutoTokenizer.from_pretrained(folder, **common),
     }
     return _images_only(found).from_args_and_dict([parts.get(name) for name in found.get_attributes()], record)

@@ -3,10 +3,7 @@
 `convert_checkpoint` turns an authors' checkpoint into a folder that `AutoModelForImageTextToText` and `AutoProcessor` load.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
-
-# transformers 5.17 itself offers it with torchvision only.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
 from harness.models.llava_hr.configuration import LlavaHrConfig, LlavaHrVisionConfig
 from harness.models.llava_hr.convert import convert_checkpoint

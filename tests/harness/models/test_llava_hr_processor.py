@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers import AutoImageProcessor, AutoProcessor
 from transformers.tokenization_utils_base import AddedToken
 
 from fitprune.errors import FitPruneError
