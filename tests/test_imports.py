@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[1]
 ROOMS = ["fitprune", "baselines", "harness", "suites", "reports", "training"]
 MAY_IMPORT = {

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 import torch
 
 from fitprune import Pruner
 from fitprune.interface.tokens import VisualTokens
 from tests.support.models import build, kept, prompt
 
+pytestmark = pytest.mark.releases
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 

@@ -1,5 +1,6 @@
-"""The workflow that gates a pull request: it parses, its shell parses, and what it calls exists and takes these options."""
+"""The workflows: they parse, their shell parses, and what they call exists and takes these options."""
 
+import configparser
 import importlib.util
 import re
 import shlex
@@ -14,6 +15,7 @@ from harness.plugin.options import RunOptions, add_options
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "gate.yml"
+RELEASES = ROOT / ".github" / "workflows" / "releases.yml"
 TOX = (ROOT / "tox.ini").read_text(encoding="utf-8")
 
 
@@ -22,7 +24,7 @@ def read(text):
     return {("on" if key is True else key): value for key, value in yaml.safe_load(text).items()}
 
 
-def workflows():
+def gates():
     """The one in the repository, and the one that docs/ci.md shows for GPU runners."""
     shown = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     return [read(WORKFLOW.read_text(encoding="utf-8")), *(read(text) for text in shown)]
@@ -36,7 +38,7 @@ def scripts(workflow):
     return [step["run"] for step in steps(workflow) if "run" in step]
 
 
-@pytest.mark.parametrize("workflow", workflows())
+@pytest.mark.parametrize("workflow", [*gates(), read(RELEASES.read_text(encoding="utf-8"))])
 def test_every_step_runs_something_and_every_script_is_shell(workflow):
     assert workflow["on"]
     for step in steps(workflow):
@@ -46,7 +48,7 @@ def test_every_step_runs_something_and_every_script_is_shell(workflow):
         assert subprocess.run(["bash", "-n"], input=plain, text=True, capture_output=True, check=False).stderr == ""
 
 
-@pytest.mark.parametrize("workflow", workflows())
+@pytest.mark.parametrize("workflow", gates())
 def test_what_it_calls_is_there(workflow):
     text = "\n".join(scripts(workflow))
     for environment in re.findall(r"tox run -e (\w+)", text):
@@ -67,7 +69,7 @@ def options(line):
     return RunOptions.parse(parser.parse_known_args([str(word) for word in shlex.split(line)]))
 
 
-@pytest.mark.parametrize("workflow", workflows())
+@pytest.mark.parametrize("workflow", gates())
 def test_its_options_are_the_plugins(workflow):
     gate = workflow.get("env", {}).get("GATE", "")
     lines = [
@@ -92,3 +94,32 @@ def test_the_saved_run_that_is_cached_is_the_one_that_is_compared():
     assert f"results/{FOLDER}/main" in text
     assert "--compare main --compare-fail 1.0" in text
     assert "--save main" in text
+
+
+def test_releases_are_run_weekly_and_gate_nothing():
+    workflow = read(RELEASES.read_text(encoding="utf-8"))
+    assert set(workflow["on"]) == {"schedule", "workflow_dispatch"}
+    (schedule,) = workflow["on"]["schedule"]
+    assert re.fullmatch(r"\d+ \d+ \* \* \d", schedule["cron"])
+    (job,) = workflow["jobs"].values()
+    assert job["strategy"]["matrix"]["environment"] == ["latest", "oldest"]
+    assert not job["strategy"]["fail-fast"]
+    (test,) = [script for script in scripts(workflow) if "--skip-pkg-install" in script]
+    # All that is marked: nothing narrows the environments' own selection.
+    assert test == "python -m tox run -e ${{ matrix.environment }} --skip-pkg-install -- --junitxml releases.xml"
+
+
+@pytest.mark.parametrize("environment", ["latest", "oldest"])
+def test_an_environment_of_releases_runs_what_is_marked(environment):
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read_string(TOX)
+    section = tox[f"testenv:{environment}"]
+    assert (
+        section["commands"]
+        .replace("{[testenv:latest]commands}", tox["testenv:latest"]["commands"])
+        .endswith("pytest tests -n 2 --timeout 600 -m releases {posargs}")
+    )
+    # Neither is held to the versions that the tables were made with.
+    assert "constraints.txt" not in section["deps"] + section["set_env"]
+    assert ("requirements{/}oldest.txt" in section["set_env"]) == (environment == "oldest")
+    assert f"tox run -e {environment} -- -m releases_short" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from transformers import AttentionMaskInterface, Cache, GenerationMixin
 from fitprune.errors import UnsupportedModel
 
 # The oldest and the newest release that the tests ran on; pyproject.toml declares the same range.
-TESTED = ("5.17", "5.24")
+TESTED = ("5.19", "5.24")
 
 _STEP = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 

@@ -138,7 +138,7 @@ def _qwen2_5_vl(config: Any, inputs: Inputs) -> VisionCost:
     A frame attends to itself alone; windows at the lower and right edge are as small as what is left there.
     """
     tower = config.vision_config
-    width, layers, merge = tower.hidden_size, tower.num_hidden_layers, tower.spatial_merge_size
+    width, layers, merge = tower.hidden_size, tower.depth, tower.spatial_merge_size
     side = tower.window_size // merge // tower.patch_size
     patches = full = windowed = 0
     for frames, height, columns in inputs["image_grid_thw"].tolist():

@@ -19,7 +19,9 @@ from harness.models.prompting import encode
 from harness.tasks.calibration import calibration_samples
 from tests.support.flop_checkers import torch_flops
 from tests.support.models import kept
+from tests.support.releases import with_cache
 
+pytestmark = pytest.mark.releases
 MODELS = ("llava-tiny", "llava-next-tiny", "llava-hr-tiny")
 METHODS = [name for name in PRUNERS if name != "dense"]
 REDUCTIONS = (0.3, 0.5, 0.7, 0.9)
@@ -139,16 +141,19 @@ def test_each_layers_cache_holds_what_entered_it_and_decoding_goes_on_from_there
     inputs, cache, positions = inputs_of(loaded, samples[1:2]), DynamicCache(), []
     decoder = loaded.model.get_decoder()
     with pruner(loaded.model) as trace:
-        loaded.model(**inputs, past_key_values=cache)
+        loaded.model(**inputs, **with_cache(loaded.model, cache))
         text, total = int(trace.text_tokens), int(trace.visual_tokens)
         entered = [int(layer) for layer in trace.visual_in]
         assert [cache.get_seq_length(layer) for layer in range(len(decoder.layers))] == [text + own for own in entered]
         with _noting(decoder.rotary_emb, positions):
-            loaded.model(input_ids=torch.ones(1, 1, dtype=torch.long), past_key_values=cache)
+            loaded.model(input_ids=torch.ones(1, 1, dtype=torch.long), **with_cache(loaded.model, cache))
             mask = torch.ones(1, text + total + 2, dtype=torch.long)
             ids = torch.tensor([[text + total + 1]])
             loaded.model(
-                input_ids=torch.ones(1, 1, dtype=torch.long), past_key_values=cache, attention_mask=mask, position_ids=ids
+                input_ids=torch.ones(1, 1, dtype=torch.long),
+                **with_cache(loaded.model, cache),
+                attention_mask=mask,
+                position_ids=ids,
             )
     # Repacked, every layer goes on after what entered it; embeddings are made once for layers that hold the same.
     repacked = pruner.positions == "repacked"

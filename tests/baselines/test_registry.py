@@ -6,6 +6,8 @@ from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import BudgetError, FitPrune, FitPruneError, Pruner
 from tests.support.models import build
 
+pytestmark = pytest.mark.releases
+
 
 def test_the_names():
     assert {"dense", "fitprune", "random", "fastv"} <= set(PRUNERS)

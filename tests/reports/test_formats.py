@@ -15,6 +15,8 @@ from reports.table.leaderboard import read_leaderboard
 from reports.writing.tabular import escape_latex, to_csv
 from tests.support.boards import flips, put, refuse
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -11,6 +11,7 @@ from harness.results.store import Store
 from reports.__main__ import main
 from tests.support.results import answers, result
 
+pytestmark = pytest.mark.releases
 SWEEP = [("fitprune", 88.0), ("fastv", 84.0), ("random", 70.0)]
 
 

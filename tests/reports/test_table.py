@@ -22,6 +22,8 @@ from reports.table.rivals import Edge, mean_edge
 from tests.support.boards import answers_with, flips, put, refuse
 from tests.support.results import result
 
+pytestmark = pytest.mark.releases
+
 
 def test_a_row_is_compared_with_random_on_the_same_questions(tmp_path):
     """Against scipy's paired t-test, since each question here has an image of its own."""

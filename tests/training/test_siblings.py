@@ -17,6 +17,7 @@ from training.distil import Distillation
 from training.families import FAMILIES
 from training.plan import PLANS
 
+pytestmark = pytest.mark.releases
 SIBLINGS = {name: plan for name, plan in PLANS.items() if plan.start}
 CHAT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Where is the red circle?"}]}]
 

@@ -10,6 +10,8 @@ from tests.support import families
 from tests.support.models import batch, build, new_tokens, prompt
 from tests.support.shortened import check, layers_of, llava, measured, tiled, without_cls
 
+pytestmark = pytest.mark.releases
+
 
 def rule(pruner, layers):
     def choose(seen, n):

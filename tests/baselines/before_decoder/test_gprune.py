@@ -13,6 +13,7 @@ from tests.support.families import build as build_family
 from tests.support.families import inputs, processor
 from tests.support.models import batch, build, kept, new_tokens, prompt
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 

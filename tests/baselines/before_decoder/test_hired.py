@@ -10,6 +10,8 @@ from tests.support import families
 from tests.support.models import batch, build, new_tokens, prompt
 from tests.support.shortened import check, layers_of, llava, measured, tiled, without_cls
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.mark.parametrize(
     ("rate", "alpha"), [(0.2, 0.5), (0.4, 0.25), (0.9, 0.5), (0.5, 1.0), (0.3, 0.0), (1.0, 0.5), (0.0, 0.5)]

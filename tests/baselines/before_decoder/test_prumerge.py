@@ -13,6 +13,7 @@ from tests.support.models import batch, build, kept, new_tokens, prompt
 from tests.support.padded import padded, places
 from tests.support.shortened import check, layers_of, llava, measured, tiled, without_cls
 
+pytestmark = pytest.mark.releases
 SIZES = [36, 41, 7, 90, 1, 144]
 
 

@@ -10,6 +10,7 @@ from tests.support.models import batch, build, kept, new_tokens, prompt
 from tests.support.padded import padded, places
 from tests.support.shortened import check, layers_of, llava, measured, shorter, tiled, without_cls
 
+pytestmark = pytest.mark.releases
 SIZES = [36, 41, 7, 90, 1, 64]
 # Strides of 1 and more, no contextual tokens, none that join, nothing at all.
 COUNTS = [([10, 20, 3, 17, 1, 0], [3, 5, 1, 20, 0, 1]), ([36, 1, 6, 60, 0, 50], [0, 40, 1, 30, 1, 0])]

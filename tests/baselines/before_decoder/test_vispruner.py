@@ -10,6 +10,8 @@ from tests.support.models import batch, build, new_tokens, prompt
 from tests.support.padded import padded
 from tests.support.shortened import check, layers_of, llava, measured, tiled, without_cls
 
+pytestmark = pytest.mark.releases
+
 # Odd and even lists, fewer evens than go in a round, nothing to drop, all to drop.
 SIZES = [36, 41, 7, 90, 1, 64]
 KEEP = [[10, 20, 3, 17, 1, 0], [36, 1, 6, 89, 0, 63], [9, 40, 1, 3, 1, 5]]

@@ -8,7 +8,9 @@ from fitprune import BudgetError, FitPruneError
 from tests.reference.between import run
 from tests.reference.dart import rule
 from tests.support.models import DECODERS, batch, build, kept, new_tokens, prompt, saved
+from tests.support.releases import cache_of
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 
@@ -22,7 +24,7 @@ def test_against_the_literal_rule(kind, budget, remainder, stay):
     pruner = DART(max_num_trunction=budget, visual_tokens=36, remainder=remainder)
     with torch.no_grad(), pruner(model) as trace:
         body = model.model(**inputs)
-        lengths = [body.past_key_values.get_seq_length(layer) for layer in range(4)]
+        lengths = [cache_of(body).get_seq_length(layer) for layer in range(4)]
         logits = model(**inputs).logits[0]
         tokens = new_tokens(model, inputs, 5)[0].tolist()
     assert kept(trace) == expected.kept

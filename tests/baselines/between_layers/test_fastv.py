@@ -7,6 +7,9 @@ from baselines.between_layers.fastv import FastV
 from fitprune import BudgetError, FitPruneError
 from tests.reference.fastv import fastv
 from tests.support.models import DECODERS, batch, build, kept, new_tokens, prompt, saved
+from tests.support.releases import cache_of
+
+pytestmark = pytest.mark.releases
 
 
 @pytest.mark.parametrize(("k", "r"), [(1, 0.5), (2, 0.5), (2, 0.75), (3, 0.25), (2, 1.0)])
@@ -18,7 +21,7 @@ def test_against_the_literal_rule(kind, k, r):
     assert expected.closest > 1e-4
     with torch.no_grad(), FastV(k, r)(model) as trace:
         body = model.model(**inputs)
-        cache = body.past_key_values
+        cache = cache_of(body)
         lengths = [cache.get_seq_length(layer) for layer in range(4)]
         logits = model(**inputs).logits[0]
         tokens = new_tokens(model, inputs, 5)[0].tolist()

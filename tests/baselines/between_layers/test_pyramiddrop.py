@@ -8,7 +8,9 @@ from fitprune import BudgetError, FitPruneError
 from tests.reference.between import run
 from tests.reference.pyramiddrop import rule
 from tests.support.models import DECODERS, batch, build, kept, new_tokens, prompt, saved
+from tests.support.releases import cache_of
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 LAYERS, RATIOS = (1, 2, 3), (0.5, 0.3, 0.1)
 
@@ -22,7 +24,7 @@ def test_against_the_literal_rule(kind, positions):
     assert min(gaps) > 1e-4
     with torch.no_grad(), PyramidDrop(LAYERS, RATIOS, positions=positions)(model) as trace:
         body = model.model(**inputs)
-        lengths = [body.past_key_values.get_seq_length(layer) for layer in range(4)]
+        lengths = [cache_of(body).get_seq_length(layer) for layer in range(4)]
         logits = model(**inputs).logits[0]
         tokens = new_tokens(model, inputs, 5)[0].tolist()
     assert kept(trace) == expected.kept

@@ -9,7 +9,9 @@ from fitprune import BudgetError, FitPruneError
 from tests.reference import sparsevlm as reference_rules
 from tests.reference.between import run
 from tests.support.models import DECODERS, batch, build, kept, new_tokens, prompt, saved
+from tests.support.releases import cache_of
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 6], ["image", 2], [4, "image", 1, "image", 7], [9], [2, "image", 1]]
 STAGES = (0, 1, 2)
 # A stage's gap in scores, densities or distances below this could be decided otherwise in float32.
@@ -104,7 +106,7 @@ def test_against_the_literal_rule(kind, cls):
     assert min(literal.gaps) > CLEAR
     with torch.no_grad(), pruner(model) as trace:
         body = model.model(**inputs)
-        lengths = [body.past_key_values.get_seq_length(layer) for layer in range(4)]
+        lengths = [cache_of(body).get_seq_length(layer) for layer in range(4)]
         logits = model(**inputs).logits[0]
         tokens = new_tokens(model, inputs, 5)[0].tolist()
     assert kept(trace) == expected.kept

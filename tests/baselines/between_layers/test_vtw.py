@@ -9,7 +9,9 @@ from tests.reference import vtw as reference_rules
 from tests.reference.between import run
 from tests.reference.vtw import rule
 from tests.support.models import DECODERS, batch, build, kept, new_tokens, prompt
+from tests.support.releases import cache_of
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 
@@ -21,7 +23,7 @@ def test_against_the_literal_rule(kind, k):
     expected = run(model, inputs, rule(k), new_tokens=5)
     with torch.no_grad(), VTW(k)(model) as trace:
         body = model.model(**inputs)
-        lengths = [body.past_key_values.get_seq_length(layer) for layer in range(4)]
+        lengths = [cache_of(body).get_seq_length(layer) for layer in range(4)]
         logits = model(**inputs).logits[0]
         tokens = new_tokens(model, inputs, 5)[0].tolist()
     assert kept(trace) == expected.kept == [list(range(36))] * k + [[]] * (4 - k)

@@ -11,6 +11,7 @@ from tests.support.before_decoder import compare, places, saved
 from tests.support.flop_checkers import torch_flops
 from tests.support.models import batch, build, prompt
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 

@@ -10,6 +10,7 @@ from tests.support import families, llava_hr
 from tests.support.before_decoder import compare, embedded, places, saved
 from tests.support.models import batch, build, prompt
 
+pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 

@@ -7,6 +7,9 @@ from baselines.controls.random_pruning import Random
 from fitprune import BudgetError, FitPruneError
 from fitprune.flops import visual_macs
 from tests.support.models import batch, build, kept, new_tokens, prompt
+from tests.support.releases import cache_of
+
+pytestmark = pytest.mark.releases
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def draw(model, inputs, pruner, generate=False):
 def test_the_count_and_the_layers(model):
     inputs = prompt(model, [3, "image", 4])
     with torch.no_grad(), Random(0.4)(model) as trace:
-        cache = model(**inputs).past_key_values
+        cache = cache_of(model(**inputs))
     assert len(kept(trace)[0]) == 36 - round(36 * 0.4)
     assert kept(trace)[0] == kept(trace)[1]
     assert [count.tolist() for count in trace.visual_in] == [[22], [22]]

@@ -8,6 +8,8 @@ from fitprune import FitPruneError
 from tests.support.before_decoder import compare, saved
 from tests.support.models import batch, build, kept, prompt
 
+pytestmark = pytest.mark.releases
+
 
 def test_every_count_of_every_total():
     for total in range(1, 30):

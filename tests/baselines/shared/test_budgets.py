@@ -16,6 +16,7 @@ from harness.commands.flops import transformers_config
 from harness.cost.dry_run import plan
 from harness.models.registry import find_model
 
+pytestmark = pytest.mark.releases
 METHODS = {method.__name__: method for method in (DART, FastV, PyramidDrop, SparseVLM, SparseVLMPlus, VTW)}
 PAGE = Path(__file__).parents[3] / "docs" / "methods-between-layers.md"
 SIZES = {"hidden_size": 4096, "intermediate_size": 11008}

@@ -9,6 +9,8 @@ from tests.reference.decoder import reference_of
 from tests.support.models import batch, build, kept, prompt
 from tests.support.shortened import tiled
 
+pytestmark = pytest.mark.releases
+
 # Name, parameters, the share of a prompt's tokens that goes on.
 ENDS = [
     ("visionzip", {"dominant": 500, "contextual": 76}, 1),

@@ -19,6 +19,7 @@ import fitprune.fitting.batches
 from fitprune import Recipe
 from fitprune.__main__ import main
 
+pytestmark = pytest.mark.releases
 SAMPLES = Path(__file__).parents[3] / "suites" / "data" / "calibration.parquet"
 TINY = ("--model", "llava-tiny", "--device", "cpu")
 

@@ -14,6 +14,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 from fitprune import Recipe
 from fitprune.__main__ import main
 
+pytestmark = pytest.mark.releases
+
 # Tokens left after each of LLaVA-1.5-7B's layers by the authors' table for 60 %.
 DROP_60 = [14, 33, 89, 36, 36, 20, 55, 21, 18, 4, 7, 5, 2, 5, 7, 4, 26, 5, 11, 24, 4, 18, 2, 1, 0, 0, 1, 0, 1, 0, 0, 0]
 LEFT_60 = [576 - dropped for dropped in itertools.accumulate(DROP_60)]

@@ -8,7 +8,9 @@ from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe
 from tests.reference.decoder import fitprune
 from tests.support.models import DECODERS, batch, build, kept, new_tokens, prompt
+from tests.support.releases import cache_of, with_cache
 
+pytestmark = pytest.mark.releases
 DROP = [9, 0, 12]
 SAMPLES = [[3, "image", 5], [1, "image", 2], ["image", 9], [6, "image", 1, "image", 3], [7]]
 
@@ -115,7 +117,7 @@ def test_without_a_cache(model, samples):
     with torch.no_grad(), FitPrune(Recipe(DROP, 36))(model) as trace:
         cached, cached_kept = model(**together), trace.kept
         plain = model(**together, use_cache=False)
-    assert plain.past_key_values is None
+    assert cache_of(plain) is None
     assert torch.equal(plain.logits, cached.logits)
     assert all(torch.equal(a, b) for a, b in zip(trace.kept, cached_kept, strict=True))
 
@@ -131,7 +133,7 @@ def test_a_decoding_loop_of_ones_own(model, pruner, masked):
         expected = new_tokens(model, inputs, 6)[0].tolist()
         step = {**inputs} if masked else {name: inputs[name] for name in ("input_ids", "pixel_values")}
         for _ in range(6):
-            token = model(**step, past_key_values=cache).logits[:, -1].argmax(-1)
+            token = model(**step, **with_cache(model, cache)).logits[:, -1].argmax(-1)
             tokens.append(int(token))
             mask = torch.cat([mask, mask.new_ones(1, 1)], 1)
             step = {"input_ids": token[:, None], **({"attention_mask": mask} if masked else {})}
@@ -142,17 +144,17 @@ def test_the_cache_holds_per_layer_what_entered_and_what_was_decoded(model):
     inputs = prompt(model, [3, "image", 5], seed=1)
     with torch.no_grad(), FitPrune(Recipe(DROP, 36))(model):
         out = model.generate(**inputs, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
-    assert [out.past_key_values.get_seq_length(layer) for layer in range(3)] == [44 + 4, 35 + 4, 35 + 4]
+    assert [cache_of(out).get_seq_length(layer) for layer in range(3)] == [44 + 4, 35 + 4, 35 + 4]
 
 
 def test_a_generated_image_token_is_a_word_like_any_other(model):
     """Nothing keeps a model from writing the image token's id; it is no image."""
     inputs = prompt(model, [3, "image", 5], seed=1)
     with torch.no_grad(), FitPrune(Recipe(DROP, 36))(model) as trace:
-        cache = model(**inputs, past_key_values=DynamicCache()).past_key_values
+        cache = cache_of(model(**inputs, **with_cache(model, DynamicCache())))
         before = kept(trace)
         token = torch.tensor([[model.config.image_token_id]])
-        logits = model(input_ids=token, past_key_values=cache).logits
+        logits = model(input_ids=token, **with_cache(model, cache)).logits
     assert logits.shape[1] == 1
     assert kept(trace) == before
 

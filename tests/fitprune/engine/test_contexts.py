@@ -14,6 +14,7 @@ from baselines.controls.dense import Dense
 from fitprune import FitPrune, Pruner, Recipe
 from tests.support.models import build, kept, prompt
 
+pytestmark = pytest.mark.releases
 FEW, MANY = Recipe([3, 0, 4], 36), Recipe([15, 9, 6], 36)
 
 

@@ -6,6 +6,9 @@ import torch
 from fitprune import FitPrune, Recipe
 from tests.reference.decoder import fitprune
 from tests.support.models import DECODERS, build, kept, new_tokens, prompt, visual_tokens
+from tests.support.releases import cache_of
+
+pytestmark = [pytest.mark.releases, pytest.mark.releases_short]
 
 
 def compare(model, inputs, drop, *, new=6, tolerance=5e-5):
@@ -20,7 +23,7 @@ def compare(model, inputs, drop, *, new=6, tolerance=5e-5):
         tokens = new_tokens(model, inputs, new)[0].tolist()
     if images:
         assert kept(trace) == expected.kept
-    lengths = [output.past_key_values.get_seq_length(layer) for layer in range(len(drop))]
+    lengths = [cache_of(output).get_seq_length(layer) for layer in range(len(drop))]
     assert lengths == expected.kv_lengths
     assert body.last_hidden_state.shape[1] == len(expected.hidden)
     assert float((body.last_hidden_state[0] - expected.hidden).abs().max()) < tolerance
@@ -152,7 +155,7 @@ def test_bfloat16_stays_near_the_exact_answer(kind):
     shared = [len(set(a) & set(b)) / len(b) for a, b in zip(kept(trace), expected.kept, strict=True)]
     assert shared[0] >= 26 / 27
     assert min(shared) >= 0.75
-    assert [output.past_key_values.get_seq_length(layer) for layer in range(3)] == expected.kv_lengths
+    assert [cache_of(output).get_seq_length(layer) for layer in range(3)] == expected.kv_lengths
     # What text sees of the image changes little with a token of the border: the last row is compared in direction.
     cosine = torch.nn.functional.cosine_similarity(output.logits[0, -1].double(), expected.logits[-1], dim=0)
     assert float(cosine) > 0.99

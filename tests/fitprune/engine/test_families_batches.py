@@ -12,7 +12,9 @@ from fitprune import FitPrune, Recipe, UnsupportedModel
 from tests.reference.decoder import reference_of
 from tests.support.families import FAMILIES, build, inputs, processor, save
 from tests.support.models import kept, new_tokens
+from tests.support.releases import cache_of, with_cache
 
+pytestmark = pytest.mark.releases
 RECIPE = Recipe([9, 0, 12], 36)
 SAMPLES = [
     ["w1 w2", (30, 20), "w3 w4 w5 w6"],
@@ -81,7 +83,7 @@ def test_the_cache_holds_per_layer_what_entered_and_what_was_decoded(model, enco
     sample = encode(SAMPLES[:1])
     with torch.no_grad(), FitPrune(RECIPE)(model) as trace:
         out = model.generate(**sample, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
-    lengths = [out.past_key_values.get_seq_length(layer) for layer in range(3)]
+    lengths = [cache_of(out).get_seq_length(layer) for layer in range(3)]
     assert lengths == [int(trace.text_tokens + trace.visual_in[layer]) + 4 for layer in range(3)]
 
 
@@ -132,7 +134,7 @@ def test_a_decoding_loop_of_ones_own(model, encode, pruner):
     with torch.no_grad(), pruner(model):
         expected = new_tokens(model, sample)[0].tolist()
         for _ in range(6):
-            token = model(**step, past_key_values=cache).logits[:, -1].argmax(-1)
+            token = model(**step, **with_cache(model, cache)).logits[:, -1].argmax(-1)
             tokens.append(int(token))
             step = {"input_ids": token[:, None]}
     assert tokens == expected

@@ -12,7 +12,9 @@ from tests.reference.families import ThreeAxes, Tiled
 from tests.reference.fastv import fastv
 from tests.support.families import FAMILIES, build, inputs, processor
 from tests.support.models import kept, new_tokens
+from tests.support.releases import cache_of
 
+pytestmark = pytest.mark.releases
 MODELS = [
     ("llava_next", "llama"),
     ("llava_next", "mistral"),
@@ -46,7 +48,7 @@ def compare(model, sample, pruner, expected):
         output = model(**sample)
         tokens = new_tokens(model, sample, new)[0].tolist()
     assert kept(trace) == expected.kept
-    lengths = [output.past_key_values.get_seq_length(layer) for layer in range(len(expected.kept))]
+    lengths = [cache_of(output).get_seq_length(layer) for layer in range(len(expected.kept))]
     assert lengths == expected.kv_lengths
     assert float((body.last_hidden_state[0] - expected.hidden).abs().max()) < 5e-5
     assert float((output.logits[0] - expected.logits).abs().max()) < 5e-5

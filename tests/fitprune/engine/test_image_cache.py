@@ -9,6 +9,8 @@ from tests.support import families
 from tests.support.models import batch, build, new_tokens, prompt
 from tests.support.pruners import Coarse, Looking
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture
 def encoded():

@@ -9,6 +9,9 @@ from transformers import DynamicCache
 from fitprune import Calibration, FitPrune, Recipe
 from harness.cost.memory import peak_cpu_bytes
 from tests.support.models import batch, build, prompt
+from tests.support.releases import with_cache
+
+pytestmark = pytest.mark.releases
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def peak(model, inputs, pruner=None):
 
     def prefill():
         with torch.no_grad(), pruner(model) if pruner else contextlib.nullcontext():
-            model(**inputs, past_key_values=DynamicCache(config=model.config), logits_to_keep=1)
+            model(**inputs, **with_cache(model, DynamicCache(config=model.config)), logits_to_keep=1)
 
     prefill()  # caches of the allocator and of the rotary embedding are filled once
     return peak_cpu_bytes(prefill)

@@ -8,7 +8,9 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCach
 from fitprune import FitPrune, FitPruneError, Recipe, UnsupportedModel
 from fitprune.errors import RecipeError
 from tests.support.models import build, kept, new_tokens, prompt
+from tests.support.releases import with_cache
 
+pytestmark = pytest.mark.releases
 RECIPE = Recipe([9, 0, 12], 36)
 
 
@@ -57,18 +59,18 @@ def test_a_prompt_in_two_pieces(model, inputs, refused, first):
     pieces[0 if first > 39 else 1]["pixel_values"] = inputs["pixel_values"]
     cache = DynamicCache()
     with torch.no_grad(), FitPrune(RECIPE)(model):
-        model(**pieces[0], past_key_values=cache)
+        model(**pieces[0], **with_cache(model, cache))
         with pytest.raises(FitPruneError) as error:
-            model(**pieces[1], past_key_values=cache)
+            model(**pieces[1], **with_cache(model, cache))
     refused(error)
 
 
 def test_a_second_turn_with_an_image(model, inputs, refused):
     cache = DynamicCache()
     with torch.no_grad(), FitPrune(RECIPE)(model):
-        model(**inputs, past_key_values=cache)
+        model(**inputs, **with_cache(model, cache))
         with pytest.raises(FitPruneError) as error:
-            model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], past_key_values=cache)
+            model(input_ids=inputs["input_ids"], pixel_values=inputs["pixel_values"], **with_cache(model, cache))
     refused(error)
 
 
@@ -77,20 +79,20 @@ def test_a_text_chat_may_go_on_in_pieces(model):
     first, second = prompt(model, [9], seed=1)["input_ids"], prompt(model, [4], seed=2)["input_ids"]
     with torch.no_grad():
         cache = DynamicCache()
-        model(input_ids=first, past_key_values=cache)
-        plain = model(input_ids=second, past_key_values=cache).logits
+        model(input_ids=first, **with_cache(model, cache))
+        plain = model(input_ids=second, **with_cache(model, cache)).logits
         with FitPrune(RECIPE)(model):
             cache = DynamicCache()
-            model(input_ids=first, past_key_values=cache)
-            assert torch.equal(model(input_ids=second, past_key_values=cache).logits, plain)
+            model(input_ids=first, **with_cache(model, cache))
+            assert torch.equal(model(input_ids=second, **with_cache(model, cache)).logits, plain)
 
 
 def test_a_cache_filled_outside(model, inputs, refused):
     cache = DynamicCache()
     with torch.no_grad():
-        model(**inputs, past_key_values=cache)
+        model(**inputs, **with_cache(model, cache))
         with FitPrune(RECIPE)(model), pytest.raises(FitPruneError) as error:
-            model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+            model(input_ids=torch.tensor([[5]]), **with_cache(model, cache))
     refused(error)
 
 
@@ -103,7 +105,7 @@ def test_a_static_cache_in_generate(model, inputs, refused):
 def test_a_static_cache_in_a_forward(model, inputs, refused):
     cache = StaticCache(config=model.config.text_config, max_cache_len=64)
     with torch.no_grad(), FitPrune(RECIPE)(model), pytest.raises(FitPruneError) as error:
-        model(**inputs, past_key_values=cache)
+        model(**inputs, **with_cache(model, cache))
     refused(error)
 
 

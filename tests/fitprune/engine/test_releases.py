@@ -12,6 +12,7 @@ from fitprune.engine import patch
 from fitprune.models import releases
 from tests.support.models import build, kept, new_tokens, prompt
 
+pytestmark = pytest.mark.releases
 RECIPE = Recipe([9, 0, 12], 36)
 
 

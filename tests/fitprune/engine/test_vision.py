@@ -13,6 +13,8 @@ from tests.support import families, llava_hr
 from tests.support.models import IMAGE, batch, build, new_tokens, prompt
 from tests.support.pruners import Coarse, Looking
 
+pytestmark = pytest.mark.releases
+
 
 def test_queries_and_keys_give_the_towers_own_attention():
     model = build(attention="eager")

@@ -14,6 +14,7 @@ from tests.reference.families import ThreeAxes
 from tests.support.families import FAMILIES, build, inputs, processor
 from tests.support.models import kept
 
+pytestmark = pytest.mark.releases
 SAMPLES = [
     ["w1 w2", (30, 20), "w3 w4 w5 w6"],
     ["w1", (40, 40), "w2"],

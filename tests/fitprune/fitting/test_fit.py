@@ -11,6 +11,7 @@ from fitprune.search import drop_counts
 from tests.reference import fitting
 from tests.support.models import DECODERS, batch, build, kept, prompt
 
+pytestmark = pytest.mark.releases
 ALPHAS = [0.0, 0.02, 0.1, 0.3, 0.7, 1.0]
 BUDGETS = [step / 20 for step in range(1, 20)]
 

@@ -10,6 +10,7 @@ from tests.reference import fitting
 from tests.reference.published_fit import PublishedFit
 from tests.support.models import build, prompt
 
+pytestmark = pytest.mark.releases
 SIZES = (36, 32, 72)
 
 

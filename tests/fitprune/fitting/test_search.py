@@ -11,6 +11,8 @@ import fitprune.fitting.batches
 from fitprune import Calibration, fit
 from tests.support.models import build, prompt
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -2,9 +2,12 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from fitprune.models.images import Images, pixel_bytes
+
+pytestmark = pytest.mark.releases
 
 
 def features(*counts):

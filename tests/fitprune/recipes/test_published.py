@@ -16,6 +16,7 @@ from harness.answering.lmms_model import make_pruner
 from harness.cells import Cell
 from harness.plugin.options import check_recipe
 
+pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
 TABLES = json.loads((Path(fitprune.__file__).parent / "recipes" / "published_recipes.json").read_text(encoding="utf-8"))
 NAMES = [(model, percent) for model in ("llava-1.5-7b", "llava-hr-7b") for percent in TABLES[model]["drop"]]

@@ -13,6 +13,8 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from fitprune import FitPruneError, Recipe, RecipeError
 
+pytestmark = pytest.mark.releases
+
 
 def config(layers=32, hidden=4096, intermediate=11008):
     text = LlamaConfig(hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers, num_attention_heads=32)

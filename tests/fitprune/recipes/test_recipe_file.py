@@ -9,6 +9,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 from fitprune import Recipe, RecipeError
 from fitprune.__main__ import main
 
+pytestmark = pytest.mark.releases
 DROP = [4, 0, 9, 3]
 PROVENANCE = {
     "model": "owner/model",

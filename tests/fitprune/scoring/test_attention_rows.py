@@ -9,6 +9,7 @@ from fitprune.interface.attention import Attention
 from fitprune.interface.layout import Layout
 from fitprune.interface.tokens import VisualTokens
 
+pytestmark = pytest.mark.releases
 BATCH, HEADS, KV, LENGTH, WIDTH = 3, 4, 2, 11, 6
 VISUAL = [[2, 3, 4, 5], [5, 6, 7], [3, 4]]
 CHOSEN = [[6, 8, 10], [9], []]

@@ -18,6 +18,7 @@ from fitprune.scoring.column_sums import head_max_columns, head_max_columns_in_b
 from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
 from tests.support.triton_cases import CASES, COMPILED, SHAPES, Case, inputs, pruned
 
+pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
 TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux only")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

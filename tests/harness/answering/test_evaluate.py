@@ -15,6 +15,8 @@ from harness.answering.evaluate import evaluate_cell, sample_inputs
 from harness.models.loading import LoadedModel, load_model
 from tests.support.tiny_llava import people, picture, save_tiny, scripted, write, write_suites
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:

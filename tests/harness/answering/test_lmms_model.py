@@ -15,6 +15,7 @@ from harness.models.loading import LoadedModel, load_model
 from harness.tasks.isolation import lmms_eval_evaluator
 from tests.support.tiny_llava import save_tiny, scripted
 
+pytestmark = pytest.mark.releases
 lmms_eval_evaluator()  # before the module below, which imports lmms-eval
 
 from harness.answering.lmms_model import FitPruneLMM, make_pruner  # noqa: E402

@@ -16,6 +16,7 @@ from harness.tasks.build import tasks_reading
 from harness.tasks.isolation import lmms_eval_evaluator
 from tests.support.tiny_llava import picture, save_tiny, write
 
+pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
 QUESTIONS = [f"what color {n} ?" for n in range(9)]
 
@@ -38,6 +39,7 @@ def register(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.releases_short
 def test_the_command_line_gives_the_same_score(tmp_path: Path) -> None:
     """On a task whose right answers to a third of the questions are what the pruned model says."""
     model, data, output = save_tiny(tmp_path / "model"), tmp_path / "data", tmp_path / "out"

@@ -28,6 +28,7 @@ from tests.support import tiny_llava
 from tests.support.suite_runs import PLUGIN, ROOT
 from tests.support.tiny_llava import save_tiny, scripted, write_suites
 
+pytestmark = pytest.mark.releases
 PRUNER = FitPrune(Recipe(drop=[4, 6, 0], visual_tokens=16))
 
 

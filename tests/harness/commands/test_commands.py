@@ -14,6 +14,7 @@ from harness.commands.models import markdown
 from harness.models.registry import MODELS
 from tests.support.tiny_llava import save_tiny
 
+pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
 # LLaMA-7B: layers, hidden size, FFN size, vocabulary of the llava-hf checkpoints.
 LAYERS, HIDDEN, INNER, VOCABULARY = 32, 4096, 11008, 32064

@@ -15,6 +15,7 @@ from harness.tasks.typical import typical_tokens
 from tests.support import tiny_llava
 from tests.support.families import FAMILIES, image, save
 
+pytestmark = pytest.mark.releases
 SIZES = [(60, 40), (80, 80), (40, 88), (22, 80), (140, 60), (100, 54)]
 
 

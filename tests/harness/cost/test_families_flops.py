@@ -18,6 +18,9 @@ from harness.cost.vision import vision_cost
 from tests.support.families import FAMILIES, build, inputs, processor
 from tests.support.flop_checkers import TOLERANCE, fvcore_flops, torch_flops
 from tests.support.models import kept
+from tests.support.releases import with_cache
+
+pytestmark = pytest.mark.releases
 
 # Of one length each, since counters of kernels count padding: two images of one size, one of a size that fits no tile or
 # window, and several images in one prompt.
@@ -81,10 +84,10 @@ def test_pruned_prefill_and_decode_agree_with_flop_counter_mode_scoring_included
     steps, cache, decoded = 3, DynamicCache(config=model.config.text_config), 0
     with pruner(model), torch.no_grad():
         seen = torch_flops(model, **batch).get_total_flops()
-        model(**batch, past_key_values=cache)
+        model(**batch, **with_cache(model, cache))
         for _ in range(steps):
             token = torch.full((2, 1), 20)
-            decoded += torch_flops(model, input_ids=token, past_key_values=cache).get_total_flops()
+            decoded += torch_flops(model, input_ids=token, **with_cache(model, cache)).get_total_flops()
     cost, dense = count(model, batch, pruner, new_tokens=1 + steps), count(model, batch, new_tokens=1 + steps)
     assert cost.total - cost.decode == pytest.approx(seen, rel=TOLERANCE)
     assert cost.decode == decoded

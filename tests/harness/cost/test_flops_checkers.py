@@ -17,6 +17,9 @@ from fitprune import FitPrune, Pruner, Recipe
 from harness.cost.flops import FlopCount, count
 from tests.support.flop_checkers import TOLERANCE, fvcore_flops, torch_flops
 from tests.support.random_llava import CONFIGS, build, prompts
+from tests.support.releases import with_cache
+
+pytestmark = pytest.mark.releases
 
 
 def attention_flops(cost: FlopCount) -> int:
@@ -89,9 +92,9 @@ def test_pruned_decode_agrees_with_flop_counter_mode(method: str) -> None:
     pruner = METHODS[method](model)
     cache, seen, steps = DynamicCache(), 0, 3
     with pruner(model), torch.no_grad():
-        model(**inputs, past_key_values=cache, use_cache=True)
+        model(**inputs, **with_cache(model, cache), use_cache=True)
         for _ in range(steps):
-            counter = torch_flops(model, input_ids=torch.ones(2, 1, dtype=torch.long), past_key_values=cache)
+            counter = torch_flops(model, input_ids=torch.ones(2, 1, dtype=torch.long), **with_cache(model, cache))
             seen += counter.get_total_flops()
     assert count(model, inputs, pruner, new_tokens=1 + steps).decode == seen
 
@@ -129,10 +132,10 @@ def test_decode_agrees_with_flop_counter_mode() -> None:
     steps = 4
     cache = DynamicCache()
     with torch.no_grad():
-        model(**inputs, past_key_values=cache, use_cache=True)
+        model(**inputs, **with_cache(model, cache), use_cache=True)
     seen = 0
     for _ in range(steps):
-        counter = torch_flops(model, input_ids=torch.ones(2, 1, dtype=torch.long), past_key_values=cache)
+        counter = torch_flops(model, input_ids=torch.ones(2, 1, dtype=torch.long), **with_cache(model, cache))
         seen += counter.get_total_flops()
     cost = count(model, inputs, new_tokens=1 + steps)
     assert cost.decode == pytest.approx(seen, rel=TOLERANCE)

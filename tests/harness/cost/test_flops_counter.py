@@ -24,6 +24,7 @@ from fitprune.flops import visual_macs
 from harness.cost.flops import NOT_COUNTED, count, count_from_tokens, decoder_flops, prompt_tokens, visual_reduction
 from tests.support.random_llava import build, prompts
 
+pytestmark = pytest.mark.releases
 PUBLISHED = json.loads(resources.files("fitprune.recipes").joinpath("published_recipes.json").read_text(encoding="utf-8"))
 VICUNA_7B = LlamaConfig(
     hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, vocab_size=32064

@@ -13,6 +13,8 @@ from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGenerati
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
 
+pytestmark = pytest.mark.releases
+
 
 def build(attention="eager", **vision):
     config = LlavaHrConfig(

@@ -21,6 +21,8 @@ from harness.models.loading import load_model
 from harness.tasks.build import build_task
 from reports.page.gallery import read_gallery
 
+pytestmark = pytest.mark.releases
+
 
 def make(folder, model, *more):
     words = [

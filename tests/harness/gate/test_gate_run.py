@@ -6,6 +6,7 @@ import pytest
 
 from harness.results.store import Store
 
+pytestmark = pytest.mark.releases
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
 
 

@@ -18,6 +18,7 @@ from harness.latency.subject import Subject
 from tests.support import families
 from tests.support.random_llava import build, prompts
 
+pytestmark = pytest.mark.releases
 FITPRUNE = FitPrune(Recipe(drop=[0, 9, 0, 13, 4], visual_tokens=36))
 METHODS = {"none": None, "dense": Dense(), "fitprune": FITPRUNE, "fastv": FastV(k=2, r=0.5)}
 

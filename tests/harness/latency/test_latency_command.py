@@ -23,6 +23,7 @@ from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
 from harness.results.store import Store
 
+pytestmark = pytest.mark.releases
 BASE = ["latency", "--model", "llava-tiny", "--weights", "random", "--layers", "3", "--repeats", "2", "--new-tokens", "3"]
 BASE += ["--text-tokens", "8", "--device", "cpu"]
 TINY = Asked(

@@ -15,6 +15,8 @@ from harness.models.registry import MODELS
 from harness.models.shipped import CONFIGS, config_file, read_config, transformers_config
 from harness.models.spec import View
 
+pytestmark = pytest.mark.releases
+
 # LLaVA-HR's published number counts parts of the checkpoints that no forward reads: a test of its own, below.
 SHIPPED = [name for name, spec in MODELS.items() if spec.kind == "hub" and spec.family != "llava_hr"]
 

@@ -22,6 +22,7 @@ from tests.support.flop_checkers import TOLERANCE, torch_flops
 from tests.support.models import kept, new_tokens
 from tests.support.tiny_llava import save_tiny
 
+pytestmark = pytest.mark.releases
 NEW = 4
 # Question and image size (width, height); the sizes give tiled models different numbers of visual tokens.
 SAMPLES = [("w1 w2 w3 what color ?", (40, 30)), ("w4 is", (22, 44)), ("w5 w6 red green w7 w8 ?", (30, 30))]

@@ -19,6 +19,8 @@ from harness.models.llava_hr.names import is_ignored, to_ours
 from tests.reference import llava_hr as reference
 from tests.support.tiny_llava_hr import CLIP, CONFIG, CONVNEXT, DEPTH, HIDDEN, SIZES, VOCABULARY, save, shapes, weights
 
+pytestmark = pytest.mark.releases
+
 
 def convert(source: Path, target: Path) -> Path:
     return convert_checkpoint(source, target, clip_config=CLIP, convnext_config=CONVNEXT)

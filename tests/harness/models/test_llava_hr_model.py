@@ -13,8 +13,10 @@ from tests.reference.decoder import fitprune
 from tests.reference.llava_hr import prompt_ids
 from tests.support.llava_hr import DECODERS, IMAGE, SAMPLES, SIDE, TOKENS, build, prompt
 from tests.support.models import batch, kept, new_tokens
+from tests.support.releases import image_features_of, with_cache
 from tests.support.tiny_llava_hr import CLIP, CONVNEXT, VOCABULARY, picture, save, weights
 
+pytestmark = pytest.mark.releases
 DROP = [9, 0, 12]
 
 
@@ -99,7 +101,7 @@ def test_logits_and_loss(model, samples):
     expected = torch.nn.functional.cross_entropy(whole.logits[0, :-1], samples[0]["input_ids"][0, 1:])
     torch.testing.assert_close(whole.loss, expected)
     torch.testing.assert_close(last.logits, whole.logits[:, -1:])
-    assert whole.image_hidden_states.shape == (1, TOKENS, 32)
+    assert image_features_of(whole).shape == (1, TOKENS, 32)
 
 
 def test_every_parameter_but_the_class_token_learns(samples):
@@ -194,7 +196,7 @@ def test_pruned_in_a_batch_as_alone_and_as_the_reference(model, samples):
 def test_pruning_with_a_cache_of_ones_own(model, samples):
     with torch.no_grad(), FitPrune(Recipe(DROP, TOKENS))(model):
         cache = DynamicCache(config=model.config.text_config)
-        model(**samples[0], past_key_values=cache)
+        model(**samples[0], **with_cache(model, cache))
     assert [cache.get_seq_length(layer) for layer in range(3)] == [44, 35, 35]
 
 

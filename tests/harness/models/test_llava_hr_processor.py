@@ -12,6 +12,7 @@ from harness.models.llava_hr import LlavaHrImageProcessor, LlavaHrProcessor
 from tests.reference.llava_hr import prompt_ids
 from tests.support.tiny_llava_hr import VOCABULARY, picture, tokenizer
 
+pytestmark = pytest.mark.releases
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and "

@@ -11,6 +11,7 @@ from harness.models.llava_hr import LlavaHrForConditionalGeneration
 from harness.models.llava_hr.authors_config import read_config
 from harness.models.llava_hr.names import is_ignored, to_authors, to_ours
 
+pytestmark = pytest.mark.releases
 INVENTORY = json.loads((Path(__file__).parents[2] / "reference" / "llava_hr_inventory.json").read_text())
 DECODERS = {
     "llava-hr-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},

@@ -16,6 +16,8 @@ from harness.models.llava_hr.names import is_ignored, to_ours
 from tests.reference import llava_hr as reference
 from tests.support.tiny_llava_hr import CLIP, CONFIG, CONVNEXT, SIZES, weights
 
+pytestmark = pytest.mark.releases
+
 # Both compute in float64, but for interpolations in float32 (2e-7 of the pixels), which the layers enlarge.
 TOLERANCE = {"rtol": 1e-5, "atol": 5e-5}
 

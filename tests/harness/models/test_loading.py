@@ -16,6 +16,7 @@ from harness.models.families.templates import VICUNA
 from harness.models.loading import load_model
 from tests.support.tiny_llava import save_tiny
 
+pytestmark = pytest.mark.releases
 QUESTION = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what color ?"}]}]
 
 

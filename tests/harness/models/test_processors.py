@@ -8,6 +8,7 @@ import torch
 from harness.models.processors import load_processor
 from tests.support.families import FAMILIES, image, save
 
+pytestmark = pytest.mark.releases
 COMMON = {"local_files_only": True, "trust_remote_code": False}
 
 

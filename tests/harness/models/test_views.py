@@ -16,6 +16,7 @@ from harness.models.registry import MODELS
 from harness.models.shipped import read_config
 from tests.support.families import _ImagesOnly, tokenizer
 
+pytestmark = pytest.mark.releases
 SIZES = [(1024, 768), (336, 336), (100, 900), (901, 99), (640, 480), (8, 6), (37, 1999), (1500, 1501), (512, 383)]
 
 

@@ -15,6 +15,8 @@ from harness.plugin.workers import Worker, dealing_order
 from harness.results.table import Figure, tables_of
 from tests.support.results import result
 
+pytestmark = pytest.mark.releases
+
 
 def item(*cell):
     return SimpleNamespace(name=cell, callspec=SimpleNamespace(params={"cell": Cell(*cell)}))

@@ -26,6 +26,7 @@ from tests.support import tiny_llava
 from tests.support.results import result
 from tests.support.suite_runs import PLUGIN
 
+pytestmark = pytest.mark.releases
 pytest_plugins = ["pytester"]
 
 

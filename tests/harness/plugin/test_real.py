@@ -21,6 +21,7 @@ from harness.tasks.isolation import lmms_eval_evaluator
 from tests.support import tiny_llava
 from tests.support.suite_runs import PLUGIN, SUITES
 
+pytestmark = pytest.mark.releases
 pytest_plugins = ["pytester"]
 
 
@@ -43,6 +44,7 @@ def bench(place, tmp_path):
     return Bench(CellSettings(data=str(place / "d"), reductions=(0.3, 0.999)), RunFolder(tmp_path))
 
 
+@pytest.mark.releases_short
 def test_a_run_of_the_suites(place, pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     results = pytester.path / "results"

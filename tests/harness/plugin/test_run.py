@@ -19,6 +19,7 @@ from tests.support import (
 )
 from tests.support.suite_runs import PLUGIN, ROOT, SUITES
 
+pytestmark = pytest.mark.releases
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
 
 

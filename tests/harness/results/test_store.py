@@ -15,6 +15,7 @@ from harness.results.result import Result
 from harness.results.store import Store
 from tests.support.results import answers, result
 
+pytestmark = pytest.mark.releases
 CONTRACT = [
     "schema",
     "model",

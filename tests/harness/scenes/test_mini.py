@@ -18,6 +18,7 @@ from harness.tasks.mini_data import mini_folder
 
 MINI = mini_folder()
 
+pytestmark = pytest.mark.releases
 COLUMNS = {
     "gqa/testdev_balanced_instructions/testdev": {"imageId": "string", "question": "string", "answer": "string"},
     "gqa/testdev_balanced_images/testdev": {"id": "string", "image": "image"},

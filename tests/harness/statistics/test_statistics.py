@@ -18,6 +18,8 @@ from harness.statistics import (
 from tests.benchmarks.gate_errors.worlds import covered, mme_scores, together
 from tests.support.scores import answers, mme
 
+pytestmark = pytest.mark.releases
+
 
 def test_one_question_an_image_is_the_textbook_standard_error():
     values = np.array([0.0, 1.0, 1.0, 0.0, 1.0])

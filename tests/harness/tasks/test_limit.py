@@ -10,6 +10,8 @@ from harness.tasks.build import build_task
 from harness.tasks.limit import choose_rows
 from tests.support.tiny_llava import write_suites
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -18,6 +18,8 @@ from harness.tasks.preflight import check_data
 from harness.tasks.specs import SUITES
 from tests.support.tiny_llava import people, picture, write, write_suites
 
+pytestmark = pytest.mark.releases
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> str:
