@@ -101,6 +101,8 @@ class Result:
     full_n: int | None = None  # questions that it would have asked at most; its interval is anytime-valid
     needed: float | None = None  # questions that would decide, where the verdict is undecided
     compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/plugin/saved.py
+    model_asked: str = ""  # the family's name that `model` was taken for
+    model_note: str = ""  # why this one, and how to get the other
 
     @property
     def cell(self) -> Cell:

@@ -86,5 +86,5 @@ def pytest_fitprune_bench(run):
         run.store,
         processes=run.worker.count,
         rerun=run.options.rerun,
-        margin=run.options.max_drop.points if run.options.gate == "sequential" else None,
+        margin=run.options.allowed if run.options.gate == "sequential" else None,
     )

@@ -50,7 +50,7 @@ class RunCell:
                 pytest.skip(f"cannot: {reason}")
             self._report("error", reason=reason)
             pytest.fail(reason, pytrace=False)
-        self._report(result.verdict, result=result, cached=measured.cached)
+        self._report(result.verdict or "pass", result=result, cached=measured.cached)
         self.item.user_properties += properties(result, measured.cached)
         if said := complaints(result):
             pytest.fail("\n".join(said), pytrace=False)

@@ -14,6 +14,8 @@ from harness.plugin.saved import comparison_lines
 from harness.store import Result
 from harness.table import Figure, Row, Table, tables_of
 
+UNGATED = "no gate was asked for, so no drop fails a cell; --max-drop POINTS sets what one may lose"
+
 
 @dataclass
 class CellReport:
@@ -58,32 +60,36 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
         _sort_rows(table, options)
         together.setdefault((table.data, *table.suites), []).append(table)
     for tables in together.values():
-        terminal.line(headline(tables))
-        for line in lines_of(tables):
+        terminal.line(headline(tables, options))
+        for line in lines_of(tables, options):
             terminal.line(line)
         terminal.line("")
+    for line in options.model_notes():
+        terminal.line(line)
+    if options.max_drop is None:
+        terminal.line(UNGATED)
     for remark in remarks(reports):
         terminal.line(remark)
     for line in comparison_lines([report.result for report in reports if report.result is not None]):
         terminal.line(line)
 
 
-def headline(tables: Sequence[Table]) -> str:
+def headline(tables: Sequence[Table], options: RunOptions | None = None) -> str:
     """What the table is about, and how to read its cells."""
     sizes = sorted({result.n for table in tables for result in table.results})
     n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}"
-    models = _name(tables[0]) if len(tables) == 1 else f"{len(tables)} models"
+    models = _name(tables[0], options) if len(tables) == 1 else f"{len(tables)} models"
     return f"{models}, {tables[0].data} data, {n} questions a suite; score (drop±95 % half-width) in points"
 
 
-def lines_of(tables: Sequence[Table]) -> list[str]:
+def lines_of(tables: Sequence[Table], options: RunOptions | None = None) -> list[str]:
     """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`."""
     suites = tables[0].suites
     cells = [["", "saved", "GFLOPs", "prefill", "average", *suites]]
     names: dict[int, str] = {}
     for table in tables:
         if len(tables) > 1:
-            names[len(cells)] = _name(table)
+            names[len(cells)] = _name(table, options)
             cells.append([""] * len(cells[0]))
         cells += [_cells(row, suites) for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -92,8 +98,10 @@ def lines_of(tables: Sequence[Table]) -> list[str]:
     return [names.get(place, line.rstrip()) for place, line in enumerate(aligned)]
 
 
-def _name(table: Table) -> str:
-    return f"{table.model} ({table.revision[:12]})"
+def _name(table: Table, options: RunOptions | None) -> str:
+    """The model, also by the family's name that it was asked for by, and its revision."""
+    model = table.model if options is None else options.chosen_as(table.model).label
+    return f"{model} ({table.revision[:12]})"
 
 
 def _cells(row: Row, suites: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from harness.cells import Cell
+from harness.models.family_names import ChosenModel
 
 _FOLDER = "fitprune_folder"
+_MODELS = "fitprune_models"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Worker:
     count: int = 1
     is_worker: bool = False
     folder: str = ""
+    chosen: tuple[ChosenModel, ...] = ()
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Worker":
@@ -29,8 +33,9 @@ class Worker:
         handed = getattr(config, "workerinput", None)
         if handed is None:
             return cls()
+        models = tuple(ChosenModel(*model) for model in handed[_MODELS])
         digits = re.search(r"\d+", handed["workerid"])
-        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER])
+        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER], models)
 
     def limit_threads(self) -> None:
         """Give each worker cores / workers threads; a smaller OMP_NUM_THREADS stands. Alone, a process keeps
@@ -57,9 +62,10 @@ class Worker:
         return f"cuda:{self.index % cards}" if cards else None
 
 
-def hand_over(node: Any, folder: Path) -> None:
-    """Tell an xdist worker, before it starts, which folder the run shares."""
+def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = ()) -> None:
+    """Tell an xdist worker, before it starts, which folder the run shares, and which models were taken for families' names."""
     node.workerinput[_FOLDER] = str(folder)
+    node.workerinput[_MODELS] = [[model.asked, model.name, model.note] for model in chosen]
 
 
 def available_cores() -> int:
