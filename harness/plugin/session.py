@@ -17,6 +17,7 @@ from harness.cells import Cell
 from harness.once import RunFolder
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
+from harness.plugin.repeated import Repeated
 from harness.plugin.saved import SavedRun, compare
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
@@ -41,6 +42,7 @@ class RunSession:
         self.folder = folder
         self.store = Store(options.results)
         self.reports: list[CellReport] = []
+        self._repeated = Repeated(folder)
         self._bench: Bench | None = None
         self._progress: Progress | None = None
 
@@ -143,9 +145,13 @@ class RunSession:
             terminal.write_line(line)
         return True
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what cells gave, from this process or from workers."""
-        if record := getattr(report, _REPORT, None):
+        """Collect what cells gave, from this process or from workers, and stop a run in which one error repeats itself."""
+        record = getattr(report, _REPORT, None)
+        if not self.worker.is_worker:
+            self._repeated.reported(report, CellReport.from_json(record) if record else None)
+        if record:
             self.reports.append(CellReport.from_json(record))
             if self._progress is not None:
                 self._progress.ended(self.reports[-1])

@@ -1,6 +1,7 @@
 """The table at the end of a run, for terminals of 160 columns and for CI logs."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from harness.plugin.saved import comparison_lines
 from harness.store import Result
 from harness.table import Figure, Row, Table, tables_of
 
+# What differs between two crashes of one cause: addresses and numbers, such as sizes, cells' reductions, process ids.
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?")
 UNGATED = "no gate was asked for, so no drop fails a cell; --max-drop POINTS sets what one may lose"
 
 
@@ -21,8 +24,8 @@ UNGATED = "no gate was asked for, so no drop fails a cell; --max-drop POINTS set
 class CellReport:
     """What became of one cell, as it travels from a worker to the process that prints the summary.
 
-    `outcome`: "pass", "fail" or "undecided" with a result; "cannot" or "error" with a reason. `cached`: the result is an
-    earlier run's.
+    `outcome`: "pass", "fail" or "undecided" with a result; "cannot", "error" or "not run" with a reason. `cached`: the
+    result is an earlier run's. `crashed`: the error is an exception, not a refusal in one line.
     """
 
     KEY: ClassVar[pytest.StashKey["CellReport"]] = pytest.StashKey()
@@ -32,6 +35,12 @@ class CellReport:
     result: Result | None = None
     reason: str = ""
     cached: bool = False
+    crashed: bool = False
+
+    @property
+    def cause(self) -> str:
+        """What cells that failed for the same reason share: a crash's type and message without numbers, a refusal's words."""
+        return _VARYING.sub("#", self.reason) if self.crashed else self.reason
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which xdist can carry."""
@@ -41,13 +50,14 @@ class CellReport:
             "result": None if self.result is None else self.result.to_json(),
             "reason": self.reason,
             "cached": self.cached,
+            "crashed": self.crashed,
         }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "CellReport":
         """What `to_json` made of one."""
         result = None if record["result"] is None else Result.from_json(record["result"])
-        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"])
+        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"], record["crashed"])
 
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions) -> None:
@@ -129,6 +139,11 @@ def figure_text(figure: Figure | None) -> str:
 def remarks(reports: Sequence[CellReport]) -> list[str]:
     """Cells without a result, undecided ones, and the notes in the results, each text once."""
     lines = []
+    crashes: dict[str, list[CellReport]] = {}
+    for report in reports:
+        if report.crashed:
+            crashes.setdefault(report.cause, []).append(report)
+    skipped = sum(report.outcome == "not run" for report in reports)
     if any(report.outcome == "fail" for report in reports):
         lines.append("! above --max-drop with 95 % confidence")
     if cached := sum(report.cached for report in reports):
@@ -140,7 +155,12 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
                 f"sequential: {report.cell.label()} on {report.cell.suite}: {report.outcome} after {asked(result)} questions; "
                 f"{interval(result)} {result.drop_ci95[0]:.1f} to {result.drop_ci95[1]:.1f}"
             )
-        if report.outcome in ("cannot", "error"):
+        if report.outcome == "not run":
+            lines.append(f"not run: {skipped} of {len(reports)} cells; {report.reason}; the same command goes on with them")
+        elif report.crashed:
+            same = crashes[report.cause]
+            lines.append(f"error: {', '.join(f'{each.cell.label()} on {each.cell.suite}' for each in same)}: {same[0].reason}")
+        elif report.outcome in ("cannot", "error"):
             lines.append(f"{report.outcome}: {report.cell.label()}: {report.reason}")
         elif report.outcome == "undecided":
             lines.append(_undecided(report))
