@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.models.checkpoint import require_model
+from harness.models.family_names import announced, choose_model
 
 if TYPE_CHECKING:
     from harness.models.loading import LoadedModel
@@ -17,15 +18,17 @@ def check(model: str, data: str) -> None:
     """Raise a `FitPruneError` before any work if the model or the data is not there."""
     from harness.tasks.calibration import check_samples
 
-    require_model(model)
+    require_model(choose_model(model).name)
     check_samples(data)
 
 
 def load(model: str, device: str | None) -> "LoadedModel":
-    """The model by registry name, hub id or local folder."""
+    """The model by registry name, hub id, local folder or family's name; which one that took stands on the standard error."""
+    from harness.models.devices import check_device
     from harness.models.loading import load_model
 
-    return load_model(model, device=device)
+    check_device(device)
+    return load_model(announced(model).name, device=device)
 
 
 def calibration(loaded: "LoadedModel", data: str, samples: int, batch_size: int) -> "Batches":

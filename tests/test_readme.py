@@ -31,18 +31,6 @@ def test_the_pruner_of_the_guide_prunes():
     assert all(list(row) == list(range(9)) for row in kept(trace))
 
 
-def test_the_library_in_ten_lines(tmp_path, monkeypatch):
-    (code,) = [block for block in blocks("python") if "fit(model, batches" in block]
-    model = build("llama", 8)
-    inputs = prompt(model, [3, "image", 5])
-    monkeypatch.chdir(tmp_path)
-    names = {"model": model, "inputs": {**inputs, "max_new_tokens": 2}, "images": [], "prompts": []}
-    names["processor"] = lambda **_: inputs
-    exec(compile(code, "README.md", "exec"), names)
-    assert names["recipe"].reduction >= 0.6
-    assert 0 < (names["trace"].kept[7] >= 0).sum() < 36
-
-
 def test_the_commands_exist():
     tox = (Path(__file__).parents[1] / "tox.ini").read_text()
     for environment in re.findall(r"tox run -e (\w+)", README):

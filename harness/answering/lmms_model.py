@@ -40,6 +40,7 @@ from harness.answering.ahead import ahead
 from harness.answering.input_cache import SuiteInputs
 from harness.cost.flops import prompt_tokens
 from harness.cost.tally import BatchCost, batch_cost
+from harness.models.family_names import announced
 from harness.models.loading import LoadedModel, load_model
 from harness.models.prompting import encode
 from harness.results.journal import Journal
@@ -194,9 +195,9 @@ class FitPruneLMM(lmms):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise FitPruneError("the fitprune model runs in one process; for several, use pytest suites/ -n")
         if "pretrained" not in given:
-            raise FitPruneError("--model_args needs pretrained=NAME: a registry name, a hub id or a folder")
+            raise FitPruneError("--model_args needs pretrained=NAME: a registry name, a family's, a hub id or a folder")
         dtype, device = given.pop("dtype", None), given.pop("device", None)
-        loaded = load_model(str(given.pop("pretrained")), device=device, dtype=dtype)
+        loaded = load_model(announced(str(given.pop("pretrained"))).name, device=device, dtype=dtype)
         data = str(given.pop("data", "mini" if loaded.spec.kind == "embedded" else "hub"))
         limit, batch_size = given.pop("limit", None), _number("batch_size", given.pop("batch_size", 16))
         pruner = make_pruner(loaded, data=data, **given)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from fitprune.flops import check_reduction
 from harness.commands.sizes import TYPICAL, image_size
+from harness.models.family_names import announced
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config, transformers_config
 from harness.models.spec import View
@@ -62,7 +63,9 @@ class Prompt:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="NAME", help="a registry name, or a folder with a config.json")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="a registry name, a family's, or a folder with a config.json"
+    )
     parser.add_argument("--reduction", type=float, metavar="R", help="share of the visual tokens' decoder FLOPs to save, 0-1")
     parser.add_argument(
         "--pruner", metavar="NAME[,NAME]", help="methods (default: all that need no calibration, and fitprune with a recipe)"
@@ -80,6 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table, and below it what it does not show."""
+    chosen = announced(options.model, weights=False)
+    options.model = chosen.name
     prompt = _prompt(options)
     columns: dict[str, FlopCount] = {}
     single: dict[str, FlopCount] = {}
@@ -93,7 +98,7 @@ def run(options: argparse.Namespace) -> None:
                 raise
             notes.append(f"{name}: {error}")
     print(
-        f"{options.model}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
+        f"{chosen.label}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
         f"{prompt.new_tokens} generated; FLOPs, 2 per multiply-accumulate\n"
     )
     print(_table(columns, single))

@@ -12,7 +12,10 @@ HELP = "pictures of what pruners keep, for the page of python -m reports"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", default="llava-tiny", metavar="NAME", help="registry name, hub id or folder (default llava-tiny)"
+        "--model",
+        default="llava-tiny",
+        metavar="NAME",
+        help="registry name, family's name, hub id or folder (default llava-tiny)",
     )
     parser.add_argument(
         "--pruner", default="fitprune,fastv,random", metavar="NAMES", help="comma list, or all (default fitprune,fastv,random)"
@@ -32,6 +35,7 @@ def run(options: argparse.Namespace) -> None:
     """Check the command line, then run every pruner on the questions and write the pictures."""
     from baselines.registry import PRUNERS
     from harness.cells import DENSE
+    from harness.models.family_names import announced
     from harness.tasks.specs import SUITES
 
     suites = _names("suite", options.suite, SUITES)
@@ -41,16 +45,19 @@ def run(options: argparse.Namespace) -> None:
         raise FitPruneError("--pruner names no method that prunes")
     if options.questions < 1:
         raise FitPruneError(f"--questions must be at least 1, not {options.questions}")
+    options.model = announced(options.model).name
     _check(options, suites)
     _draw(options, pruners, reductions, suites)
 
 
 def _check(options: argparse.Namespace, suites: Sequence[str]) -> None:
     """What needs no model in memory."""
+    from harness.models.devices import check_device
     from harness.models.loading import require_model
     from harness.results.store import Store
     from harness.tasks.preflight import check_data
 
+    check_device(options.device)
     require_model(options.model)
     for suite in suites:
         check_data(suite, options.data)

@@ -19,7 +19,7 @@ HELP = "times, memory and energy of a model, dense and pruned"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", required=True, metavar="NAME", help="a registry name, hub id or local folder")
+    add("--model", required=True, metavar="NAME", help="a registry name, a family's, a hub id or a local folder")
     add("--pruner", metavar="NAME[,NAME]", help="methods (default: all)")
     add("--reduction", default="0.5", metavar="R[,R]", help="shares of the visual tokens' decoder FLOPs to save (default 0.5)")
     add("--batch-size", default="1", metavar="N[,N]", help="prompts at a time (default 1)")
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> None:
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise FitPruneError(f"cannot write {output}: {'it is a folder' if output.is_dir() else 'its folder does not exist'}")
     from harness.latency.rows import markdown
-    from harness.latency.run import take
+    from harness.latency.run import RANDOM, take
+    from harness.models.family_names import announced
     from harness.results.atomic import write_atomically
     from harness.results.strict_json import strict
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> None:
         if output is not None:
             write_atomically(output, [json.dumps(strict(record), indent=1, ensure_ascii=False, allow_nan=False), "\n"])
 
+    options.model = announced(options.model, weights=options.weights != RANDOM).name
     record = take(_asked(options), command(options), keep)
     print(markdown(record))
     if not record["rows"] and record["cannot"]:

@@ -1,12 +1,15 @@
 """List the registered models: what they are, what they need, whether their weights are here. Reads headers only."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fitprune.errors import FitPruneError
 from harness.commands.sizes import TYPICAL, image_size
 from harness.models.checkpoint import checkpoint_folder, weight_files
+from harness.models.families import FAMILY_NAMES
+from harness.models.family_names import choose_model, how_to_get
 from harness.models.gpu_memory import decoder_sizes, gpu_bytes
 from harness.models.registry import MODELS
 from harness.models.shipped import family_of, read_config
@@ -105,11 +108,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the table."""
+    """Print the table and, on the standard error, what families' names stand for on this machine."""
     width, height = image_size(options.image)
     table = [(*row.cells(), row.weights) for row in rows(width, height)]
     header = (*HEADER[:3], f"visual tokens ({width}x{height})", *HEADER[4:])
     print(_aligned([header, *table], right={2, 3, 4, 5}))
+    print("", *families(), sep="\n", file=sys.stderr)
+
+
+def families() -> list[str]:
+    """A line for each family's name: the model that it takes on this machine, and how to get the other."""
+    lines = []
+    for name, family in FAMILY_NAMES.items():
+        try:
+            lines.append(choose_model(name).note)
+        except FitPruneError:
+            lines.append(f"{name}: nothing here; {how_to_get(MODELS[family.standard])}")
+    return lines
 
 
 def _aligned(lines: Sequence[Sequence[str]], right: set[int]) -> str:

@@ -20,7 +20,7 @@ from harness.cost.flops import FlopCount, count
 from harness.latency.measure import Comparison, compare, measure
 from harness.latency.subject import device_name
 from harness.latency.synthetic import random_model, random_prompt
-from harness.models.devices import AUTO
+from harness.models.devices import AUTO, check_device
 from harness.models.loading import load_model
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config
@@ -73,6 +73,7 @@ class Asked:
                 raise FitPruneError(f"--{name} must be at least 1, not {value}")
         if self.layers is not None and self.weights != RANDOM:
             raise FitPruneError("--layers shortens a model with random weights; add --weights random")
+        check_device(self.device)
         if self.device == AUTO:
             raise FitPruneError("a latency is that of one device: --device cpu or cuda:N (--layers N for less of the model)")
 

@@ -1,5 +1,6 @@
 """Where a model goes, and in which precision."""
 
+import re
 from typing import TYPE_CHECKING
 
 from fitprune.errors import FitPruneError
@@ -8,6 +9,26 @@ if TYPE_CHECKING:
     import torch
 
 AUTO = "auto"
+DEVICE_NAMES = re.compile(r"cpu|auto|cuda(?::(\d{1,9}))?")
+
+
+def check_device(device: str | None) -> None:
+    """Raise FitPruneError, in one line, unless the device is None or auto, or one that is on this machine. Takes no memory."""
+    if device is None:
+        return
+    match = DEVICE_NAMES.fullmatch(device)
+    if match is None:
+        raise FitPruneError(f"unknown device '{device}'; write cpu, cuda, cuda:N or auto")
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise FitPruneError(f"device '{device}' is not here: this machine has no CUDA device; take cpu")
+    count = torch.cuda.device_count()
+    if int(match[1] or 0) >= count:
+        last = f"to cuda:{count - 1}" if count > 1 else "alone"
+        raise FitPruneError(f"device '{device}' is not here: this machine has cuda:0 {last}; take one of these, or cpu")
 
 
 def choose_device(device: str | None, weights: int = 0) -> str:
@@ -20,20 +41,15 @@ def choose_device(device: str | None, weights: int = 0) -> str:
     """
     import torch
 
+    check_device(device)
     if device is None:
         if not torch.cuda.is_available():
             return "cpu"
         return "cuda:0" if weights <= torch.cuda.mem_get_info(0)[0] else AUTO
     if device == AUTO:
         return AUTO
-    try:
-        parsed = torch.device(device)
-    except RuntimeError:
-        raise FitPruneError(f"unknown device '{device}'; write cpu, cuda:0 or auto") from None
-    if parsed.type == "cuda":
-        count, index = torch.cuda.device_count(), parsed.index or 0
-        if index >= count:
-            raise FitPruneError(f"device '{device}' is not here: this machine has {count} CUDA devices; use --device cpu")
+    if device.startswith("cuda"):
+        index = torch.device(device).index or 0
         free = torch.cuda.mem_get_info(index)[0]
         if weights > free:
             raise FitPruneError(

@@ -1,6 +1,7 @@
 """From a name to a live model and its processor: stock classes, safetensors only, no remote code, no download."""
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model, weight_files
-from harness.models.devices import choose_device, choose_dtype, placement
+from harness.models.devices import check_device, choose_device, choose_dtype, placement
 from harness.models.families import FAMILIES
 from harness.models.families.templates import VICUNA
+from harness.models.family_names import choose_model
 from harness.models.json_files import read_json
 from harness.models.processors import load_processor
 from harness.models.registry import find_model
@@ -29,7 +31,7 @@ class LoadedModel:
     """A model ready to answer.
 
     Attributes:
-        name: as it was asked for.
+        name: as it was asked for; for a family's name, that of the model that was taken.
         revision: the hub commit, or for a folder the digest of its config and weights.
         model: in eval mode, on `device`, or spread over several.
         processor: pads on the left and has a chat template.
@@ -52,7 +54,8 @@ class LoadedModel:
 def load_model(
     name: str, device: str | None = None, dtype: "torch.dtype | str | None" = None, require_weights: bool = True
 ) -> LoadedModel:
-    """Load a model by registry name, hub id or folder.
+    """Load a model by registry name, hub id or folder; a family's name takes a model of it that is here, with a warning
+    that says which.
 
     The model is made without memory and each tensor is read once, straight to its device and dtype: on the CPU a
     checkpoint in the asked dtype is mapped, not copied, and one in another dtype takes its weights' size once.
@@ -70,6 +73,11 @@ def load_model(
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    check_device(device)
+    chosen = choose_model(name)
+    if chosen.note:
+        warnings.warn(chosen.note, stacklevel=2)
+    name = chosen.name
     spec = find_model(name)
     folder = checkpoint_folder(spec)
     kind = choose_dtype(dtype, device)
@@ -111,7 +119,7 @@ def load_model(
 
 def load_processor_of(name: str) -> "ProcessorMixin":
     """The processor alone, as `load_model` prepares it. Raises FitPruneError for a model that is not there."""
-    spec = find_model(name)
+    spec = find_model(choose_model(name).name)
     folder = checkpoint_folder(spec)
     config = read_json(folder / "config.json")
     family = FAMILIES.get(str(config.get("model_type")))

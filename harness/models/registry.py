@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fitprune.errors import FitPruneError, unknown_name
-from harness.models.families import ENTRIES
+from harness.models.families import ENTRIES, FAMILY_NAMES
 from harness.models.spec import ModelSpec
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
@@ -22,6 +22,7 @@ def find_model(name: str) -> ModelSpec:
     """The spec of a registry name, a hub id ("owner/name") or a local folder.
 
     A registry name wins over a folder of the same name; write `./llava-tiny` for the folder.
+    A family's name is none of these: `harness.models.family_names` says which model it stands for.
     Raises FitPruneError, with the nearest names, when it is none of these.
     """
     if name in MODELS:
@@ -35,7 +36,7 @@ def find_model(name: str) -> ModelSpec:
         raise FitPruneError(f"model folder '{name}' does not exist")
     if _HUB_ID.fullmatch(name):
         return ModelSpec(name, name)
-    raise unknown_name("model", name, MODELS)
+    raise unknown_name("model", name, [*MODELS, *FAMILY_NAMES])
 
 
 def embedded_folder(name: str) -> Path:

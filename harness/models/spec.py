@@ -50,6 +50,21 @@ class Family:
 
 
 @dataclass(frozen=True)
+class FamilyName:
+    """A family as people name it, and the models that the name may stand for.
+
+    Attributes:
+        name: what people type.
+        standard: the registry name of the checkpoint that is meant: of 7B, else the family's first.
+        embedded: the registry name of its sibling that ships with the package; empty where there is none.
+    """
+
+    name: str
+    standard: str
+    embedded: str = ""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Where a model's weights are, and how it is spoken to.
 

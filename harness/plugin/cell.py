@@ -7,6 +7,7 @@ import pytest
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from harness.cells import Cell
 from harness.gate.wording import complaints
+from harness.plugin.repeated import stopped
 from harness.plugin.summary import CellReport
 from harness.results.refusals import write_refusal
 from harness.results.store import Result
@@ -18,6 +19,7 @@ _FIGURES = (
     "gate", "verdict", "max_drop", "needed", "score", "dense_score", "drop", "n", "full_n", "clusters",
     "flops", "dense_flops", "reduction", "seconds",
 )  # fmt: skip
+_LONGEST = 400  # characters of an exception's message
 _COMPARED = ("with", "verdict", "allowed", "score", "drop", "n", "prefill_change")
 
 
@@ -35,8 +37,12 @@ class RunCell:
 
         A budget that the pruner cannot reach skips the test with the reason, as does, where `--pruner all` brought it in, a
         model that it cannot prune; any other error that a user can mend fails it, in one line. A cell that its method
-        cannot run is noted in the results folder.
+        cannot run is noted in the results folder. After cells that failed one after another with the same error, the test
+        is skipped.
         """
+        if reason := stopped(self.run.folder):
+            self._report("not run", reason=reason)
+            pytest.skip(f"not run: {reason}")
         try:
             with self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
@@ -48,9 +54,12 @@ class RunCell:
             if isinstance(error, BudgetError) or (unfit and self.run.options.every):
                 self._report("cannot", reason=reason)
                 pytest.skip(f"cannot: {reason}")
-            self._report("error", reason=reason)
+            self._report("error", reason=reason, crashed=not isinstance(error, FitPruneError))
             pytest.fail(reason, pytrace=False)
-        self._report(result.verdict, result=result, cached=measured.cached)
+        except Exception as error:
+            self._report("error", reason=" ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST], crashed=True)
+            raise
+        self._report(result.verdict or "pass", result=result, cached=measured.cached)
         self.item.user_properties += properties(result, measured.cached)
         if said := complaints(result):
             pytest.fail("\n".join(said), pytrace=False)
@@ -61,8 +70,10 @@ class RunCell:
         command = self.run.options.command(self.cell)
         write_refusal(self.run.store.folder, self.cell, str(error), data=settings.data, limit=settings.limit, command=command)
 
-    def _report(self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False) -> None:
-        self.item.stash[CellReport.KEY] = CellReport(self.cell, outcome, result, reason, cached)
+    def _report(
+        self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False, crashed: bool = False
+    ) -> None:
+        self.item.stash[CellReport.KEY] = CellReport(self.cell, outcome, result, reason, cached, crashed)
 
 
 def properties(result: Result, cached: bool) -> list[tuple[str, Any]]:

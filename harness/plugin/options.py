@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
@@ -13,6 +13,8 @@ from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
 from harness.gate.saved import SavedRun, check_name
 from harness.gate.thresholds import Thresholds
+from harness.models.devices import DEVICE_NAMES, check_device
+from harness.models.family_names import ChosenModel, choose_model
 from harness.plugin.selection import DEST
 from harness.results.store import Store
 from harness.statistics import GATES
@@ -23,7 +25,6 @@ DEFAULT_PRUNERS = (DENSE, FITPRUNE, "fastv", "random")
 DEFAULT_REDUCTIONS = ("0.3", "0.5", "0.7")
 MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model that ships with the package suffers from pruning
 MAX_DROP_ELSEWHERE = 1.0
-_DEVICE = re.compile(r"cpu|auto|cuda(:\d+)?")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -39,13 +40,18 @@ def add_options(parser: pytest.Parser) -> None:
         )  # type: ignore[arg-type]
 
     try:
-        add("model", "NAME", "registry name, hub id or local folder; repeatable, comma lists (default: llava-tiny)", "append")
+        add(
+            "model",
+            "NAME",
+            "registry name, family's name, hub id or local folder; repeatable, comma lists (default: llava-tiny)",
+            "append",
+        )
         add("pruner", "NAME", "method names, dense, or all; comma lists (default: dense,fitprune,fastv,random)", "append")
         add("reduction", "R", "shares of the visual tokens' FLOPs to save, between 0 and 1 (default: 0.3,0.5,0.7)", "append")
         add(
             "max-drop",
             "POINTS|SUITE:POINTS,…",
-            "what a cell may lose, on all suites or on one (default: 5 on mini data, else 1)",
+            "the gate: what a cell may lose, on all suites or on one (default: no gate; with --gate 5 on mini data, else 1)",
         )
         add(
             "gate",
@@ -105,12 +111,18 @@ def add_options(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """A command line, parsed: which cells, how, and what fails one."""
+    """A command line, parsed: which cells, how, and what fails one.
+
+    Attributes:
+        max_drop: what a cell may lose; None where no gate was asked for, neither by --max-drop nor by --gate.
+        every: whether all pruners were asked for, not these by name.
+        chosen: what was taken for each model that was asked for; `models` are their names, each once.
+    """
 
     models: tuple[str, ...]
     pruners: tuple[str, ...]
     reductions: tuple[float, ...]
-    max_drop: Thresholds
+    max_drop: Thresholds | None
     results: str
     device: str | None
     recipe: str
@@ -121,8 +133,9 @@ class RunOptions:
     compare: str = ""
     compare_fail: Thresholds | None = None
     positions: tuple[str, ...] = (AUTHORS,)
-    every: bool = False  # all pruners were asked for, not these by name
+    every: bool = False
     plan: bool = False
+    chosen: tuple[ChosenModel, ...] = ()
 
     @classmethod
     def parse(cls, namespace: argparse.Namespace) -> "RunOptions":
@@ -143,7 +156,7 @@ class RunOptions:
             raise FitPruneError("--recipe and --reduction exclude each other: the recipe says how much is saved")
         data = given("data") or "mini"
         device = given("device")
-        if device is not None and not _DEVICE.fullmatch(device):
+        if device is not None and not DEVICE_NAMES.fullmatch(device):
             raise FitPruneError(f"--device {device} is not cpu, cuda, cuda:N or auto")
         gate = given("gate") or "significant"
         if gate not in GATES:
@@ -164,11 +177,7 @@ class RunOptions:
             models=listed("model", DEFAULT_MODELS),
             pruners=listed("pruner", _default_pruners(recipe, gate)),
             reductions=reductions,
-            max_drop=Thresholds.parse(
-                "max-drop",
-                given("max_drop") or str(MAX_DROP.get(data, MAX_DROP_ELSEWHERE)),
-                MAX_DROP.get(data, MAX_DROP_ELSEWHERE),
-            ),
+            max_drop=_allowed(given("max_drop"), given("gate"), data),
             results=given("results") or "results",
             device=device,
             recipe=recipe,
@@ -201,6 +210,32 @@ class RunOptions:
             raise FitPruneError(f"--recipe is for --pruner {FITPRUNE}; run the other pruners by themselves, with --reduction")
         return replace(self, pruners=tuple(dict.fromkeys(names)), every="all" in self.pruners)
 
+    def choosing(self, chosen: Iterable[ChosenModel] | None = None) -> "RunOptions":
+        """The same with each model that a family's name stands for, decided here or, in a worker, where the run was started.
+
+        Raises FitPruneError for a family of which nothing is here.
+        """
+        chosen = tuple(map(choose_model, self.models) if chosen is None else chosen)
+        return replace(self, models=tuple(dict.fromkeys(model.name for model in chosen)), chosen=chosen)
+
+    def chosen_as(self, name: str) -> ChosenModel:
+        """How a model of `models` was asked for; by a family's name if that was among the ways."""
+        ways = [model for model in self.chosen if model.name == name]
+        return next((model for model in ways if model.note), ChosenModel(name, name))
+
+    def model_notes(self) -> list[str]:
+        """Which models were taken for families' names, and which of those that were asked for are one, a line each."""
+        notes = [model.note for model in self.chosen if model.note]
+        for name in self.models:
+            ways = [f"--model {model.asked}" for model in self.chosen if model.name == name]
+            if len(ways) > 1:
+                notes.append(f"{' and '.join(ways)} are one model here, {name}: its cells run once")
+        return notes
+
+    def allowed(self, suite: str) -> float | None:
+        """Points that a cell on this suite may lose; None where no gate was asked for."""
+        return None if self.max_drop is None else self.max_drop.points(suite)
+
     def check(self, suites: Sequence[str]) -> None:
         """Every check that needs no model in memory. Raises FitPruneError, in one line; leaves nothing behind."""
         from harness.models.loading import require_model
@@ -214,6 +249,7 @@ class RunOptions:
         for thresholds in (self.max_drop, self.compare_fail):
             if thresholds is not None:
                 thresholds.check(SUITES)
+        check_device(self.device)
         for model in self.models:
             require_model(model)
         for suite in suites:
@@ -236,7 +272,7 @@ class RunOptions:
             [cell.pruner],
             settings,
             recipe=cell.recipe,
-            max_drop=self.max_drop.points(cell.suite),
+            max_drop=self.allowed(cell.suite),
             gate="" if self.gate == "significant" else self.gate,
             positions=[cell.positions] if cell.positions else (),
             device=self.device,
@@ -263,6 +299,14 @@ def check_recipe(path: str, models: Sequence[str]) -> None:
             recipe.for_model(transformers_config(find_model(model)))
         except FitPruneError as error:
             raise FitPruneError(f"--recipe {path} does not fit {model}: {error}") from None
+
+
+def _allowed(max_drop: str | None, gate: str | None, data: str) -> Thresholds | None:
+    """What --max-drop says, with the default for what it leaves open; None where neither it nor --gate was given."""
+    if max_drop is None and gate is None:
+        return None
+    default = MAX_DROP.get(data, MAX_DROP_ELSEWHERE)
+    return Thresholds.parse("max-drop", f"{default:g}" if max_drop is None else max_drop, default)
 
 
 def _whole(name: str, value: str | None, default: int | None, least: int) -> int | None:

@@ -17,6 +17,7 @@ from harness.cells import Cell
 from harness.gate.saved import SavedRun, compare
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
+from harness.plugin.repeated import Repeated
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
@@ -41,6 +42,7 @@ class RunSession:
         self.folder = folder
         self.store = Store(options.results)
         self.reports: list[CellReport] = []
+        self._repeated = Repeated(folder)
         self._bench: Bench | None = None
         self._progress: Progress | None = None
 
@@ -51,7 +53,8 @@ class RunSession:
         try:
             options = RunOptions.parse(config.option).expanded()
             if worker.is_worker:
-                return cls(config, options, worker, Path(worker.folder))
+                return cls(config, options.choosing(worker.chosen), worker, Path(worker.folder))
+            options = options.choosing()
             options.check(selected_suites(config.invocation_params.dir, config.args))
         except FitPruneError as error:
             raise pytest.UsageError(" ".join(str(error).split())) from None
@@ -83,14 +86,17 @@ class RunSession:
     @property
     def _margin(self) -> Callable[[str], float | None] | None:
         """Where the cells of each suite may stop; None if they ask all questions."""
-        return self.options.max_drop.points if self.options.gate == "sequential" else None
+        return self.options.allowed if self.options.gate == "sequential" else None
 
     def keep(self, cell: Cell, measured: "Measured") -> Result:
         """Judge a cell, and compare it with the saved run's; write it down, unless it lies in the results folder already,
         and with `--save` beside it. A comparison that cannot be made raises FitPruneError, when all is written.
         """
         options, dense = self.options, None if cell.is_dense else measured.dense
-        result = judged(measured, options.gate, options.max_drop.points(cell.suite), options.command(cell))
+        result = judged(measured, options.gate, options.allowed(cell.suite), options.command(cell))
+        chosen = options.chosen_as(cell.model)
+        asked = chosen.asked if chosen.note else ""
+        result = dataclasses.replace(result, model_asked=asked, model_note=chosen.note)
         if not measured.cached:
             self.store.write(result, measured.answers, dense)
         if options.save:
@@ -110,7 +116,7 @@ class RunSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand the run's shared folder to an xdist worker."""
-        hand_over(node, self.folder)
+        hand_over(node, self.folder, self.options.chosen)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> _Reporting:
@@ -139,9 +145,13 @@ class RunSession:
             terminal.write_line(line)
         return True
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Collect what cells gave, from this process or from workers."""
-        if record := getattr(report, _REPORT, None):
+        """Collect what cells gave, from this process or from workers, and stop a run in which one error repeats itself."""
+        record = getattr(report, _REPORT, None)
+        if not self.worker.is_worker:
+            self._repeated.reported(report, CellReport.from_json(record) if record else None)
+        if record:
             self.reports.append(CellReport.from_json(record))
             if self._progress is not None:
                 self._progress.ended(self.reports[-1])
@@ -174,18 +184,19 @@ class RunSession:
         record = getattr(report, _REPORT, None)
         return ("passed", "c", "CACHED") if record and record["cached"] and report.passed else None
 
-    def pytest_report_header(self) -> str:
-        """What runs, in one line."""
+    def pytest_report_header(self) -> list[str]:
+        """What runs, in one line, and a line for each family's name."""
         options, settings = self.options, self.options.settings
         questions = "all questions" if settings.limit is None else f"{settings.limit} questions a suite"
-        what = f"{', '.join(options.models)}; {settings.data} data, {questions}"
-        gate = {
+        what = f"{', '.join(options.chosen_as(name).label for name in options.models)}; {settings.data} data, {questions}"
+        gates = {
             "significant": f"a drop above {options.max_drop} points fails",
             "certified": f"a drop not shown to be below {options.max_drop} points fails",
             "sequential": f"asked until a drop is shown to be below or above {options.max_drop} points",
-        }[options.gate]
+        }
+        gate = "no gate" if options.max_drop is None else gates[options.gate]
         compared = f"; compared with '{options.compare}'" if options.compare else ""
-        return f"fitprune: {what}; {gate}{compared}; results: {options.results}"
+        return [f"fitprune: {what}; {gate}{compared}; results: {options.results}", *options.model_notes()]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""
@@ -199,17 +210,18 @@ class RunSession:
 
 
 def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:
-    """A measured cell's result with the gate's verdict."""
+    """A measured cell's result with the gate's verdict; with neither where nothing says what it may lose."""
     result = measured.result
+    if max_drop is None:
+        return dataclasses.replace(result, gate="", max_drop=None, verdict="", needed=None, compared={}, command=command)
     if gate == "sequential" and not result.sequential:
         gate = "significant"  # all questions were asked; the result's note says why
     drop = Drop(result.drop, *result.drop_ci95, result.n, result.clusters)
-    allowed = math.inf if max_drop is None else max_drop
-    verdict = judge(gate, drop, allowed)
+    verdict = judge(gate, drop, max_drop)
     needed = None
     if verdict == Verdict.UNDECIDED and math.isfinite(drop.low):
         # What no interval says: whether anything differed at all.
-        needed = questions_needed(drop if result.sequential else paired_drop(measured.dense, measured.answers), allowed)
+        needed = questions_needed(drop if result.sequential else paired_drop(measured.dense, measured.answers), max_drop)
     return dataclasses.replace(
         result, gate=gate, max_drop=max_drop, verdict=str(verdict), needed=needed, compared={}, command=command
     )

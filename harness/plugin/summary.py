@@ -1,6 +1,7 @@
 """The table at the end of a run, for terminals of 160 columns and for CI logs."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -14,13 +15,17 @@ from harness.plugin.options import RunOptions
 from harness.results.store import Result
 from harness.results.table import Figure, Row, Table, tables_of
 
+# What differs between two crashes of one cause: addresses and numbers, such as sizes, cells' reductions, process ids.
+_VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?")
+UNGATED = "no gate was asked for, so no drop fails a cell; --max-drop POINTS sets what one may lose"
+
 
 @dataclass
 class CellReport:
     """What became of one cell, as it travels from a worker to the process that prints the summary.
 
-    `outcome`: "pass", "fail" or "undecided" with a result; "cannot" or "error" with a reason. `cached`: the result is an
-    earlier run's.
+    `outcome`: "pass", "fail" or "undecided" with a result; "cannot", "error" or "not run" with a reason. `cached`: the
+    result is an earlier run's. `crashed`: the error is an exception, not a refusal in one line.
     """
 
     KEY: ClassVar[pytest.StashKey["CellReport"]] = pytest.StashKey()
@@ -30,6 +35,12 @@ class CellReport:
     result: Result | None = None
     reason: str = ""
     cached: bool = False
+    crashed: bool = False
+
+    @property
+    def cause(self) -> str:
+        """What cells that failed for the same reason share: a crash's type and message without numbers, a refusal's words."""
+        return _VARYING.sub("#", self.reason) if self.crashed else self.reason
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which xdist can carry."""
@@ -39,13 +50,14 @@ class CellReport:
             "result": None if self.result is None else self.result.to_json(),
             "reason": self.reason,
             "cached": self.cached,
+            "crashed": self.crashed,
         }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "CellReport":
         """What `to_json` made of one."""
         result = None if record["result"] is None else Result.from_json(record["result"])
-        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"])
+        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"], record["crashed"])
 
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions) -> None:
@@ -58,32 +70,36 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
         _sort_rows(table, options)
         together.setdefault((table.data, *table.suites), []).append(table)
     for tables in together.values():
-        terminal.line(headline(tables))
-        for line in lines_of(tables):
+        terminal.line(headline(tables, options))
+        for line in lines_of(tables, options):
             terminal.line(line)
         terminal.line("")
+    for line in options.model_notes():
+        terminal.line(line)
+    if options.max_drop is None:
+        terminal.line(UNGATED)
     for remark in remarks(reports):
         terminal.line(remark)
     for line in comparison_lines([report.result for report in reports if report.result is not None]):
         terminal.line(line)
 
 
-def headline(tables: Sequence[Table]) -> str:
+def headline(tables: Sequence[Table], options: RunOptions | None = None) -> str:
     """What the table is about, and how to read its cells."""
     sizes = sorted({result.n for table in tables for result in table.results})
     n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}"
-    models = _name(tables[0]) if len(tables) == 1 else f"{len(tables)} models"
+    models = _name(tables[0], options) if len(tables) == 1 else f"{len(tables)} models"
     return f"{models}, {tables[0].data} data, {n} questions a suite; score (drop±95 % half-width) in points"
 
 
-def lines_of(tables: Sequence[Table]) -> list[str]:
+def lines_of(tables: Sequence[Table], options: RunOptions | None = None) -> list[str]:
     """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`."""
     suites = tables[0].suites
     cells = [["", "saved", "GFLOPs", "prefill", "average", *suites]]
     names: dict[int, str] = {}
     for table in tables:
         if len(tables) > 1:
-            names[len(cells)] = _name(table)
+            names[len(cells)] = _name(table, options)
             cells.append([""] * len(cells[0]))
         cells += [_cells(row, suites) for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -92,8 +108,10 @@ def lines_of(tables: Sequence[Table]) -> list[str]:
     return [names.get(place, line.rstrip()) for place, line in enumerate(aligned)]
 
 
-def _name(table: Table) -> str:
-    return f"{table.model} ({table.revision[:12]})"
+def _name(table: Table, options: RunOptions | None) -> str:
+    """The model, also by the family's name that it was asked for by, and its revision."""
+    model = table.model if options is None else options.chosen_as(table.model).label
+    return f"{model} ({table.revision[:12]})"
 
 
 def _cells(row: Row, suites: Sequence[str]) -> list[str]:
@@ -121,6 +139,11 @@ def figure_text(figure: Figure | None) -> str:
 def remarks(reports: Sequence[CellReport]) -> list[str]:
     """Cells without a result, undecided ones, and the notes in the results, each text once."""
     lines = []
+    crashes: dict[str, list[CellReport]] = {}
+    for report in reports:
+        if report.crashed:
+            crashes.setdefault(report.cause, []).append(report)
+    skipped = sum(report.outcome == "not run" for report in reports)
     if any(report.outcome == "fail" for report in reports):
         lines.append("! above --max-drop with 95 % confidence")
     if cached := sum(report.cached for report in reports):
@@ -132,7 +155,12 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
                 f"sequential: {report.cell.label()} on {report.cell.suite}: {report.outcome} after {asked(result)} questions; "
                 f"{interval(result)} {result.drop_ci95[0]:.1f} to {result.drop_ci95[1]:.1f}"
             )
-        if report.outcome in ("cannot", "error"):
+        if report.outcome == "not run":
+            lines.append(f"not run: {skipped} of {len(reports)} cells; {report.reason}; the same command goes on with them")
+        elif report.crashed:
+            same = crashes[report.cause]
+            lines.append(f"error: {', '.join(f'{each.cell.label()} on {each.cell.suite}' for each in same)}: {same[0].reason}")
+        elif report.outcome in ("cannot", "error"):
             lines.append(f"{report.outcome}: {report.cell.label()}: {report.reason}")
         elif report.outcome == "undecided":
             lines.append(_undecided(report))

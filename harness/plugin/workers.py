@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 from harness.cells import Cell
 from harness.cores import available_cores
+from harness.models.family_names import ChosenModel
 
 _FOLDER = "fitprune_folder"
+_MODELS = "fitprune_models"
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Worker:
     count: int = 1
     is_worker: bool = False
     folder: str = ""
+    chosen: tuple[ChosenModel, ...] = ()
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Worker":
@@ -30,8 +34,9 @@ class Worker:
         handed = getattr(config, "workerinput", None)
         if handed is None:
             return cls()
+        models = tuple(ChosenModel(*model) for model in handed[_MODELS])
         digits = re.search(r"\d+", handed["workerid"])
-        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER])
+        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER], models)
 
     def limit_threads(self) -> None:
         """Give each worker cores / workers threads; a smaller OMP_NUM_THREADS stands. Alone, a process keeps
@@ -58,9 +63,10 @@ class Worker:
         return f"cuda:{self.index % cards}" if cards else None
 
 
-def hand_over(node: Any, folder: Path) -> None:
-    """Tell an xdist worker, before it starts, which folder the run shares."""
+def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = ()) -> None:
+    """Tell an xdist worker, before it starts, which folder the run shares, and which models were taken for families' names."""
     node.workerinput[_FOLDER] = str(folder)
+    node.workerinput[_MODELS] = [[model.asked, model.name, model.note] for model in chosen]
 
 
 def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -58,6 +58,8 @@ class Result:
     clusters: StrictInt = 0
     recipe: str = ""  # file of the recipe, if one was given
     positions_asked: str = ""  # in place of what the method's authors do; params say what was done
+    model_asked: str = ""  # the family's name that `model` was taken for
+    model_note: str = ""  # why this one, and how to get the other
     data: str = ""
     data_digest: str = ""
     limit: StrictInt | None = None

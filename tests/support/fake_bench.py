@@ -1,7 +1,8 @@
 """A pytest plugin for tests of ours: real sharing, statistics and results, but answers that are made up in no time.
 
 FAKE_LOG: a file that gets one line per evaluation. FAKE_HANG: the label of a cell that never ends. FAKE_WORSE: questions
-that a pruned cell loses beyond its usual ones. FAKE_PREFILL: a pruned prefill's time over the dense one's.
+that a pruned cell loses beyond its usual ones. FAKE_PREFILL: a pruned prefill's time over the dense one's. FAKE_CRASH: labels
+of cells, `,` between them, that raise an exception, or with FAKE_REFUSE a FitPruneError; "pruned" for all that prune.
 """
 
 import os
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from baselines.controls.random_pruning import Random
-from fitprune import BudgetError
+from fitprune import BudgetError, FitPruneError
 from harness.answering.evaluate import Answer, Answers
 from harness.bench.bench import Bench, Evaluated
 from harness.models.facts import ModelFacts
@@ -62,6 +63,11 @@ class FakeBench(Bench):
             log.write(f"{'dense' if pruner is None else cell.label()} {cell.suite} {os.environ.get('OMP_NUM_THREADS', '')}\n")
         if pruner is not None and cell.label() == os.environ.get("FAKE_HANG"):
             time.sleep(600)
+        crash = os.environ.get("FAKE_CRASH", "")
+        if pruner is not None and (crash == "pruned" or os.path.basename(cell.label()) in crash.split(",")):
+            if said := os.environ.get("FAKE_REFUSE"):
+                raise FitPruneError(said)
+            raise ZeroDivisionError(f"no cache at {id(cell):#x} for {cell.reduction}")
         count = min(QUESTIONS, self.settings.limit or QUESTIONS)
         lost = 0 if pruner is None else LOST[cell.pruner] + int(os.environ.get("FAKE_WORSE", 0))
         rows = range(count) if task is None else task.rows
@@ -86,5 +92,5 @@ def pytest_fitprune_bench(run):
         run.store,
         processes=run.worker.count,
         rerun=run.options.rerun,
-        margin=run.options.max_drop.points if run.options.gate == "sequential" else None,
+        margin=run.options.allowed if run.options.gate == "sequential" else None,
     )

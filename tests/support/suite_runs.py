@@ -1,5 +1,7 @@
 """Runs of the suites with made-up answers, in pytest's own process. For `pytest_plugins`, after pytester."""
 
+import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -62,3 +64,14 @@ def run(pytester, place, monkeypatch):
     run.folder = pytester.path / "results"
     run.log = pytester.path / "log"
     return run
+
+
+def environment(folder):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return kept | {"FAKE_LOG": str(folder / "log"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+
+
+def command(place, folder, *arguments):
+    common = ["-p", "tests.support.fake_bench", "-p", "no:cacheprovider", "--results", str(folder / "results")]
+    common += ["--model", str(place / "m"), "--data", str(place / "d")]
+    return [sys.executable, "-m", "pytest", *PLUGIN, *common, *arguments]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.models.families.templates import chatml
-from harness.models.spec import Family, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 MIN_TILES, MAX_TILES = 1, 12
 
@@ -48,6 +48,8 @@ FAMILY = Family(
     view=view,
     processor=processor,
 )
+
+NAME = FamilyName("internvl3", standard="internvl3-1b")
 
 MODELS = (
     ModelSpec(

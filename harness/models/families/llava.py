@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.models.families.templates import VICUNA
-from harness.models.spec import Family, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 # Tokens that a tower puts before the patches.
 CLS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -43,6 +43,8 @@ FAMILY = Family(
     view=view,
     processor=processor,
 )
+
+NAME = FamilyName("llava-1.5", standard="llava-1.5-7b", embedded="llava-tiny")
 
 MODELS = (
     ModelSpec("llava-tiny", "llava-tiny", kind="embedded", family="llava", dtype="float32", notes="ships with the package"),

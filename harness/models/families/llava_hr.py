@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.models.families.templates import VICUNA_USER_SYSTEM
-from harness.models.spec import Family, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 CONVERT = "python -m harness.models.llava_hr SOURCE TARGET"
 
@@ -28,6 +28,8 @@ FAMILY = Family(
     view=view,
     registers="harness.models.llava_hr",
 )
+
+NAME = FamilyName("llava-hr", standard="llava-hr-7b", embedded="llava-hr-tiny")
 
 # The published parameters are those of the checkpoints, the ConvNeXts' unused heads included.
 MODELS = (

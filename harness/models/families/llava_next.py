@@ -9,7 +9,7 @@ from typing import Any
 from harness.models.families.anyres import best_resolution, unpadded
 from harness.models.families.llava import cls_tokens, processor
 from harness.models.families.templates import MISTRAL, VICUNA_SYSTEM
-from harness.models.spec import Family, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 
 def view(config: Mapping[str, Any], width: int, height: int) -> View:
@@ -33,6 +33,8 @@ FAMILY = Family(
     view=view,
     processor=processor,
 )
+
+NAME = FamilyName("llava-next", standard="llava-next-7b", embedded="llava-next-tiny")
 
 MODELS = (
     ModelSpec(

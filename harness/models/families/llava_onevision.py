@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.models.families.anyres import best_resolution, unpadded
 from harness.models.families.templates import chatml
-from harness.models.spec import Family, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 
 def view(config: Mapping[str, Any], width: int, height: int) -> View:
@@ -44,6 +44,8 @@ FAMILY = Family(
     view=view,
     processor=processor,
 )
+
+NAME = FamilyName("llava-onevision", standard="llava-onevision-7b")
 
 MODELS = (
     ModelSpec(

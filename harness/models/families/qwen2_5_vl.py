@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.models.families.templates import chatml
-from harness.models.spec import Family, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 # The published image processor's bounds.
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 12_845_056
@@ -36,6 +36,8 @@ FAMILY = Family(
     has_cls=False,
     view=view,
 )
+
+NAME = FamilyName("qwen2.5-vl", standard="qwen2.5-vl-7b")
 
 MODELS = (
     ModelSpec(

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -17,7 +16,7 @@ from tests.support import (
     fake_bench,
     tiny_llava,
 )
-from tests.support.suite_runs import PLUGIN, ROOT, SUITES
+from tests.support.suite_runs import PLUGIN, SUITES, command, environment
 
 pytestmark = pytest.mark.releases
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
@@ -42,7 +41,7 @@ def test_all_stands_for_every_pruner(run):
 
 
 def test_dense_against_itself_passes(run):
-    result = run("--pruner", "dense")
+    result = run("--pruner", "dense", "--max-drop", "1")
     assert result.ret == 0
     (read,), _ = Store(run.folder).read_all()
     assert (read.drop, read.drop_ci95, read.reduction, read.verdict) == (0, (0, 0), 0, "pass")
@@ -64,7 +63,7 @@ def test_a_failing_gate_says_what_was_lost_in_two_lines(run):
 
 
 def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
-    result = run(suites=("gqa", "pope"))
+    result = run("--max-drop", "1", suites=("gqa", "pope"))
     assert result.ret == 1
     table = result.stdout.str().partition("accuracy against FLOPs")[2].splitlines()
     start = next(place for place, line in enumerate(table) if line.lstrip().startswith("saved"))
@@ -89,7 +88,7 @@ def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
 
 
 def test_too_few_images_are_undecided_and_said_to_be(run):
-    result = run("--pruner", "random", "--reduction", "0.9", "--limit", "2")
+    result = run("--pruner", "random", "--reduction", "0.9", "--limit", "2", "--max-drop", "1")
     assert result.ret == 0
     result.stdout.fnmatch_lines(["undecided: *random-0.9 on gqa: too few images for an interval"])
 
@@ -242,21 +241,10 @@ def test_suites_collected_with_everything_else_are_skipped(pytester):
     result.stdout.fnmatch_lines(["*cells run when the suites are named: pytest suites/"])
 
 
-def environment(folder):
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    return kept | {"FAKE_LOG": str(folder / "log"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-
-
-def command(place, folder, *arguments):
-    common = ["-p", "tests.support.fake_bench", "-p", "no:cacheprovider", "--results", str(folder / "results")]
-    common += ["--model", str(place / "m"), "--data", str(place / "d")]
-    return [sys.executable, "-m", "pytest", *PLUGIN, *common, *arguments]
-
-
 def test_two_workers_share_the_dense_answers_and_fill_one_table(place, tmp_path):
     paths = [str(SUITES / f"test_{suite}.py") for suite in ("gqa", "pope", "mme")]
     ran = subprocess.run(
-        command(place, tmp_path, "-n", "2", "--junitxml", "out.xml", *paths),
+        command(place, tmp_path, "-n", "2", "--max-drop", "1", "--junitxml", "out.xml", *paths),
         env=environment(tmp_path),
         cwd=tmp_path,
         capture_output=True,
@@ -286,7 +274,7 @@ def test_a_killed_run_leaves_every_finished_cell(place, tmp_path):
         finally:
             os.killpg(running.pid, signal.SIGKILL)
     results, notes = Store(tmp_path / "results").read_all()
-    assert [(result.pruner, result.verdict) for result in results] == [("dense", "pass"), ("random", "fail")]
+    assert [(result.pruner, result.verdict) for result in results] == [("dense", ""), ("random", "")]
     assert not notes
     assert all(Store(tmp_path / "results").read_answers(result) for result in results)
     assert not list((tmp_path / "results").glob(".writing*"))
