@@ -14,7 +14,6 @@ import torch
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPruneError, Pruner
-from harness.bench.pruners import Solver
 from harness.cells import DENSE
 from harness.cost.flops import FlopCount, count
 from harness.latency.measure import Comparison, compare, measure
@@ -25,6 +24,7 @@ from harness.models.loading import load_model
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config
 from harness.models.spec import View
+from harness.pruners.solve import Solver
 from harness.results import store
 from harness.tasks.calibration import calibration_batches
 

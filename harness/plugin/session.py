@@ -25,7 +25,8 @@ from harness.results.store import Result, Store
 from harness.statistics import Drop, Verdict, judge, paired_drop, questions_needed
 
 if TYPE_CHECKING:
-    from harness.bench.bench import Bench, Measured
+    from harness.bench.bench import Bench
+    from harness.bench.outcome import Measured
 
 _Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
 _REPORT = "fitprune_cell"  # attribute of a test report; xdist carries it from the worker to the controller
@@ -129,7 +130,7 @@ class RunSession:
         from harness.bench.planning import Planner, lines_of
 
         settings, device = self.options.settings, self.worker.device(self.options.device)
-        planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun, margin=self._margin)
+        planner = Planner(settings, self.store, device, rerun=self.options.rerun, margin=self._margin)
         try:
             lines = lines_of(planner.plan(_cells(session.items)))
         except FitPruneError as error:

@@ -41,7 +41,7 @@ from harness.results.once import RunFolder
 from harness.results.strict_json import dumps, loads, strict
 
 if TYPE_CHECKING:
-    from harness.answering.evaluate import Answer, Answers
+    from harness.answers import Answers
 
 SCHEMA = 2
 ANSWERS_SUFFIX = ".answers.jsonl"
@@ -201,8 +201,7 @@ class Store:
         With `dense`, each line also holds what the dense model answered to the question. Returns the path of the result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = {answer.doc_id: answer for answer in dense.answers} if dense is not None else {}
-        lines = [dumps(_answer_record(answer, before.get(answer.doc_id))) + "\n" for answer in answers.answers]
+        lines = [dumps(record) + "\n" for record in answers.to_records(dense)]
         write_atomically(self.folder / f"{result.name}{ANSWERS_SUFFIX}", lines)
         record = dataclasses.replace(result, answers_digest=_digest("".join(lines))).to_json()
         path = self.folder / f"{result.name}.json"
@@ -288,13 +287,6 @@ def versions() -> dict[str, str]:
 def now() -> str:
     """The present moment in UTC, ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-
-
-def _answer_record(answer: "Answer", dense: "Answer | None") -> dict[str, Any]:
-    record = dataclasses.asdict(answer)
-    if dense is not None:
-        record |= {"dense_answer": dense.answer, "dense_score": dense.score}
-    return record
 
 
 def write_atomically(path: Path, parts: Iterable[str]) -> None:

@@ -14,13 +14,13 @@ from fitprune import FitPrune
 from fitprune.models.sizes import DecoderSizes
 from fitprune.recipes.published import nearest_published, published_recipe
 from harness.__main__ import main
-from harness.bench.pruners import Solver
 from harness.commands import latency as command
 from harness.latency import run as latency_run
 from harness.latency.rows import markdown
 from harness.latency.run import Asked, take
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
+from harness.pruners.solve import Solver
 from harness.results.store import Store
 
 BASE = ["latency", "--model", "llava-tiny", "--weights", "random", "--layers", "3", "--repeats", "2", "--new-tokens", "3"]
