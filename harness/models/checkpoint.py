@@ -2,12 +2,11 @@
 
 import functools
 import hashlib
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 from fitprune.errors import FitPruneError
+from harness.models.json_files import read_json
 from harness.models.registry import embedded_folder, embedded_models, find_model
 from harness.models.spec import ModelSpec
 from harness.models.tensors import check_tensors, tensor_names
@@ -179,17 +178,6 @@ def check_folder(folder: Path) -> None:
         )
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
         raise FitPruneError(f"{folder}: no tokenizer.json or tokenizer.model; save the processor into the same folder")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises FitPruneError, in one line, when there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FitPruneError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise FitPruneError(f"{path}: holds no JSON object")
-    return content
 
 
 def digest(folder: Path) -> str:

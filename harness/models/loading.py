@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
-from harness.models.checkpoint import check_folder, checkpoint_folder, digest, read_json, require_model, weight_files
+from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model, weight_files
 from harness.models.devices import choose_device, choose_dtype, placement
 from harness.models.families import FAMILIES
 from harness.models.families.templates import VICUNA
+from harness.models.json_files import read_json
 from harness.models.processors import load_processor
 from harness.models.registry import find_model
 from harness.models.shipped import transformers_config

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fitprune.errors import FitPruneError
-from harness.models.checkpoint import checkpoint_folder, read_json
+from harness.models.checkpoint import checkpoint_folder
 from harness.models.families import FAMILIES
+from harness.models.json_files import read_json
 from harness.models.spec import Family, ModelSpec
 
 CONFIGS = Path(__file__).parent / "configs"

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("fitprune", "baselines", "harness", "suites", "reports", "training")
 MOST_MODULES, MOST_LINES, MOST_CLASS_LINES = 16, 400, 220
-_NAMED = re.compile(r"((?:%s)(?:\.\w+)+)(?::[\w.]+)?" % "|".join(PACKAGES))
+_NAMED = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::[\w.]+)?")
 
 
 @dataclass

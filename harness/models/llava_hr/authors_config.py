@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionConfig, ConvNextConfig, LlamaConfig, PreTrainedConfig
 
 from fitprune.errors import FitPruneError
-from harness.models.checkpoint import read_json
+from harness.models.json_files import read_json
 from harness.models.llava_hr.configuration import CLIP_TOWERS, CONVNEXT_TOWERS, LlavaHrConfig, LlavaHrVisionConfig
 
 VOCABULARY_MULTIPLE = 64

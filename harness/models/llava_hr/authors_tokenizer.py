@@ -9,7 +9,7 @@ from transformers.tokenization_utils_base import AddedToken
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from fitprune.errors import FitPruneError
-from harness.models.checkpoint import read_json
+from harness.models.json_files import read_json
 
 IMAGE_TOKEN = "<image>"
 

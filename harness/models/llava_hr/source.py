@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 
 from fitprune.errors import FitPruneError
-from harness.models.checkpoint import read_json
+from harness.models.json_files import read_json
 
 _NAMES = ("model.safetensors", "pytorch_model.bin")
 
