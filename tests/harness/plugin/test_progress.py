@@ -22,7 +22,7 @@ from harness.results.store import Store
 from harness.tasks.isolation import lmms_eval_evaluator
 from harness.words import duration
 from tests.support import tiny_llava
-from tests.support.results import result
+from tests.support.results import answers, result
 from tests.support.suite_runs import PLUGIN
 
 pytest_plugins = ["pytester"]
@@ -143,6 +143,17 @@ def test_a_plan_knows_what_is_cached_begun_and_measured(place, tmp_path):
     path = store.folder / f"{measured.result.name}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"score": 1.0}))
     assert planner.plan([cells["gqa"]])[0].state == "to run"
+
+
+def test_the_time_is_told_by_the_results_that_are_most_alike(place, tmp_path):
+    """Of the same model: by those of the method on the suite, else of the method, else of any; 1, 3 and 11 s a question."""
+    model, store = str(place / "m"), Store(tmp_path / "results")
+    for pruner, suite, seconds in (("random", "gqa", 1), ("random", "pope", 5), ("fastv", "gqa", 27)):
+        made = result(model=model, pruner=pruner, suite=suite, reduction_asked=0.7, seconds=100.0 * seconds)
+        store.write(made, answers(), answers())
+    cells = [Cell(model, "random", 0.3, "gqa"), Cell(model, "random", 0.3, "mme"), Cell(model, "uniform", 0.3, "gqa")]
+    plans = Planner(settings(place), store, "cpu").plan(cells)
+    assert [plan.seconds / plan.questions for plan in plans] == [1, 3, 11]
 
 
 def test_the_processor_alone_is_that_of_the_model(place):
