@@ -3,7 +3,6 @@
 Found through the entry point group `fitprune.providers`, since the method's package imports nothing of the harness.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.models.checkpoint import require_model
@@ -39,17 +38,7 @@ def calibration(loaded: "LoadedModel", data: str, samples: int, batch_size: int)
 
 
 def origin(loaded: "LoadedModel", data: str) -> dict[str, Any]:
-    """Where a model and calibration data come from, for a recipe's provenance: `model`, `revision`, `data` (id, digest).
+    """Where a model and calibration data come from, for a recipe's provenance."""
+    from harness.tasks import calibration
 
-    Folders go by their own names: a recipe is shared, and where they stood on one machine says nothing on another.
-    """
-    from harness.tasks.calibration import sample_file
-    from harness.tasks.parquet import file_digest
-
-    spec = loaded.spec
-    file = sample_file(data)
-    return {
-        "model": spec.source if spec.kind != "folder" else Path(spec.source).name,
-        "revision": loaded.revision,
-        "data": {"id": file.parent.name if data not in ("mini", "hub") else "mini", "digest": file_digest([file])[:16]},
-    }
+    return calibration.origin(loaded, data)

@@ -4,8 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.answering.evaluate import Answer, Answers, evaluate_cell
+    from harness.answering.evaluate import evaluate_cell
     from harness.answering.lmms_model import FitPruneLMM
+    from harness.answers import Answer, Answers
     from harness.models.prompting import chat
 
 __all__ = [
@@ -18,8 +19,8 @@ __all__ = [
 
 # Imported when asked for: a command line that only checks its input should not wait for torch.
 _HOMES = {
-    "Answer": "harness.answering.evaluate",
-    "Answers": "harness.answering.evaluate",
+    "Answer": "harness.answers",
+    "Answers": "harness.answers",
     "FitPruneLMM": "harness.answering.lmms_model",
     "chat": "harness.models.prompting",
     "evaluate_cell": "harness.answering.evaluate",

@@ -1,4 +1,4 @@
-"""One cell: a model's answers to a suite under a pruner, scored by lmms-eval."""
+"""`evaluate_cell`: a model's answers to a suite under a pruner, scored by lmms-eval."""
 
 import argparse
 import math
@@ -7,11 +7,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
+from harness.answers import Answer, Answers
 from harness.tasks.build import build_task, task_manager
 from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
 from harness.tasks.specs import SuiteSpec, find_suite
@@ -23,57 +23,10 @@ if TYPE_CHECKING:
     from fitprune import Pruner
     from harness.answering.input_cache import InputCache
     from harness.answering.lmms_model import Observer, Record
-    from harness.models.loading import LoadedModel
+    from harness.models.loading import LoadedModel, ModelOutline
     from harness.results.journal import Journal
 
 _MME_CATEGORY_POINTS = 200  # accuracy plus pair accuracy, 0-100 each
-
-
-@dataclass
-class Answer:
-    """One answered question.
-
-    Attributes:
-        doc_id: row of the question in the data, whatever the limit.
-        image: hash of its pixels; equal for questions about one image.
-        score: 0-1; NaN where the metric does not score this question.
-        group: the category for MME, else empty.
-    """
-
-    doc_id: int
-    image: str
-    question: str
-    answer: str
-    target: str
-    score: float
-    group: str = ""
-
-
-@dataclass
-class Answers:
-    """A cell's outcome.
-
-    Attributes:
-        score: points of 0-100, made of lmms-eval's own aggregate.
-        answers: by doc_id.
-        prompts: questions asked.
-        seconds: wall clock, data loading and scoring included; of batches that an earlier run answered, what they took.
-        data_digest: of the data's content.
-        generation: settings, known before anything is asked.
-        tokens: means per question: `prompt_tokens`, `visual_tokens`, `new_tokens`.
-        notes: what a reader must know, e.g. that there are fewer questions than asked.
-    """
-
-    suite: str
-    metric: str
-    score: float
-    answers: list[Answer]
-    prompts: int
-    seconds: float
-    data_digest: str
-    generation: dict[str, Any] = field(default_factory=dict)
-    tokens: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def evaluate_cell(
@@ -167,14 +120,14 @@ def conditions(suite: str, data: str, limit: int | None, batch_size: int, dtype:
 
 
 def sample_inputs(
-    loaded: "LoadedModel", suite: str, *, data: str = "mini", limit: int | None = None, batch_size: int = 16
+    loaded: "LoadedModel | ModelOutline", suite: str, *, data: str = "mini", limit: int | None = None, batch_size: int = 16
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
     lmms_eval_evaluator()
     from harness.answering.lmms_model import FitPruneLMM
 
     task = build_task(suite, data, limit)
-    model = FitPruneLMM(loaded, batch_size=batch_size)
+    model = FitPruneLMM(loaded, batch_size=batch_size)  # type: ignore[arg-type]  # nothing is generated
     model.task_dict[task.config.task] = task.dataset
     with quiet():
         task.build_all_requests()

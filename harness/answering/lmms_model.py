@@ -33,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from baselines.registry import get_pruner_class
-from fitprune import FitPrune, Pruner, Recipe
+from fitprune import FitPrune, Pruner
 from fitprune.errors import FitPruneError, unknown_name
 from fitprune.interface.trace import Trace
 from harness.answering.ahead import ahead
@@ -43,6 +43,7 @@ from harness.cost.tally import BatchCost, batch_cost
 from harness.models.family_names import announced
 from harness.models.loading import LoadedModel, load_model
 from harness.models.prompting import encode
+from harness.pruners.solve import from_recipe, solve
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
 from harness.tasks.typical import typical_tokens
@@ -381,7 +382,7 @@ def make_pruner(
     if recipe is not None:
         if pruner not in (None, "fitprune") or reduction is not None or options:
             raise FitPruneError("recipe=FILE already says how much is pruned: leave out pruner, reduction and options")
-        return FitPrune(Recipe.load(recipe).for_model(loaded.model.config))
+        return from_recipe(recipe, loaded.model.config)
     if pruner is None:
         if reduction is not None or options:
             given = ["reduction"] * (reduction is not None) + sorted(options)
@@ -400,7 +401,7 @@ def make_pruner(
         return method(**options)
     if not isinstance(reduction, float) or not 0 < reduction < 1:
         raise FitPruneError(f"reduction must be a number between 0 and 1, not {reduction}")
-    return method.for_reduction(loaded.model.config, reduction, visual_tokens=typical_tokens(loaded, data), **options)
+    return solve(pruner, reduction, loaded.model.config, visual_tokens=typical_tokens(loaded, data), **options)
 
 
 def _keys(batch: Iterable[Request]) -> tuple[tuple[str, int], ...]:

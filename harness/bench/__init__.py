@@ -1,1 +1,1 @@
-"""Running cells: the models, recipes and answers of a run, in which order, and how far."""
+"""Running cells: names are resolved once, then asked, scored and compared, in which order, and how far."""

@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: which cells lie in the results folder, and what the others will cost.
+"""`Planner`: what a run would do, without doing it: which cells lie in the results folder, and what the others will cost.
 
 Loads no weights, generates nothing, fits nothing and writes nothing. What cannot be said without that is None.
 """
@@ -6,20 +6,21 @@ Loads no weights, generates nothing, fits nothing and writes nothing. What canno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from types import SimpleNamespace
-from typing import Any
 
-from fitprune import BudgetError, FitPruneError, Pruner, Recipe, UnsupportedModel
+from fitprune import BudgetError, FitPruneError, UnsupportedModel
 from harness.answering.evaluate import sample_inputs
-from harness.bench.bench import Bench, asked
-from harness.cells import Cell
+from harness.bench.identity import Conditions, Margin
+from harness.bench.resolved import Resolved, Resolver
+from harness.bench.shelf import NeedsWeights, OutlineShelf
+from harness.cells import Cell, CellSettings
 from harness.cost.dry_run import plan
 from harness.cost.flops import count, prompt_tokens
-from harness.models.loading import load_processor_of
-from harness.results.key import content_key
-from harness.results.store import Result, result_name
+from harness.pruners.calibrated import Calibrated
+from harness.pruners.of_cells import CellPruners
+from harness.results.once import ReadOnlyFolder
+from harness.results.result import Result
+from harness.results.store import Store
 from harness.tasks.build import build_task
-from harness.tasks.typical import typical_tokens
 from harness.words import duration
 
 SAMPLE = 16  # questions whose prompts are looked at
@@ -45,104 +46,85 @@ class Planned:
     reason: str = ""
 
 
-class _Unfitted(Exception):
-    """The cell's recipe does not exist yet, so neither its key nor its FLOPs do."""
+class Planner:
+    """Looks ahead, with models of which only processor and configuration are loaded.
 
+    Args:
+        settings: what all cells share.
+        results: the results folder; nothing is written to it.
+        device, rerun, margin: as a `Bench` takes them.
+    """
 
-class Planner(Bench):
-    """A bench that looks ahead. Takes what `Bench` takes; `results` is required."""
+    def __init__(
+        self,
+        settings: CellSettings,
+        results: Store,
+        device: str | None = None,
+        rerun: bool = False,
+        margin: Margin | None = None,
+    ) -> None:
+        self.settings = settings
+        self.results = results
+        self.rerun = rerun
+        self.shelf = OutlineShelf(device)
+        calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.folder), self.shelf)
+        self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), Conditions(settings), margin)
 
     def plan(self, cells: Iterable[Cell]) -> list[Planned]:
         """What a run would do with each cell. Raises FitPruneError as the run would, but for budgets out of reach."""
-        assert self.results is not None
         earlier = self.results.read_all().results
         return [self._planned(cell, earlier) for cell in cells]
 
     def _planned(self, cell: Cell, earlier: list[Result]) -> Planned:
-        assert self.results is not None
-        questions = self._questions(cell)
+        questions = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
+        seconds = _seconds(cell, earlier, questions)
         try:
-            pruner = self.pruner(cell)
+            resolved = self.resolver.resolve(cell)
         except (BudgetError, UnsupportedModel) as error:
             return Planned(cell, "cannot", reason=str(error))
-        except _Unfitted:
-            return Planned(
-                cell, "to run", questions, None, _seconds(cell, earlier, questions), reason="a recipe is fitted first"
-            )
-        identity = self.identity(cell, pruner)
-        key = content_key(identity)
-        if not self.rerun and self._is_there(result_name(cell, key)):
+        except NeedsWeights:  # the recipe does not exist yet, so neither its key nor its FLOPs do
+            return Planned(cell, "to run", questions, None, seconds, reason="a recipe is fitted first")
+        if not self.rerun and self._is_there(resolved.name):
             return Planned(cell, "cached", questions)
-        begun = any((self.results.folder / "journals").glob(f"{key}*.jsonl")) and not self.rerun
-        flops, prefill_only = self._flops(cell, pruner, earlier)
+        begun = any((self.results.folder / "journals").glob(f"{resolved.key}*.jsonl")) and not self.rerun
+        flops, prefill_only = self._flops(resolved, earlier)
         return Planned(
             cell,
             "begun" if begun else "to run",
             questions,
             None if flops is None else flops * questions,
-            _seconds(cell, earlier, questions),
+            seconds,
             prefill_only,
-            "at most: it stops when it is decided" if identity["sequential"] else "",
+            "at most: it stops when it is decided" if resolved.identity["sequential"] else "",
         )
 
     def _is_there(self, name: str) -> bool:
-        assert self.results is not None
         try:
             return self.results.find(name) is not None
         except FitPruneError:  # damaged: the run would measure it again
             return False
 
-    def _questions(self, cell: Cell) -> int:
-        return len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
-
-    def _flops(self, cell: Cell, pruner: Pruner, earlier: list[Result]) -> tuple[float | None, bool]:
+    def _flops(self, resolved: Resolved, earlier: list[Result]) -> tuple[float | None, bool]:
         """FLOPs per question: as an earlier result measured them, else of the prompts of the first questions."""
-        same = [result for result in earlier if result.cell == cell and result.flops is not None]
+        same = [result for result in earlier if result.cell == resolved.cell and result.flops is not None]
         if same:
             return same[-1].flops, False
         try:
-            return self._prefill_flops(cell, pruner), True
+            return self._prefill_flops(resolved), True
         except FitPruneError:  # a method or a model whose counts need more than shapes
             return None, False
 
-    def _prefill_flops(self, cell: Cell, pruner: Pruner) -> float:
-        loaded, config = self.model(cell), self.facts(cell).config
-        inputs = next(sample_inputs(loaded, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
+    def _prefill_flops(self, resolved: Resolved) -> float:
+        cell, config = resolved.cell, resolved.facts.config
+        outline = self.shelf.outline(cell.model)
+        inputs = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
         if cell.is_dense:
-            counted = count(SimpleNamespace(config=config), inputs)
+            counted = count(outline, inputs)
             return counted.total / counted.samples
         text, visual = prompt_tokens(config, inputs)
-        typical = plan(pruner, config, round(float(text.float().mean())), round(float(visual.float().mean())))
+        typical = plan(resolved.pruner, config, round(float(text.float().mean())), round(float(visual.float().mean())))
         one = {name: value[:1] for name, value in inputs.items()}
-        return count(SimpleNamespace(config=config), one, trace=typical).total
-
-    def model(self, cell: Cell) -> Any:
-        """The processor and the configuration, in the place of a loaded model."""
-        import torch
-
-        if self._loaded is None or self._loaded.name != cell.model:
-            config = self.facts(cell).config
-            bare = SimpleNamespace(config=config, dtype=torch.float32)
-            self._loaded = SimpleNamespace(  # type: ignore[assignment]
-                name=cell.model, model=bare, processor=load_processor_of(cell.model), device="cpu", dtype=torch.float32
-            )
-        return self._loaded
-
-    def typical_tokens(self, cell: Cell) -> int | None:
-        name = self.tokens_name(cell)
-        if name is None:
-            return None
-        known = self.lasting.get(name)
-        return known[0] if known else typical_tokens(self.model(cell), self.settings.data)
-
-    def recipe(self, cell: Cell) -> Recipe:
-        known = self.lasting.get(self.recipes_name(cell))
-        if known is None:
-            raise _Unfitted
-        fitted = known[0][f"{asked(cell):g}"]
-        if "error" in fitted:
-            raise BudgetError(fitted["error"])
-        return Recipe.from_record(fitted["recipe"])
+        return count(outline, one, trace=typical).total
 
 
 def _seconds(cell: Cell, earlier: list[Result], questions: int) -> float | None:

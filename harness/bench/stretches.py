@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from harness.answering.evaluate import Answers
+from harness.answers import Answers
 from harness.statistics.bootstrap import cluster_sums
 
 FIRST_BATCHES = 4  # of the first stretch

@@ -125,6 +125,7 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
     """Column titles and pruners; a note for each that could have been and is not."""
     from baselines.registry import PRUNERS, get_pruner_class
     from fitprune import FitPrune
+    from harness.pruners.solve import solve
 
     if options.reduction is None and options.recipe is None:
         if options.pruner:
@@ -135,14 +136,14 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
     asked = options.pruner.split(",") if options.pruner else [name for name in PRUNERS if name != "dense"]
     found: dict[str, Pruner | None] = {}
     for name in asked:
-        method = get_pruner_class(name)
+        is_fitted = issubclass(get_pruner_class(name), FitPrune)
         try:
-            if issubclass(method, FitPrune):
+            if is_fitted:
                 recipe, origin = _recipe(options, prompt)
                 found[f"{name} ({origin})"] = FitPrune(recipe)
             elif options.reduction is not None:
                 tokens = prompt.view.tokens
-                found[name] = method.for_reduction(prompt.config, options.reduction, visual_tokens=tokens)
+                found[name] = solve(name, options.reduction, prompt.config, visual_tokens=tokens)
         except (BudgetError, UnsupportedModel) as error:
             if options.pruner:
                 raise

@@ -15,7 +15,8 @@ import numpy as np
 
 from baselines.registry import get_pruner_class
 from fitprune.errors import BudgetError, UnsupportedModel
-from harness.answering.evaluate import Answer, evaluate_cell
+from harness.answering.evaluate import evaluate_cell
+from harness.answers import Answer
 from harness.bench.bench import Bench
 from harness.cells import DENSE, Cell, CellSettings
 from harness.gallery.file import FOLDER, SCHEMA
@@ -90,7 +91,7 @@ def _parts(bench: Bench, cell: Cell, questions: int) -> list[dict[str, Any]]:
     """What a pruner did to each question."""
     head = {"pruner": cell.pruner, "reduction": cell.reduction}
     try:
-        watched = _watch(bench, cell, bench.pruner(cell))
+        watched = _watch(bench, cell, bench.pruners.of(cell, bench.shelf.facts(cell.model)))
     except (BudgetError, UnsupportedModel) as error:
         return [head | {"cannot": " ".join(str(error).split())}] * questions
     return [
@@ -116,7 +117,7 @@ def masks(kept: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
 
 
 def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> list[tuple[Answer, Seen]]:
-    loaded, settings = bench.model(cell), bench.settings
+    loaded, settings = bench.shelf.model(cell.model), bench.settings
     watcher = Watcher(loaded)
     answers = evaluate_cell(
         loaded,
@@ -132,7 +133,7 @@ def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> list[tuple[Answer, See
 
 
 def _scene(bench: Bench, cell: Cell, answer: Answer, seen: Seen, command: str) -> dict[str, Any]:
-    loaded = bench.model(cell)
+    loaded = bench.shelf.model(cell.model)
     return {
         "schema": SCHEMA,
         "kind": FOLDER,

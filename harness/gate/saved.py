@@ -4,18 +4,16 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fitprune.errors import FitPruneError, unknown_name
+from harness.answers import Answers
 from harness.cells import Cell
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import STRICT_GATES, undecided
 from harness.results.result import Result, result_name
 from harness.results.store import Store, read_result
 from harness.statistics import Verdict, judge, paired_drop, questions_needed
-
-if TYPE_CHECKING:
-    from harness.answering.evaluate import Answers
 
 FOLDER = "saved"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,7 +58,7 @@ class SavedRun:
                 + ("" if there_limit is None else f" --limit {there_limit}")
             )
 
-    def write(self, result: Result, answers: "Answers", dense: "Answers | None") -> None:
+    def write(self, result: Result, answers: Answers, dense: Answers | None) -> None:
         """Keep a cell, in place of what an earlier run of that name has for it."""
         self.store.write(result, answers, dense)
         for older in self._all_of(result.cell):
@@ -76,7 +74,7 @@ class SavedRun:
         return [result for result in found if result.cell == cell]
 
 
-def compare(saved: SavedRun, result: Result, answers: "Answers", gate: str, allowed: Thresholds | None) -> dict[str, Any]:
+def compare(saved: SavedRun, result: Result, answers: Answers, gate: str, allowed: Thresholds | None) -> dict[str, Any]:
     """A cell of this run against the same cell of a saved one, as a result's `compared`.
 
     The drop is the saved score minus this one, on the same questions, judged by the run's gate where `allowed` has a
@@ -129,21 +127,16 @@ def comparison_lines(results: Iterable[Result]) -> list[str]:
     return lines
 
 
-def _saved_answers(saved: SavedRun, before: Result, answers: "Answers") -> "Answers":
+def _saved_answers(saved: SavedRun, before: Result, answers: Answers) -> Answers:
     """The saved answers. Raises FitPruneError unless they are to the very questions of `answers`."""
-    from harness.answering.evaluate import Answer, Answers
-
-    made = []
-    for record in saved.store.read_answers(before):
-        values = {name: value for name, value in record.items() if not name.startswith("dense_")}
-        made.append(Answer(**{**values, "score": math.nan if values["score"] is None else values["score"]}))
-    asked = [sorted((a.doc_id, a.question, a.image) for a in side) for side in (made, answers.answers)]
+    there = Answers.from_records(saved.store.read_answers(before), before)
+    asked = [sorted((a.doc_id, a.question, a.image) for a in side.answers) for side in (there, answers)]
     if asked[0] != asked[1]:
         raise FitPruneError(
-            f"saved run '{saved.name}' answered other questions on {before.suite} ({len(made)} there, "
+            f"saved run '{saved.name}' answered other questions on {before.suite} ({there.prompts} there, "
             f"{len(answers.answers)} here); give the --data and --limit that it was made with"
         )
-    return Answers(before.suite, before.metric, before.score, made, len(made), 0.0, before.data_digest)
+    return there
 
 
 def _slower(before: Result, result: Result) -> float:

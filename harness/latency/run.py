@@ -14,7 +14,6 @@ import torch
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPruneError, Pruner
-from harness.bench.pruners import Solver
 from harness.cells import DENSE
 from harness.cost.flops import FlopCount, count
 from harness.latency.measure import Comparison, compare, measure
@@ -25,7 +24,8 @@ from harness.models.loading import load_model
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config
 from harness.models.spec import View
-from harness.results import store
+from harness.pruners.solve import Solver
+from harness.results.result import now, versions
 from harness.tasks.calibration import calibration_batches
 
 SCHEMA = "latency-1"
@@ -183,8 +183,8 @@ def _header(asked: Asked, timed: TimedModel, command: str) -> dict[str, Any]:
         "repeats": asked.repeats,
         "warmup": WARMUP,
         "command": command,
-        "versions": store.versions(),
-        "date": store.now(),
+        "versions": versions(),
+        "date": now(),
         "dense": [],
         "rows": [],
         "cannot": [],

@@ -1,18 +1,16 @@
-"""What identifies a model as it will run here, without loading it."""
+"""`model_facts`: what identifies a model as it will run here, without loading it."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.models.checkpoint import checkpoint_folder, digest, require_model, weight_files
+from harness.models.checkpoint import checkpoint_folder, content_digest, digest, require_model, weight_files
 from harness.models.devices import choose_dtype
 from harness.models.shipped import transformers_config
 
 # What else in a checkpoint's folder decides an answer: processor, tokenizer, chat template, generation settings.
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def weights_digest(folder: Path) -> str:
     total = hashlib.sha256()
     beside = {path for pattern in _BESIDE for path in folder.glob(pattern)}
     for path in sorted({*beside, *weight_files(folder)}):
-        total.update(path.name.encode() + bytes.fromhex(_content(path)))
+        total.update(path.name.encode() + content_digest(path))
     return total.hexdigest()[:16]
 
 
@@ -67,12 +65,3 @@ def device_kind(device: str | None) -> str:
         return "cpu"
     index = torch.device(device).index if device and device.startswith("cuda") else 0
     return torch.cuda.get_device_name(index or 0)
-
-
-def _content(path: Path) -> str:
-    """SHA-256 of a file, in hex. The hub's cache names large files by it, and they need not be read."""
-    target = path.resolve().name
-    if path.is_symlink() and _SHA256.fullmatch(target):
-        return target
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,7 @@
-"""From a name to a live model and its processor: stock classes, safetensors only, no remote code, no download."""
+"""`load_model` and `load_outline`: from a name to a live model and its processor, or to all of it but the weights.
+
+Stock classes, safetensors only, no remote code, no download.
+"""
 
 import importlib
 import warnings
@@ -16,6 +19,7 @@ from harness.models.family_names import choose_model
 from harness.models.json_files import read_json
 from harness.models.processors import load_processor
 from harness.models.registry import find_model
+from harness.models.shipped import transformers_config
 from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
 
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
-__all__ = ["LoadedModel", "load_model", "require_model"]
+__all__ = ["LoadedModel", "ModelOutline", "load_model", "load_outline", "require_model"]
 
 
 @dataclass
@@ -49,6 +53,33 @@ class LoadedModel:
     @property
     def dtype(self) -> "torch.dtype":
         return self.model.dtype
+
+    @property
+    def config(self) -> Any:
+        """transformers' configuration."""
+        return self.model.config
+
+
+@dataclass(frozen=True)
+class ModelOutline:
+    """A model but for its weights: enough to make its inputs and to count what they cost.
+
+    Attributes:
+        config: transformers' configuration.
+        processor: as that of a `LoadedModel`.
+        device: where inputs go.
+    """
+
+    name: str
+    config: Any
+    processor: "ProcessorMixin"
+    device: str = "cpu"
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        return torch.float32
 
 
 def load_model(
@@ -129,6 +160,11 @@ def load_processor_of(name: str) -> "ProcessorMixin":
     processor = load_processor(folder, str(config.get("model_type")), common)
     _prepare_processor(processor, spec, config)
     return processor
+
+
+def load_outline(name: str) -> ModelOutline:
+    """The model without its weights. Raises FitPruneError as `load_model` does for a model that is not there."""
+    return ModelOutline(name, transformers_config(find_model(name)), load_processor_of(name))
 
 
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From questions and images to the model's inputs: one user turn in the processor's chat template."""
+"""`encode`: from questions and images to the model's inputs, one user turn in the processor's chat template."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,10 +7,12 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from harness.models.loading import LoadedModel
+    from harness.models.loading import LoadedModel, ModelOutline
 
 
-def encode(loaded: "LoadedModel", questions: Sequence[str], images: "Sequence[Sequence[Image]]") -> "dict[str, torch.Tensor]":
+def encode(
+    loaded: "LoadedModel | ModelOutline", questions: Sequence[str], images: "Sequence[Sequence[Image]]"
+) -> "dict[str, torch.Tensor]":
     """The model's inputs for a batch, left-padded, on its device and in its dtype.
 
     Args:

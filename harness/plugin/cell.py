@@ -10,7 +10,7 @@ from harness.gate.wording import complaints
 from harness.plugin.repeated import stopped
 from harness.plugin.summary import CellReport
 from harness.results.refusals import write_refusal
-from harness.results.store import Result
+from harness.results.result import Result
 
 if TYPE_CHECKING:
     from harness.plugin.session import RunSession

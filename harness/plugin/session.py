@@ -22,11 +22,13 @@ from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
 from harness.results.once import RunFolder
-from harness.results.store import Result, Store
+from harness.results.result import Result
+from harness.results.store import Store
 from harness.statistics import Drop, Verdict, judge, paired_drop, questions_needed
 
 if TYPE_CHECKING:
-    from harness.bench.bench import Bench, Measured
+    from harness.bench.bench import Bench
+    from harness.bench.outcome import Measured
 
 _Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
 _REPORT = "fitprune_cell"  # attribute of a test report; xdist carries it from the worker to the controller
@@ -135,7 +137,7 @@ class RunSession:
         from harness.bench.planning import Planner, lines_of
 
         settings, device = self.options.settings, self.worker.device(self.options.device)
-        planner = Planner(settings, RunFolder(self.folder), self.store, device, rerun=self.options.rerun, margin=self._margin)
+        planner = Planner(settings, self.store, device, rerun=self.options.rerun, margin=self._margin)
         try:
             lines = lines_of(planner.plan(_cells(session.items)))
         except FitPruneError as error:

@@ -12,7 +12,7 @@ from harness.cells import Cell
 from harness.gate.saved import comparison_lines
 from harness.gate.wording import asked, interval, questions
 from harness.plugin.options import RunOptions
-from harness.results.store import Result
+from harness.results.result import Result
 from harness.results.table import Figure, Row, Table, tables_of
 
 # What differs between two crashes of one cause: addresses and numbers, such as sizes, cells' reductions, process ids.

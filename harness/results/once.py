@@ -1,5 +1,6 @@
-"""Work that several processes need and only one should do: dense answers, recipes, latencies."""
+"""`RunFolder`: what several processes need and only one should work out: dense answers, recipes, latencies."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -50,3 +51,17 @@ class RunFolder:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
+
+
+class ReadOnlyFolder(RunFolder):
+    """The same folder for one who may not write: what is not there is computed for the caller alone, and not kept."""
+
+    def once(self, name: str, compute: Callable[[], Any], *, again: bool = False) -> Any:
+        found = None if again else self.get(name)
+        return compute() if found is None else found[0]
+
+
+def slug(name: str) -> str:
+    """A file name for a model's name, which may be a path: readable, and unique."""
+    readable = "".join(char if char.isalnum() or char in ".-" else "_" for char in Path(name).name)
+    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -30,11 +30,11 @@ from harness.results.atomic import write_atomically
 from harness.results.journal import Journal
 from harness.results.key import digest_of
 from harness.results.once import RunFolder
-from harness.results.result import SCHEMA, Result, now, result_name, versions  # noqa: F401 - bench has not moved yet
+from harness.results.result import Result
 from harness.results.strict_json import dumps, loads
 
 if TYPE_CHECKING:
-    from harness.answering.evaluate import Answer, Answers
+    from harness.answers import Answers
 
 ANSWERS_SUFFIX = ".answers.jsonl"
 
@@ -89,8 +89,7 @@ class Store:
         With `dense`, each line also holds what the dense model answered to the question. Returns the path of the result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = {answer.doc_id: answer for answer in dense.answers} if dense is not None else {}
-        lines = [dumps(_answer_record(answer, before.get(answer.doc_id))) + "\n" for answer in answers.answers]
+        lines = [dumps(record) + "\n" for record in answers.to_records(dense)]
         write_atomically(self.folder / f"{result.name}{ANSWERS_SUFFIX}", lines)
         record = dataclasses.replace(result, answers_digest=_digest("".join(lines))).to_json()
         path = self.folder / f"{result.name}.json"
@@ -155,13 +154,6 @@ def read_result(path: Path) -> Result:
         return result
     except (OSError, ValueError) as error:
         raise FitPruneError(f"{path.name} is damaged and left out: {_one_line(error)}") from None
-
-
-def _answer_record(answer: "Answer", dense: "Answer | None") -> dict[str, Any]:
-    record = dataclasses.asdict(answer)
-    if dense is not None:
-        record |= {"dense_answer": dense.answer, "dense_score": dense.score}
-    return record
 
 
 def _digest(text: str) -> str:

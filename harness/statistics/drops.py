@@ -14,7 +14,7 @@ from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.answering.evaluate import Answer, Answers
+    from harness.answers import Answer, Answers
 
 
 @dataclass(frozen=True)

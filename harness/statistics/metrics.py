@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from harness.answering.evaluate import Answer
+    from harness.answers import Answer
 
 # The four categories that MME counts as cognition (Fu et al. 2023, arXiv 2306.13394); the perception score leaves them out.
 MME_COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})

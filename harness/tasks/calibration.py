@@ -1,19 +1,19 @@
-"""Calibration batches: what a method that fits itself to a model is shown. None of it stands in a suite."""
+"""`calibration_batches`: what a method that fits itself to a model is shown, and where it is from. None of it is in a suite."""
 
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.models.prompting import encode
-from harness.tasks.parquet import data_folder, read_table, require_columns
+from harness.tasks.parquet import data_folder, file_digest, read_table, require_columns
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-    from harness.models.loading import LoadedModel
+    from harness.models.loading import LoadedModel, ModelOutline
 
 SAMPLES = 128
 BATCH = 16
@@ -37,7 +37,7 @@ def check_samples(data: str) -> None:
 
 
 def calibration_batches(
-    loaded: "LoadedModel", data: str = "mini", samples: int = SAMPLES, batch_size: int = BATCH
+    loaded: "LoadedModel | ModelOutline", data: str = "mini", samples: int = SAMPLES, batch_size: int = BATCH
 ) -> "Batches":
     """The model's inputs for the first `samples` calibration prompts, decoded as they are read.
 
@@ -60,10 +60,26 @@ def calibration_samples(data: str = "mini", samples: int = SAMPLES) -> list[tupl
     return [(row["image"]["bytes"], row["question"]) for row in rows]
 
 
+def origin(loaded: "LoadedModel", data: str) -> dict[str, Any]:
+    """Where a model and its calibration data come from, for a recipe's provenance: `model`, `revision`, `data` (id, digest).
+
+    Folders go by their own names: a recipe is shared, and where they stood on one machine says nothing on another.
+    """
+    spec = loaded.spec
+    file = sample_file(data)
+    return {
+        "model": spec.source if spec.kind != "folder" else Path(spec.source).name,
+        "revision": loaded.revision,
+        "data": {"id": file.parent.name if data not in ("mini", "hub") else "mini", "digest": file_digest([file])[:16]},
+    }
+
+
 class Batches:
     """The model's inputs for calibration samples, made batch by batch while they are iterated over."""
 
-    def __init__(self, loaded: "LoadedModel", data: str, samples: list[tuple[bytes, str]], batch_size: int) -> None:
+    def __init__(
+        self, loaded: "LoadedModel | ModelOutline", data: str, samples: list[tuple[bytes, str]], batch_size: int
+    ) -> None:
         self._loaded, self._data = loaded, data
         self._chunks = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
 

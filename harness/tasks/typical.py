@@ -1,4 +1,4 @@
-"""How many visual tokens a typical prompt has, where the image decides: what a method's parameter is solved for."""
+"""`typical_tokens`: how many visual tokens a prompt has where the image decides, what a method's parameter is solved for."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from harness.cost.flops import prompt_tokens
 from harness.tasks.calibration import calibration_batches
 
 if TYPE_CHECKING:
-    from harness.models.loading import LoadedModel
+    from harness.models.loading import LoadedModel, ModelOutline
 
 SAMPLES = 32
 
 
-def typical_tokens(loaded: "LoadedModel", data: str) -> int | None:
+def typical_tokens(loaded: "LoadedModel | ModelOutline", data: str) -> int | None:
     """The mean over calibration prompts, newlines counted; None where the configuration itself fixes the number.
 
     A share of tokens that saves a given share of FLOPs hardly depends on their number, so the mean serves all prompts.
@@ -20,7 +20,7 @@ def typical_tokens(loaded: "LoadedModel", data: str) -> int | None:
     Raises:
         FitPruneError: calibration samples that are missing or damaged.
     """
-    config = loaded.model.config
+    config = loaded.config
     if visual_tokens(config) is not None:
         return None
     batches = calibration_batches(loaded, data, samples=SAMPLES)

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from fitprune.errors import FitPruneError
-from harness.answering.evaluate import Answer, Answers
+from harness.answers import Answers
 from harness.cores import available_cores
 from harness.results.result import Result
 from harness.results.store import Store
@@ -137,7 +137,7 @@ def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -
 
 def read_scores(store: Store, result: Result) -> Answers:
     """The answers behind a result. Raises FitPruneError, in one line, if they are gone or damaged."""
-    return _answers(result, store.read_answers(result))
+    return Answers.from_records(store.read_answers(result), result)
 
 
 def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answers | None, Lost]:
@@ -145,31 +145,10 @@ def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answe
         return None, Lost(0, [])
     try:
         records = store.read_answers(result)
-        return _answers(result, records), _lost(records)
+        return Answers.from_records(records, result), _lost(records)
     except FitPruneError as error:
         unread.append(str(error))
         return None, Lost(0, [])
-
-
-def _answers(result: Result, records: list[dict[str, Any]]) -> Answers:
-    try:
-        answers = [_answer(record) for record in records]
-    except (KeyError, TypeError, ValueError):
-        raise FitPruneError(f"the answers of {result.name} are damaged") from None
-    return Answers(result.suite, result.metric, result.score, answers, len(answers), math.nan, result.data_digest)
-
-
-def _answer(record: dict[str, Any]) -> Answer:
-    score = record["score"]
-    return Answer(
-        record["doc_id"],
-        record["image"],
-        record["question"],
-        record["answer"],
-        record["target"],
-        math.nan if score is None else float(score),
-        record.get("group", ""),
-    )
 
 
 def _lost(records: Iterable[dict[str, Any]]) -> Lost:

@@ -95,6 +95,15 @@ def test_other_questions_are_not_paired_and_it_is_said(tmp_path):
     assert next(line for line in board.lines if "fastv" in line[0].text)[6].text == "–"
 
 
+def test_lost_are_the_questions_that_the_dense_model_answered_better(tmp_path):
+    """Not those that both answered as well, nor those that pruning won: the dense model scores 1 on each here."""
+    put(Store(tmp_path), "fastv", [1.0, 0.9, 0.0, 1.0, 0.5])
+    (board,) = read_leaderboard(tmp_path).boards
+    (lost,) = (evidence.lost["gqa"] for evidence, row in zip(board.evidence, board.table.rows, strict=True) if not row.is_dense)
+    assert lost.count == 3
+    assert [record["doc_id"] for record in lost.answers] == [1, 2, 4]
+
+
 def test_several_processes_find_the_same(tmp_path, monkeypatch):
     for model in ("a", "b", "c"):
         for pruner in ("fastv", "random", "downsample"):

@@ -14,8 +14,11 @@ import pytest
 
 from baselines.controls.random_pruning import Random
 from fitprune import BudgetError, FitPruneError
-from harness.answering.evaluate import Answer, Answers
-from harness.bench.bench import Bench, Evaluated
+from harness.answers import Answer, Answers
+from harness.bench.bench import Bench
+from harness.bench.evaluation import Evaluated, Evaluation
+from harness.bench.resolved import Resolver
+from harness.bench.timing import Timing
 from harness.models.facts import ModelFacts
 from harness.results.once import RunFolder
 
@@ -36,52 +39,72 @@ class Questions:
         return Questions([self.rows[place] for place in places])
 
 
-class FakeBench(Bench):
-    def model(self, cell):
-        return SimpleNamespace(revision="fake", name=cell.model, model=None)
+class FakeShelf:
+    def facts(self, name):
+        return ModelFacts(name, "fake", "fake", "float32", "cpu", None)
 
-    def facts(self, cell):
-        return ModelFacts(cell.model, "fake", "fake", "float32", "cpu", None)
+    def model(self, name):
+        return SimpleNamespace(model=None)
 
-    def conditions(self, cell):
-        generation = {"max_new_tokens": 4, "batch_size": 16}
-        return {"metric": "exact_match", "data_digest": "digest", "generation": generation}
 
-    def pruner(self, cell):
+class FakePruners:
+    def of(self, cell, facts):
         if cell.pruner == "fastv" and cell.reduction > 0.6:
             raise BudgetError("FastV cannot save 70.0%; it reaches 60.0%")
         return Random(ratio=cell.reduction or 1)
 
-    def task(self, cell):
+
+class FakeConditions:
+    def of(self, suite, dtype):
+        generation = {"max_new_tokens": 4, "batch_size": 16}
+        return {"metric": "exact_match", "data_digest": "digest", "generation": generation}
+
+
+class FakeEvaluation(Evaluation):
+    def task(self, suite):
         return Questions(list(range(min(QUESTIONS, self.settings.limit or QUESTIONS))))
 
-    def tally(self, cell):
+    def tally(self, resolved):
         return None
 
-    def evaluate(self, cell, pruner, journal=None, task=None, tally=None):
+    def evaluate(self, resolved, journal=None, task=None, tally=None):
+        cell = resolved.cell
         with open(os.environ["FAKE_LOG"], "a") as log:
-            log.write(f"{'dense' if pruner is None else cell.label()} {cell.suite} {os.environ.get('OMP_NUM_THREADS', '')}\n")
-        if pruner is not None and cell.label() == os.environ.get("FAKE_HANG"):
+            log.write(f"{'dense' if cell.is_dense else cell.label()} {cell.suite} {os.environ.get('OMP_NUM_THREADS', '')}\n")
+        if cell.label() == os.environ.get("FAKE_HANG"):
             time.sleep(600)
         crash = os.environ.get("FAKE_CRASH", "")
-        if pruner is not None and (crash == "pruned" or os.path.basename(cell.label()) in crash.split(",")):
+        if not cell.is_dense and (crash == "pruned" or os.path.basename(cell.label()) in crash.split(",")):
             if said := os.environ.get("FAKE_REFUSE"):
                 raise FitPruneError(said)
             raise ZeroDivisionError(f"no cache at {id(cell):#x} for {cell.reduction}")
         count = min(QUESTIONS, self.settings.limit or QUESTIONS)
-        lost = 0 if pruner is None else LOST[cell.pruner] + int(os.environ.get("FAKE_WORSE", 0))
+        lost = 0 if cell.is_dense else LOST[cell.pruner] + int(os.environ.get("FAKE_WORSE", 0))
         rows = range(count) if task is None else task.rows
         made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", float(i >= lost)) for i in rows]
         count = len(made)
         found = sum(answer.score for answer in made) * 100 / count
         answers = Answers(cell.suite, "exact_match", found, made, count, 0.0, "digest")
-        return Evaluated(answers, 1e9 if pruner is None else 0.6e9, 0.0 if pruner is None else cell.reduction)
+        return Evaluated(answers, 1e9 if cell.is_dense else 0.6e9, 0.0 if cell.is_dense else cell.reduction)
 
-    def timed(self, cell, pruner):
+
+class FakeTiming(Timing):
+    def of(self, resolved):
         return {
             "latency_ms": {"prefill_ratio": float(os.environ.get("FAKE_PREFILL", 0.8)), "processes": self.processes},
             "memory_mb": 10.0,
         }
+
+
+class FakeBench(Bench):
+    evaluation_class = FakeEvaluation
+
+    def __init__(self, settings, shared, results=None, device=None, processes=1, rerun=False, margin=None):
+        super().__init__(settings, shared, results, device, processes, rerun, margin)
+        self.shelf = FakeShelf()
+        self.resolver = Resolver(settings, self.shelf, FakePruners(), FakeConditions(), margin)
+        self.evaluation = self.evaluation_class(settings, self.shelf, shared, results, rerun)
+        self.timing = FakeTiming(settings, self.shelf, shared, processes)
 
 
 @pytest.hookimpl

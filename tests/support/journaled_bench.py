@@ -4,12 +4,12 @@ import os
 import time
 from pathlib import Path
 
-from harness.answering.evaluate import Answer, Answers
-from harness.bench.bench import Evaluated
+from harness.answers import Answer, Answers
+from harness.bench.evaluation import Evaluated
 from harness.cells import Cell, CellSettings
 from harness.results.once import RunFolder
 from harness.results.store import Store
-from tests.support.fake_bench import FakeBench
+from tests.support.fake_bench import FakeBench, FakeEvaluation
 
 QUESTIONS, BATCH = 40, 4
 LOST = {"dense": 0, "random": 20, "fastv": 5}  # of 40 questions
@@ -20,10 +20,11 @@ CELLS = [
 ]
 
 
-class JournaledBench(FakeBench):
+class JournaledEvaluation(FakeEvaluation):
     log: Path
 
-    def evaluate(self, cell, pruner, journal=None, task=None, tally=None):
+    def evaluate(self, resolved, journal=None, task=None, tally=None):
+        cell = resolved.cell
         done = {entry["first"] for entry in journal.entries}
         for first in range(0, QUESTIONS, BATCH):
             if first not in done:
@@ -34,14 +35,18 @@ class JournaledBench(FakeBench):
         scores = [score for entry in sorted(journal.entries, key=lambda entry: entry["first"]) for score in entry["scores"]]
         made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", score) for i, score in enumerate(scores)]
         answers = Answers(cell.suite, "exact_match", 100 * sum(scores) / len(scores), made, len(made), 0.0, "digest")
-        return Evaluated(answers, 1e9 if pruner is None else 0.6e9, 0.0 if pruner is None else cell.reduction)
+        return Evaluated(answers, 1e9 if cell.is_dense else 0.6e9, 0.0 if cell.is_dense else cell.reduction)
+
+
+class JournaledBench(FakeBench):
+    evaluation_class = JournaledEvaluation
 
 
 def run_cells(folder: str) -> None:
     """What a run of the suites does with its cells."""
     store, run = Store(Path(folder) / "results"), Path(folder) / f"run-{os.getpid()}"
     bench = JournaledBench(CellSettings(), RunFolder(run), store)
-    bench.log = Path(folder) / "log"
+    bench.evaluation.log = Path(folder) / "log"
     for cell in CELLS:
         with bench.measuring(cell) as measured:
             if not measured.cached:

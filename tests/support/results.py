@@ -3,7 +3,7 @@
 import dataclasses
 
 from harness.answering.evaluate import Answer, Answers
-from harness.results.store import Result, versions
+from harness.results.result import Result, versions
 
 
 def result(**changes):

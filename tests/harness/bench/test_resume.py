@@ -149,14 +149,16 @@ def finish(made, cell):
 def test_a_later_run_finds_what_an_earlier_one_left(place, tmp_path, monkeypatch, pruner):
     cell = Cell(str(place / "m"), pruner, 0.3, "mme")
     made = bench(place, tmp_path, "first")
-    known = content_key(made.identity(cell, made.pruner(cell)))
+    known = made.resolver.resolve(cell).key
     first = finish(made, cell)
     assert not first.cached
     assert content_key(first.result.to_json()) == known
     other = bench(place, tmp_path, "second")
     other.settings = dataclasses.replace(other.settings)
-    for name in ("evaluate", "_time", "_fit_all", "model"):
-        monkeypatch.setattr(other, name, None)
+    for part, name in (
+        (other.evaluation, "evaluate"), (other.timing, "_time"), (other.pruners.calibrated, "_fit_all"), (other.shelf, "model"),
+    ):  # fmt: skip
+        monkeypatch.setattr(part, name, None)
     again = finish(other, cell)
     assert again.cached
     assert again.result.to_json() | {"answers_digest": ""} == first.result.to_json()
@@ -168,14 +170,11 @@ def test_a_later_run_finds_what_an_earlier_one_left(place, tmp_path, monkeypatch
 def test_the_dense_model_is_asked_once_by_all_runs(place, tmp_path, monkeypatch):
     finish(bench(place, tmp_path, "first"), Cell(str(place / "m"), "random", 0.3, "gqa"))
     made, asked = bench(place, tmp_path, "second"), []
-    evaluate = made.evaluate
-    monkeypatch.setattr(
-        made, "evaluate", lambda cell, pruner, journal=None: asked.append(pruner) or evaluate(cell, pruner, journal)
-    )
+    evaluate = made.evaluation.evaluate
+    monkeypatch.setattr(made.evaluation, "evaluate", lambda *given: asked.append(given[0].cell.pruner) or evaluate(*given))
     finish(made, Cell(str(place / "m"), "random", 0.5, "gqa"))
     finish(made, Cell(str(place / "m"), "dense", None, "gqa"))
-    assert len(asked) == 1
-    assert asked[0] is not None
+    assert asked == ["random"]
 
 
 def test_a_rerun_measures_all_again_and_the_dense_model_once(place, tmp_path, monkeypatch):
@@ -183,8 +182,8 @@ def test_a_rerun_measures_all_again_and_the_dense_model_once(place, tmp_path, mo
     for cell in cells:
         finish(bench(place, tmp_path, "first"), cell)
     made, asked = bench(place, tmp_path, "second", rerun=True), []
-    evaluate = made.evaluate
-    monkeypatch.setattr(made, "evaluate", lambda *given: asked.append(given[1] is None) or evaluate(*given))
+    evaluate = made.evaluation.evaluate
+    monkeypatch.setattr(made.evaluation, "evaluate", lambda *given: asked.append(given[0].cell.is_dense) or evaluate(*given))
     assert not any(finish(made, cell).cached for cell in cells)
     assert asked == [False, True, False]
 
@@ -192,7 +191,7 @@ def test_a_rerun_measures_all_again_and_the_dense_model_once(place, tmp_path, mo
 def test_a_method_whose_code_changed_is_measured_again(place, tmp_path, monkeypatch):
     cell = Cell(str(place / "m"), "random", 0.3, "gqa")
     finish(bench(place, tmp_path, "first"), cell)
-    monkeypatch.setattr("harness.bench.bench.code_digest", lambda method: "edited")
+    monkeypatch.setattr("harness.bench.identity.code_digest", lambda method: "edited")
     assert not finish(bench(place, tmp_path, "second"), cell).cached
 
 

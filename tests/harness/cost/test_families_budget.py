@@ -40,7 +40,7 @@ def bench(request, tmp_path_factory):
 def test_a_batch_is_encoded_sample_by_sample(bench):
     """One image, two and none; LLaVA-OneVision's one newline a picture shows that two got no tiles."""
     bench, name = bench
-    loaded = bench.model(Cell(name, "dense", None, "gqa"))
+    loaded = bench.shelf.model(name)
     images = [[image(60, 40)], [image(60, 40), image(22, 80)], []]
     questions = ["w1 w2", "w3", "w4 w5 w6"]
     together = encode(loaded, questions, images)
@@ -59,7 +59,7 @@ def test_a_batch_is_encoded_sample_by_sample(bench):
 def test_what_is_asked_is_saved(bench, method):
     bench, name = bench
     cell = Cell(name, method, 0.5, "gqa")
-    pruner, loaded = bench.pruner(cell), bench.model(cell)
+    pruner, loaded = bench.resolver.pruners.of(cell, bench.shelf.facts(name)), bench.shelf.model(name)
     tally = Tally(loaded.model.config)
     for batch in calibration_batches(loaded, bench.settings.data, 32, batch_size=1):
         with torch.no_grad(), pruner(loaded.model) as trace:

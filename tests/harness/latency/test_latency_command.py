@@ -14,13 +14,13 @@ from fitprune import FitPrune, Recipe
 from fitprune.models.sizes import DecoderSizes
 from fitprune.recipes.recipe_text import nearest_published
 from harness.__main__ import main
-from harness.bench.pruners import Solver
 from harness.commands import latency as command
 from harness.latency import run as latency_run
 from harness.latency.rows import markdown
 from harness.latency.run import Asked, take
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
+from harness.pruners.solve import Solver
 from harness.results.store import Store
 
 pytestmark = pytest.mark.releases

@@ -17,13 +17,12 @@ from harness.cost.flops import count
 from harness.models.loading import load_model, load_processor_of
 from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.summary import CellReport
-from harness.results.key import content_key
 from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.tasks.isolation import lmms_eval_evaluator
 from harness.words import duration
 from tests.support import tiny_llava
-from tests.support.results import result
+from tests.support.results import answers, result
 from tests.support.suite_runs import PLUGIN
 
 pytestmark = pytest.mark.releases
@@ -97,8 +96,8 @@ def everything(folder):
 
 def test_a_plan_of_an_empty_folder_runs_and_writes_nothing(place, tmp_path, monkeypatch):
     model = str(place / "m")
-    monkeypatch.setattr("harness.bench.bench.load_model", None)
-    planner = Planner(settings(place), RunFolder(tmp_path / "run"), Store(tmp_path / "results"), "cpu")
+    monkeypatch.setattr("harness.bench.shelf.load_model", None)
+    planner = Planner(settings(place), Store(tmp_path / "results"), "cpu")
     cells = [Cell(model, pruner, 0.3, "gqa") for pruner in ("random", "fitprune")]
     cells += [Cell(model, "dense", None, "mme"), Cell(model, "fastv", 0.999, "gqa")]
     random, fitprune, dense, fastv = planner.plan(cells)
@@ -119,12 +118,12 @@ def test_a_plan_of_an_empty_folder_runs_and_writes_nothing(place, tmp_path, monk
 def test_the_flops_of_prompts_are_those_of_the_model(place, tmp_path):
     """All gqa questions of the test data are equally long, so that the first ones stand for all."""
     loaded = load_model(str(place / "m"), "cpu")
-    planner = Planner(settings(place), RunFolder(tmp_path / "run"), Store(tmp_path / "results"), "cpu")
+    planner = Planner(settings(place), Store(tmp_path / "results"), "cpu")
     cells = [Cell(str(place / "m"), "dense", None, "gqa"), Cell(str(place / "m"), "random", 0.3, "gqa")]
     dense, random = planner.plan(cells)
     inputs = next(sample_inputs(loaded, "gqa", data=str(place / "d"), batch_size=6))
     assert dense.flops == count(loaded.model, inputs).total
-    assert random.flops == count(loaded.model, inputs, planner.pruner(cells[1])).total
+    assert random.flops == count(loaded.model, inputs, planner.resolver.resolve(cells[1]).pruner).total
 
 
 def test_a_plan_knows_what_is_cached_begun_and_measured(place, tmp_path):
@@ -133,19 +132,29 @@ def test_a_plan_knows_what_is_cached_begun_and_measured(place, tmp_path):
     cells = {name: Cell(model, "fitprune", 0.3, name) for name in ("gqa", "pope")}
     with bench.measuring(cells["gqa"]) as measured:
         store.write(dataclasses.replace(measured.result, seconds=12.0), measured.answers, measured.dense)
-    other = bench.identity(cells["pope"], bench.pruner(cells["pope"]))
-    store.journal(content_key(other)).append({"keys": []})
+    store.journal(bench.resolver.resolve(cells["pope"]).key).append({"keys": []})
     before = everything(tmp_path)
-    planner = Planner(settings(place), RunFolder(tmp_path / "run"), store, "cpu")
+    planner = Planner(settings(place), store, "cpu")
     cached, begun, out = planner.plan([*cells.values(), Cell(model, "fitprune", 0.999, "gqa")])
     assert everything(tmp_path) == before
     assert (cached.state, begun.state, out.state) == ("cached", "begun", "cannot")
     assert begun.seconds == 12.0 / 6 * 12
-    again = Planner(settings(place), RunFolder(tmp_path / "run"), store, "cpu", rerun=True).plan([cells["gqa"]])[0]
+    again = Planner(settings(place), store, "cpu", rerun=True).plan([cells["gqa"]])[0]
     assert (again.state, again.flops) == ("to run", pytest.approx(measured.result.flops * 6))
     path = store.folder / f"{measured.result.name}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"score": 1.0}))
     assert planner.plan([cells["gqa"]])[0].state == "to run"
+
+
+def test_the_time_is_told_by_the_results_that_are_most_alike(place, tmp_path):
+    """Of the same model: by those of the method on the suite, else of the method, else of any; 1, 3 and 11 s a question."""
+    model, store = str(place / "m"), Store(tmp_path / "results")
+    for pruner, suite, seconds in (("random", "gqa", 1), ("random", "pope", 5), ("fastv", "gqa", 27)):
+        made = result(model=model, pruner=pruner, suite=suite, reduction_asked=0.7, seconds=100.0 * seconds)
+        store.write(made, answers(), answers())
+    cells = [Cell(model, "random", 0.3, "gqa"), Cell(model, "random", 0.3, "mme"), Cell(model, "uniform", 0.3, "gqa")]
+    plans = Planner(settings(place), store, "cpu").plan(cells)
+    assert [plan.seconds / plan.questions for plan in plans] == [1, 3, 11]
 
 
 def test_the_processor_alone_is_that_of_the_model(place):

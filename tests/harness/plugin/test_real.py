@@ -100,23 +100,23 @@ def test_a_budget_out_of_reach_spoils_no_other(place, bench):
 
     model = str(place / "m")
     with pytest.raises(BudgetError, match="reaches"):
-        bench.pruner(Cell(model, "fitprune", 0.999, "gqa"))
-    assert sum(bench.pruner(Cell(model, "fitprune", 0.3, "gqa")).recipe.drop) > 0
+        bench.resolver.resolve(Cell(model, "fitprune", 0.999, "gqa"))
+    assert sum(bench.resolver.resolve(Cell(model, "fitprune", 0.3, "gqa")).pruner.recipe.drop) > 0
 
 
 def test_one_fit_serves_all_budgets_and_processes(place, bench, monkeypatch):
     cell = Cell(str(place / "m"), "fitprune", 0.3, "gqa")
-    first = bench.recipe(cell)
-    monkeypatch.setattr("harness.bench.bench.Calibration", None)
-    other = Bench(bench.settings, bench.shared)
-    assert other.recipe(cell) == first
+    first = bench.resolver.resolve(cell).pruner.recipe
+    monkeypatch.setattr("harness.pruners.calibrated.Calibration", None)
+    other = Bench(bench.settings, bench.evaluation.shared)
+    assert other.resolver.resolve(cell).pruner.recipe == first
 
 
 def test_only_methods_that_draw_get_the_seed(place, tmp_path):
     bench = Bench(CellSettings(seed=5), RunFolder(tmp_path))
     model = str(place / "m")
-    assert bench.pruner(Cell(model, "random", 0.3, "gqa")).seed == 5
-    assert "seed" not in bench.pruner(Cell(model, "fastv", 0.3, "gqa")).params()
+    assert bench.resolver.resolve(Cell(model, "random", 0.3, "gqa")).pruner.seed == 5
+    assert "seed" not in bench.resolver.resolve(Cell(model, "fastv", 0.3, "gqa")).pruner.params()
 
 
 def test_a_given_recipe_is_taken_as_it_is(place, bench, tmp_path):
@@ -130,8 +130,8 @@ def test_a_given_recipe_is_taken_as_it_is(place, bench, tmp_path):
 
 
 def test_unscored_answers_come_back_from_the_shared_folder_as_nan(place, bench):
-    cell = Cell(str(place / "m"), "dense", None, "mme")
-    first, again = bench.dense(cell), Bench(bench.settings, bench.shared).dense(cell)
+    cell = bench.resolver.resolve(Cell(str(place / "m"), "dense", None, "mme"))
+    first, again = (made.evaluation.dense(cell) for made in (bench, Bench(bench.settings, bench.evaluation.shared)))
     cognition = [answer for answer in again.answers.answers if answer.group == "code_reasoning"]
     assert cognition
     assert all(math.isnan(answer.score) for answer in cognition)
@@ -162,7 +162,7 @@ def test_a_killed_run_in_stretches_goes_on(place, tmp_path, monkeypatch):
     def bench(folder):
         return Bench(settings, RunFolder(tmp_path / folder), store, margin=lambda suite: 5.0)
 
-    monkeypatch.setattr("harness.bench.bench.score_interval", lambda answers: 1 / 0)  # when all is asked
+    monkeypatch.setattr("harness.bench.outcome.score_interval", lambda answers: 1 / 0)  # when all is asked
     with pytest.raises(ZeroDivisionError), bench("a").measuring(cell):
         pass
     monkeypatch.undo()

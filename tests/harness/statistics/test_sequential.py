@@ -193,18 +193,18 @@ def test_pruners_share_the_dense_answers_of_a_stretch(run, many):
 
 def test_a_metric_that_is_no_mean_is_asked_in_full_and_says_so(run, monkeypatch):
     monkeypatch.setattr(
-        fake_bench.FakeBench,
-        "conditions",
-        lambda self, cell: {"metric": "mme_perception_score", "data_digest": "digest", "generation": {}},
+        fake_bench.FakeConditions,
+        "of",
+        lambda self, suite, dtype: {"metric": "mme_perception_score", "data_digest": "digest", "generation": {}},
     )
-    plain = fake_bench.FakeBench.evaluate
+    plain = fake_bench.FakeEvaluation.evaluate
 
     def evaluate(self, *arguments):
         found = plain(self, *arguments)
         found.answers.metric = "mme_perception_score"
         return found
 
-    monkeypatch.setattr(fake_bench.FakeBench, "evaluate", evaluate)
+    monkeypatch.setattr(fake_bench.FakeEvaluation, "evaluate", evaluate)
     result = run("--gate", "sequential", "--max-drop", "5", "--pruner", "fitprune", "--reduction", "0.5", suites=("mme",))
     assert result.ret == 0
     (read,), _ = Store(run.folder).read_all()

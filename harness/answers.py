@@ -1,0 +1,126 @@
+"""`Answer` and `Answers`: what a model said to a suite's questions, how each answer scored, and both as records on disk.
+
+A record is one line of a cell's answers file: an answer's fields, and beside them, for a pruned cell, what the dense model
+answered (`dense_answer`, `dense_score`). A score that does not exist is NaN here and None in a record.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fitprune.errors import FitPruneError
+
+
+@dataclass
+class Answer:
+    """One answered question.
+
+    Attributes:
+        doc_id: row of the question in the data, whatever the limit.
+        image: hash of its pixels; equal for questions about one image.
+        score: 0-1; NaN where the metric does not score this question.
+        group: the category for MME, else empty.
+    """
+
+    doc_id: int
+    image: str
+    question: str
+    answer: str
+    target: str
+    score: float
+    group: str = ""
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], *, dense: bool = False) -> "Answer":
+        """The answer in a record: the cell's own, or the dense model's, which for a dense cell is its own.
+
+        Raises KeyError, TypeError or ValueError on what is no such record.
+        """
+        answer, score = record["answer"], record["score"]
+        if dense:
+            answer, score = record.get("dense_answer", answer), record.get("dense_score", score)
+        return cls(
+            record["doc_id"],
+            record["image"],
+            record["question"],
+            answer,
+            record["target"],
+            math.nan if score is None else float(score),
+            record.get("group", ""),
+        )
+
+
+class Scored(Protocol):
+    """What a result says of its answers as a whole."""
+
+    @property
+    def name(self) -> str: ...
+
+    suite: str
+    metric: str
+    score: float
+    dense_score: float
+    seconds: float | None
+    data_digest: str
+    generation: dict[str, Any]
+
+
+@dataclass
+class Answers:
+    """A suite's answers.
+
+    Attributes:
+        score: points of 0-100, made of lmms-eval's own aggregate.
+        answers: by doc_id.
+        prompts: questions asked.
+        seconds: wall clock, data loading and scoring included; of batches that an earlier run answered, what they took.
+        data_digest: of the data's content.
+        generation: settings, known before anything is asked.
+        tokens: means per question: `prompt_tokens`, `visual_tokens`, `new_tokens`.
+        notes: what a reader must know, e.g. that there are fewer questions than asked.
+    """
+
+    suite: str
+    metric: str
+    score: float
+    answers: list[Answer]
+    prompts: int
+    seconds: float
+    data_digest: str
+    generation: dict[str, Any] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]], result: Scored, *, dense: bool = False) -> "Answers":
+        """The answers that a result was written with, or with `dense` those that it was compared with.
+
+        Raises FitPruneError, in one line, on records that are none of answers.
+        """
+        try:
+            answers = [Answer.from_record(record, dense=dense) for record in records]
+        except (KeyError, TypeError, ValueError):
+            raise FitPruneError(f"the answers of {result.name} are damaged") from None
+        return cls(
+            suite=result.suite,
+            metric=result.metric,
+            score=result.dense_score if dense else result.score,
+            answers=answers,
+            prompts=len(answers),
+            seconds=result.seconds or 0.0,
+            data_digest=result.data_digest,
+            generation=result.generation,
+        )
+
+    def to_records(self, dense: "Answers | None" = None) -> list[dict[str, Any]]:
+        """One record a question, with what the dense model answered to it where `dense` is given."""
+        before = {} if dense is None else {answer.doc_id: answer for answer in dense.answers}
+        records = []
+        for answer in self.answers:
+            record = dataclasses.asdict(answer)
+            if (other := before.get(answer.doc_id)) is not None:
+                record |= {"dense_answer": other.answer, "dense_score": other.score}
+            records.append(record)
+        return records

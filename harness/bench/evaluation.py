@@ -1,0 +1,140 @@
+"""`Evaluation`: a resolved cell's answers and what they cost; the dense model's once for all cells, processes and runs."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.answering.evaluate import evaluate_cell
+from harness.answers import Answer, Answers
+from harness.bench.resolved import Resolved
+from harness.bench.shelf import Shelf
+from harness.cells import CellSettings
+from harness.cost.tally import Tally
+from harness.results.journal import Journal
+from harness.results.key import digest_of
+from harness.results.once import RunFolder, slug
+from harness.results.store import Store
+from harness.statistics.betting import BettingBound
+from harness.tasks.build import build_task
+
+if TYPE_CHECKING:
+    from harness.answering.lmms_model import Finished
+
+
+@dataclass
+class Evaluated:
+    """A model's answers to a suite, dense or pruned, and what they cost: FLOPs per question, share of visual-token
+    FLOPs saved, visual tokens left after each decoder layer (mean per question).
+    """
+
+    answers: Answers
+    flops: float
+    reduction: float
+    tokens_per_layer: list[float] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Evaluated":
+        """What `dataclasses.asdict` and strict JSON made of one; null scores are NaN again."""
+        parts = dict(record["answers"])
+        answers = [Answer.from_record(answer) for answer in parts.pop("answers")]
+        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"], record.get("tokens_per_layer", []))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a cell is judged by: the dense model's answers and its own; for a dense cell twice the same.
+
+    Attributes:
+        bound: of a run that may stop early, what is known of the drop.
+        full_n: of such a run, the questions that there are.
+    """
+
+    dense: Evaluated
+    pruned: Evaluated
+    bound: BettingBound | None = None
+    full_n: int | None = None
+
+
+class Evaluation:
+    """Asks models in this process.
+
+    Args:
+        shared: the folder through which the processes of the run share work.
+        results: the results folder; None keeps nothing beyond the run.
+        rerun: ask anew what the results folder has, once in this run.
+    """
+
+    def __init__(
+        self, settings: CellSettings, shelf: Shelf, shared: RunFolder, results: Store | None = None, rerun: bool = False
+    ) -> None:
+        self.settings = settings
+        self.shelf = shelf
+        self.shared = shared
+        self.results = results
+        self.lasting = shared if results is None else results.shared
+        self.rerun = rerun
+
+    def task(self, suite: str) -> Any:
+        """A suite, with its data read."""
+        return build_task(suite, self.settings.data, self.settings.limit)
+
+    def tally(self, resolved: Resolved) -> Tally:
+        """What counts the cost of a cell's answers."""
+        return Tally(self.shelf.model(resolved.cell.model).config)
+
+    def evaluate(
+        self, resolved: Resolved, journal: Journal | None = None, task: Any = None, tally: Tally | None = None
+    ) -> Evaluated:
+        """Answers to the cell's suite, or to the `task` that is a part of it, and what they cost, together with what the
+        tally has counted before.
+        """
+        cell, settings, tally = resolved.cell, self.settings, tally or self.tally(resolved)
+        loaded = self.shelf.model(cell.model)
+
+        def count(batch: "Finished") -> None:
+            if batch.cost is not None:
+                tally.add(batch.cost)
+
+        with self.shelf.remembering(loaded):
+            answers = evaluate_cell(
+                loaded,
+                None if cell.is_dense else resolved.pruner,
+                cell.suite,
+                data=settings.data,
+                limit=settings.limit,
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                observer=count,
+                journal=journal,
+                cache=self.shelf.inputs,
+                task=task,
+            )
+        return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())
+
+    def dense(self, resolved: Resolved, task: Any = None) -> Evaluated:
+        """The answers of a dense cell, or of a part of it, from whichever process, of this run or another, came first."""
+        key = resolved.key if task is None else f"{resolved.key}-{digest_of(list(task.rows), 8)}"
+        name = f"dense-{slug(resolved.cell.model)}-{resolved.cell.suite}-{key}"
+
+        def compute() -> dict[str, Any]:
+            journal = None if self.results is None else self.results.journal(f"dense-{key}")
+            if journal is not None and self.rerun:
+                journal.remove()
+            return dataclasses.asdict(self.evaluate(resolved, journal, task))
+
+        if self.rerun:  # once in this run, and in place of what earlier runs left
+            record = self.shared.once(f"again-{name}", lambda: self.lasting.once(name, compute, again=True))
+        else:
+            record = self.lasting.once(name, compute)
+        if self.results is not None:  # also what a run left that was killed once its answers were written
+            self.results.journal(f"dense-{key}").remove()
+        return Evaluated.from_json(record)
+
+    def pair(self, resolved: Resolved, journal: Journal | None = None) -> Pair:
+        """A cell's answers and those that they are compared with, to all questions."""
+        if resolved.cell.is_dense:
+            answered = self.dense(resolved)
+            return Pair(answered, answered)
+        # Pruned first: if another process is still at the dense answers, this one has something to do meanwhile.
+        pruned = self.evaluate(resolved, journal)
+        return Pair(self.dense(resolved.dense), pruned)

@@ -1,0 +1,73 @@
+"""`identity`: what decides a cell's outcome, known before it runs: the fields of its result that its key covers.
+
+All of it is plain data, made of what is handed in: the process that knows a model's facts need not be the one that asks.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from fitprune import Pruner
+from harness.answering.evaluate import conditions
+from harness.cells import Cell, CellSettings
+from harness.models.facts import ModelFacts
+from harness.results.key import code_digest
+from harness.results.result import SCHEMA, versions
+from harness.results.strict_json import strict
+from harness.statistics import is_mean
+
+Margin = Callable[[str], float | None]
+"""Points, per suite, of a run that stops asking as soon as a drop is known to be above or below."""
+
+
+class Conditions:
+    """What a run's suites decide of an outcome: `metric`, `data_digest` and `generation`; each suite's data is read once."""
+
+    def __init__(self, settings: CellSettings) -> None:
+        self.settings = settings
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def of(self, suite: str, dtype: str) -> dict[str, Any]:
+        """Of a suite, asked of a model in this precision."""
+        if (suite, dtype) not in self._known:
+            settings = self.settings
+            self._known[suite, dtype] = conditions(suite, settings.data, settings.limit, settings.batch_size, dtype)
+        return self._known[suite, dtype]
+
+
+def identity(
+    cell: Cell,
+    facts: ModelFacts,
+    pruner: Pruner,
+    known: dict[str, Any],
+    settings: CellSettings,
+    margin: Margin | None = None,
+) -> dict[str, Any]:
+    """A cell's identity.
+
+    Args:
+        facts: of its model, where it will run.
+        known: its suite's `Conditions`.
+        margin: of a run that may stop early; None where all questions are asked.
+    """
+    return {
+        "schema": SCHEMA,
+        "model": cell.model,
+        "revision": facts.revision,
+        "weights": facts.weights,
+        "pruner": cell.pruner,
+        "code": code_digest(type(pruner)),
+        "params": strict(pruner.params()),
+        "suite": cell.suite,
+        **known,
+        "limit": settings.limit,
+        "seed": settings.seed,
+        "versions": versions(),
+        "device": facts.device,
+        "sequential": stopping(cell, known["metric"], settings.seed, margin),
+    }
+
+
+def stopping(cell: Cell, metric: str, seed: int, margin: Margin | None) -> dict[str, Any]:
+    """What decides when a cell's run stops: margin and seed; empty where all questions are asked."""
+    points = None if margin is None or cell.is_dense else margin(cell.suite)
+    return {} if points is None or not is_mean(metric) else {"margin": points, "seed": seed}

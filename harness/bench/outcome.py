@@ -1,0 +1,110 @@
+"""`Measured`, and `outcome`: from a cell's answers to its result, with its drop, its interval and its remarks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fitprune import FitPruneError
+from harness.answers import Answers
+from harness.bench.evaluation import Pair
+from harness.bench.resolved import Resolved
+from harness.cells import CellSettings
+from harness.results.result import Result, now
+from harness.statistics import is_mean, no_drop, paired_drop, score_interval
+
+REDUCTION_TOLERANCE = 0.01  # a measured reduction farther from the one asked for is noted
+
+
+@dataclass
+class Measured:
+    """What a cell gave: its result, its answers, and the dense answers that it was compared with.
+
+    Attributes:
+        cached: whether an earlier run measured it, and its result lies in the folder.
+    """
+
+    result: Result
+    answers: Answers
+    dense: Answers
+    cached: bool = False
+
+    @classmethod
+    def stored(cls, result: Result, records: list[dict[str, Any]]) -> "Measured":
+        """An earlier run's outcome. Raises FitPruneError for records that are none of answers."""
+        own, dense = (Answers.from_records(records, result, dense=side) for side in (False, True))
+        return cls(result, own, dense, cached=True)
+
+
+def check(resolved: Resolved, pair: Pair) -> None:
+    """Raise FitPruneError for answers that nothing may be made of."""
+    cell = resolved.cell
+    if not cell.is_dense and pair.pruned.reduction <= 0:
+        raise FitPruneError(
+            f"{cell.label()} on {cell.suite} pruned nothing that its scoring did not cost: "
+            f"{pair.pruned.reduction:.1%} of the visual tokens' FLOPs saved"
+        )
+    if pair.pruned.answers.data_digest != resolved.identity["data_digest"]:
+        raise FitPruneError(f"the data of {cell.suite} changed while the run was going on; run it again")
+
+
+def outcome(
+    resolved: Resolved, pair: Pair, timed: Mapping[str, Any], settings: CellSettings, notes: Iterable[str], may_stop: bool
+) -> Measured:
+    """A cell's result.
+
+    Args:
+        timed: its `latency_ms` and `memory_mb`.
+        notes: what its pruner says of the model.
+        may_stop: whether the run was to stop asking where a drop is decided.
+    """
+    cell, dense, pruned = resolved.cell, pair.dense, pair.pruned
+    drop = no_drop(dense.answers) if cell.is_dense else paired_drop(dense.answers, pruned.answers)
+    own = score_interval(pruned.answers)
+    low, high = (drop.low, drop.high) if pair.bound is None else (100 * end for end in pair.bound.interval())
+    remarks = [*pruned.answers.notes, *notes, *_remarks(resolved, pair, settings, drop.unscored, may_stop)]
+    result = Result(
+        **resolved.identity,
+        score=pruned.answers.score,
+        dense_score=dense.answers.score,
+        drop=drop.drop,
+        drop_ci95=(low, high),
+        full_n=pair.full_n,
+        n=drop.n,
+        flops=pruned.flops,
+        dense_flops=dense.flops,
+        reduction=pruned.reduction,
+        latency_ms=timed["latency_ms"],
+        memory_mb=timed["memory_mb"],
+        date=now(),
+        reduction_asked=cell.reduction,
+        reduction_end_to_end=1 - pruned.flops / dense.flops,
+        recipe=cell.recipe,
+        positions_asked=cell.positions,
+        score_ci95=(own.low, own.high),
+        clusters=drop.clusters,
+        data=settings.data,
+        tokens=pruned.answers.tokens,
+        seconds=pruned.answers.seconds,
+        tokens_per_layer=pruned.tokens_per_layer,
+        note="; ".join(remarks),
+    )
+    return Measured(result, pruned.answers, dense.answers)
+
+
+def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, unscored: int, may_stop: bool) -> list[str]:
+    """What a reader of the result must know."""
+    cell, saved, remarks = resolved.cell, pair.pruned.reduction, []
+    if cell.reduction is not None and abs(saved - cell.reduction) > REDUCTION_TOLERANCE:
+        remarks.append(
+            f"{cell.suite}: {cell.label()} saves {saved:.3f} of the visual tokens' FLOPs, not the {cell.reduction:g} asked for"
+        )
+    if may_stop and not cell.is_dense and not is_mean(pair.pruned.answers.metric):
+        remarks.append(f"{cell.suite}: its metric is no mean over questions, so all were asked, and the gate is `significant`")
+    if unscored:
+        remarks.append(f"{cell.suite}: {unscored} questions have no score and take no part in the drop")
+    if cell.needs_fit and settings.data == "hub":
+        remarks.append(
+            f"{cell.model}: its recipes were fitted on the embedded calibration scenes; "
+            "fit on data like yours and give --recipe"
+        )
+    return remarks

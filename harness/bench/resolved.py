@@ -1,0 +1,89 @@
+"""`Resolved`: a cell whose names have become things: its model's facts, its pruner, its identity and its key.
+
+A cell is resolved once, by `Resolver`; what follows is handed the record and asks for nothing of it again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fitprune import Pruner
+from harness.bench.identity import Conditions, Margin, identity
+from harness.cells import DENSE, Cell, CellSettings
+from harness.models.facts import ModelFacts
+from harness.pruners.of_cells import CellPruners
+from harness.results.key import content_key
+from harness.results.result import result_name
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A cell, resolved.
+
+    Attributes:
+        facts: of its model.
+        pruner: at its budget; for a dense cell the one that prunes nothing.
+        identity: what decides its outcome.
+        key: the identity's digest.
+        compared_with: the dense cell of the same model and suite; None for that one itself.
+    """
+
+    cell: Cell
+    facts: ModelFacts
+    pruner: Pruner
+    identity: Mapping[str, Any]
+    key: str
+    compared_with: "Resolved | None" = None
+
+    @property
+    def name(self) -> str:
+        """The stem of its result's files."""
+        return result_name(self.cell, self.key)
+
+    @property
+    def dense(self) -> "Resolved":
+        """The dense cell that its answers are compared with, or itself."""
+        return self.compared_with or self
+
+
+class Facts(Protocol):
+    """Who knows models."""
+
+    def facts(self, name: str) -> ModelFacts: ...
+
+
+class Resolver:
+    """Resolves the cells of a run.
+
+    Args:
+        margin: of a run that may stop early; None where all questions are asked.
+    """
+
+    def __init__(
+        self, settings: CellSettings, models: Facts, pruners: CellPruners, conditions: Conditions, margin: Margin | None = None
+    ) -> None:
+        self.settings = settings
+        self.models = models
+        self.pruners = pruners
+        self.conditions = conditions
+        self.margin = margin
+        self._dense: dict[tuple[str, str], Resolved] = {}
+
+    def resolve(self, cell: Cell) -> Resolved:
+        """A cell, resolved. Raises BudgetError if its budget is out of the pruner's reach."""
+        facts = self.models.facts(cell.model)
+        if cell.is_dense:
+            return self._dense_of(cell, facts)
+        return self._record(cell, facts, self.pruners.of(cell, facts), self._dense_of(cell, facts))
+
+    def _dense_of(self, cell: Cell, facts: ModelFacts) -> Resolved:
+        place = cell.model, cell.suite
+        if place not in self._dense:
+            dense = Cell(cell.model, DENSE, None, cell.suite)
+            self._dense[place] = self._record(dense, facts, self.pruners.of(dense, facts))
+        return self._dense[place]
+
+    def _record(self, cell: Cell, facts: ModelFacts, pruner: Pruner, dense: Resolved | None = None) -> Resolved:
+        known = self.conditions.of(cell.suite, facts.dtype)
+        decides = identity(cell, facts, pruner, known, self.settings, self.margin)
+        return Resolved(cell, facts, pruner, decides, content_key(decides), dense)

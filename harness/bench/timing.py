@@ -1,0 +1,46 @@
+"""`Timing`: a model's latency under a pruner, once per run, whatever the suite."""
+
+from typing import Any
+
+from harness.answering.evaluate import sample_inputs
+from harness.bench.resolved import Resolved
+from harness.bench.shelf import Shelf
+from harness.cells import CellSettings
+from harness.latency import measure
+from harness.results.once import RunFolder, slug
+
+LATENCY_BATCH = 4
+LATENCY_REPEATS = 7
+LATENCY_TOKENS = 4
+
+
+class Timing:
+    """Times models in this process.
+
+    Args:
+        shared: the folder through which the processes of the run share work.
+        processes: how many run cells at the same time, for the note beside a latency.
+    """
+
+    def __init__(self, settings: CellSettings, shelf: Shelf, shared: RunFolder, processes: int = 1) -> None:
+        self.settings = settings
+        self.shelf = shelf
+        self.shared = shared
+        self.processes = processes
+
+    def of(self, resolved: Resolved) -> dict[str, Any]:
+        """`latency_ms` and `memory_mb`, as a result has them."""
+        return self.shared.once(f"latency-{slug(resolved.cell.label())}", lambda: self._time(resolved))
+
+    def _time(self, resolved: Resolved) -> dict[str, Any]:
+        loaded, suite = self.shelf.model(resolved.cell.model), resolved.cell.suite
+        inputs = next(sample_inputs(loaded, suite, data=self.settings.data, limit=2 * LATENCY_BATCH, batch_size=LATENCY_BATCH))
+        compared = measure.compare(loaded.model, inputs, resolved.pruner, new_tokens=LATENCY_TOKENS, repeats=LATENCY_REPEATS)
+        taken = {
+            "batch": compared.pruned.batch,
+            "repeats": compared.pruned.repeats,
+            "threads": compared.pruned.threads,
+            "processes": self.processes,
+            "suite": suite,
+        }
+        return {"latency_ms": compared.latency_ms() | taken, "memory_mb": compared.pruned.memory_mb}

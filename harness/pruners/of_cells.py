@@ -1,0 +1,35 @@
+"""`CellPruners`: the pruner of each cell of a run, at the cell's budget."""
+
+import dataclasses
+
+from baselines.registry import get_pruner_class
+from fitprune import FitPruneError, Pruner
+from harness.cells import DENSE, Cell, CellSettings
+from harness.models.facts import ModelFacts
+from harness.pruners.calibrated import Calibrated
+from harness.pruners.solve import from_recipe, solve
+
+
+class CellPruners:
+    """Makes the pruners of a run's cells."""
+
+    def __init__(self, settings: CellSettings, calibrated: Calibrated) -> None:
+        self.settings = settings
+        self.calibrated = calibrated
+
+    def of(self, cell: Cell, facts: ModelFacts) -> Pruner:
+        """The cell's pruner, for the model that `facts` are of. Raises BudgetError if the budget is out of its reach."""
+        if cell.is_dense:
+            return get_pruner_class(DENSE)()
+        pruner = self._as_the_authors_have_it(cell, facts)
+        return dataclasses.replace(pruner, positions=cell.positions) if cell.positions else pruner
+
+    def _as_the_authors_have_it(self, cell: Cell, facts: ModelFacts) -> Pruner:
+        if cell.recipe:
+            return from_recipe(cell.recipe, facts.config)
+        if cell.reduction is None:
+            raise FitPruneError(f"{cell.label()} needs a reduction or a recipe")
+        if cell.needs_fit:
+            return solve(cell.pruner, cell.reduction, facts.config, recipe=self.calibrated.recipe(facts, cell.reduction))
+        tokens = self.calibrated.typical_tokens(facts)
+        return solve(cell.pruner, cell.reduction, facts.config, visual_tokens=tokens, seed=self.settings.seed)

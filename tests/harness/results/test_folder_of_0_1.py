@@ -1,0 +1,101 @@
+"""A results folder that version 0.1 wrote is read, found, compared and reported as it was by that version.
+
+Made before the bench was cut into parts, by
+
+    pytest suites/test_pope.py suites/test_mme.py --model llava-tiny --pruner dense,random,fastv --reduction 0.5 --limit 4
+
+with --save first, of which the cells of POPE with dense and FastV were kept.
+"""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.answers import Answers
+from harness.bench.bench import Bench
+from harness.bench.evaluation import Evaluated
+from harness.cells import CellSettings
+from harness.gate.saved import SavedRun, compare
+from harness.models.facts import ModelFacts
+from harness.models.registry import find_model
+from harness.models.shipped import transformers_config
+from harness.results.once import RunFolder
+from harness.results.store import Store
+from harness.statistics import paired_drop
+from reports.table.leaderboard import read_leaderboard
+from reports.writing.markdown import to_markdown
+
+FOLDER = Path(__file__).parents[2] / "data" / "results-0.1"
+ROWS = """
+| dense ◆     | 0.755    | 100%       | 0.0%    | 1.00×           | 100.0       | –           | –               | 100.0 ± 30.2              | 100.0       |
+| random 0.5  | 0.519    | 69%        | 49.7%   | 1.24×           | 81.2 (18.8) | –           | not run         | 100.0 ± 30.2 (0.0 ± 60.5) | 62.5 (37.5) |
+| fastv 0.5 ◆ | 0.517    | 69%        | 50.1%   | 1.34×           | 81.2 (18.8) | 0.0         | not run         | 100.0 ± 30.2 (0.0 ± 60.5) | 62.5 (37.5) |
+"""  # noqa: E501
+RESULTS = Store(FOLDER).read_all().results
+
+
+def test_everything_is_read():
+    results, notes = Store(FOLDER).read_all()
+    assert not notes
+    assert sorted((result.pruner, result.suite) for result in results) == [
+        (pruner, suite) for pruner in ("dense", "fastv", "random") for suite in ("mme", "pope")
+    ]
+    files = {path.name.removesuffix(".answers.jsonl") for path in FOLDER.glob("*.answers.jsonl")}
+    assert {result.name for result in results} == files
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result.pruner}-{result.suite}")
+def test_answers_give_the_drop_that_was_written_with_them(result):
+    records = Store(FOLDER).read_answers(result)
+    own, dense = (Answers.from_records(records, result, dense=side) for side in (False, True))
+    assert len(own.answers) == len(dense.answers) == 4
+    if not result.cell.is_dense:
+        drop = paired_drop(dense, own)
+        assert (drop.drop, drop.n, drop.clusters) == (result.drop, result.n, result.clusters)
+        assert (drop.low, drop.high) == pytest.approx(result.drop_ci95, nan_ok=True)
+        assert own.to_records(dense) == records
+    else:
+        assert own.to_records() == records
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result.pruner}-{result.suite}")
+def test_a_cell_of_it_is_found_and_its_dense_answers_too(result, tmp_path, monkeypatch):
+    """By its key, given that versions, code, model and data are what they were."""
+    shutil.copytree(FOLDER, tmp_path / "results")
+    store = Store(tmp_path / "results")
+    codes = {read.pruner: read.code for read in RESULTS}
+    facts = ModelFacts(
+        "llava-tiny", result.revision, result.weights, "float32", "cpu", transformers_config(find_model("llava-tiny"))
+    )
+    known = {"metric": result.metric, "data_digest": result.data_digest, "generation": result.generation}
+    bench = Bench(CellSettings(limit=4, reductions=(0.5,)), RunFolder(tmp_path / "run"), store, "cpu")
+    monkeypatch.setattr("harness.results.result.versions", lambda: result.versions)
+    monkeypatch.setattr("harness.bench.identity.code_digest", lambda method: codes[method.name])
+    monkeypatch.setattr(bench.shelf, "facts", lambda name: facts)
+    monkeypatch.setattr(bench.resolver.conditions, "of", lambda suite, dtype: known)
+    for part, name in ((bench.evaluation, "evaluate"), (bench.timing, "_time"), (bench.shelf, "model")):
+        monkeypatch.setattr(part, name, None)
+    with bench.measuring(result.cell) as measured:
+        assert measured.cached
+        assert repr(measured.result) == repr(result)
+    shared = bench.evaluation.dense(bench.resolver.resolve(result.cell).dense)
+    assert isinstance(shared, Evaluated)
+    assert [answer.answer for answer in shared.answers.answers] == [answer.answer for answer in measured.dense.answers]
+    assert shared.flops == result.dense_flops
+
+
+@pytest.mark.parametrize("pruner", ["dense", "fastv"])
+def test_it_is_compared_with_its_saved_run(pruner):
+    (result,) = (read for read in RESULTS if (read.pruner, read.suite) == (pruner, "pope"))
+    own = Answers.from_records(Store(FOLDER).read_answers(result), result)
+    record = compare(SavedRun(Store(FOLDER), "first"), result, own, "significant", None)
+    assert (record["with"], record["score"], record["drop"], record["n"]) == ("first", result.score, 0.0, 4)
+    assert record["prefill_change"] == 0 if pruner == "fastv" else math.isnan(record["prefill_change"])
+
+
+def test_its_report_is_what_it_was():
+    text = to_markdown(read_leaderboard(FOLDER))
+    assert ROWS in text
+    assert "- Weights 53da525d9cf7; device cpu; python 3.11.7, fitprune-bench 0.1.0, torch 2.13.0+cpu" in text
