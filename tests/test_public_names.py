@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import baselines
+import fitprune
 from baselines.registry import HOMES, PRUNERS
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +54,10 @@ def test_a_package_is_light_until_a_name_is_asked_for(package):
     code = f"import sys, {package}; print([name for name in ('torch', 'pytest', 'lmms_eval') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plugin_imports_from_the_root():
+    names = ["VisualTokens", "Attention", "Hooks", "DecoderSizes", "Selection", "Trace", "TowerTokens", "Vision", "Pruner"]
+    for name in names:
+        assert getattr(fitprune, name).__name__ == name
+        assert name in fitprune.__all__

@@ -15,6 +15,19 @@ from fitprune.engine.session import Session
 from fitprune.engine.undo import set_attribute
 from fitprune.models.images import Images
 from fitprune.models.parts import ModelParts
+from fitprune.models.releases import cache_in
+
+
+def _step(arguments: dict[str, Any]) -> str | None:
+    """Which kind of step `generate` prepares: "prompt", "decoding", or None where it does not say.
+
+    Before transformers 5.22 a chunk of a prompt is not said to be the first step. It comes with an empty cache, or with none.
+    """
+    if arguments.get("is_first_iteration"):
+        return "prompt"
+    cache = cache_in(arguments)
+    filled = cache is not None and int(cache.get_seq_length()) > 0
+    return "decoding" if filled or cache is None else None
 
 
 class GenerateHooks:
@@ -50,7 +63,7 @@ class GenerateHooks:
         def prepared(*args: Any, **kwargs: Any) -> Any:
             session = self.serving()
             if session is not None:
-                session.note(step="prompt" if kwargs.get("is_first_iteration") else "decoding")
+                session.note(step=_step(kwargs))
             return prepare(*args, **kwargs)
 
         return prepared

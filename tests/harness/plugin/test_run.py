@@ -282,14 +282,14 @@ def test_a_killed_run_leaves_every_finished_cell(place, tmp_path):
 
 
 def test_a_cell_that_pruned_nothing_that_its_scoring_did_not_cost_fails(run, monkeypatch):
-    plain = fake_bench.FakeBench.evaluate
+    plain = fake_bench.FakeEvaluation.evaluate
 
-    def evaluate(self, cell, pruner, *arguments, **options):
-        found = plain(self, cell, pruner, *arguments, **options)
+    def evaluate(self, resolved, *arguments, **options):
+        found = plain(self, resolved, *arguments, **options)
         found.reduction = found.reduction and -0.021
         return found
 
-    monkeypatch.setattr(fake_bench.FakeBench, "evaluate", evaluate)
+    monkeypatch.setattr(fake_bench.FakeEvaluation, "evaluate", evaluate)
     result = run("--pruner", "fastv", "--reduction", "0.5")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
