@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.house import House
 
-# Lowest first. Names in one line are of equal height and do not import each other. The longest name that fits is a module's layer;
-# `__init__` hands names on and stands, like `__main__`, above all that it hands on.
+# Lowest first. Names in one line are of equal height and do not import each other. A module's layer is the longest name that
+# fits. `__init__` hands names on and stands, like `__main__`, above all that it hands on.
 LAYERS = {
     "fitprune": [
         "fitprune.errors fitprune.files",

@@ -9,7 +9,7 @@ import pytest
 
 import baselines
 import fitprune
-from baselines.registry import HOMES, PRUNERS
+from baselines.registry import CLASS_PATHS, PRUNERS
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -42,7 +42,7 @@ def test_what_a_package_names_is_there_and_nothing_else(package):
 
 
 def test_every_method_of_the_registry_is_a_name_of_its_package():
-    own = [name for name in HOMES if name != "fitprune"]
+    own = [name for name in CLASS_PATHS if name != "fitprune"]
     assert [getattr(baselines, home) for home in baselines.__all__] == [PRUNERS[name] for name in own]
 
 
