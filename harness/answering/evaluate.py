@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from lmms_eval.api.task import ConfigurableTask
 
     from fitprune import Pruner
+    from harness.answering.batching import Record
     from harness.answering.input_cache import InputCache
-    from harness.answering.lmms_model import Observer, Record
+    from harness.answering.lmms_model import Observer
     from harness.models.loading import LoadedModel, ModelOutline
     from harness.results.journal import Journal
 
@@ -124,6 +125,7 @@ def sample_inputs(
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
     lmms_eval_evaluator()
+    from harness.answering.batching import in_batches
     from harness.answering.lmms_model import FitPruneLMM
 
     task = build_task(suite, data, limit)
@@ -131,7 +133,8 @@ def sample_inputs(
     model.task_dict[task.config.task] = task.dataset
     with quiet():
         task.build_all_requests()
-    for batch in model.batches([model.read(place, request) for place, request in enumerate(task.instances)]):
+    requests = [model.read(place, request) for place, request in enumerate(task.instances)]
+    for batch in in_batches(requests, batch_size, loaded.processor.tokenizer):
         yield model.inputs(batch)[0]
 
 

@@ -15,15 +15,10 @@ From Python it takes a loaded model and a pruner. From lmms-eval's command line:
 """
 
 import contextlib
-import copy
-import hashlib
-import inspect
 import os
 import sys
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 import torch
@@ -32,113 +27,24 @@ from lmms_eval.api.model import lmms
 from PIL import Image
 from tqdm import tqdm
 
-from baselines.registry import get_pruner_class
-from fitprune import FitPrune, Pruner
-from fitprune.errors import FitPruneError, unknown_name
-from fitprune.interface.trace import Trace
+from fitprune import Pruner
+from fitprune.errors import FitPruneError
 from harness.answering.ahead import ahead
+from harness.answering.arguments import make_pruner, whole_number
+from harness.answering.batching import Finished, Prepared, Record, Request, image_hash, in_batches, keys_of, places_of
+from harness.answering.generate import decoder_of, generate
 from harness.answering.input_cache import SuiteInputs
-from harness.cost.flops import prompt_tokens
-from harness.cost.tally import BatchCost, batch_cost
 from harness.models.family_names import announced
 from harness.models.loading import LoadedModel, load_model
 from harness.models.prompting import encode
-from harness.pruners.solve import from_recipe, solve
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
-from harness.tasks.typical import typical_tokens
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
 MAX_NEW_TOKENS = 128
 
 # Batches that are prepared while the model runs: one ready, one in the making, so that it waits only for the first.
 LOOK_AHEAD = 2
-
-_decoders: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one lmms-eval request asks for."""
-
-    place: int
-    key: tuple[str, int]
-    prompt: str
-    images: Callable[[], list[Image.Image]]
-    until: tuple[str, ...]
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A batch of requests, ready for the model.
-
-    Attributes:
-        inputs: left-padded, on the model's device.
-        images: each question's image hash.
-    """
-
-    requests: list[Request]
-    inputs: dict[str, torch.Tensor]
-    images: list[str]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What answering one question took.
-
-    Attributes:
-        image: hash of its pixels, 16 hex digits; empty for a question without an image.
-        prompt_tokens: real (non-padding) tokens of the prompt, visual ones included.
-        visual_tokens: those that stand for image patches, before pruning.
-        new_tokens: generated tokens, the end token included.
-    """
-
-    image: str
-    prompt_tokens: int
-    visual_tokens: int
-    new_tokens: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A batch that has been answered, in this run or, according to the journal, in an earlier one.
-
-    Attributes:
-        keys: (task, doc_id) of each question.
-        cost: None where neither an observer nor a journal asks for it.
-        seconds: what generating took.
-        inputs, trace: the model's inputs and what the pruner did, None without one; both None for an earlier run's batch.
-    """
-
-    keys: tuple[tuple[str, int], ...]
-    texts: list[str]
-    records: list[Record]
-    cost: BatchCost | None
-    seconds: float
-    inputs: dict[str, torch.Tensor] | None = None
-    trace: Trace | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """What a journal keeps."""
-        return {
-            "keys": [list(key) for key in self.keys],
-            "texts": self.texts,
-            "records": [asdict(record) for record in self.records],
-            "cost": None if self.cost is None else asdict(self.cost),
-            "seconds": self.seconds,
-        }
-
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> "Finished":
-        """What `to_json` made of one."""
-        return cls(
-            tuple((task, doc_id) for task, doc_id in entry["keys"]),
-            entry["texts"],
-            [Record(**record) for record in entry["records"]],
-            None if entry["cost"] is None else BatchCost(**entry["cost"]),
-            entry["seconds"],
-        )
 
 
 Observer = Callable[[Finished], None]
@@ -180,7 +86,7 @@ class FitPruneLMM(lmms):
         self.loaded, self.pruner, self.batch_size = loaded, pruner, batch_size
         self.observer, self.journal, self.kept_inputs = observer, journal, kept_inputs
         self.progress, self.look_ahead = progress, look_ahead
-        self._decoder = _decoder_of(loaded.processor.tokenizer)
+        decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
         self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
         self._release: Callable[[], Any] = lambda: None
@@ -200,12 +106,12 @@ class FitPruneLMM(lmms):
         dtype, device = given.pop("dtype", None), given.pop("device", None)
         loaded = load_model(announced(str(given.pop("pretrained"))).name, device=device, dtype=dtype)
         data = str(given.pop("data", "mini" if loaded.spec.kind == "embedded" else "hub"))
-        limit, batch_size = given.pop("limit", None), _number("batch_size", given.pop("batch_size", 16))
+        limit, batch_size = given.pop("limit", None), whole_number("batch_size", given.pop("batch_size", 16))
         pruner = make_pruner(loaded, data=data, **given)
         self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr)
         if data != "hub" or limit is not None:
             stack = contextlib.ExitStack()
-            stack.enter_context(tasks_reading(data, None if limit is None else _number("limit", limit)))
+            stack.enter_context(tasks_reading(data, None if limit is None else whole_number("limit", limit)))
             self._release = weakref.finalize(self, stack.close)
         return self
 
@@ -237,14 +143,14 @@ class FitPruneLMM(lmms):
         entries = self.journal.entries if self.journal else []
         earlier = {finished.keys: finished for finished in map(Finished.from_json, entries)}
         for batch in batches:
-            if (finished := earlier.get(_keys(batch))) is not None:
+            if (finished := earlier.get(keys_of(batch))) is not None:
                 yield batch, self._finish(finished)
-        left = [batch for batch in batches if _keys(batch) not in earlier]
+        left = [batch for batch in batches if keys_of(batch) not in earlier]
         # What is kept needs no preparing, and a thread for it would only be in the way.
-        ready = self.kept_inputs is not None and self.kept_inputs.holds([_places(batch) for batch in left])
+        ready = self.kept_inputs is not None and self.kept_inputs.holds([places_of(batch) for batch in left])
         with ahead(self.prepare, left, 0 if ready else self.look_ahead) as prepared:
             for ready_batch in prepared:
-                finished = self._answer(ready_batch)
+                finished = generate(self.loaded, self.pruner, ready_batch, bool(self.observer or self.journal))
                 if self.journal:
                     self.journal.append(finished.to_json())
                 yield ready_batch.requests, self._finish(finished)
@@ -260,36 +166,16 @@ class FitPruneLMM(lmms):
         """`batches`, from memory where the same questions were asked before."""
         kept = self.kept_inputs
         if kept is None:
-            return list(self.batches(requests))
+            return list(in_batches(requests, self.batch_size, self.loaded.processor.tokenizer))
         if kept.order is None:
-            kept.order = [_places(batch) for batch in self.batches(requests)]
+            kept.order = [places_of(batch) for batch in in_batches(requests, self.batch_size, self.loaded.processor.tokenizer)]
         return [[requests[place] for place in places] for places in kept.order]
-
-    def batches(self, requests: Sequence[Request]) -> Iterator[list[Request]]:
-        """Requests that can be generated together; longest first, so that padding is little and memory peaks early."""
-        tokenizer = self.loaded.processor.tokenizer
-        lengths = {request.place: len(tokenizer(request.prompt).input_ids) for request in requests}
-        ordered = sorted(
-            requests,
-            key=lambda request: (-request.max_new_tokens, request.until, -lengths[request.place], request.place),
-        )
-        batch: list[Request] = []
-        for request in ordered:
-            if batch and (
-                len(batch) == self.batch_size
-                or (request.max_new_tokens, request.until) != (batch[0].max_new_tokens, batch[0].until)
-            ):
-                yield batch
-                batch = []
-            batch.append(request)
-        if batch:
-            yield batch
 
     def prepare(self, batch: list[Request]) -> Prepared:
         """Decode the images of a batch, process them, tokenize its prompts; or find all this done."""
         if self.kept_inputs is None:
             return Prepared(batch, *self.inputs(batch))
-        places = _places(batch)
+        places = places_of(batch)
         if (kept := self.kept_inputs.get(places, self.loaded.device)) is not None:
             return Prepared(batch, *kept)
         inputs, images = self.inputs(batch)
@@ -300,7 +186,7 @@ class FitPruneLMM(lmms):
         """The model's inputs for a batch, left-padded, on its device; and each question's image hash."""
         images = [request.images() for request in batch]
         inputs = encode(self.loaded, [request.prompt for request in batch], images)
-        return inputs, [_image_hash(pictures) for pictures in images]
+        return inputs, [image_hash(pictures) for pictures in images]
 
     def read(self, place: int, request: Instance) -> Request:
         prompt, options, doc_to_visual, doc_id, task, split = request.args
@@ -318,42 +204,6 @@ class FitPruneLMM(lmms):
         limit = int(options.get("max_new_tokens") or MAX_NEW_TOKENS)
         return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)
 
-    @torch.inference_mode()
-    def _answer(self, batch: Prepared) -> Finished:
-        started = time.perf_counter()
-        inputs, tokenizer = batch.inputs, self._decoder
-        model: Any = self.loaded.model
-        with self.pruner(model) if self.pruner else contextlib.nullcontext() as trace:
-            sequences = model.generate(
-                **inputs,
-                max_new_tokens=batch.requests[0].max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                use_cache=True,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        fresh = sequences[:, inputs["input_ids"].shape[1] :]
-        new_tokens = _lengths(fresh, self._ends())
-        text, visual = prompt_tokens(model.config, inputs)
-        lengths, visual_tokens = (text + visual).tolist(), visual.tolist()
-        texts = []
-        for row, request in enumerate(batch.requests):
-            answer = tokenizer.decode(fresh[row, : new_tokens[row]], skip_special_tokens=True)
-            for stop in request.until:
-                answer = answer.split(stop)[0]
-            texts.append(answer.strip())
-        records = [Record(*parts) for parts in zip(batch.images, lengths, visual_tokens, new_tokens, strict=True)]
-        cost = batch_cost(model.config, inputs, trace, new_tokens) if self.observer or self.journal else None
-        seconds = time.perf_counter() - started
-        return Finished(_keys(batch.requests), texts, records, cost, seconds, inputs, trace)
-
-    def _ends(self) -> list[int]:
-        ends = self.loaded.model.generation_config.eos_token_id
-        return ends if isinstance(ends, list) else [] if ends is None else [ends]
-
     def clean(self) -> None:
         """Keep the model: it goes on to the next cell. Tasks read lmms-eval's own data again."""
         self._release()
@@ -365,79 +215,3 @@ class FitPruneLMM(lmms):
 
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise FitPruneError("multi-round tasks are not supported; take a generate_until task")
-
-
-def make_pruner(
-    loaded: LoadedModel,
-    recipe: str | None = None,
-    pruner: str | None = None,
-    reduction: float | None = None,
-    data: str = "mini",
-    **options: Any,
-) -> Pruner | None:
-    """The pruner that command-line arguments describe: a recipe, or a method's name with its reduction and options.
-
-    Where the number of visual tokens depends on the image, `data` says what prompts are typical.
-    """
-    if recipe is not None:
-        if pruner not in (None, "fitprune") or reduction is not None or options:
-            raise FitPruneError("recipe=FILE already says how much is pruned: leave out pruner, reduction and options")
-        return from_recipe(recipe, loaded.model.config)
-    if pruner is None:
-        if reduction is not None or options:
-            given = ["reduction"] * (reduction is not None) + sorted(options)
-            raise FitPruneError(f"{', '.join(given)}: name the pruner it is for (pruner=NAME), or give recipe=FILE")
-        return None
-    method = get_pruner_class(pruner)
-    if issubclass(method, FitPrune):
-        raise FitPruneError("FitPrune needs recipe=FILE; make one with 'python -m fitprune fit'")
-    known = [option.name for option in fields(method)]
-    if reduction is not None:  # which solves one of them
-        known = [name for name in known if name in inspect.signature(method.for_reduction).parameters]
-    for name in options:
-        if name not in known:
-            raise unknown_name(f"option of {pruner}", name, known)
-    if reduction is None:
-        return method(**options)
-    if not isinstance(reduction, float) or not 0 < reduction < 1:
-        raise FitPruneError(f"reduction must be a number between 0 and 1, not {reduction}")
-    return solve(pruner, reduction, loaded.model.config, visual_tokens=typical_tokens(loaded, data), **options)
-
-
-def _keys(batch: Iterable[Request]) -> tuple[tuple[str, int], ...]:
-    return tuple(request.key for request in batch)
-
-
-def _places(batch: Iterable[Request]) -> tuple[int, ...]:
-    return tuple(request.place for request in batch)
-
-
-def _decoder_of(tokenizer: Any) -> Any:
-    """A copy of the tokenizer to decode with: one cannot encode in one thread and decode in another."""
-    if tokenizer not in _decoders:
-        _decoders[tokenizer] = copy.deepcopy(tokenizer)
-    return _decoders[tokenizer]
-
-
-def _number(name: str, value: Any) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise FitPruneError(f"{name} must be a whole number, not '{value}'") from None
-
-
-def _lengths(tokens: torch.Tensor, ends: list[int]) -> list[int]:
-    """Per row of (batch, new): tokens up to and including the first end token."""
-    ended = torch.isin(tokens, torch.tensor(ends, dtype=tokens.dtype, device=tokens.device))
-    first = torch.where(ended.any(1), ended.int().argmax(1) + 1, tokens.shape[1])
-    return first.tolist()
-
-
-def _image_hash(images: Sequence[Image.Image]) -> str:
-    if not images:
-        return ""
-    total = hashlib.sha256()
-    for image in images:
-        total.update(f"{image.mode}{image.size}".encode())
-        total.update(image.tobytes())
-    return total.hexdigest()[:16]

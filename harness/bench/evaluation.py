@@ -18,7 +18,7 @@ from harness.statistics.betting import BettingBound
 from harness.tasks.build import build_task
 
 if TYPE_CHECKING:
-    from harness.answering.lmms_model import Finished
+    from harness.answering.batching import Finished
 
 
 @dataclass

@@ -25,7 +25,7 @@ from harness.results.result import now, versions
 
 if TYPE_CHECKING:
     from fitprune import Pruner
-    from harness.answering.lmms_model import Finished
+    from harness.answering.batching import Finished
     from harness.models.loading import LoadedModel
 
 

@@ -12,7 +12,7 @@ import fitprune
 from fitprune import FitPruneError, Recipe, RecipeError
 from fitprune.recipes.published import published_names
 from fitprune.recipes.recipe_text import nearest_published
-from harness.answering.lmms_model import make_pruner
+from harness.answering.arguments import make_pruner
 from harness.cells import Cell
 from harness.plugin.options import check_recipe
 

@@ -18,7 +18,8 @@ from tests.support.tiny_llava import save_tiny, scripted
 pytestmark = pytest.mark.releases
 lmms_eval_evaluator()  # before the module below, which imports lmms-eval
 
-from harness.answering.lmms_model import FitPruneLMM, make_pruner  # noqa: E402
+from harness.answering.arguments import make_pruner  # noqa: E402
+from harness.answering.lmms_model import FitPruneLMM  # noqa: E402
 
 COLOURS = ["red", "blue", "green", "white", "black", "gray", "navy", "teal", "lime", "pink", "gold"]
 QUESTIONS = ["Is there a red square ?", "what color ?", "left circle with a red square in the green phrase ?"]

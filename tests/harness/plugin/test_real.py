@@ -166,7 +166,7 @@ def test_a_killed_run_in_stretches_goes_on(place, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError), bench("a").measuring(cell):
         pass
     monkeypatch.undo()
-    monkeypatch.setattr("harness.answering.lmms_model.FitPruneLMM._answer", lambda self, batch: 1 / 0)
+    monkeypatch.setattr("harness.answering.lmms_model.generate", lambda *given: 1 / 0)
     with bench("b").measuring(cell) as measured:
         assert (measured.cached, measured.result.n) == (False, 6)
     assert not list((tmp_path / "r" / "journals").glob("*"))

@@ -1,0 +1,136 @@
+"""Requests of lmms-eval, the batches that can be generated together, and what answering one gives."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fitprune.interface.trace import Trace
+from harness.cost.tally import BatchCost
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one lmms-eval request asks for."""
+
+    place: int
+    key: tuple[str, int]
+    prompt: str
+    images: Callable[[], list[Image.Image]]
+    until: tuple[str, ...]
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of requests, ready for the model.
+
+    Attributes:
+        inputs: left-padded, on the model's device.
+        images: each question's image hash.
+    """
+
+    requests: list[Request]
+    inputs: dict[str, torch.Tensor]
+    images: list[str]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What answering one question took.
+
+    Attributes:
+        image: hash of its pixels, 16 hex digits; empty for a question without an image.
+        prompt_tokens: real (non-padding) tokens of the prompt, visual ones included.
+        visual_tokens: those that stand for image patches, before pruning.
+        new_tokens: generated tokens, the end token included.
+    """
+
+    image: str
+    prompt_tokens: int
+    visual_tokens: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A batch that has been answered, in this run or, according to the journal, in an earlier one.
+
+    Attributes:
+        keys: (task, doc_id) of each question.
+        cost: None where neither an observer nor a journal asks for it.
+        seconds: what generating took.
+        inputs, trace: the model's inputs and what the pruner did, None without one; both None for an earlier run's batch.
+    """
+
+    keys: tuple[tuple[str, int], ...]
+    texts: list[str]
+    records: list[Record]
+    cost: BatchCost | None
+    seconds: float
+    inputs: dict[str, torch.Tensor] | None = None
+    trace: Trace | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What a journal keeps."""
+        return {
+            "keys": [list(key) for key in self.keys],
+            "texts": self.texts,
+            "records": [asdict(record) for record in self.records],
+            "cost": None if self.cost is None else asdict(self.cost),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> "Finished":
+        """What `to_json` made of one."""
+        return cls(
+            tuple((task, doc_id) for task, doc_id in entry["keys"]),
+            entry["texts"],
+            [Record(**record) for record in entry["records"]],
+            None if entry["cost"] is None else BatchCost(**entry["cost"]),
+            entry["seconds"],
+        )
+
+
+def in_batches(requests: Sequence[Request], batch_size: int, tokenizer: Any) -> Iterator[list[Request]]:
+    """Requests that can be generated together; longest first, so that padding is little and memory peaks early."""
+    lengths = {request.place: len(tokenizer(request.prompt).input_ids) for request in requests}
+    ordered = sorted(
+        requests,
+        key=lambda request: (-request.max_new_tokens, request.until, -lengths[request.place], request.place),
+    )
+    batch: list[Request] = []
+    for request in ordered:
+        if batch and (
+            len(batch) == batch_size or (request.max_new_tokens, request.until) != (batch[0].max_new_tokens, batch[0].until)
+        ):
+            yield batch
+            batch = []
+        batch.append(request)
+    if batch:
+        yield batch
+
+
+def keys_of(batch: Iterable[Request]) -> tuple[tuple[str, int], ...]:
+    """Task and doc_id of each request."""
+    return tuple(request.key for request in batch)
+
+
+def places_of(batch: Iterable[Request]) -> tuple[int, ...]:
+    """Where each request stands among all that were made."""
+    return tuple(request.place for request in batch)
+
+
+def image_hash(images: Sequence[Image.Image]) -> str:
+    """16 hex digits over the pixels of a question's images; empty without any."""
+    if not images:
+        return ""
+    total = hashlib.sha256()
+    for image in images:
+        total.update(f"{image.mode}{image.size}".encode())
+        total.update(image.tobytes())
+    return total.hexdigest()[:16]

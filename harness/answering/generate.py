@@ -1,0 +1,70 @@
+"""Greedy generation of a batch, and the texts that it comes to."""
+
+import contextlib
+import copy
+import time
+import weakref
+from typing import Any
+
+import torch
+
+from fitprune import Pruner
+from harness.answering.batching import Finished, Prepared, Record, keys_of
+from harness.cost.flops import prompt_tokens
+from harness.cost.tally import batch_cost
+from harness.models.loading import LoadedModel
+
+_decoders: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+@torch.inference_mode()
+def generate(loaded: LoadedModel, pruner: Pruner | None, batch: Prepared, counting: bool) -> Finished:
+    """Greedy answers to a batch, under `pruner`; with what they cost where `counting`."""
+    started = time.perf_counter()
+    inputs, tokenizer = batch.inputs, decoder_of(loaded.processor.tokenizer)
+    model: Any = loaded.model
+    with pruner(model) if pruner else contextlib.nullcontext() as trace:
+        sequences = model.generate(
+            **inputs,
+            max_new_tokens=batch.requests[0].max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    fresh = sequences[:, inputs["input_ids"].shape[1] :]
+    new_tokens = lengths_of(fresh, _ends(model))
+    text, visual = prompt_tokens(model.config, inputs)
+    lengths, visual_tokens = (text + visual).tolist(), visual.tolist()
+    texts = []
+    for row, request in enumerate(batch.requests):
+        answer = tokenizer.decode(fresh[row, : new_tokens[row]], skip_special_tokens=True)
+        for stop in request.until:
+            answer = answer.split(stop)[0]
+        texts.append(answer.strip())
+    records = [Record(*parts) for parts in zip(batch.images, lengths, visual_tokens, new_tokens, strict=True)]
+    cost = batch_cost(model.config, inputs, trace, new_tokens) if counting else None
+    seconds = time.perf_counter() - started
+    return Finished(keys_of(batch.requests), texts, records, cost, seconds, inputs, trace)
+
+
+def _ends(model: Any) -> list[int]:
+    ends = model.generation_config.eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+
+
+def decoder_of(tokenizer: Any) -> Any:
+    """A copy of the tokenizer to decode with: one cannot encode in one thread and decode in another."""
+    if tokenizer not in _decoders:
+        _decoders[tokenizer] = copy.deepcopy(tokenizer)
+    return _decoders[tokenizer]
+
+
+def lengths_of(tokens: torch.Tensor, ends: list[int]) -> list[int]:
+    """Per row of (batch, new): tokens up to and including the first end token."""
+    ended = torch.isin(tokens, torch.tensor(ends, dtype=tokens.dtype, device=tokens.device))
+    first = torch.where(ended.any(1), ended.int().argmax(1) + 1, tokens.shape[1])
+    return first.tolist()
