@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from fitprune.engine.patch import pruning
@@ -62,11 +63,16 @@ class Pruner(Hooks):
         raise BudgetError(f"{cls.__name__} has no free parameter to solve for a budget; it saves what it saves.")
 
     @contextmanager
-    def __call__(self, model: nn.Module) -> Iterator[Trace]:
+    def __call__(self, model: nn.Module, *, visual_mask: torch.Tensor | None = None) -> Iterator[Trace]:
         """Prune `model` inside the context. The model is as it was on exit, also after an error.
 
         Any batch size, padding, beams or sampling. Text-only prompts pass untouched. The context also holds for threads
         started inside it. Two threads, two asyncio tasks or two generators may each hold a context of their own on one model.
+
+        Args:
+            model: a live vision-language model of transformers.
+            visual_mask: bool (batch, T): where the visual tokens are in prompts that are given as `inputs_embeds` which hold
+                their images already. Other prompts show it themselves.
 
         Raises:
             UnsupportedModel: a model, or (from its forward) a way of calling it, that cannot be pruned correctly.
@@ -83,5 +89,5 @@ class Pruner(Hooks):
                 f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
             )
         self.check(model)
-        with pruning(model, self) as trace:
+        with pruning(model, self, visual_mask) as trace:
             yield trace

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import nn
 
 from fitprune.engine.session import Session
 from fitprune.engine.undo import set_attribute
+from fitprune.errors import UnsupportedModel
 from fitprune.models.images import Images
-from fitprune.models.parts import ModelParts
+from fitprune.models.parts import ModelParts, visual_mask
 from fitprune.models.releases import cache_in
 
 
@@ -41,9 +43,16 @@ class GenerateHooks:
     def install(self) -> None:
         """Put the hooks on the model."""
         parent = self.parts.parent
-        prepare = getattr(self.model, "prepare_inputs_for_generation", None)
+        # The module whose `generate` runs: under an adapter's wrapper it is the model inside.
+        owner = next((m for m in self.model.modules() if any(child is parent for child in m.children())), self.model)
+        prepare = getattr(owner, "prepare_inputs_for_generation", None)
         if prepare is not None:
-            set_attribute(self.undo, self.model, "prepare_inputs_for_generation", self._noting_step(prepare))
+            set_attribute(self.undo, owner, "prepare_inputs_for_generation", self._noting_step(prepare))
+        candidates = getattr(owner, "_get_candidate_generator", None)
+        if candidates is not None:
+            set_attribute(self.undo, owner, "_get_candidate_generator", self._refusing_candidates(candidates))
+        if owner is not parent:
+            self.undo.callback(owner.register_forward_pre_hook(self._before_owner, with_kwargs=True).remove)
         features = getattr(parent, "get_image_features", None)
         if features is not None:
             set_attribute(self.undo, parent, "get_image_features", self._noting_images(features))
@@ -68,6 +77,34 @@ class GenerateHooks:
 
         return prepared
 
+    def _refusing_candidates(self, candidates: Callable[..., Any]) -> Callable[..., Any]:
+        """`generate`'s source of guessed tokens, which stand behind the prompt in the prefill of assisted decoding."""
+        signature = inspect.signature(candidates)
+
+        @functools.wraps(candidates)
+        def refused(*args: Any, **kwargs: Any) -> Any:
+            ids = signature.bind(*args, **kwargs).arguments.get("input_ids")
+            if self.serving() is not None and (ids is None or bool((ids == self.parts.image_token_id).any())):
+                raise UnsupportedModel(
+                    "assisted and prompt-lookup decoding put guessed tokens into the prefill, where a pruner takes them for "
+                    "text of the prompt; call generate() without assistant_model and prompt_lookup_num_tokens."
+                )
+            return candidates(*args, **kwargs)
+
+        return refused
+
+    def _before_owner(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Refuse arguments that name rows of the prompt: pruning shortens the sequence that they would be looked up in."""
+        named = [name for name in ("labels",) if kwargs.get(name) is not None]
+        named += ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), torch.Tensor) else []
+        if not named or self.serving() is None:
+            return
+        if bool(visual_mask(self.parts, _named(args, kwargs)).any()):
+            raise UnsupportedModel(
+                f"{' and '.join(named)} name rows of the whole prompt, and pruning shortens it: they would meet other rows; "
+                "compute the loss, or pick the rows, from the output's own logits."
+            )
+
     def _noting_images(self, features: Callable[..., Any]) -> Callable[..., Any]:
         """The encoding of images, which `generate` calls itself before the forward, noting what they were."""
         signature = inspect.signature(features)
@@ -91,6 +128,9 @@ class GenerateHooks:
     def _before_parent(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         session = self.serving()
         if session is not None:
-            if args:
-                kwargs = {**dict(zip(("input_ids", "pixel_values", "attention_mask"), args, strict=False)), **kwargs}
-            session.note(prompt=kwargs)
+            session.note(prompt=_named(args, kwargs))
+
+
+def _named(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a model's forward, those by position under their names."""
+    return {**dict(zip(("input_ids", "pixel_values", "attention_mask"), args, strict=False)), **kwargs}

@@ -32,12 +32,12 @@ from fitprune.models.tower import tower_parts
 
 
 @contextmanager
-def pruning(model: nn.Module, pruner: Hooks) -> Iterator[Trace]:
+def pruning(model: nn.Module, pruner: Hooks, visual_mask: torch.Tensor | None = None) -> Iterator[Trace]:
     """Apply `pruner` to `model` inside the context; see `Pruner.__call__`."""
     with ExitStack() as undo:
         patch = _Patch.acquire(model)
         undo.callback(patch.release)
-        session = Session(patch.parts, pruner)
+        session = Session(patch.parts, pruner, visual_mask)
         undo.callback(session.forget)
         undo.callback(patch.sessions.close, session)
         patch.open(session)

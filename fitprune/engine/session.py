@@ -50,8 +50,10 @@ _calls: ContextVar[dict["weakref.ref[Session]", Call] | None] = ContextVar("fitp
 class Session:
     """One pruner on one model."""
 
-    def __init__(self, parts: ModelParts, pruner: Hooks) -> None:
+    def __init__(self, parts: ModelParts, pruner: Hooks, visual_mask: torch.Tensor | None = None) -> None:
+        """`visual_mask` (batch, T): where the visual tokens of prompts that come as embeddings are."""
         self.context = RunContext.of(parts, pruner)
+        self.visual_mask = visual_mask
         self.caches: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
         self._key = weakref.ref(self)
 
@@ -86,23 +88,46 @@ class Session:
         prompt = self.call.prompt
         if prompt is None:
             raise UnsupportedModel("a pruned model must be called as a whole, not through its text decoder alone.")
-        visual = visual_mask(self.context.parts, prompt)
+        cache = cache_in(kwargs)
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        visual = self._visual(prompt) if past == 0 else visual_mask(self.context.parts, prompt)
         mask = kwargs.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UnsupportedModel(
                 "pruning needs a 2-D attention mask and a dynamic cache; this call brought a prepared mask "
                 "(a static cache, or a mask of the caller's own)."
             )
-        cache = cache_in(kwargs)
         self.note(cache=cache, caching=self._caching(kwargs, cache))
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
-        past = int(cache.get_seq_length()) if cache is not None else 0
         if past == 0:
             forward = self._begin_prefill(prompt, visual, mask, kwargs)
             self.note(forward=forward)
             return forward.arguments(kwargs)
         return self._begin_decoding(prompt, visual, mask, kwargs, past)
+
+    def _visual(self, prompt: dict[str, Any]) -> torch.Tensor:
+        """Which positions of a forward hold visual tokens: bool (batch, sequence).
+
+        Embeddings that hold their image already show no image token; where the visual tokens are must be said then.
+        """
+        if prompt.get("visual_mask") is not None or prompt.get("input_ids") is not None or prompt.get("inputs_embeds") is None:
+            return visual_mask(self.context.parts, prompt)
+        found, said = visual_mask(self.context.parts, prompt), self.visual_mask
+        if said is None:
+            if bool(found.any()):
+                return found
+            raise UnsupportedModel(
+                "this prompt came as inputs_embeds without image tokens: an image in it would go unpruned. Say where its "
+                "visual tokens are with pruner(model, visual_mask=mask), bool (batch, sequence), all False for a text prompt."
+            )
+        copies, rest = divmod(len(found), max(len(said), 1))
+        if rest or said.shape[1:] != found.shape[1:]:
+            raise UnsupportedModel(
+                f"visual_mask has the shape {tuple(said.shape)}, the prompt {tuple(found.shape)}; give one row for each prompt."
+            )
+        # With beams each prompt stands several times in a row.
+        return said.to(found.device, torch.bool).repeat_interleave(copies, 0)
 
     def _begin_prefill(
         self, prompt: dict[str, Any], visual: torch.Tensor, mask: torch.Tensor | None, kwargs: dict[str, Any]

@@ -139,7 +139,7 @@ def load_model(
             model = model.to(device)
     except FitPruneError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise FitPruneError(
             f"{folder}: transformers cannot load this checkpoint: {' '.join(str(error).split())[:300]}"
         ) from error
