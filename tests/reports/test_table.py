@@ -174,7 +174,7 @@ def test_a_model_that_a_method_cannot_prune_is_noted_and_fails_its_cell_if_it_wa
         yield
 
     options = SimpleNamespace(settings=CellSettings(limit=8), command=lambda cell: f"pytest {cell.suite}", every=every)
-    run = SimpleNamespace(bench=SimpleNamespace(measuring=unfit), store=Store(tmp_path), options=options)
+    run = SimpleNamespace(bench=SimpleNamespace(measuring=unfit), store=Store(tmp_path), options=options, folder=tmp_path)
     item = SimpleNamespace(stash=pytest.Stash(), user_properties=[])
     with pytest.raises(outcome.Exception, match=r"no \[CLS\] here"):
         RunCell(Cell("m", "visionzip", 0.5, "gqa"), run, item).check()

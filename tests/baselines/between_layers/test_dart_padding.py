@@ -1,11 +1,12 @@
 """DART keeps the same tokens in a padded batch as one by one, whether position ids count the padding or not."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from baselines import DART
 from baselines.shared.rotary import keys_from_zero
-from fitprune.interface.tokens import VisualTokens
 from tests.support.models import DECODERS, batch, build, kept, prompt
 
 PARTS = [[3, "image", 5], [2, "image", 61], [4, "image", 1, "image", 7], [9]]
@@ -45,7 +46,6 @@ def test_keys_of_a_prompt_that_begins_at_zero_are_unchanged_to_the_bit():
     rotary = build("llama", 1, rope_parameters=YARN).model.language_model.rotary_emb
     hidden, key = torch.zeros(2, 6, 32), torch.randn(2, 4, 6, 8)
     valid = torch.tensor([[True] * 6, [False, False, True, True, True, True]])
-    none = torch.zeros(2, 0, dtype=torch.long)
-    tokens = VisualTokens(hidden, none, none, torch.zeros(2), valid, valid, 0)
-    tokens.embeddings = rotary(hidden, torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]]))
+    embeddings = rotary(hidden, torch.tensor([[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]]))
+    tokens = SimpleNamespace(hidden=hidden, valid=valid, embeddings=embeddings)
     assert torch.equal(keys_from_zero(key, tokens), key)

@@ -60,7 +60,7 @@ def tower(query):
     vision = Vision.__new__(Vision)
     vision.has_cls = True
     vision._spend = lambda macs: None
-    vision._run = SimpleNamespace(query=[query], key=[query], tower=SimpleNamespace(layers=[None]))
+    vision._record = SimpleNamespace(query=[query], key=[query], tower=SimpleNamespace(layers=[None]))
     return vision
 
 
