@@ -71,6 +71,12 @@ class Session:
         """Empty `call`: the forward is over."""
         _calls.set({key: call for key, call in (_calls.get() or {}).items() if key != self._key and key() is not None})
 
+    def seal(self) -> None:
+        """Refuse what would continue a pruned prompt after the context, where the cache's length gives a token its position."""
+        for cache, state in self.caches.items():
+            if state.visual:
+                cache.update = _refused
+
     def start_tower(self) -> TowerRun | None:
         """Images are about to be encoded; the run of the tower where the pruner looks into it."""
         tower = tower_parts(self.context.parts) if self.context.pruner.looks_into_tower else None
@@ -226,3 +232,10 @@ def _length(kwargs: dict[str, Any]) -> int:
     """Tokens that the decoder, called with `kwargs`, is given."""
     embeds = kwargs.get("inputs_embeds")
     return (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
+
+
+def _refused(*_: Any, **__: Any) -> Any:
+    raise UnsupportedModel(
+        "this KV cache holds a pruned prompt, and the pruner's context is closed: its length would give the next token a wrong "
+        "position. Go on inside the context."
+    )

@@ -6,6 +6,7 @@ import torch
 from baselines import FastV, Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
 from tests.support.models import IMAGE, batch, build, new_tokens, prompt
+from tests.support.releases import cache_of, with_cache
 
 pytestmark = pytest.mark.releases
 PRUNERS = [FitPrune(Recipe([9, 0, 12], 36)), FastV.for_reduction(build("llama", 3).config, 0.3), Random(ratio=0.5)]
@@ -125,3 +126,41 @@ def test_text_embeddings_are_untouched_once_it_is_said_that_they_are_text(model)
         expected = model(inputs_embeds=embeds).logits
         with PRUNERS[0](model, visual_mask=torch.zeros(1, 12, dtype=torch.bool)):
             assert torch.equal(model(inputs_embeds=embeds).logits, expected)
+
+
+@pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner.name)
+def test_a_pruned_prompt_is_not_continued_after_the_context(model, inputs, pruner):
+    with torch.no_grad():
+        with pruner(model):
+            output = model(**inputs, use_cache=True)
+        with pytest.raises(UnsupportedModel, match="inside the context") as error:
+            model(input_ids=output.logits[:, -1:].argmax(-1), **with_cache(model, cache_of(output)))
+    one_line(error)
+
+
+def test_a_text_prompt_may_be_continued_after_the_context(model):
+    text = prompt(model, [12], seed=1)
+    with torch.no_grad():
+        expected = new_tokens(model, text, count=1)
+        with PRUNERS[0](model):
+            output = model(**text, use_cache=True)
+        token = output.logits[:, -1:].argmax(-1)
+        assert torch.equal(token, expected)
+        after = model(input_ids=token, **with_cache(model, cache_of(output))).logits
+        whole = model(input_ids=torch.cat([text["input_ids"], token], 1)).logits[:, -1:]
+    torch.testing.assert_close(after, whole, rtol=1e-5, atol=1e-4)
+
+
+def test_an_error_inside_the_context_closes_its_caches_too(model, inputs):
+    found = []
+
+    def fails():
+        with PRUNERS[2](model):
+            found.append(cache_of(model(**inputs, use_cache=True)))
+            raise RuntimeError("from outside")
+
+    with torch.no_grad():
+        with pytest.raises(RuntimeError, match="from outside"):
+            fails()
+        with pytest.raises(UnsupportedModel, match="inside the context"):
+            model(input_ids=torch.tensor([[5]]), **with_cache(model, found[0]))
