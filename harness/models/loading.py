@@ -195,4 +195,24 @@ def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec, config: Map
     for setting, value in family.processor(config).items() if family else ():
         setattr(processor, setting, value)
     if not processor.chat_template:
-        processor.chat_template = spec.chat_template or (family.chat_template if family else VICUNA)
+        own = _tokenizers_template(processor) if not spec.chat_template else None
+        processor.chat_template = spec.chat_template or own or (family.chat_template if family else VICUNA)
+
+
+def _tokenizers_template(processor: "ProcessorMixin") -> str | None:
+    """The chat template that a checkpoint keeps with its tokenizer, as training code saves it; None where there is none.
+
+    One that gives an image no place is a language model's: it is left out, with a warning.
+    """
+    template = getattr(processor.tokenizer, "chat_template", None)
+    if not isinstance(template, str):
+        return None
+    probe: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "what?"}]}]
+    try:
+        said = str(processor.apply_chat_template(probe, chat_template=template, add_generation_prompt=True))
+    except Exception:  # a template is a program of its author's: it may fail in any way
+        said = ""
+    if said.count(getattr(processor, "image_token", "<image>")) == 1 and "what?" in said:
+        return template
+    warnings.warn("the tokenizer's chat template has no place for an image; the model family's is taken", stacklevel=4)
+    return None
