@@ -164,7 +164,7 @@ def load_processor_of(name: str) -> "ProcessorMixin":
 
 def load_outline(name: str) -> ModelOutline:
     """The model without its weights. Raises FitPruneError as `load_model` does for a model that is not there."""
-    return ModelOutline(name, transformers_config(find_model(name)), load_processor_of(name))
+    return ModelOutline(name, transformers_config(find_model(choose_model(name).name)), load_processor_of(name))
 
 
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:
