@@ -1,8 +1,10 @@
 """The folder of the mini data, which a package registers under the entry point group `fitprune.data`, as `mini`."""
 
 import functools
+import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from fitprune.errors import FitPruneError
 
@@ -17,9 +19,25 @@ def mini_folder() -> Path:
     if entry is None:
         raise FitPruneError(f"the mini data are not in this installation: no package registers '{NAME}' for {GROUP}; {hint}")
     try:
-        folder = Path(entry.load())
+        folder = Path(_value(entry))
     except (ImportError, AttributeError, TypeError) as error:
         raise FitPruneError(f"the mini data cannot be found through {entry.value}: {error}; {hint}") from None
     if not folder.is_dir():
         raise FitPruneError(f"the mini data are not in this installation ({folder}); {hint}")
     return folder
+
+
+def _value(entry: metadata.EntryPoint) -> Any:
+    """What an entry point names. Its package does not stay imported: pytest imports the suites itself, a copy of them too."""
+    package = entry.module.partition(".")[0]
+
+    def loaded() -> list[str]:
+        return [name for name in sys.modules if name.partition(".")[0] == package]
+
+    before = {name: sys.modules.pop(name) for name in loaded()}
+    try:
+        return entry.load()
+    finally:
+        for name in loaded():
+            del sys.modules[name]
+        sys.modules.update(before)

@@ -17,7 +17,7 @@ TEXT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% endfor %}"
 
 
 def asked(folder, template):
-    """The prompt of a checkpoint that keeps `template` with its tokenizer, and none with its processor; and what was warned of."""
+    """The prompt of a checkpoint that keeps `template` with its tokenizer and none with its processor; what was warned of."""
     save_tiny(folder)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     for name, kept in (("processor_config.json", None), ("tokenizer_config.json", template)):

@@ -46,3 +46,16 @@ def test_what_is_missing_is_a_line_that_says_what_to_do(registered, values, said
         data_folder("mini")
     assert "\n" not in str(refused.value)
     assert "--data hub" in str(refused.value)
+
+
+def test_the_package_does_not_stay_imported(registered, monkeypatch):
+    """pytest imports the suites by their path, which may be that of a copy."""
+    own = object()
+    monkeypatch.setitem(sys.modules, "suites", own)
+    registered("suites:DATA")
+    assert (data_folder("mini") / "calibration.parquet").is_file()
+    assert sys.modules["suites"] is own
+    monkeypatch.delitem(sys.modules, "suites")
+    mini_data.mini_folder.cache_clear()
+    assert (data_folder("mini") / "calibration.parquet").is_file()
+    assert "suites" not in sys.modules
