@@ -95,8 +95,9 @@ class GenerateHooks:
 
     def _before_owner(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Refuse arguments that name rows of the prompt: pruning shortens the sequence that they would be looked up in."""
-        named = [name for name in ("labels",) if kwargs.get(name) is not None]
-        named += ["logits_to_keep"] if isinstance(kwargs.get("logits_to_keep"), torch.Tensor) else []
+        named = ["labels"] if kwargs.get("labels") is not None else []
+        if isinstance(kwargs.get("logits_to_keep"), torch.Tensor):
+            named.append("logits_to_keep")
         if not named or self.serving() is None:
             return
         if bool(visual_mask(self.parts, _named(args, kwargs)).any()):
