@@ -1,14 +1,20 @@
-"""What lmms-eval's command line asks for: the pruner that `--model_args` describe, and numbers in them."""
+"""What lmms-eval's command line asks for: the pruner that `--model_args` describe, numbers in them, generation options."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from baselines.registry import get_pruner_class
 from fitprune import FitPrune, Pruner
 from fitprune.errors import FitPruneError, unknown_name
+from harness.cells import DENSE
+from harness.models.facts import model_facts
 from harness.models.loading import LoadedModel
 from harness.pruners.solve import from_recipe, solve
+from harness.results.result import versions
+from harness.results.sources import code_digest
+from harness.results.strict_json import strict
 from harness.tasks.typical import typical_tokens
 
 
@@ -47,6 +53,35 @@ def make_pruner(
     if not isinstance(reduction, float) or not 0 < reduction < 1:
         raise FitPruneError(f"reduction must be a number between 0 and 1, not {reduction}")
     return solve(pruner, reduction, loaded.model.config, visual_tokens=typical_tokens(loaded, data), **options)
+
+
+def answered_by(loaded: LoadedModel, pruner: Pruner | None) -> dict[str, Any]:
+    """What decides a model's answers under a pruner, but for the questions: content, no names and no paths."""
+    facts = model_facts(loaded.name, loaded.device)
+    pruner = get_pruner_class(DENSE)() if pruner is None else pruner
+    return {
+        "weights": facts.weights,
+        "pruner": pruner.name,
+        "params": strict(pruner.params()),
+        "code": code_digest(type(pruner)),
+        "versions": versions(),
+        "dtype": str(loaded.dtype),
+        "device": facts.device,
+    }
+
+
+# Generation options that answers here follow, and those of tasks that are other models' own.
+_HEARD = {"max_new_tokens", "until", "do_sample", "temperature", "top_p", "top_k", "num_beams", "image_aspect_ratio", "seed"}
+_NEUTRAL = {"repetition_penalty": 1, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "num_return_sequences": 1, "n": 1}
+
+
+def refuse_unheard(task: str, options: Mapping[str, Any]) -> None:
+    """Raise FitPruneError for a generation option that would have no effect."""
+    for name, value in options.items():
+        if name not in _HEARD and (name not in _NEUTRAL or value != _NEUTRAL[name]):
+            raise FitPruneError(
+                f"task '{task}': the generation option {name}={value!r} is not supported; max_new_tokens and until are"
+            )
 
 
 def whole_number(name: str, value: Any) -> int:

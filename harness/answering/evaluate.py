@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.answers import Answer, Answers
-from harness.tasks.build import build_task, task_manager
+from harness.results.sources import folder_digest
+from harness.tasks.build import build_task, task_folder, task_manager
 from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
 from harness.tasks.specs import SuiteSpec, find_suite
 
@@ -111,10 +112,11 @@ def evaluate_cell(
 
 
 def conditions(suite: str, data: str, limit: int | None, batch_size: int, dtype: str) -> dict[str, Any]:
-    """What of a cell's outcome its suite decides, before anything is asked: `metric`, `data_digest`, `generation`."""
+    """What of a cell's outcome its suite decides, known before it runs: `metric`, `task_code`, `data_digest`, `generation`."""
     spec, task = find_suite(suite), build_task(suite, data, limit)
     return {
         "metric": spec.metric,
+        "task_code": folder_digest(task_folder(suite)),
         "data_digest": task.data_digest,
         "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype),
     }

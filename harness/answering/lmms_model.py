@@ -30,7 +30,7 @@ from tqdm import tqdm
 from fitprune import Pruner
 from fitprune.errors import FitPruneError
 from harness.answering.ahead import ahead
-from harness.answering.arguments import make_pruner, whole_number
+from harness.answering.arguments import answered_by, make_pruner, refuse_unheard, whole_number
 from harness.answering.batching import Finished, Prepared, Record, Request, image_hash, in_batches, keys_of, places_of
 from harness.answering.generate import decoder_of, generate
 from harness.answering.input_cache import SuiteInputs
@@ -109,10 +109,10 @@ class FitPruneLMM(lmms):
         limit, batch_size = given.pop("limit", None), whole_number("batch_size", given.pop("batch_size", 16))
         pruner = make_pruner(loaded, data=data, **given)
         self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr)
-        if data != "hub" or limit is not None:
-            stack = contextlib.ExitStack()
-            stack.enter_context(tasks_reading(data, None if limit is None else whole_number("limit", limit)))
-            self._release = weakref.finalize(self, stack.close)
+        stack = contextlib.ExitStack()
+        questions = None if limit is None else whole_number("limit", limit)
+        stack.enter_context(tasks_reading(data, questions, answered_by(loaded, pruner)))
+        self._release = weakref.finalize(self, stack.close)
         return self
 
     @property
@@ -192,6 +192,7 @@ class FitPruneLMM(lmms):
         prompt, options, doc_to_visual, doc_id, task, split = request.args
         if options.get("num_beams", 1) not in (1, None) or (options.get("do_sample") and options.get("temperature", 1)):
             raise FitPruneError(f"task '{task}' asks for sampling or beams; answers here are greedy, so that they repeat")
+        refuse_unheard(task, options)
         until = options.get("until") or ()
         stops = (until,) if isinstance(until, str) else tuple(until)
 

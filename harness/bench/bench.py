@@ -71,7 +71,7 @@ class Bench:
         resolved = self.resolver.resolve(cell)
         with self.results.lock(resolved.key):
             journal = self.results.journal(resolved.key)
-            found, damage = (None, "") if self.rerun else _stored(self.results, resolved.name)
+            found, damage = (None, "") if self.rerun else _stored(self.results, resolved)
             if found is None:
                 if self.rerun:
                     journal.remove()
@@ -98,11 +98,19 @@ class Bench:
         return outcome(resolved, pair, timed, self.settings, notes, self.resolver.margin is not None)
 
 
-def _stored(results: Store, name: str) -> tuple[Measured | None, str]:
-    """An earlier run's outcome; a note if it was damaged, and is put aside."""
-    try:
-        result = results.find(name)
-    except FitPruneError as error:
-        results.set_aside(name)
-        return None, f"{error}; it was put aside and the cell measured again"
-    return (None if result is None else Measured.stored(result, results.read_answers(result))), ""
+def _stored(results: Store, resolved: Resolved) -> tuple[Measured | None, str]:
+    """An earlier run's outcome, of the cell or of one with the same key; a note if it was damaged, and is put aside."""
+    damage = ""
+    for name in sorted(results.names(resolved.key), key=lambda name: name != resolved.name):
+        try:
+            result = results.find(name)
+            records = results.read_answers(result)
+        except FitPruneError as error:
+            results.set_aside(name)
+            damage = f"{error}; it was put aside and the cell measured again"
+            continue
+        found = Measured.stored(resolved.cell, result, records)
+        if name != resolved.name:
+            results.write(found.result, found.answers, None if resolved.cell.is_dense else found.dense)
+        return found, ""
+    return None, damage

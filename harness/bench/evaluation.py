@@ -12,7 +12,7 @@ from harness.cells import CellSettings
 from harness.cost.tally import Tally
 from harness.results.journal import Journal
 from harness.results.key import digest_of
-from harness.results.once import RunFolder, slug
+from harness.results.once import RunFolder, readable
 from harness.results.store import Store
 from harness.statistics.betting import BettingBound
 from harness.tasks.build import build_task
@@ -114,7 +114,7 @@ class Evaluation:
     def dense(self, resolved: Resolved, task: Any = None) -> Evaluated:
         """The answers of a dense cell, or of a part of it, from whichever process, of this run or another, came first."""
         key = resolved.key if task is None else f"{resolved.key}-{digest_of(list(task.rows), 8)}"
-        name = f"dense-{slug(resolved.cell.model)}-{resolved.cell.suite}-{key}"
+        name = f"dense-{readable(resolved.cell.model)}-{resolved.cell.suite}-{key}"
 
         def compute() -> dict[str, Any]:
             journal = None if self.results is None else self.results.journal(f"dense-{key}")

@@ -10,8 +10,8 @@ from fitprune import Pruner
 from harness.answering.evaluate import conditions
 from harness.cells import Cell, CellSettings
 from harness.models.facts import ModelFacts
-from harness.results.key import code_digest
 from harness.results.result import SCHEMA, versions
+from harness.results.sources import code_digest
 from harness.results.strict_json import strict
 from harness.statistics import is_mean
 
@@ -20,7 +20,9 @@ Margin = Callable[[str], float | None]
 
 
 class Conditions:
-    """What a run's suites decide of an outcome: `metric`, `data_digest` and `generation`; each suite's data is read once."""
+    """What a run's suites decide of an outcome: `metric`, `task_code`, `data_digest` and `generation`; each suite's data is
+    read once.
+    """
 
     def __init__(self, settings: CellSettings) -> None:
         self.settings = settings

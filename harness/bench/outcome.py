@@ -1,5 +1,6 @@
 """`Measured`, and `outcome`: from a cell's answers to its result, with its drop, its interval and its remarks."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ from fitprune import FitPruneError
 from harness.answers import Answers
 from harness.bench.evaluation import Pair
 from harness.bench.resolved import Resolved
-from harness.cells import CellSettings
+from harness.cells import Cell, CellSettings
 from harness.results.result import Result, now
 from harness.statistics import is_mean, no_drop, paired_drop, score_interval
 
@@ -29,9 +30,15 @@ class Measured:
     cached: bool = False
 
     @classmethod
-    def stored(cls, result: Result, records: list[dict[str, Any]]) -> "Measured":
-        """An earlier run's outcome. Raises FitPruneError for records that are none of answers."""
+    def stored(cls, cell: Cell, result: Result, records: list[dict[str, Any]]) -> "Measured":
+        """An earlier run's outcome, of a cell that may have been asked for in other words: another path to the same model.
+
+        Raises FitPruneError for records that are none of answers.
+        """
         own, dense = (Answers.from_records(records, result, dense=side) for side in (False, True))
+        result = dataclasses.replace(
+            result, model=cell.model, recipe=cell.recipe, positions_asked=cell.positions, reduction_asked=cell.reduction
+        )
         return cls(result, own, dense, cached=True)
 
 
@@ -64,6 +71,7 @@ def outcome(
     remarks = [*pruned.answers.notes, *notes, *_remarks(resolved, pair, settings, drop.unscored, may_stop)]
     result = Result(
         **resolved.identity,
+        key=resolved.key,
         score=pruned.answers.score,
         dense_score=dense.answers.score,
         drop=drop.drop,

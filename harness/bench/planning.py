@@ -3,6 +3,7 @@
 Loads no weights, generates nothing, fits nothing and writes nothing. What cannot be said without that is None.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -84,7 +85,7 @@ class Planner:
             return Planned(cell, "cannot", reason=str(error))
         except NeedsWeights:  # the recipe does not exist yet, so neither its key nor its FLOPs do
             return Planned(cell, "to run", questions, None, seconds, reason="a recipe is fitted first")
-        if not self.rerun and self._is_there(resolved.name):
+        if not self.rerun and self._is_there(resolved.key):
             return Planned(cell, "cached", questions)
         begun = any((self.results.folder / "journals").glob(f"{resolved.key}*.jsonl")) and not self.rerun
         flops, prefill_only = self._flops(resolved, earlier)
@@ -98,11 +99,12 @@ class Planner:
             "at most: it stops when it is decided" if resolved.identity["sequential"] else "",
         )
 
-    def _is_there(self, name: str) -> bool:
-        try:
-            return self.results.find(name) is not None
-        except FitPruneError:  # damaged: the run would measure it again
-            return False
+    def _is_there(self, key: str) -> bool:
+        for name in self.results.names(key):
+            with contextlib.suppress(FitPruneError):  # damaged: the run would measure it again
+                self.results.read_answers(self.results.find(name))
+                return True
+        return False
 
     def _flops(self, resolved: Resolved, earlier: list[Result]) -> tuple[float | None, bool]:
         """FLOPs per question: as an earlier result measured them, else of the prompts of the first questions."""

@@ -14,6 +14,7 @@ from harness.models.facts import ModelFacts
 from harness.pruners.of_cells import CellPruners
 from harness.results.key import content_key
 from harness.results.result import result_name
+from harness.results.sources import is_ours
 
 
 @dataclass(frozen=True)
@@ -86,4 +87,6 @@ class Resolver:
     def _record(self, cell: Cell, facts: ModelFacts, pruner: Pruner, dense: Resolved | None = None) -> Resolved:
         known = self.conditions.of(cell.suite, facts.dtype)
         decides = identity(cell, facts, pruner, known, self.settings, self.margin)
-        return Resolved(cell, facts, pruner, decides, content_key(decides), dense)
+        # This package's methods draw with a parameter of their own, or not at all.
+        seed = None if is_ours(type(pruner)) else self.settings.seed
+        return Resolved(cell, facts, pruner, decides, content_key(decides, seed), dense)

@@ -1,11 +1,10 @@
 """Where a model's checkpoint is, whether it is complete (in milliseconds, from file headers, without torch), and its digest."""
 
-import functools
 import hashlib
-import re
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
+from harness.models.digests import content_digest
 from harness.models.json_files import read_json
 from harness.models.registry import embedded_folder, embedded_models, find_model
 from harness.models.spec import ModelSpec
@@ -14,7 +13,6 @@ from harness.models.tensors import check_tensors, tensor_names
 # What a snapshot must hold; pickled weights are never looked at.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def require_model(name: str) -> ModelSpec:
@@ -186,23 +184,3 @@ def digest(folder: Path) -> str:
     for path in (folder / "config.json", *weight_files(folder)):
         total.update(content_digest(path))
     return total.hexdigest()[:12]
-
-
-def content_digest(path: Path) -> bytes:
-    """SHA-256 of a file's content.
-
-    The hub's cache names large files by it, and they need not be read. Others are read once a process for each state (size
-    and time of the last change) that they are found in.
-    """
-    target = path.resolve()
-    if path.is_symlink() and _SHA256.fullmatch(target.name):
-        return bytes.fromhex(target.name)
-    state = target.stat()
-    return _read_digest(target, state.st_size, state.st_mtime_ns)
-
-
-@functools.cache
-def _read_digest(path: Path, size: int, changed: int) -> bytes:
-    """SHA-256 of what a file holds in the state of that size and time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.models.checkpoint import checkpoint_folder, content_digest, digest, require_model, weight_files
+from harness.models.checkpoint import checkpoint_folder, digest, require_model, weight_files
 from harness.models.devices import choose_dtype
+from harness.models.digests import content_digest
 from harness.models.shipped import transformers_config
 
 # What else in a checkpoint's folder decides an answer: processor, tokenizer, chat template, generation settings.
@@ -41,16 +42,18 @@ def model_facts(name: str, device: str | None = None) -> ModelFacts:
     return ModelFacts(
         name=name,
         revision=folder.name if spec.kind == "hub" else digest(folder),
-        weights=weights_digest(folder),
+        weights=weights_digest(folder, spec.chat_template or ""),
         dtype=str(choose_dtype(None, device)).removeprefix("torch."),
         device=device_kind(device),
         config=transformers_config(spec),
     )
 
 
-def weights_digest(folder: Path) -> str:
-    """16 hex digits over the content of everything in a checkpoint's folder that decides an answer."""
-    total = hashlib.sha256()
+def weights_digest(folder: Path, chat_template: str = "") -> str:
+    """16 hex digits over the content of everything in a checkpoint's folder that decides an answer, and over the chat template
+    that the registry has for a checkpoint without one.
+    """
+    total = hashlib.sha256(chat_template.encode())
     beside = {path for pattern in _BESIDE for path in folder.glob(pattern)}
     for path in sorted({*beside, *weight_files(folder)}):
         total.update(path.name.encode() + content_digest(path))

@@ -13,9 +13,10 @@ from fitprune.models.sizes import visual_tokens
 from harness.cells import CellSettings
 from harness.models.facts import ModelFacts
 from harness.models.loading import LoadedModel, ModelOutline
-from harness.results.key import code_digest, digest_of
-from harness.results.once import RunFolder, slug
+from harness.results.key import digest_of
+from harness.results.once import RunFolder, readable, slug
 from harness.results.result import versions
+from harness.results.sources import code_digest
 from harness.tasks.calibration import calibration_batches, origin, sample_file
 from harness.tasks.parquet import file_digest
 from harness.tasks.typical import typical_tokens
@@ -48,40 +49,57 @@ class Calibrated:
         """Visual tokens of a prompt, where the images decide; None where the configuration fixes the number."""
         if visual_tokens(facts.config) is not None:
             return None
-        name = f"tokens-{slug(facts.name)}-{self._digest(facts)}"
+        name = f"tokens-{readable(facts.name)}-{self._digest(facts)}"
         return self.kept.once(name, lambda: typical_tokens(self.models.outline(facts.name), self.settings.data))
 
     def recipe(self, facts: ModelFacts, reduction: float) -> Recipe:
-        """The recipe fitted for a budget; all budgets of the run share one calibration. Raises BudgetError as the fit did."""
-        budgets = self.settings.reductions or (reduction,)
-        name = f"recipes-{slug(facts.name)}-{self._digest(facts, reductions=budgets)}"
-        fitted = self.kept.once(name, lambda: self._fit_all(facts.name, budgets))[f"{reduction:g}"]
-        if "error" in fitted:
-            raise BudgetError(fitted["error"])
-        return Recipe.from_record(fitted["recipe"])
+        """The recipe fitted for a budget. Raises BudgetError as the fit did.
 
-    def _digest(self, facts: ModelFacts, **more: Any) -> str:
-        """Of what decides a calibration of the model, and of `more`."""
-        model = [facts.revision, facts.weights, facts.dtype, facts.device]
-        return digest_of([*model, self._samples, versions(), code_digest(FitPrune), more], 12)
+        Whoever comes first fits those of the run's budgets that are not there yet, from one calibration. The calibration's
+        statistics are kept, too, for budgets that a later run asks for.
+        """
+        name = f"{readable(facts.name)}-{self._digest(facts)}"
+        fitted = self.kept.get(_recipe(name, reduction))
+        if fitted is None:
+            fitted = self.kept.alone(f"calibration-{name}", lambda: self._fit(facts, name, reduction))
+        if "error" in fitted[0]:
+            raise BudgetError(fitted[0]["error"])
+        return Recipe.from_record(fitted[0]["recipe"])
+
+    def _digest(self, facts: ModelFacts) -> str:
+        """Of what decides a calibration of the model."""
+        return digest_of([facts.weights, facts.dtype, facts.device, self._samples, versions(), code_digest(FitPrune)], 12)
 
     @functools.cached_property
     def _samples(self) -> str:
         return file_digest([sample_file(self.settings.data)])
 
-    def _fit_all(self, name: str, budgets: tuple[float, ...]) -> dict[str, dict[str, Any]]:
-        loaded = self.models.model(name)
-        batches, source = calibration_batches(loaded, self.settings.data), origin(loaded, self.settings.data)
-        calibration = Calibration(loaded.model, batches, progress=False, origin=source)
-        fitted: dict[str, dict[str, Any]] = {}
-        for reduction in budgets:
-            try:
-                recipe = calibration.recipe(reduction, scoring=True)
-            except BudgetError as error:
-                fitted[f"{reduction:g}"] = {"error": str(error)}
-                continue
-            fitted[f"{reduction:g}"] = {"recipe": recipe.to_record()}
-            if self.recipes is not None:
-                self.recipes.mkdir(parents=True, exist_ok=True)
-                recipe.save(self.recipes / f"{slug(name)}-{loaded.revision[:12]}-{reduction:g}.json")
-        return fitted
+    def _fit(self, facts: ModelFacts, name: str, reduction: float) -> tuple[Any]:
+        """The record of one budget's recipe; those of the run's other budgets are put beside it."""
+        budgets = dict.fromkeys((*self.settings.reductions, reduction))
+        missing = [budget for budget in budgets if self.kept.get(_recipe(name, budget)) is None]
+        if missing:
+            loaded = self.models.model(facts.name)
+            batches, source = calibration_batches(loaded, self.settings.data), origin(loaded, self.settings.data)
+            keep = self.kept.folder / f"calibration-{name}"
+            calibration = Calibration(loaded.model, batches, progress=False, origin=source, keep=keep)
+            for budget in missing:
+                self.kept.once(_recipe(name, budget), functools.partial(self._fitted, loaded, calibration, budget))
+        found = self.kept.get(_recipe(name, reduction))
+        assert found is not None
+        return found
+
+    def _fitted(self, loaded: LoadedModel, calibration: Calibration, reduction: float) -> dict[str, Any]:
+        try:
+            recipe = calibration.recipe(reduction, scoring=True)
+        except BudgetError as error:
+            return {"error": str(error)}
+        if self.recipes is not None:
+            self.recipes.mkdir(parents=True, exist_ok=True)
+            recipe.save(self.recipes / f"{slug(loaded.name)}-{loaded.revision[:12]}-{reduction:g}.json")
+        return {"recipe": recipe.to_record()}
+
+
+def _recipe(name: str, reduction: float) -> str:
+    """What a budget's recipe is called."""
+    return f"recipe-{reduction:g}-{name}"

@@ -1,42 +1,47 @@
-"""The key of a cell: a digest of everything that decides its outcome, known before it runs."""
+"""The key of a cell: a digest of everything that decides its outcome, and of nothing else, known before it runs."""
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from fitprune import Pruner
-
-# Which fields of a result make its cell the cell it is.
+# Which facts of a cell decide its outcome. Weights, data and parameters stand there by content: how a path was spelled, or how
+# a recipe is called, decides nothing.
 KEY_FIELDS = (
     "schema",
-    "model",
     "revision",
     "weights",
     "pruner",
     "code",
     "params",
     "suite",
+    "task_code",
     "metric",
     "data_digest",
     "limit",
     "generation",
-    "seed",
     "versions",
     "device",
 )
 
 
-def content_key(record: Mapping[str, Any]) -> str:
-    """16 hex digits of the SHA-256 over the `KEY_FIELDS` of a result, or of what is known of it before it is there."""
-    # Provenance says when and how a recipe was fitted; its counts are what matters.
-    params = {name: value for name, value in record["params"].items() if name != "provenance"}
-    # What decided when a sequential run stopped; other runs have nothing there, and the keys that they always had.
-    stopped = {"sequential": record["sequential"]} if record.get("sequential") else {}
-    return digest_of({name: record[name] for name in KEY_FIELDS} | {"params": params} | stopped)
+def content_key(identity: Mapping[str, Any], seed: int | None = None) -> str:
+    """16 hex digits of the SHA-256 over the `KEY_FIELDS` of what is known of a cell before it runs.
+
+    Left out of them is what changes no answer: a recipe's provenance, the patch release of Python, and in float32 the batch
+    size, unless it decides where a sequential run stops.
+
+    Args:
+        seed: of the global random generators, where the method may draw from them.
+    """
+    decides = {name: identity[name] for name in KEY_FIELDS}
+    decides["params"] = _without(identity["params"], "provenance")
+    if identity["generation"].get("dtype") == "float32" and not identity.get("sequential"):
+        decides["generation"] = _without(identity["generation"], "batch_size")
+    decides["versions"] = dict(identity["versions"]) | {"python": _minor(identity["versions"].get("python", ""))}
+    if identity.get("sequential"):  # what decides when a run stops
+        decides["sequential"] = identity["sequential"]
+    return digest_of(decides | ({} if seed is None else {"seed": seed}))
 
 
 def digest_of(value: Any, digits: int = 16) -> str:
@@ -45,24 +50,10 @@ def digest_of(value: Any, digits: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
-def code_digest(method: "type[Pruner]") -> str:
-    """12 hex digits over the source files of a method: its class and those it inherits from, up to `Pruner`, and the files of
-    its own package and of `fitprune` that these take functions and classes from.
+def _without(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != name}
 
-    So a method under development is measured anew after each change, though no version has changed.
-    """
-    from fitprune import Pruner
 
-    names: set[str] = set()
-    for base in method.__mro__:
-        if base is Pruner:
-            break
-        names.add(base.__module__)
-        packages = {base.__module__.partition(".")[0], Pruner.__module__.partition(".")[0]}
-        taken = {getattr(value, "__module__", None) for value in vars(sys.modules[base.__module__]).values()}
-        names |= {name for name in taken if isinstance(name, str) and name.partition(".")[0] in packages}
-    total = hashlib.sha256(method.__qualname__.encode())
-    for name in sorted(names):
-        source = getattr(sys.modules.get(name), "__file__", None)
-        total.update(Path(source).read_bytes() if source and Path(source).is_file() else name.encode())
-    return total.hexdigest()[:12]
+def _minor(version: str) -> str:
+    """ "3.11" of "3.11.7"."""
+    return ".".join(version.split(".")[:2])

@@ -41,6 +41,12 @@ class RunFolder:
                 return value
         return found[0]
 
+    def alone(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns, called while no other process is at the same name. Nothing is kept of it here."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / f"{name}.lock"):
+            return compute()
+
     def get(self, name: str) -> tuple[Any] | None:
         """The value, alone in a tuple, or None while nobody has computed it, or where its file is damaged."""
         try:
@@ -60,8 +66,15 @@ class ReadOnlyFolder(RunFolder):
         found = None if again else self.get(name)
         return compute() if found is None else found[0]
 
+    def alone(self, name: str, compute: Callable[[], Any]) -> Any:
+        return compute()
+
+
+def readable(name: str) -> str:
+    """A part of a file name for a model's name, which may be a path."""
+    return "".join(char if char.isalnum() or char in ".-" else "_" for char in Path(name).name)
+
 
 def slug(name: str) -> str:
     """A file name for a model's name, which may be a path: readable, and unique."""
-    readable = "".join(char if char.isalnum() or char in ".-" else "_" for char in Path(name).name)
-    return f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{readable(name)}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

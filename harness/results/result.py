@@ -66,7 +66,9 @@ class Result:
     generation: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, Number] = field(default_factory=dict)  # means per question
     weights: str = ""  # digest of all files of the checkpoint that decide an answer
-    code: str = ""  # digest of the method's source
+    code: str = ""  # digest of all sources that can touch an answer
+    task_code: str = ""  # digest of lmms-eval's folder of the task
+    key: str = ""  # digest of what decides the outcome; the end of the file's name
     answers_digest: str = ""
     seconds: StrictFloat | None = None
     max_drop: StrictFloat | None = None
@@ -88,7 +90,7 @@ class Result:
     @property
     def name(self) -> str:
         """The stem of the result's files."""
-        return result_name(self.cell, content_key(self.to_json()))
+        return result_name(self.cell, self.key or content_key(self.to_json()))
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values."""

@@ -19,7 +19,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,6 +52,8 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        # The folder's names by key, as they were when it was last seen to change.
+        self._listed: tuple[int, Mapping[str, list[str]]] = (-1, {})
 
     def check_writable(self) -> None:
         """Raise FitPruneError, in one line, if results could not be written here. Leaves nothing behind."""
@@ -97,17 +100,22 @@ class Store:
         write_atomically(path, [json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
         return path
 
-    def find(self, name: str) -> Result | None:
-        """The result of that name, with its answers whole; None if there is none.
+    def names(self, key: str) -> list[str]:
+        """The names of the results with a key: none, one, or several that were asked for in different words."""
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except OSError:
+            return []
+        if changed != self._listed[0]:
+            by_key: dict[str, list[str]] = defaultdict(list)
+            for path in sorted(self.folder.glob("*.json")):
+                by_key[path.stem.rpartition("-")[2]].append(path.stem)
+            self._listed = changed, by_key
+        return list(self._listed[1].get(key, ()))
 
-        Raises FitPruneError, in one line, if either file was damaged or edited.
-        """
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            return None
-        result = read_result(path)
-        self.read_answers(result)
-        return result
+    def find(self, name: str) -> Result:
+        """The result of that name. Raises FitPruneError, in one line, if its file is gone, damaged or edited."""
+        return read_result(self.folder / f"{name}.json")
 
     def set_aside(self, name: str) -> None:
         """Rename the damaged files of a result, so that nobody reads them and nobody loses them."""
@@ -149,6 +157,8 @@ def read_result(path: Path) -> Result:
         record = loads(path.read_text(encoding="utf-8"))
         sealed = record.pop("digest", None) if isinstance(record, dict) else None
         result = Result.from_json(record)
+        if not result.key:  # of a version that left it to the file's name
+            result.key = path.stem.rpartition("-")[2]
         if sealed != digest_of(record):
             raise ValueError("its content is not what was written")
         return result

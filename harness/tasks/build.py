@@ -8,7 +8,7 @@ A task keeps its original configuration, prompts and scores; only its `download`
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +49,30 @@ def build_task(suite: str, data: str = "mini", limit: int | None = None) -> "Con
 def task_manager(suite: str) -> "TaskManager":
     """An lmms-eval task manager that knows the one folder of the suite (12 ms; indexing all tasks takes seconds)."""
     evaluator = lmms_eval_evaluator()
+    with quiet():
+        return evaluator.TaskManager(include_path=str(task_folder(suite)), include_defaults=False, model_name=MODEL_NAME)
+
+
+def task_folder(suite: str) -> Path:
+    """Where lmms-eval keeps the suite's task: its prompts, its configuration and the code that scores it."""
+    lmms_eval_evaluator()
     import lmms_eval.tasks
 
-    folder = Path(lmms_eval.tasks.__file__).parent / find_suite(suite).folder
-    with quiet():
-        return evaluator.TaskManager(include_path=str(folder), include_defaults=False, model_name=MODEL_NAME)
+    return Path(lmms_eval.tasks.__file__).parent / find_suite(suite).folder
 
 
 @contextlib.contextmanager
-def tasks_reading(data: str, limit: int | None = None) -> Iterator[None]:
-    """Inside, tasks that lmms-eval builds by name read `data`. For its command line, which offers no such choice."""
+def tasks_reading(data: str, limit: int | None = None, answered_by: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Inside, tasks that lmms-eval builds by name read `data`. For its command line, which offers no such choice.
+
+    Args:
+        answered_by: what decides the answers, as strict JSON. It becomes a part of the tasks' configurations, together with
+            the digest of their data, and so of the keys of lmms-eval's own response cache.
+    """
     import lmms_eval.tasks
     from lmms_eval.api.task import ConfigurableTask
 
-    ours = _task_class(data, limit)
+    ours = _task_class(data, limit, answered_by)
     lmms_eval.tasks.ConfigurableTask = ours
     try:
         yield
@@ -71,10 +81,10 @@ def tasks_reading(data: str, limit: int | None = None) -> Iterator[None]:
             lmms_eval.tasks.ConfigurableTask = ConfigurableTask
 
 
-def _task_class(data: str, limit: int | None) -> Any:
+def _task_class(data: str, limit: int | None, answered_by: Mapping[str, Any] | None = None) -> Any:
     """What builds a task that reads `data`, called with lmms-eval's own arguments (config, model_name)."""
     from harness.tasks.reading import HubTask, LocalTask
 
     if data == "hub":
-        return functools.partial(HubTask, limit=limit)
-    return functools.partial(LocalTask, folder=data_folder(data), limit=limit)
+        return functools.partial(HubTask, limit=limit, answered_by=answered_by)
+    return functools.partial(LocalTask, folder=data_folder(data), limit=limit, answered_by=answered_by)

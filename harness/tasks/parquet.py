@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fitprune.errors import FitPruneError
+from harness.models.digests import content_digest
 from harness.tasks.mini_data import mini_folder
 
 if TYPE_CHECKING:
@@ -94,11 +95,7 @@ def to_dataset(table: pa.Table, fingerprint: str) -> "Dataset":
 
 def file_digest(files: Iterable[Path]) -> str:
     """SHA-256 over the files' content, in hex."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()
+    return hashlib.sha256(b"".join(map(content_digest, files))).hexdigest()
 
 
 def _short(error: Exception) -> str:

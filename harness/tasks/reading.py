@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict, Image
 from lmms_eval.api.task import ConfigurableTask
 
 from fitprune.errors import FitPruneError
+from harness.results.key import digest_of
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
 from harness.tasks.preflight import check_data
@@ -20,8 +21,15 @@ from harness.tasks.specs import SUITES, SuiteSpec
 class _LimitedTask(ConfigurableTask):
     """Attributes on top of the original's: rows (the data's row of each doc_id), data_digest, notes."""
 
-    def __init__(self, config: dict, model_name: str | None = None, *, limit: int | None = None) -> None:
-        self._limit = limit
+    def __init__(
+        self,
+        config: dict,
+        model_name: str | None = None,
+        *,
+        limit: int | None = None,
+        answered_by: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._limit, self._answered_by = limit, answered_by
         self.rows: Sequence[int] = ()
         self.data_digest = ""
         self.notes: list[str] = []
@@ -52,6 +60,20 @@ class _LimitedTask(ConfigurableTask):
             self.notes.append(f"{self.config.task}: {limit} questions asked, {len(self.rows)} used; its pairs stay together")
         return dataset.select(self.rows)
 
+    def dump_config(self) -> dict[str, Any]:
+        """The task's configuration, with the content that decides its answers: lmms-eval's response cache finds them by it."""
+        known = super().dump_config()
+        if self._answered_by is None:
+            return known
+        return known | {"fitprune": {**self._answered_by, "data": self.data_digest, "rows": digest_of(list(self.rows))}}
+
+    def build_all_requests(self, *, cache_requests: bool = False, **options: Any) -> None:
+        if cache_requests:
+            raise FitPruneError(
+                "lmms-eval's --cache_requests finds prompts by the task's name, whatever the data hold; leave it out"
+            )
+        super().build_all_requests(**options)
+
     def images(self) -> list[Hashable]:
         """What names each question's image."""
         dataset, spec = self.dataset[self._split], self._spec()
@@ -78,9 +100,9 @@ class _LimitedTask(ConfigurableTask):
 class LocalTask(_LimitedTask):
     """Reads `<folder>/<task>/<config>/<split>.parquet` into memory."""
 
-    def __init__(self, config: dict, model_name: str | None = None, *, folder: Path, limit: int | None = None) -> None:
+    def __init__(self, config: dict, model_name: str | None = None, *, folder: Path, **options: Any) -> None:
         self._folder = folder
-        super().__init__(config, model_name, limit=limit)
+        super().__init__(config, model_name, **options)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         spec = self._spec()

@@ -41,7 +41,7 @@ class Questions:
 
 class FakeShelf:
     def facts(self, name):
-        return ModelFacts(name, "fake", "fake", "float32", "cpu", None)
+        return ModelFacts(name, "fake", f"weights of {os.path.basename(name)}", "float32", "cpu", None)
 
     def model(self, name):
         return SimpleNamespace(model=None)
@@ -57,7 +57,7 @@ class FakePruners:
 class FakeConditions:
     def of(self, suite, dtype):
         generation = {"max_new_tokens": 4, "batch_size": 16}
-        return {"metric": "exact_match", "data_digest": "digest", "generation": generation}
+        return {"metric": "exact_match", "task_code": "task", "data_digest": "digest", "generation": generation}
 
 
 class FakeEvaluation(Evaluation):

@@ -21,7 +21,7 @@ from harness.cost.tally import Tally
 from harness.models.facts import model_facts, weights_digest
 from harness.models.loading import load_model
 from harness.results.journal import Journal
-from harness.results.key import code_digest, content_key
+from harness.results.key import content_key
 from harness.results.once import RunFolder
 from harness.results.store import Store
 from tests.support import tiny_llava
@@ -156,7 +156,7 @@ def test_a_later_run_finds_what_an_earlier_one_left(place, tmp_path, monkeypatch
     other = bench(place, tmp_path, "second")
     other.settings = dataclasses.replace(other.settings)
     for part, name in (
-        (other.evaluation, "evaluate"), (other.timing, "_time"), (other.pruners.calibrated, "_fit_all"), (other.shelf, "model"),
+        (other.evaluation, "evaluate"), (other.timing, "_time"), (other.pruners.calibrated, "_fit"), (other.shelf, "model"),
     ):  # fmt: skip
         monkeypatch.setattr(part, name, None)
     again = finish(other, cell)
@@ -281,25 +281,3 @@ def test_a_killed_run_of_the_suites_goes_on_and_gives_what_an_unkilled_one_gives
     assert [getattr(result, name) for name in names] == [getattr(whole.result, name) for name in names]
     answers = Store(tmp_path / "results").read_answers(result)
     assert [answer["answer"] for answer in answers] == [answer.answer for answer in whole.answers.answers]
-
-
-def test_the_code_of_a_method_is_its_file_and_what_that_takes_from_its_package(tmp_path, monkeypatch):
-    package = tmp_path / "othermethods"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "helper.py").write_text("def half(count):\n    return count // 2\n")
-    (package / "unused.py").write_text("")
-    (package / "method.py").write_text(
-        "from fitprune import Pruner\nfrom othermethods.helper import half\n\n\nclass Method(Pruner):\n    name = 'method'\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    from othermethods.method import Method
-
-    first = code_digest(Method)
-    (package / "unused.py").write_text("more = 1\n")
-    assert code_digest(Method) == first
-    (package / "helper.py").write_text("def half(count):\n    return count // 3\n")
-    second = code_digest(Method)
-    assert second != first
-    (package / "method.py").write_text((package / "method.py").read_text() + "\n# changed\n")
-    assert code_digest(Method) not in (first, second)

@@ -139,12 +139,12 @@ def test_a_cell_that_was_not_saved_is_said_and_fails_under_a_threshold(run):
 def test_saving_again_replaces_and_an_earlier_run_is_saved_from_the_cache(run):
     save(run)
     first = Store(run.folder / "saved" / "main").read_all().results
-    save(run, "--seed", "1")
+    save(run, "--limit", "40")
     second = Store(run.folder / "saved" / "main").read_all().results
     assert (len(first), len(second)) == (2, 2)
-    assert {read.seed for read in second} == {1}
+    assert {read.limit for read in second} == {40}
     save(run)  # from the cache
-    assert {read.seed for read in Store(run.folder / "saved" / "main").read_all().results} == {0}
+    assert {read.limit for read in Store(run.folder / "saved" / "main").read_all().results} == {None}
 
 
 def test_other_questions_are_refused_in_one_line_before_work(run, pytester):

@@ -1,4 +1,6 @@
-"""A results folder that version 0.1 wrote is read, found, compared and reported as it was by that version.
+"""A results folder that version 0.1 wrote is read, compared and reported as it was by that version.
+
+Its keys do not cover the sources that answered, so none of its cells stands for one of today.
 
 Made before the bench was cut into parts, by
 
@@ -8,20 +10,12 @@ with --save first, of which the cells of POPE with dense and FastV were kept.
 """
 
 import math
-import shutil
 from pathlib import Path
 
 import pytest
 
 from harness.answers import Answers
-from harness.bench.bench import Bench
-from harness.bench.evaluation import Evaluated
-from harness.cells import CellSettings
 from harness.gate.saved import SavedRun, compare
-from harness.models.facts import ModelFacts
-from harness.models.registry import find_model
-from harness.models.shipped import transformers_config
-from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.statistics import paired_drop
 from reports.table.leaderboard import read_leaderboard
@@ -58,32 +52,6 @@ def test_answers_give_the_drop_that_was_written_with_them(result):
         assert own.to_records(dense) == records
     else:
         assert own.to_records() == records
-
-
-@pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result.pruner}-{result.suite}")
-def test_a_cell_of_it_is_found_and_its_dense_answers_too(result, tmp_path, monkeypatch):
-    """By its key, given that versions, code, model and data are what they were."""
-    shutil.copytree(FOLDER, tmp_path / "results")
-    store = Store(tmp_path / "results")
-    codes = {read.pruner: read.code for read in RESULTS}
-    facts = ModelFacts(
-        "llava-tiny", result.revision, result.weights, "float32", "cpu", transformers_config(find_model("llava-tiny"))
-    )
-    known = {"metric": result.metric, "data_digest": result.data_digest, "generation": result.generation}
-    bench = Bench(CellSettings(limit=4, reductions=(0.5,)), RunFolder(tmp_path / "run"), store, "cpu")
-    monkeypatch.setattr("harness.results.result.versions", lambda: result.versions)
-    monkeypatch.setattr("harness.bench.identity.code_digest", lambda method: codes[method.name])
-    monkeypatch.setattr(bench.shelf, "facts", lambda name: facts)
-    monkeypatch.setattr(bench.resolver.conditions, "of", lambda suite, dtype: known)
-    for part, name in ((bench.evaluation, "evaluate"), (bench.timing, "_time"), (bench.shelf, "model")):
-        monkeypatch.setattr(part, name, None)
-    with bench.measuring(result.cell) as measured:
-        assert measured.cached
-        assert repr(measured.result) == repr(result)
-    shared = bench.evaluation.dense(bench.resolver.resolve(result.cell).dense)
-    assert isinstance(shared, Evaluated)
-    assert [answer.answer for answer in shared.answers.answers] == [answer.answer for answer in measured.dense.answers]
-    assert shared.flops == result.dense_flops
 
 
 @pytest.mark.parametrize("pruner", ["dense", "fastv"])
