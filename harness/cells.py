@@ -44,13 +44,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellSettings:
-    """What all cells of a run share. `reductions` are the budgets that recipes are fitted for."""
+    """What all cells of a run share. `reductions` are the budgets that recipes are fitted for; with `allow_broken_images`
+    questions whose pictures cannot be decoded count as wrong.
+    """
 
     data: str = "mini"
     limit: int | None = None
     batch_size: int = 16
     seed: int = 0
     reductions: tuple[float, ...] = ()
+    allow_broken_images: bool = False
 
 
 def recipe_name(path: str) -> str:

@@ -44,6 +44,7 @@ def evaluate_cell(
     journal: "Journal | None" = None,
     cache: "InputCache | None" = None,
     task: "ConfigurableTask | None" = None,
+    allow_broken: bool = False,
 ) -> Answers:
     """Ask a model the questions of a suite and let lmms-eval score the answers.
 
@@ -56,13 +57,14 @@ def evaluate_cell(
         journal: of this very cell; what stands in it is not asked again.
         cache: inputs kept from cells of the same model.
         task: the suite's task if it is built already; a part of its questions, say.
+        allow_broken: questions whose pictures cannot be decoded count as wrong, with a note.
 
     Raises FitPruneError for unfit data, and when every answer is empty.
     """
     started = time.perf_counter()
     spec = find_suite(suite)
     evaluator = lmms_eval_evaluator()
-    from harness.answering.lmms_model import FitPruneLMM
+    from harness.answering.lmms_model import BROKEN, FitPruneLMM
 
     part = None if task is None else tuple(task.rows)
     task = task or build_task(suite, data, limit)
@@ -74,6 +76,7 @@ def evaluate_cell(
         journal=journal,
         kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size, part) if cache is not None else None,
         progress=sys.stderr,
+        allow_broken=allow_broken,
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
     with contained(), tempfile.TemporaryDirectory() as folder, quiet():
@@ -97,6 +100,8 @@ def evaluate_cell(
             f"all {len(answers)} answers of '{loaded.name}' on {suite} are empty: "
             "the model, its chat template or its end token does not fit"
         )
+    broken = sum(record.image.startswith(BROKEN) for record in model.records.values())
+    notes = [f"{suite}: {broken} pictures cannot be decoded; their questions count as wrong"] if broken else []
     return Answers(
         suite=spec.name,
         metric=spec.metric,
@@ -105,20 +110,22 @@ def evaluate_cell(
         prompts=len(answers),
         seconds=earlier + time.perf_counter() - started,
         data_digest=task.data_digest,
-        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype)),
+        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype), allow_broken),
         tokens=_mean_tokens(list(model.records.values())),
-        notes=list(task.notes),
+        notes=[*task.notes, *notes],
     )
 
 
-def conditions(suite: str, data: str, limit: int | None, batch_size: int, dtype: str) -> dict[str, Any]:
+def conditions(
+    suite: str, data: str, limit: int | None, batch_size: int, dtype: str, allow_broken: bool = False
+) -> dict[str, Any]:
     """What of a cell's outcome its suite decides, known before it runs: `metric`, `task_code`, `data_digest`, `generation`."""
     spec, task = find_suite(suite), build_task(suite, data, limit)
     return {
         "metric": spec.metric,
         "task_code": folder_digest(task_folder(suite)),
         "data_digest": task.data_digest,
-        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype),
+        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype, allow_broken),
     }
 
 
@@ -167,17 +174,18 @@ def _points(spec: SuiteSpec, aggregates: dict, answers: list[Answer]) -> float:
     return 100 * float(value) / (_MME_CATEGORY_POINTS * len(categories))
 
 
-def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str) -> dict[str, Any]:
+def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str, allow_broken: bool = False) -> dict[str, Any]:
     """How answers are generated, of a task's `generation_kwargs`, as a result records it."""
     from harness.answering.lmms_model import MAX_NEW_TOKENS
 
-    return {
+    settings = {
         "do_sample": False,
         "max_new_tokens": int(options.get("max_new_tokens") or MAX_NEW_TOKENS),
         "until": list(options.get("until") or ()),
         "batch_size": batch_size,
         "dtype": dtype.removeprefix("torch."),
     }
+    return settings | ({"broken_images": "count as wrong"} if allow_broken else {})
 
 
 def _mean_tokens(records: "Sequence[Record]") -> dict[str, float]:

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from PIL import Image
+from PIL import Image, ImageFile
 from tqdm import tqdm
 
 from fitprune import Pruner
@@ -39,6 +39,7 @@ from harness.models.loading import LoadedModel, load_model
 from harness.models.prompting import encode
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
+from harness.tasks.pictures import seen
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
 MAX_NEW_TOKENS = 128
@@ -47,7 +48,14 @@ MAX_NEW_TOKENS = 128
 LOOK_AHEAD = 2
 
 
+# What the pictures of a question are known by where they cannot be decoded.
+BROKEN = "broken"
+
 Observer = Callable[[Finished], None]
+
+
+class BrokenPicture(FitPruneError):
+    """A question's picture cannot be decoded."""
 
 
 class FitPruneLMM(lmms):
@@ -62,6 +70,7 @@ class FitPruneLMM(lmms):
         kept_inputs: the inputs of cells that asked the same questions before; changes no answer.
         progress: where a progress bar goes; None shows none.
         look_ahead: batches whose images and prompts are prepared, in a thread, while the model runs; changes no answer.
+        allow_broken: a question whose picture cannot be decoded is answered by nothing, instead of ending the run.
 
     `records` maps (task, doc_id) to what its answer took.
     """
@@ -79,13 +88,16 @@ class FitPruneLMM(lmms):
         kept_inputs: SuiteInputs | None = None,
         progress: TextIO | None = None,
         look_ahead: int = LOOK_AHEAD,
+        allow_broken: bool = False,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise FitPruneError(f"batch size must be at least 1, not {batch_size}")
         self.loaded, self.pruner, self.batch_size = loaded, pruner, batch_size
         self.observer, self.journal, self.kept_inputs = observer, journal, kept_inputs
-        self.progress, self.look_ahead = progress, look_ahead
+        self.progress, self.look_ahead, self.allow_broken = progress, look_ahead, allow_broken
+        # lmms-eval lets Pillow fill up what is cut off, with grey; here that is an error.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
         decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
         self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
@@ -132,7 +144,8 @@ class FitPruneLMM(lmms):
             disable=None if self.progress else True,
         ) as bar:
             for batch, finished in self._answered(batches):
-                for request, text, record in zip(batch, finished.texts, finished.records, strict=True):
+                for request, given, record in zip(batch, finished.texts, finished.records, strict=True):
+                    text = "" if record.image.startswith(BROKEN) else given
                     counts = TokenCounts(input_tokens=record.prompt_tokens, output_tokens=record.new_tokens)
                     answers[request.place] = GenerationResult(text, counts)
                 bar.update(len(batch))
@@ -184,9 +197,19 @@ class FitPruneLMM(lmms):
 
     def inputs(self, batch: Sequence[Request]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """The model's inputs for a batch, left-padded, on its device; and each question's image hash."""
-        images = [request.images() for request in batch]
-        inputs = encode(self.loaded, [request.prompt for request in batch], images)
-        return inputs, [image_hash(pictures) for pictures in images]
+        images, hashes = zip(*map(self._pictures, batch), strict=True)
+        return encode(self.loaded, [request.prompt for request in batch], images), list(hashes)
+
+    def _pictures(self, request: Request) -> tuple[list[Image.Image], str]:
+        """A question's pictures, and what they are known by."""
+        try:
+            pictures = request.images()
+            return pictures, image_hash(pictures)
+        except BrokenPicture:
+            if not self.allow_broken:
+                raise
+            # Something to ask about, so that the question costs what it would; its answer is not taken.
+            return [Image.new("RGB", (224, 224))], f"{BROKEN}-{request.key[1]}"
 
     def read(self, place: int, request: Instance) -> Request:
         prompt, options, doc_to_visual, doc_id, task, split = request.args
@@ -197,10 +220,16 @@ class FitPruneLMM(lmms):
         stops = (until,) if isinstance(until, str) else tuple(until)
 
         def images() -> list[Image.Image]:
+            dataset = self.task_dict[task][split]
             try:
-                return [picture.convert("RGB") for picture in doc_to_visual(self.task_dict[task][split][doc_id]) or ()]
-            except (OSError, SyntaxError) as error:  # Pillow's answers to a damaged file
-                raise FitPruneError(f"task '{task}', question {doc_id}: its image cannot be decoded ({error})") from error
+                doc = {name: seen(value) for name, value in dataset[doc_id].items()}
+                return [picture.convert("RGB") for picture in doc_to_visual(doc) or ()]
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's answers
+                row = getattr(dataset, "rows", range(len(dataset)))[doc_id]
+                raise BrokenPicture(
+                    f"task '{task}', row {row} of {getattr(dataset, 'origin', 'its data')}: "
+                    f"its picture cannot be decoded ({' '.join(str(error).split())[:160]})"
+                ) from None
 
         limit = int(options.get("max_new_tokens") or MAX_NEW_TOKENS)
         return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)

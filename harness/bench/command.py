@@ -29,6 +29,7 @@ def suites_command(
     words += ["--limit", str(settings.limit)] if settings.limit is not None else []
     words += ["--batch-size", str(settings.batch_size)] if settings.batch_size != BATCH_SIZE else []
     words += ["--seed", str(settings.seed)] if settings.seed else []
+    words += ["--allow-broken-images"] if settings.allow_broken_images else []
     words += ["--device", device] if device is not None else []
     words += ["--max-drop", f"{max_drop:g}"] if max_drop is not None else []
     words += ["--gate", gate] if gate else []

@@ -107,6 +107,7 @@ class Evaluation:
                 observer=count,
                 journal=journal,
                 cache=self.shelf.inputs,
+                allow_broken=settings.allow_broken_images,
                 task=task,
             )
         return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())

@@ -32,7 +32,9 @@ class Conditions:
         """Of a suite, asked of a model in this precision."""
         if (suite, dtype) not in self._known:
             settings = self.settings
-            self._known[suite, dtype] = conditions(suite, settings.data, settings.limit, settings.batch_size, dtype)
+            self._known[suite, dtype] = conditions(
+                suite, settings.data, settings.limit, settings.batch_size, dtype, settings.allow_broken_images
+            )
         return self._known[suite, dtype]
 
 

@@ -102,6 +102,13 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(
             "--rerun", dest=DEST + "rerun", action="store_true", default=False, help="measure cells again that the results have"
         )
+        group.addoption(
+            "--allow-broken-images",
+            dest=DEST + "allow_broken_images",
+            action="store_true",
+            default=False,
+            help="count a question whose picture cannot be decoded as wrong, with a note, instead of ending its cell",
+        )
         add("seed", "N", "seed of the pruners that draw (default: 0)")
     except ValueError as error:
         raise pytest.UsageError(
@@ -187,6 +194,7 @@ class RunOptions:
                 batch_size=_whole("batch-size", given("batch_size"), BATCH_SIZE, 1) or BATCH_SIZE,
                 seed=_whole("seed", given("seed"), 0, 0) or 0,
                 reductions=reductions,
+                allow_broken_images=getattr(namespace, DEST + "allow_broken_images", False),
             ),
             rerun=getattr(namespace, DEST + "rerun", False),
             gate=gate,

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.models.prompting import encode
+from harness.tasks.labels import texts
 from harness.tasks.parquet import data_folder, file_digest, read_table, require_columns
+from harness.tasks.pictures import as_seen, encoded_pictures
+from harness.tasks.preflight import naming
 
 if TYPE_CHECKING:
     import torch
@@ -54,10 +57,14 @@ def calibration_samples(data: str = "mini", samples: int = SAMPLES) -> list[tupl
         FitPruneError: fewer samples than asked for, or a damaged file.
     """
     check_samples(data)
-    rows = read_table([sample_file(data)], list(COLUMNS)).slice(0, samples).to_pylist()
-    if len(rows) < samples:
-        raise FitPruneError(f"{sample_file(data)} holds {len(rows)} samples; {samples} were asked for")
-    return [(row["image"]["bytes"], row["question"]) for row in rows]
+    file = sample_file(data)
+    table = read_table([file], list(COLUMNS)).slice(0, samples)
+    if len(table) < samples:
+        raise FitPruneError(f"{file} holds {len(table)} samples; {samples} were asked for")
+    with naming([file]):
+        questions = texts("question")(table)["question"].to_pylist()
+        images, _ = encoded_pictures(table["image"], "image", [file])
+    return [(image["bytes"], question) for image, question in zip(images.to_pylist(), questions, strict=True)]
 
 
 def origin(loaded: "LoadedModel", data: str) -> dict[str, Any]:
@@ -93,9 +100,10 @@ class Batches:
 
 
 def _decode(encoded: bytes, data: str) -> "Image":
-    from PIL import Image
+    from PIL import Image, ImageFile
 
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # which lmms-eval switches on
     try:
-        return Image.open(io.BytesIO(encoded)).convert("RGB")
-    except (OSError, TypeError, SyntaxError) as error:
+        return as_seen(Image.open(io.BytesIO(encoded)))
+    except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FitPruneError(f"{sample_file(data)}: an image cannot be decoded ({error})") from None

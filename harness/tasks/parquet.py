@@ -5,6 +5,7 @@ config uses `default`. The files are read into memory, so that changed content i
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,14 @@ import pyarrow.parquet as pq
 from fitprune.errors import FitPruneError
 from harness.models.digests import content_digest
 from harness.tasks.mini_data import mini_folder
+from harness.tasks.pictures import is_picture
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+
+# The parts of a split, as `datasets` and the hub name them.
+_PART = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(-(?P<digest>[0-9a-f]+))?")
 
 
 def data_folder(data: str) -> Path:
@@ -33,13 +39,30 @@ def data_folder(data: str) -> Path:
 
 
 def split_files(folder: Path, task: str, config: str | None, split: str) -> list[Path]:
-    """The parquet files of one split, in order. Raises FitPruneError naming the file that should be there."""
+    """The parquet files of one split, in order; those of other splits beside them are left alone.
+
+    Raises FitPruneError naming the file that should be there, a part that is missing, and parts of several generations.
+    """
     place = folder / task / (config or "default")
     single = place / f"{split}.parquet"
-    files = [single] if single.is_file() else sorted(place.glob(f"{split}-*.parquet"))
-    if not files:
+    parts = {path: found for path in sorted(place.glob("*.parquet")) if (found := _PART.fullmatch(path.stem))}
+    parts = {path: found for path, found in parts.items() if found["split"] == split}
+    if single.is_file():
+        if parts:
+            raise FitPruneError(f"{single} and {next(iter(parts)).name} are both there; leave one generation of the data")
+        return [single]
+    if not parts:
         raise FitPruneError(f"no data for task '{task}': {single} does not exist")
-    return files
+    generations = {(found["total"], found["digest"] or "") for found in parts.values()}
+    if len({total for total, _ in generations}) > 1 or len(parts) > len({found["number"] for found in parts.values()}):
+        names = ", ".join(path.name for path in list(parts)[:4])
+        raise FitPruneError(f"{place}: the parts of {split} are of several generations ({names}); leave one of them")
+    total = int(next(iter(generations))[0])
+    missing = sorted(set(range(total)) - {int(found["number"]) for found in parts.values()})
+    if missing:
+        name = f"{split}-{missing[0]:05d}-of-{total:05d}"
+        raise FitPruneError(f"{place}: {len(missing)} of the {total} parts of {split} are missing, e.g. {name}.parquet")
+    return list(parts)
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:
@@ -63,7 +86,7 @@ def require_columns(files: Iterable[Path], columns: Iterable[str]) -> None:
 
 
 def read_table(files: Iterable[Path], columns: list[str] | None = None) -> pa.Table:
-    """The rows of all files, in memory.
+    """The rows of all files, in memory. Columns that another tool wrote as large, dictionary or view types are what they hold.
 
     Raises FitPruneError when a file is damaged or the files disagree about their columns.
     """
@@ -71,13 +94,34 @@ def read_table(files: Iterable[Path], columns: list[str] | None = None) -> pa.Ta
     for path in files:
         with open_parquet(path) as file:
             try:
-                tables.append(file.read(columns=columns))
+                tables.append(_plain(file.read(columns=columns)))
             except (pa.ArrowException, OSError) as error:
                 raise FitPruneError(f"{path}: cannot be read ({_short(error)})") from None
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
         raise FitPruneError(f"the parts of {path.parent} have different columns ({_short(error)})") from None
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with plain types for large ones, views and dictionaries."""
+    schema = pa.schema([field.with_type(_plain_type(field.type)) for field in table.schema])
+    return table if schema.equals(table.schema) else table.cast(schema)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return pa.string()
+    if types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_struct(kind):
+        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+    return kind
 
 
 def to_dataset(table: pa.Table, fingerprint: str) -> "Dataset":
@@ -87,7 +131,7 @@ def to_dataset(table: pa.Table, fingerprint: str) -> "Dataset":
 
     features = Features.from_arrow_schema(table.schema)
     for field in table.schema:
-        if pa.types.is_struct(field.type) and {part.name for part in field.type} == {"bytes", "path"}:
+        if is_picture(field.type):
             features[field.name] = Image()
     table = table.cast(features.arrow_schema).replace_schema_metadata(features.arrow_schema.metadata)
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=features), fingerprint=fingerprint)

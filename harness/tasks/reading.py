@@ -14,12 +14,13 @@ from fitprune.errors import FitPruneError
 from harness.results.key import digest_of
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
-from harness.tasks.preflight import check_data
+from harness.tasks.pictures import encoded_pictures, is_picture
+from harness.tasks.preflight import check_data, naming, places_of_images
 from harness.tasks.specs import SUITES, SuiteSpec
 
 
 class _LimitedTask(ConfigurableTask):
-    """Attributes on top of the original's: rows (the data's row of each doc_id), data_digest, notes."""
+    """Attributes on top of the original's: rows (the data's row of each doc_id), data_digest, notes, origin (their place)."""
 
     def __init__(
         self,
@@ -32,8 +33,13 @@ class _LimitedTask(ConfigurableTask):
         self._limit, self._answered_by = limit, answered_by
         self.rows: Sequence[int] = ()
         self.data_digest = ""
+        self.origin = str(config.get("dataset_path", ""))
         self.notes: list[str] = []
+        # The original looks at the first question when it is made; its picture, which may be broken, is not decoded for that.
+        self._glancing = True
         super().__init__(config=config, model_name=model_name)
+        self._glancing = False
+        self.task_docs = self._docs()
 
     @property
     def _split(self) -> str:
@@ -85,14 +91,28 @@ class _LimitedTask(ConfigurableTask):
         task.rows = [self.rows[place] for place in places]
         task._instances = None
         task._put(self.dataset[self._split].select(places))
-        task.task_docs = task.test_docs() if task.has_test_docs() else task.validation_docs()
+        task.task_docs = task._docs()
         return task
+
+    def _docs(self) -> Dataset:
+        return self.test_docs() if self.has_test_docs() else self.validation_docs()
+
+    def test_docs(self) -> Dataset:
+        return self._without_pictures(super().test_docs())
+
+    def validation_docs(self) -> Dataset:
+        return self._without_pictures(super().validation_docs())
+
+    def _without_pictures(self, docs: Dataset) -> Dataset:
+        return docs.remove_columns(_pictures_of(docs)) if self._glancing and docs is not None else docs
 
     def _set_dataset(self, dataset: Dataset) -> None:
         self._put(self._take(dataset))
 
     def _put(self, dataset: Dataset) -> None:
-        images = [name for name, feature in dataset.features.items() if _is_image(feature)]
+        images = _pictures_of(dataset)
+        # What says where a question stands, for whoever has the data alone.
+        dataset.origin, dataset.rows = self.origin, self.rows
         self.dataset = DatasetDict({self._split: dataset})
         self.dataset_no_image = DatasetDict({split: part.remove_columns(images) for split, part in self.dataset.items()})
 
@@ -111,12 +131,21 @@ class LocalTask(_LimitedTask):
         # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.
         place = next((spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH), self.config.task)
         files = split_files(self._folder, place, self.config.dataset_name, self._split)
-        table = read_table(files)
+        with naming(files):
+            table = read_table(files)
+            table = table if spec is None else spec.labels(table)
         if spec and spec.images:
-            image_files = split_files(self._folder, self.config.task, spec.images.config, spec.images.split)
-            table = _join_images(table, read_table(image_files))
-            files = [*files, *image_files]
-        self.data_digest = file_digest(files)
+            holding = split_files(self._folder, self.config.task, spec.images.config, spec.images.split)
+            with naming(holding):
+                images, beside = _with_pictures(read_table(holding), holding)
+                places = pa.array(places_of_images(table, images))
+            table = table.append_column(images.schema.field("image"), images["image"].take(places))
+            files = [*files, *holding]
+        else:
+            with naming(files):
+                table, beside = _with_pictures(table, files)
+        self.origin = str(files[0])
+        self.data_digest = file_digest([*files, *beside])
         dataset = to_dataset(table, self.data_digest)
         if self.config.process_docs is not None and not (spec and spec.images):
             dataset = self.config.process_docs(dataset)
@@ -144,11 +173,18 @@ class HubTask(_LimitedTask):
             self._set_dataset(dataset)
 
 
-def _join_images(questions: pa.Table, images: pa.Table) -> pa.Table:
-    """The questions with their image, as gqa's `process_docs` joins them, without decoding any."""
-    place = {name: row for row, name in enumerate(images["id"].to_pylist())}
-    rows = pa.array([place[name] for name in questions["imageId"].to_pylist()])
-    return questions.append_column(pa.field("image", images.schema.field("image").type), images["image"].take(rows))
+def _with_pictures(table: pa.Table, files: Sequence[Path]) -> tuple[pa.Table, list[Path]]:
+    """The table with its pictures encoded in it, and the files beside it that hold some of them."""
+    beside: list[Path] = []
+    for place, name in enumerate(table.column_names):
+        if name == "image" or is_picture(table.schema.field(name).type):
+            column, read = encoded_pictures(table[name], name, files)
+            table, beside = table.set_column(place, name, column), [*beside, *read]
+    return table, list(dict.fromkeys(beside))
+
+
+def _pictures_of(dataset: Dataset) -> list[str]:
+    return [name for name, feature in dataset.features.items() if _is_image(feature)]
 
 
 def _is_image(feature: Any) -> bool:

@@ -167,7 +167,7 @@ def test_a_damaged_image_names_its_question(loaded: LoadedModel) -> None:
     model = FitPruneLMM(loaded)
     request = requests(model, QUESTIONS[:1])[0]
     request.args = (*request.args[:2], visual, *request.args[3:])
-    with pytest.raises(FitPruneError, match="task 'task', question 0: its image cannot be decoded"):
+    with pytest.raises(FitPruneError, match="task 'task', row 0 of its data: its picture cannot be decoded"):
         model.generate_until([request])
 
 
@@ -254,7 +254,7 @@ def test_an_image_that_cannot_be_decoded_is_an_error_at_its_batch(look_ahead: in
     asked[1] = SimpleNamespace(args=(question, options, damaged, place, task, split))
     before = threading.active_count()
     with pytest.raises(
-        FitPruneError, match=r"task 'task', question 1: its image cannot be decoded \(image file is truncated\)"
+        FitPruneError, match=r"task 'task', row 1 of its data: its picture cannot be decoded \(image file is truncated\)"
     ):
         model.generate_until(asked)
     assert set(model.records) == {("task", 2), ("task", 0)}  # the longer prompts, which come first, were answered

@@ -176,7 +176,7 @@ def test_gqa_questions_must_have_an_image(data: Path) -> None:
 def test_scienceqa_answers_must_be_among_the_choices(data: Path) -> None:
     row = {"question": "?", "choices": ["a"], "answer": 1, "hint": "", "image": picture(0)}
     write(data, "scienceqa_img/ScienceQA-IMG/test", [row], answer=pa.int8())
-    assert "answer 1 is not the index of one of 1 choices" in refused("scienceqa", data)
+    assert "column answer, row 0: 1 is not the index of one of 1 choices" in refused("scienceqa", data)
 
 
 def test_textvqa_questions_must_have_answers(data: Path) -> None:

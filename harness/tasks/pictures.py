@@ -1,0 +1,116 @@
+"""Pictures, in the forms that people store them in: as columns of encoded files, and as what a person sees.
+
+`encoded_pictures` makes a column {bytes, path} of whatever it holds; `as_seen` makes 8-bit RGB of a decoded picture.
+"""
+
+import base64
+import binascii
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from fitprune.errors import FitPruneError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def encoded_pictures(column: pa.ChunkedArray, name: str, files: Sequence[Path]) -> tuple[pa.ChunkedArray, list[Path]]:
+    """A column of encoded pictures, as structs {bytes, path} with the bytes there, and the files that were read for it.
+
+    A row may hold a struct of bytes or of a path, bytes, base64 text, a path, or a list of one of these. Paths are relative to
+    the folder of the parquet file.
+
+    Raises FitPruneError, in one line with column and row, for anything else.
+    """
+    kind = column.type
+    if pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}:
+        flat = column.combine_chunks()
+        if not flat.null_count and not flat.field("bytes").null_count:
+            return column.cast(_STRUCT), []
+    beside: list[Path] = []
+    rows = [_encoded(value, name, row, files[0].parent, beside) for row, value in enumerate(column.to_pylist())]
+    return pa.chunked_array([pa.array(rows, _STRUCT)]), beside
+
+
+def is_picture(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds encoded pictures, whatever it is called."""
+    return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+
+
+def seen(value: Any) -> Any:
+    """A field of a question with its decoded pictures `as_seen`."""
+    from PIL.Image import Image
+
+    if isinstance(value, Image):
+        return as_seen(value)
+    return [seen(item) for item in value] if isinstance(value, list) else value
+
+
+def as_seen(picture: "Image") -> "Image":
+    """A decoded picture in 8-bit RGB, as a person sees it.
+
+    Pillow's own conversion cuts 16-bit and floating-point values off at 255; here their range is scaled. Floating-point values
+    are taken for shares of 1 where none is above it, else for values up to 255.
+
+    Raises ValueError for a range that says neither, OSError for a picture that is cut off.
+    """
+    from PIL import Image
+
+    picture.load()
+    if not picture.mode.startswith(("I", "F")):
+        return picture.convert("RGB")
+    import numpy as np
+
+    values = np.asarray(picture).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if picture.mode == "F":
+        if not (low >= 0 and high <= 255):
+            raise ValueError(f"its values run from {low:g} to {high:g}; a floating-point picture has 0 to 1, or 0 to 255")
+        scale = 255.0 if high <= 1 else 1.0
+    else:
+        if not (low >= 0 and high <= 65535):
+            raise ValueError(f"its values run from {low:g} to {high:g}; a 16-bit picture has 0 to 65535")
+        scale = 1 / 257 if picture.mode != "I" or high > 255 else 1.0
+    return Image.fromarray(np.rint(values * scale).astype(np.uint8)).convert("RGB")
+
+
+def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) -> dict[str, Any]:
+    """One row's picture."""
+
+    def refused(what: str) -> FitPruneError:
+        return FitPruneError(f"column {name}, row {row}: {what}")
+
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise refused(f"holds {len(value)} pictures; the suite's questions are about one")
+        return _encoded(value[0], name, row, folder, beside)
+    if value is None:
+        raise refused("the picture is null")
+    if isinstance(value, dict):
+        if value.get("bytes") is not None:
+            return {"bytes": value["bytes"], "path": value.get("path")}
+        if value.get("path") is None:
+            raise refused("the picture has neither bytes nor a path")
+        value = value["path"]
+    if isinstance(value, bytes):
+        return {"bytes": value, "path": None}
+    if not isinstance(value, str):
+        raise refused(f"a picture is stored as bytes, base64 or a path, not as {type(value).__name__}")
+    path = folder / value
+    if len(value) < 1024 and path.is_file():
+        beside.append(path)
+        return {"bytes": path.read_bytes(), "path": value}
+    from PIL import Image
+
+    try:
+        decoded = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
+        Image.open(io.BytesIO(decoded)).close()
+        return {"bytes": decoded, "path": None}
+    except (binascii.Error, ValueError, OSError):
+        raise refused(f"there is no picture {value[:80]!r} in {folder}") from None
