@@ -33,3 +33,8 @@ def causal_mask(
         )
     # The fourth argument goes by position: its name differs between transformers releases.
     return create_causal_mask(config, hidden, valid, cache, layer_idx=layer)
+
+
+def replaced_mask(like: torch.Tensor) -> torch.Tensor:
+    """An empty mask for the batch of `like` (batch, …): a decoder passes on a 4-D mask as it is, and makes none of its own."""
+    return like.new_zeros(len(like), 1, 0, 0, dtype=torch.bool)

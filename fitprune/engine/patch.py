@@ -39,7 +39,6 @@ def pruning(model: nn.Module, pruner: Hooks, visual_mask: torch.Tensor | None = 
         undo.callback(patch.release)
         session = Session(patch.parts, pruner, visual_mask)
         undo.callback(session.forget)
-        undo.callback(session.seal)
         undo.callback(patch.sessions.close, session)
         patch.open(session)
         yield session.context.trace
