@@ -76,17 +76,18 @@ class GenerateHooks:
         def prepared(*args: Any, **kwargs: Any) -> Any:
             session = self.serving()
             if session is not None:
-                session.note(step=_step(kwargs), text_only=self._text_only(args, kwargs))
+                session.note(step=_step(kwargs), text_cache=self._text_cache(args, kwargs))
             return prepare(*args, **kwargs)
 
         return prepared
 
-    def _text_only(self, args: tuple, kwargs: dict[str, Any]) -> bool:
-        """Whether a cache that no pruner filled holds text alone: its tokens are given too, and none is an image's."""
+    def _text_cache(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The cache of this step if no pruner filled it, and its tokens, which are given too, are no image's; else None."""
         cache, ids = cache_in(kwargs), args[0] if args else kwargs.get("input_ids")
         if cache is None or state_of(cache) is not None or ids is None or kwargs.get("next_sequence_length") is None:
-            return False
-        return 0 < int(cache.get_seq_length()) < ids.shape[1] and not bool((ids == self.parts.image_token_id).any())
+            return None
+        whole = 0 < int(cache.get_seq_length()) < ids.shape[1]
+        return cache if whole and not bool((ids == self.parts.image_token_id).any()) else None
 
     def _refusing_chunks(self, prefill: Callable[..., Any]) -> Callable[..., Any]:
         """`generate`'s prefill, which may feed a prompt with an image piece by piece: the first would be pruned as if alone."""
@@ -170,6 +171,7 @@ class GenerateHooks:
         seen = 0 if cache is None else int(cache.get_seq_length())
         encoded = (prompt.get("mm_encoder_outputs") or {}).get("image")
         if seen and (encoded is not None or prompt.get("pixel_values") is not None):
+            session.forget()
             raise late_images(seen)
         session.note(prompt=prompt)
 

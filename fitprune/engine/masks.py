@@ -32,7 +32,8 @@ def causal_mask(
             "one with transformers' AttentionMaskInterface, or give the prompts one by one."
         )
     # The fourth argument goes by position: its name differs between transformers releases.
-    return create_causal_mask(config, hidden, valid, cache, layer_idx=layer)
+    # Whether anything is padding is known, so that the mask itself need not be read from the device to find out.
+    return create_causal_mask(config, hidden, valid, cache, layer_idx=layer, allow_is_causal_skip=valid is None)
 
 
 def replaced_mask(like: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,7 @@ class Call:
 
     Attributes:
         step: "prompt" or "decoding", as `generate` says; None where the model is called directly.
-        text_only: whether `generate` was given the tokens in the cache too, and none of them is an image's.
+        text_cache: a KV cache whose tokens `generate` was given too, none of them an image's.
         images: the images that were encoded for it, by `generate` or by the forward itself.
         tower: their pass through the vision tower, where the pruner looks into it.
         prompt: the arguments of the model's forward.
@@ -37,7 +37,7 @@ class Call:
     """
 
     step: str | None = None
-    text_only: bool = False
+    text_cache: Any = None
     images: Images | None = None
     tower: TowerRun | None = None
     prompt: dict[str, Any] | None = None
@@ -164,7 +164,7 @@ class Session:
         """
         call = self.call
         state = state_of(call.cache)
-        if state is None and call.text_only:
+        if state is None and call.text_cache is call.cache:
             state = CacheState(HeldRows(past))
             attach(call.cache, state)
         if state is None or past > state.seen:

@@ -89,6 +89,28 @@ def test_another_question_in_place_of_the_first(model, first, name):
         assert apart(forward(model, cache, question(3))[0], reference.say(question(3)[0].tolist())) < CLOSE
 
 
+@pytest.mark.parametrize("masked", [True, False])
+@torch.no_grad()
+def test_another_question_in_a_padded_batch(model, padded, pruner, masked):
+    """Cropped alone or in a batch, decoded tokens and padding between turns included; then padding before the question."""
+    mask, words = padded["attention_mask"], torch.cat([question(3, seed) for seed in range(3)])
+    gap = torch.cat([mask, torch.tensor([[0, 1], [1, 1], [0, 1]])], 1)
+    with pruner(model):
+        cache = filled(model, padded)
+        alone = copy.deepcopy(cache)
+        forward(model, cache, words[:, :2], attention_mask=gap)
+        cropped(cache, 2 + 3)
+        first = [0, 1, 2] if masked else [0, 0, 0]
+        after = torch.cat([mask[:, :-3], torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 1]])], 1)
+        together = forward(model, cache, words, **({"attention_mask": after} if masked else {}))
+        for row, start in enumerate(first):
+            one = copy.deepcopy(alone)
+            one.batch_select_indices(torch.tensor([row]))
+            numbers = torch.arange(mask.shape[1] - 3 + start, mask.shape[1])[None]
+            own = forward(model, cropped(one, 3), words[row : row + 1, start:], position_ids=numbers)
+            assert apart(own[0], together[row, start:]) < CLOSE
+
+
 @torch.no_grad()
 def test_cropping_into_the_image_is_refused_before_anything_goes(model, first, pruner):
     with pruner(model):
@@ -345,3 +367,21 @@ def test_text_that_went_on_with_an_image_outside_is_not_taken_for_text(model, fi
     filled(model, first, cache)
     with FitPrune(RECIPE)(model), pytest.raises(UnsupportedModel, match=r"filled outside[^\n]*$"):
         forward(model, cache, question(2))
+
+
+@torch.no_grad()
+def test_what_is_known_of_one_cache_is_not_taken_for_another(model, first):
+    """A forward that fails before the decoder leaves no word of its cache to the next."""
+    ids, cache = answered(model, {"input_ids": question(8)})
+    _, image_cache = answered(model, first)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with FitPrune(RECIPE)(model):
+        handle = model.get_input_embeddings().register_forward_hook(stop)
+        with pytest.raises(KeyboardInterrupt):
+            asked(model, cache, torch.cat([ids, question(4, 1)], 1))
+        handle.remove()
+        with pytest.raises(UnsupportedModel, match=r"filled outside[^\n]*$"):
+            forward(model, image_cache, question(4))
