@@ -1,60 +1,50 @@
-"""A forward over newly generated tokens after a pruned prefill, where each layer's KV cache has a length of its own."""
+"""A forward over new tokens after a pruned prefill, where each layer's KV cache has a length of its own."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from fitprune.engine.context import Layer, RunContext
-from fitprune.engine.masks import causal_mask
-from fitprune.interface.layout import Layout
-
-
-@dataclass
-class CacheState:
-    """What the engine knows of one KV cache.
-
-    Attributes:
-        layouts: per layer, the layout of the prompt as it entered the layer.
-        seen: tokens of the unpruned sequence so far, padding counted.
-        visual: whether the prompt had visual tokens.
-        repacked: whether position ids were numbered anew after each cut. Then those of a layer are smaller than in the unpruned
-            sequence by the tokens that had left before it (`Layout.removed`).
-    """
-
-    layouts: list[Layout]
-    seen: int
-    visual: bool
-    repacked: bool
+from fitprune.engine.masks import causal_mask, replaced_mask
+from fitprune.models.kv_cache import CacheState
 
 
 class Decode:
-    """A forward over newly generated tokens, after a pruned prefill."""
+    """A forward over decoded tokens, or over the text of a later turn of a conversation."""
 
-    def __init__(self, context: RunContext, state: CacheState, cache: Any, length: int) -> None:
-        self.context, self.state, self.cache = context, state, cache
-        # Read before the layers append to it: a layer holds what entered it, and all tokens decoded since.
-        self.totals = [int(cache.get_seq_length(index)) + length for index in range(len(state.layouts))]
-        self.masks: dict[tuple[int, int], Any] = {}
+    def __init__(self, context: RunContext, state: CacheState, cache: Any, mask: torch.Tensor | None, length: int) -> None:
+        """Start a forward over `length` more tokens; `mask` (batch, tokens so far + length) as the decoder was called with."""
+        self.context, self.state, self.cache, self.length = context, state, cache, length
+        state.check(cache, len(context.parts.layers))
+        state.extend(mask, length)
+        self.masks: dict[int, Any] = {}
         self.embeddings: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The decoder's arguments, without the mask that fits no layer, and with position ids of the first layer."""
+        embeds, ids = kwargs.get("inputs_embeds"), kwargs.get("position_ids")
+        given = kwargs["input_ids"] if embeds is None else embeds
+        if ids is None:
+            # The decoder would number them by the length of the cache, in which they are counted already.
+            ids = torch.arange(self.state.seen - self.length, self.state.seen, device=given.device)[None]
+        removed = self.state.layers[0].removed
+        ids = ids if removed is None else ids - removed[:, None]
+        return {**kwargs, "attention_mask": replaced_mask(given), "position_ids": ids}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer, with the mask and the position ids of what its cache holds."""
-        valid, total = self.state.layouts[at.index].valid, self.totals[at.index]
-        known = (id(valid), total)
-        if known not in self.masks:
-            if valid is not None:
-                valid = nn.functional.pad(valid, (0, total - valid.shape[1]), value=True)
-            self.masks[known] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
-        return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[known]})
+        held = self.state.layers[at.index]
+        if id(held) not in self.masks:
+            self.masks[id(held)] = causal_mask(self.context.parts, hidden, self.state.valid(held), self.cache, at.index)
+        return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[id(held)]})
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The position ids of a layer that has fewer tokens than the first, where they are repacked."""
-        first, own = self.state.layouts[0], self.state.layouts[at.index]
-        if not self.state.repacked or own is first:
+        first, own = self.state.layers[0], self.state.layers[at.index]
+        if own.removed is None or own is first:
             return {}
-        ids = kwargs["position_ids"] - (own.removed - first.removed)[:, None]
+        removed = own.removed if first.removed is None else own.removed - first.removed
+        ids = kwargs["position_ids"] - removed[:, None]
         if id(own) not in self.embeddings:
             self.embeddings[id(own)] = self.context.parts.decoder.rotary_emb(hidden, ids)
         return {"position_ids": ids, "position_embeddings": self.embeddings[id(own)]}

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fitprune.engine.session import Session
+from fitprune.engine.session import Session, late_images
 from fitprune.engine.undo import set_attribute
 from fitprune.errors import UnsupportedModel
 from fitprune.models.images import Images
+from fitprune.models.kv_cache import state_of
 from fitprune.models.parts import ModelParts, visual_mask
 from fitprune.models.releases import cache_in
 
@@ -48,9 +49,12 @@ class GenerateHooks:
         prepare = getattr(owner, "prepare_inputs_for_generation", None)
         if prepare is not None:
             set_attribute(self.undo, owner, "prepare_inputs_for_generation", self._noting_step(prepare))
-        candidates = getattr(owner, "_get_candidate_generator", None)
-        if candidates is not None:
-            set_attribute(self.undo, owner, "_get_candidate_generator", self._refusing_candidates(candidates))
+        for name, refusing in (
+            ("_get_candidate_generator", self._refusing_candidates),
+            ("_prefill", self._refusing_chunks),
+        ):
+            if hasattr(owner, name):
+                set_attribute(self.undo, owner, name, refusing(getattr(owner, name)))
         if owner is not parent:
             self.undo.callback(owner.register_forward_pre_hook(self._before_owner, with_kwargs=True).remove)
         features = getattr(parent, "get_image_features", None)
@@ -72,10 +76,40 @@ class GenerateHooks:
         def prepared(*args: Any, **kwargs: Any) -> Any:
             session = self.serving()
             if session is not None:
-                session.note(step=_step(kwargs))
+                session.note(step=_step(kwargs), text_cache=self._text_cache(args, kwargs))
             return prepare(*args, **kwargs)
 
         return prepared
+
+    def _text_cache(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The cache of this step if no pruner filled it, and its tokens, which are given too, are no image's; else None."""
+        cache, ids = cache_in(kwargs), args[0] if args else kwargs.get("input_ids")
+        if cache is None or state_of(cache) is not None or ids is None or kwargs.get("next_sequence_length") is None:
+            return None
+        whole = 0 < int(cache.get_seq_length()) < ids.shape[1]
+        return cache if whole and not bool((ids == self.parts.image_token_id).any()) else None
+
+    def _refusing_chunks(self, prefill: Callable[..., Any]) -> Callable[..., Any]:
+        """`generate`'s prefill, which may feed a prompt with an image piece by piece: the first would be pruned as if alone."""
+        signature = inspect.signature(prefill)
+
+        @functools.wraps(prefill)
+        def refused(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            size, ids = given["generation_config"].prefill_chunk_size, given["input_ids"]
+            cache = cache_in(given["model_kwargs"])
+            first = cache is None or int(cache.get_seq_length()) == 0
+            if size is not None and first and self.serving() is not None:
+                embeds = given["model_kwargs"].get("inputs_embeds")
+                length = (ids if embeds is None else embeds).shape[1]
+                if length > size and (embeds is not None or bool((ids == self.parts.image_token_id).any())):
+                    raise UnsupportedModel(
+                        f"prefill_chunk_size={size} splits a prompt of {length} tokens, and an image is pruned with its whole "
+                        "prompt in view; switch off chunked prefill."
+                    )
+            return prefill(*args, **kwargs)
+
+        return refused
 
     def _refusing_candidates(self, candidates: Callable[..., Any]) -> Callable[..., Any]:
         """`generate`'s source of guessed tokens, which stand behind the prompt in the prefill of assisted decoding."""
@@ -83,8 +117,10 @@ class GenerateHooks:
 
         @functools.wraps(candidates)
         def refused(*args: Any, **kwargs: Any) -> Any:
-            ids = signature.bind(*args, **kwargs).arguments.get("input_ids")
-            if self.serving() is not None and (ids is None or bool((ids == self.parts.image_token_id).any())):
+            given = signature.bind(*args, **kwargs).arguments
+            ids, state = given.get("input_ids"), state_of(cache_in(given.get("model_kwargs", {})))
+            visual = ids is None or (state is not None and state.pruned) or bool((ids == self.parts.image_token_id).any())
+            if visual and self.serving() is not None:
                 raise UnsupportedModel(
                     "assisted and prompt-lookup decoding put guessed tokens into the prefill, where a pruner takes them for "
                     "text of the prompt; call generate() without assistant_model and prompt_lookup_num_tokens."
@@ -128,8 +164,16 @@ class GenerateHooks:
 
     def _before_parent(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         session = self.serving()
-        if session is not None:
-            session.note(prompt=_named(args, kwargs))
+        if session is None:
+            return
+        prompt = _named(args, kwargs)
+        cache = cache_in(prompt)
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        encoded = (prompt.get("mm_encoder_outputs") or {}).get("image")
+        if seen and (encoded is not None or prompt.get("pixel_values") is not None):
+            session.forget()
+            raise late_images(seen)
+        session.note(prompt=prompt)
 
 
 def _named(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -32,4 +32,10 @@ def causal_mask(
             "one with transformers' AttentionMaskInterface, or give the prompts one by one."
         )
     # The fourth argument goes by position: its name differs between transformers releases.
-    return create_causal_mask(config, hidden, valid, cache, layer_idx=layer)
+    # Whether anything is padding is known, so that the mask itself need not be read from the device to find out.
+    return create_causal_mask(config, hidden, valid, cache, layer_idx=layer, allow_is_causal_skip=valid is None)
+
+
+def replaced_mask(like: torch.Tensor) -> torch.Tensor:
+    """An empty mask for the batch of `like` (batch, …): a decoder passes on a 4-D mask as it is, and makes none of its own."""
+    return like.new_zeros(len(like), 1, 0, 0, dtype=torch.bool)

@@ -6,7 +6,8 @@ attention that the model was set to (SDPA, flash, eager). A stand-in with no ses
 the last pruner leaves, all of it is gone.
 
 Pruning shortens the sequence in mid-decoder. From there on each layer is given the rotary embeddings of the survivors, and a
-mask that transformers' own functions build for what is left. In decoding, each layer's mask is built from what its cache holds.
+mask that transformers' own functions build for what is left. In decoding, and in later turns of a conversation, each layer's
+mask and positions are built from what its cache holds, which the cache itself carries (`fitprune.models.kv_cache`).
 """
 
 import threading
@@ -39,7 +40,6 @@ def pruning(model: nn.Module, pruner: Hooks, visual_mask: torch.Tensor | None = 
         undo.callback(patch.release)
         session = Session(patch.parts, pruner, visual_mask)
         undo.callback(session.forget)
-        undo.callback(session.seal)
         undo.callback(patch.sessions.close, session)
         patch.open(session)
         yield session.context.trace

@@ -6,8 +6,7 @@ import torch
 
 from fitprune.engine.context import Layer, RunContext
 from fitprune.engine.cuts import Cut, plan_cut, tower_choice
-from fitprune.engine.decode import CacheState
-from fitprune.engine.masks import causal_mask
+from fitprune.engine.masks import causal_mask, replaced_mask
 from fitprune.engine.tap import Observation
 from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
@@ -17,6 +16,7 @@ from fitprune.interface.layout import Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.vision import index_of_samples
+from fitprune.models.kv_cache import CacheState, HeldRows
 from fitprune.models.releases import release
 
 
@@ -55,7 +55,11 @@ class Prefill:
         self.record = tower.record() if tower is not None else None
         self.global_index = self._global_index(image) if tower is not None and not self.layout.empty else None
         self.repacked = context.pruner.positions == "repacked"
-        self.state = CacheState([], length, not self.layout.empty, self.repacked)
+        text_from = None if self.layout.empty else self.layout.position.max() + 1
+        self.held = HeldRows(length, self.layout.valid)
+        self.held_layout, self.state = self.layout, CacheState(self.held, text_from)
+        # Padding that the position ids count: those of a repacked layer do not.
+        self.counted: torch.Tensor | None = None
         tokens = real.sum(1) if real is not None else torch.full((batch,), length, device=visual.device)
         context.trace.start(self.layout.total, tokens - self.layout.total, self.layout.position)
         context.trace.tower = tower.counts if tower is not None else None
@@ -64,12 +68,13 @@ class Prefill:
         """The decoder's arguments, with the mask of a padded batch replaced by an empty one.
 
         The decoder would hold its (batch, 1, T, T) mask to the end, beside those of the shorter sequences. So the layers get
-        our own mask from the start. transformers passes on a 4-D mask as it is.
+        our own mask from the start.
         """
         if not self.changed:
             return kwargs
-        position = self.layout.position
-        return {**kwargs, "attention_mask": position.new_zeros(len(position), 1, 0, 0, dtype=torch.bool)}
+        if self.repacked and self.layout.valid is not None and kwargs.get("position_ids") is None:
+            self.counted = (~self.layout.valid).sum(1)
+        return {**kwargs, "attention_mask": replaced_mask(self.layout.position)}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
@@ -82,7 +87,7 @@ class Prefill:
         if not self.layout.empty:
             hidden, macs = self._prune_before(at, hidden)
         trace.visual_in.append(self.layout.count)
-        self.state.layouts.append(self.layout)
+        self._hold()
         if self.changed:
             # Position ids with gaps would be taken for packed sequences by flash attention; the embeddings carry them.
             kwargs = {
@@ -100,6 +105,15 @@ class Prefill:
         trace.visual_out.append(self.layout.count)
         trace.scoring_macs.append(macs)
         return output
+
+    def _hold(self) -> None:
+        """Note what the next layer's cache is about to hold of the prompt."""
+        if self.layout is not self.held_layout:
+            removed = None
+            if self.repacked:
+                removed = self.layout.removed if self.counted is None else self.layout.removed + self.counted
+            self.held_layout, self.held = self.layout, HeldRows(self.layout.shape[1], self.layout.valid, removed)
+        self.state.layers.append(self.held)
 
     def _prune_before(self, at: Layer, hidden: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Hidden states after what the pruner drops before a layer; and the multiply-accumulates that choosing took."""

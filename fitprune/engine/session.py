@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from fitprune.engine.context import Layer, RunContext
-from fitprune.engine.decode import CacheState, Decode
+from fitprune.engine.decode import Decode
 from fitprune.engine.prefill import Prefill
 from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.hooks import Hooks
 from fitprune.models.images import Images
+from fitprune.models.kv_cache import CacheState, HeldRows, attach, state_of
 from fitprune.models.parts import ModelParts, newline_mask, refuse_video, visual_mask
 from fitprune.models.releases import cache_in, release, require_arguments
 from fitprune.models.tower import tower_parts
@@ -26,6 +27,7 @@ class Call:
 
     Attributes:
         step: "prompt" or "decoding", as `generate` says; None where the model is called directly.
+        text_cache: a KV cache whose tokens `generate` was given too, none of them an image's.
         images: the images that were encoded for it, by `generate` or by the forward itself.
         tower: their pass through the vision tower, where the pruner looks into it.
         prompt: the arguments of the model's forward.
@@ -35,6 +37,7 @@ class Call:
     """
 
     step: str | None = None
+    text_cache: Any = None
     images: Images | None = None
     tower: TowerRun | None = None
     prompt: dict[str, Any] | None = None
@@ -54,7 +57,6 @@ class Session:
         """`visual_mask` (batch, T): where the visual tokens of prompts that come as embeddings are."""
         self.context = RunContext.of(parts, pruner)
         self.visual_mask = visual_mask
-        self.caches: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
         self._key = weakref.ref(self)
 
     @property
@@ -70,12 +72,6 @@ class Session:
     def forget(self) -> None:
         """Empty `call`: the forward is over."""
         _calls.set({key: call for key, call in (_calls.get() or {}).items() if key != self._key and key() is not None})
-
-    def seal(self) -> None:
-        """Refuse what would continue a pruned prompt after the context, where the cache's length gives a token its position."""
-        for cache, state in self.caches.items():
-            if state.visual:
-                cache.update = _refused
 
     def start_tower(self) -> TowerRun | None:
         """Images are about to be encoded; the run of the tower where the pruner looks into it."""
@@ -96,7 +92,6 @@ class Session:
             raise UnsupportedModel("a pruned model must be called as a whole, not through its text decoder alone.")
         cache = cache_in(kwargs)
         past = int(cache.get_seq_length()) if cache is not None else 0
-        visual = self._visual(prompt) if past == 0 else visual_mask(self.context.parts, prompt)
         mask = kwargs.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UnsupportedModel(
@@ -107,10 +102,15 @@ class Session:
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
         if past == 0:
-            forward = self._begin_prefill(prompt, visual, mask, kwargs)
-            self.note(forward=forward)
-            return forward.arguments(kwargs)
-        return self._begin_decoding(prompt, visual, mask, kwargs, past)
+            forward: Prefill | Decode = self._begin_prefill(prompt, self._visual(prompt), mask, kwargs)
+        else:
+            state = self._continued(prompt, past, _length(kwargs))
+            if not state.pruned:
+                state.seen = past + _length(kwargs)
+                return kwargs
+            forward = Decode(self.context, state, cache, mask, _length(kwargs))
+        self.note(forward=forward)
+        return forward.arguments(kwargs)
 
     def _visual(self, prompt: dict[str, Any]) -> torch.Tensor:
         """Which positions of a forward hold visual tokens: bool (batch, sequence).
@@ -156,38 +156,27 @@ class Session:
         prompt = {**prompt, "images": call.images, "image_tokens": real.sum(1)}
         return Prefill(self.context, real, pool, mask, prompt, call.tower)
 
-    def _begin_decoding(
-        self, prompt: dict[str, Any], visual: torch.Tensor, mask: torch.Tensor | None, kwargs: dict[str, Any], past: int
-    ) -> dict[str, Any]:
-        """Start a forward over tokens after a prefill, `past` of which are in the cache's first layer."""
-        call, length = self.call, _length(kwargs)
-        state = self.caches.get(call.cache)
-        if state is None:
+    def _continued(self, prompt: dict[str, Any], past: int, length: int) -> CacheState:
+        """What the cache of a forward over `length` tokens carries, `past` of the unpruned sequence being in it already.
+
+        Raises:
+            UnsupportedModel: it was filled elsewhere, or images come in.
+        """
+        call = self.call
+        state = state_of(call.cache)
+        if state is None and call.text_cache is call.cache:
+            state = CacheState(HeldRows(past))
+            attach(call.cache, state)
+        if state is None or past > state.seen:
             raise UnsupportedModel(
                 "this KV cache was filled outside the pruner's context; run the prompt and its continuation inside one."
             )
         # A lone image token without an image is one that the model itself has generated. `generate` encodes images before the
         # forward, which then brings none: they are known in either case.
-        brought = bool(visual.any()) and (length > 1 or call.images is not None)
-        prompting = length > 1 or call.step == "prompt"
-        if brought or (prompting and state.visual):
-            raise UnsupportedModel(
-                f"{length} more prompt tokens after a cached prefill of {state.seen}: a prompt with an image is pruned in "
-                "one prefill only; switch off chunked prefill and assisted decoding."
-            )
+        if (length > 1 or call.images is not None) and bool(self._visual(prompt).any()):
+            raise late_images(state.seen)
         self._check_window(state.seen + length)
-        # The cache of a pruned layer is shorter than the sequence, so its length would give a wrong position.
-        if kwargs.get("position_ids") is None:
-            positions = torch.arange(state.seen, state.seen + length, device=visual.device)
-            kwargs = {**kwargs, "position_ids": positions[None]}
-        elif prompt.get("position_ids") is None and mask is None:
-            # Positions on several axes, which the model itself has derived from that length.
-            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] + (state.seen - past)}
-        if state.repacked:
-            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - state.layouts[0].removed[:, None]}
-        self.note(forward=Decode(self.context, state, call.cache, length) if state.visual else None)
-        state.seen += length
-        return kwargs
+        return state
 
     def run_layer(self, at: Layer, args: tuple, kwargs: dict[str, Any]) -> Any:
         """One decoder layer, called with `args` and `kwargs`.
@@ -203,11 +192,15 @@ class Session:
             # A decoder may make the cache itself; so it is known only now.
             cache = cache_in(kwargs)
             if cache is not None and isinstance(call.forward, Prefill):
-                self.caches[cache] = call.forward.state
+                attach(cache, call.forward.state)
         if call.forward is None:
             return at.forward(*args, **kwargs)
         hidden = args[0] if args else kwargs.pop("hidden_states")
-        return call.forward.run(at, hidden, kwargs)
+        call.forward.state.served = True
+        try:
+            return call.forward.run(at, hidden, kwargs)
+        finally:
+            call.forward.state.served = False
 
     def _caching(self, kwargs: dict[str, Any], cache: Any) -> bool:
         """Whether a decoder called with `kwargs` must hand a KV cache to its layers."""
@@ -234,8 +227,9 @@ def _length(kwargs: dict[str, Any]) -> int:
     return (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
 
 
-def _refused(*_: Any, **__: Any) -> Any:
-    raise UnsupportedModel(
-        "this KV cache holds a pruned prompt, and the pruner's context is closed: its length would give the next token a wrong "
-        "position. Go on inside the context."
+def late_images(seen: int) -> UnsupportedModel:
+    """The error for images that come in when `seen` tokens are in the KV cache."""
+    return UnsupportedModel(
+        f"an image comes in after {seen} tokens in the KV cache: images are pruned in one prefill only. Those of earlier turns "
+        "are in the cache: leave out pixel_values; for a new one give the whole conversation anew, without the cache."
     )

@@ -1,5 +1,8 @@
 """Ways of calling a model that cannot be pruned correctly are refused in one line, never run unpruned in silence."""
 
+import copy
+import io
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +11,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCach
 from fitprune import FitPrune, FitPruneError, Recipe, UnsupportedModel
 from fitprune.errors import RecipeError
 from tests.support.models import build, kept, new_tokens, prompt
-from tests.support.releases import with_cache
+from tests.support.releases import cache_of, with_cache
 
 pytestmark = pytest.mark.releases
 RECIPE = Recipe([9, 0, 12], 36)
@@ -38,9 +41,37 @@ def refused():
 
 @pytest.mark.parametrize("size", [4, 20, 39, 43])
 def test_chunked_prefill_in_generate(model, inputs, size):
-    """transformers itself may refuse first; either way it is an error, and a ValueError."""
-    with torch.no_grad(), FitPrune(RECIPE)(model), pytest.raises(ValueError, match=r"."):
-        new_tokens(model, inputs, prefill_chunk_size=size)
+    """Also where the first chunk holds the whole image: it would be pruned as if the rest of the prompt were not there."""
+    with torch.no_grad(), FitPrune(RECIPE)(model) as trace:
+        with pytest.raises(UnsupportedModel, match=rf"prefill_chunk_size={size} splits a prompt of 44 tokens"):
+            new_tokens(model, inputs, prefill_chunk_size=size)
+        assert trace.kept == []
+
+
+def test_text_in_chunks_is_untouched(model):
+    """A text prompt, and the text of a later turn on a pruned image."""
+    text = prompt(model, [9], seed=1)
+
+    def later(first, **options):
+        """The answer to a second turn of text."""
+        out = model.generate(**first, max_new_tokens=2, do_sample=False, return_dict_in_generate=True)
+        ids = torch.cat([out.sequences, text["input_ids"]], 1)
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **with_cache(model, cache_of(out))}
+        return new_tokens(model, given, **options)
+
+    with torch.no_grad():
+        expected = new_tokens(model, text, prefill_chunk_size=4)
+        dense = later(text, prefill_chunk_size=4)
+        repeats = not torch.equal(dense, later(text))
+        with FitPrune(RECIPE)(model):
+            assert torch.equal(new_tokens(model, text, prefill_chunk_size=4), expected)
+            assert torch.equal(later(text, prefill_chunk_size=4), dense)
+            first = prompt(model, [3, "image", 5], seed=1)
+            if repeats:  # the oldest release feeds the whole conversation again, images too
+                with pytest.raises(UnsupportedModel, match="an image comes in"):
+                    later(first, prefill_chunk_size=4)
+            else:
+                assert torch.equal(later(first, prefill_chunk_size=4), later(first))
 
 
 def test_one_chunk_that_holds_all_is_a_prefill_like_any_other(model, inputs):
@@ -51,17 +82,14 @@ def test_one_chunk_that_holds_all_is_a_prefill_like_any_other(model, inputs):
         assert kept(trace) == before
 
 
-@pytest.mark.parametrize("first", [2, 40])
-def test_a_prompt_in_two_pieces(model, inputs, refused, first):
-    """Cut before the image, and after it."""
+def test_a_prompt_in_two_pieces(model, inputs, refused):
+    """Cut before the image; cut behind it, the second piece is a later turn of text."""
     ids = inputs["input_ids"]
-    pieces = [{"input_ids": ids[:, :first]}, {"input_ids": ids[:, first:]}]
-    pieces[0 if first > 39 else 1]["pixel_values"] = inputs["pixel_values"]
     cache = DynamicCache()
     with torch.no_grad(), FitPrune(RECIPE)(model):
-        model(**pieces[0], **with_cache(model, cache))
+        model(input_ids=ids[:, :2], **with_cache(model, cache))
         with pytest.raises(FitPruneError) as error:
-            model(**pieces[1], **with_cache(model, cache))
+            model(input_ids=ids[:, 2:], pixel_values=inputs["pixel_values"], **with_cache(model, cache))
     refused(error)
 
 
@@ -186,6 +214,18 @@ def test_a_recipe_of_another_model(model, refused):
     with pytest.raises(FitPruneError, match="64") as error, FitPrune(recipe)(model):
         pass
     refused(error, RecipeError)
+
+
+def test_a_copy_of_a_pruned_model(model, refused, tmp_path):
+    """By copy.deepcopy or torch.save; without the hooks, and with the weights, the model is saved as it is."""
+    with torch.no_grad(), FitPrune(RECIPE)(model):
+        for way in (copy.deepcopy, lambda model: torch.save(model, io.BytesIO())):
+            with pytest.raises(UnsupportedModel, match="Leave the context first") as error:
+                way(model)
+            refused(error)
+        model.save_pretrained(tmp_path)
+    assert type(model).from_pretrained(tmp_path).num_parameters() == model.num_parameters()
+    assert copy.deepcopy(model) is not model
 
 
 def test_after_a_refusal_the_model_works(model, inputs):
