@@ -6,14 +6,13 @@ They note the kind of step that `generate` prepares, the images that are encoded
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import nn
 
 from fitprune.engine.session import Session
-from fitprune.engine.undo import set_attribute
+from fitprune.engine.undo import Attachments
 from fitprune.errors import UnsupportedModel
 from fitprune.models.images import Images
 from fitprune.models.parts import ModelParts, visual_mask
@@ -38,7 +37,7 @@ class GenerateHooks:
     def __init__(self, model: nn.Module, parts: ModelParts, serving: Callable[[], Session | None]) -> None:
         """`serving` answers which session serves a call; None for none."""
         self.model, self.parts, self.serving = model, parts, serving
-        self.undo = ExitStack()
+        self.attached = Attachments()
 
     def install(self) -> None:
         """Put the hooks on the model."""
@@ -47,20 +46,20 @@ class GenerateHooks:
         owner = next((m for m in self.model.modules() if any(child is parent for child in m.children())), self.model)
         prepare = getattr(owner, "prepare_inputs_for_generation", None)
         if prepare is not None:
-            set_attribute(self.undo, owner, "prepare_inputs_for_generation", self._noting_step(prepare))
+            self.attached.set(owner, "prepare_inputs_for_generation", self._noting_step(prepare))
         candidates = getattr(owner, "_get_candidate_generator", None)
         if candidates is not None:
-            set_attribute(self.undo, owner, "_get_candidate_generator", self._refusing_candidates(candidates))
+            self.attached.set(owner, "_get_candidate_generator", self._refusing_candidates(candidates))
         if owner is not parent:
-            self.undo.callback(owner.register_forward_pre_hook(self._before_owner, with_kwargs=True).remove)
+            self.attached.hook(owner.register_forward_pre_hook, self._before_owner, with_kwargs=True)
         features = getattr(parent, "get_image_features", None)
         if features is not None:
-            set_attribute(self.undo, parent, "get_image_features", self._noting_images(features))
-        self.undo.callback(parent.register_forward_pre_hook(self._before_parent, with_kwargs=True).remove)
+            self.attached.set(parent, "get_image_features", self._noting_images(features))
+        self.attached.hook(parent.register_forward_pre_hook, self._before_parent, with_kwargs=True)
 
     def remove(self) -> None:
         """Take all of them off again, also where one of them fails to go."""
-        self.undo.close()
+        self.attached.remove()
 
     def _noting_step(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
         """`generate`'s preparation of a step, noting whether the step belongs to the prompt.
@@ -127,6 +126,12 @@ class GenerateHooks:
         return noted
 
     def _before_parent(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        # A replica shares its hooks with the original, but not its modules.
+        if all(child is not self.parts.decoder for child in module.children()):
+            raise UnsupportedModel(
+                "this model has another decoder than when the pruner's context was entered: a replica by nn.DataParallel, or "
+                "one put in its place. Run one process per device, or enter the context afterwards."
+            )
         session = self.serving()
         if session is not None:
             session.note(prompt=_named(args, kwargs))

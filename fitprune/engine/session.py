@@ -50,9 +50,11 @@ _calls: ContextVar[dict["weakref.ref[Session]", Call] | None] = ContextVar("fitp
 class Session:
     """One pruner on one model."""
 
-    def __init__(self, parts: ModelParts, pruner: Hooks, visual_mask: torch.Tensor | None = None) -> None:
-        """`visual_mask` (batch, T): where the visual tokens of prompts that come as embeddings are."""
-        self.context = RunContext.of(parts, pruner)
+    def __init__(
+        self, parts: ModelParts, pruner: Hooks, visual_mask: torch.Tensor | None = None, record_all: bool = False
+    ) -> None:
+        """`visual_mask` (batch, T): where visual tokens of prompts that come as embeddings are; `record_all`: see `Trace`."""
+        self.context = RunContext.of(parts, pruner, record_all)
         self.visual_mask = visual_mask
         self.caches: weakref.WeakKeyDictionary[Any, CacheState] = weakref.WeakKeyDictionary()
         self._key = weakref.ref(self)
