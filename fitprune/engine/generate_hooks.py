@@ -8,14 +8,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from fitprune.engine.session import Session
 from fitprune.engine.undo import Attachments
 from fitprune.errors import UnsupportedModel
 from fitprune.models.images import Images
-from fitprune.models.parts import ModelParts, visual_mask
+from fitprune.models.parts import ModelParts
 from fitprune.models.releases import cache_in
 
 
@@ -95,11 +94,10 @@ class GenerateHooks:
     def _before_owner(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Refuse arguments that name rows of the prompt: pruning shortens the sequence that they would be looked up in."""
         named = ["labels"] if kwargs.get("labels") is not None else []
-        if isinstance(kwargs.get("logits_to_keep"), torch.Tensor):
+        if not isinstance(kwargs.get("logits_to_keep", 0), int | None):
             named.append("logits_to_keep")
-        if not named or self.serving() is None:
-            return
-        if bool(visual_mask(self.parts, _named(args, kwargs)).any()):
+        session = self.serving() if named else None
+        if session is not None and bool(session.visual(_named(args, kwargs)).any()):
             raise UnsupportedModel(
                 f"{' and '.join(named)} name rows of the whole prompt, and pruning shortens it: they would meet other rows; "
                 "compute the loss, or pick the rows, from the output's own logits."

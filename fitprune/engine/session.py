@@ -98,7 +98,7 @@ class Session:
             raise UnsupportedModel("a pruned model must be called as a whole, not through its text decoder alone.")
         cache = cache_in(kwargs)
         past = int(cache.get_seq_length()) if cache is not None else 0
-        visual = self._visual(prompt) if past == 0 else visual_mask(self.context.parts, prompt)
+        visual = self.visual(prompt) if past == 0 else visual_mask(self.context.parts, prompt)
         mask = kwargs.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UnsupportedModel(
@@ -114,7 +114,7 @@ class Session:
             return forward.arguments(kwargs)
         return self._begin_decoding(prompt, visual, mask, kwargs, past)
 
-    def _visual(self, prompt: dict[str, Any]) -> torch.Tensor:
+    def visual(self, prompt: dict[str, Any]) -> torch.Tensor:
         """Which positions of a forward hold visual tokens: bool (batch, sequence).
 
         Embeddings that hold their image already show no image token; where the visual tokens are must be said then.

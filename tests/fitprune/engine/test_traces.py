@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from baselines import FastV
+from baselines import FastV, PyramidDrop
 from fitprune import FitPrune, Recipe
 from fitprune.interface import attention, tokens
 from fitprune.interface import trace as traces
@@ -153,7 +153,10 @@ def test_one_pruner_object_entered_twice_has_two_traces(model, prompts, expected
         assert outer.kept == []
 
 
-@pytest.mark.parametrize("pruner", [PRUNER, FastV(k=1, r=0.4)], ids=lambda pruner: pruner.name)
+SCORING = [PRUNER, FastV(k=1, r=0.4), PyramidDrop([1, 2], [0.5, 0.25])]
+
+
+@pytest.mark.parametrize("pruner", SCORING, ids=lambda pruner: pruner.name)
 def test_what_scoring_cost_is_counted_when_it_is_read(model, prompts, pruner, monkeypatch):
     inputs = batch(prompts)
     with pruner(model) as trace:
