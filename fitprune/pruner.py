@@ -13,7 +13,7 @@ from fitprune.engine.tower import require_tower
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from fitprune.interface.hooks import Hooks
 from fitprune.interface.trace import Trace
-from fitprune.models.parts import has_axes, model_parts
+from fitprune.models.parts import has_axes, model_parts, unwrapped
 
 NEWLINES = ("kept", "pruned")
 POSITIONS = ("kept", "repacked")
@@ -63,21 +63,26 @@ class Pruner(Hooks):
         raise BudgetError(f"{cls.__name__} has no free parameter to solve for a budget; it saves what it saves.")
 
     @contextmanager
-    def __call__(self, model: nn.Module, *, visual_mask: torch.Tensor | None = None) -> Iterator[Trace]:
+    def __call__(
+        self, model: nn.Module, *, visual_mask: torch.Tensor | None = None, record_all: bool = False
+    ) -> Iterator[Trace]:
         """Prune `model` inside the context. The model is as it was on exit, also after an error.
 
         Any batch size, padding, beams or sampling. Text-only prompts pass untouched. The context also holds for threads
         started inside it. Two threads, two asyncio tasks or two generators may each hold a context of their own on one model.
+        Copies of the model made inside (`copy.deepcopy`, `torch.save`) are of the model as it was.
 
         Args:
-            model: a live vision-language model of transformers.
+            model: a live vision-language model of transformers, or torch's DistributedDataParallel around one.
             visual_mask: bool (batch, T): where the visual tokens are in prompts that are given as `inputs_embeds` which hold
                 their images already. Other prompts show it themselves.
+            record_all: keep the trace of every prefill (`Trace.prefills`), not of the latest alone.
 
         Raises:
             UnsupportedModel: a model, or (from its forward) a way of calling it, that cannot be pruned correctly.
         """
         model_parts(model)
+        model = unwrapped(model)
         if self.newlines not in NEWLINES:
             raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
         if self.positions not in POSITIONS:
@@ -89,5 +94,5 @@ class Pruner(Hooks):
                 f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
             )
         self.check(model)
-        with pruning(model, self, visual_mask) as trace:
+        with pruning(model, self, visual_mask, record_all) as trace:
             yield trace

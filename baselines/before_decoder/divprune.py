@@ -52,7 +52,7 @@ class DivPrune(Repacked):
         if layer != 0:
             return None
         keep = (tokens.total.double() * self.subset_ratio).round().long()
-        tokens.spend(int((tokens.count**2).sum()) * tokens.hidden.shape[-1])
+        tokens.spend((tokens.count**2).sum() * tokens.hidden.shape[-1])
         return farthest(tokens.features, tokens.present, keep)
 
     @classmethod

@@ -67,7 +67,7 @@ class GPrune(Pruner):
         there = nodes >= 0
         features = tokens.features.flatten(0, 1)[nodes.clamp(min=0)]
         count = there.sum(1)
-        tokens.spend(int((count**2).sum()) * (features.shape[-1] + self.iterate_num))
+        tokens.spend((count**2).sum() * (features.shape[-1] + self.iterate_num))
         score = flow(features, there, self.similarity, self.temperature, self.iterate_num)
         stays = torch.zeros(known.numel(), dtype=torch.bool, device=known.device)
         stays[nodes[highest(score, there, part(count, self.keep_ratio))]] = True

@@ -79,7 +79,7 @@ class PruMerge(ReadsTowerLayer):
             )
         merged, names = merge(attention, keys, vision.of_patches(vision.features), patches, kept)
         rows = (names >= 0).sum(1)
-        tokens.spend(int((((kept >= 0).sum(1) + rows) * patches.sum(1)).sum()) * keys.shape[-1])
+        tokens.spend((((kept >= 0).sum(1) + rows) * patches.sum(1)).sum() * keys.shape[-1])
         hidden = vision.project(merged, count=int(rows.sum()))
         of_all = torch.arange(names.shape[1], device=names.device) == names.shape[1] - 1
         return selection(names, hidden, of_all.expand_as(names))

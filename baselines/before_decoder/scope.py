@@ -78,7 +78,7 @@ class SCOPE(Repacked):
         there[vision.view[known], vision.patch[known]] = True
         count = there.sum(1)
         keep = share(count, self.num_token, self.visual_tokens)
-        tokens.spend(int((count**2).sum()) * vision.features.shape[-1])
+        tokens.spend((count**2).sum() * vision.features.shape[-1])
         return vision.of_patches(covering(vision.features, vision.salience(LAYER) ** self.alpha, there, keep))
 
     @classmethod

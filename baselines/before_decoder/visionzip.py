@@ -66,7 +66,7 @@ class VisionZip(ReadsTowerLayer):
         dominants, targets, joins = choose(score, keys, patches, dominant - cls_count, both - dominant)
         merged = merge(vision.of_patches(vision.features), targets, joins)
         contextual = (targets >= 0).sum(1)
-        tokens.spend(int((contextual * patches.sum(1)).sum()) * (keys.shape[-1] + merged.shape[-1]))
+        tokens.spend((contextual * patches.sum(1)).sum() * (keys.shape[-1] + merged.shape[-1]))
         if vision.cls_features is not None:
             own = first[:, None] + torch.arange(int(cls_count.max()), device=first.device)
             merged = torch.cat([vision.cls_features[own.clamp(max=vision.views - 1)], merged], 1)

@@ -111,7 +111,7 @@ class DART(Pruner):
         pivots = torch.cat([rows, texts], 1)
         state = normalize(tokens.parts.decoder.norm(tokens.hidden).float(), dim=-1)
         similarity = rows_at(state, pivots) @ tokens.rows(state).transpose(1, 2)
-        tokens.spend(int(((pivots >= 0).sum(1) * tokens.count).sum()) * state.shape[-1])
+        tokens.spend(((pivots >= 0).sum(1) * tokens.count).sum() * state.shape[-1])
         chosen = marked(images, tokens.present.shape[1])
         return chosen | least_duplicates(similarity, tokens.present & ~chosen, self.shares(tokens.total, pivots >= 0))
 

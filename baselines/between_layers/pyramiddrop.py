@@ -66,7 +66,7 @@ class PyramidDrop(Repacked):
         keep = (tokens.total.double() * self.image_token_ratio_list[self.layer_list.index(layer)]).long()
         attention = tokens.upcoming()
         score = attention.last_token_mean(tokens)
-        tokens.spend(attention.macs)
+        tokens.spend(*attention.spent)
         return tokens.keep_highest(score, keep)
 
     @classmethod

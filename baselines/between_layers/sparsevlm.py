@@ -46,7 +46,7 @@ def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real
 
 def recycle(
     score: torch.Tensor, present: torch.Tensor, hidden: torch.Tensor, keep: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, int]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One stage of SparseVLM: the best-rated tokens stay, and the best 30 % of the others are merged into clusters.
 
     At least one of the tokens present goes. Of d tokens that go, the m = int(0.3·d) + 1 of highest score form int(m/10) + 1
@@ -82,7 +82,7 @@ def recycle(
     index = torch.cat([kept, centres], 1)
     going = torch.cat([rows_at(hidden, kept), means], 1)
     front = true_first(index >= 0)[:, : int((keep + clusters).max())]
-    macs = int((merged * (merged + clusters)).sum()) * width
+    macs = (merged * (merged + clusters)).sum() * width
     return index.gather(1, front), rows_at(going, front), macs
 
 
@@ -191,7 +191,7 @@ class SparseVLM(Repacked):
         """Bool (batch, t): which of each sample's text tokens after its image rate; t is the largest number in the batch."""
         rows = indices_of(tokens.text_after)
         real = rows >= 0
-        tokens.spend(int((real.sum(1) * tokens.count).sum()) * tokens.hidden.shape[-1])
+        tokens.spend((real.sum(1) * tokens.count).sum() * tokens.hidden.shape[-1])
         return raters(tokens.features, tokens.present, rows_at(tokens.hidden, rows), real)
 
     @staticmethod
@@ -318,7 +318,7 @@ class SparseVLMPlus(SparseVLM):
         ones = ones_under_rotation(*embeddings_of(tokens))
         products = rows_at(ones, rater) @ tokens.rows(ones).transpose(1, 2) / ones.shape[-1] ** 0.5
         counted = rater >= 0
-        tokens.spend(int((counted.sum(1) * tokens.count).sum()) * ones.shape[-1])
+        tokens.spend((counted.sum(1) * tokens.count).sum() * ones.shape[-1])
         products = products.masked_fill(~(counted[:, :, None] & tokens.present[:, None]), 1)
         heads = max(1, round(self.heads * weights.shape[1] / OF_HEADS))
         return corrected_mean(weights, products, counted, heads)

@@ -76,7 +76,9 @@ class Pool(Repacked):
         return cls(*nearest_grid("pooling", model_config, reduction, visual_tokens, scoring))
 
 
-def pooled(values: torch.Tensor, there: torch.Tensor, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+def pooled(
+    values: torch.Tensor, there: torch.Tensor, rows: int, columns: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Averages of each view's patches in rows × columns windows of a whole view.
 
     Args:
@@ -97,7 +99,7 @@ def pooled(values: torch.Tensor, there: torch.Tensor, rows: int, columns: int) -
     view = torch.arange(len(there), device=there.device)[:, None, None]
     placed = means[view, row.clamp(min=0)[:, :, None], column.clamp(min=0)[:, None]].masked_fill(~middle[..., None], 0)
     high, broad, few = down.sum(1), across.sum(1), (column >= 0).sum(1)
-    return placed, middle, int((high * few * (broad + (row >= 0).sum(1))).sum()) * values.shape[-1]
+    return placed, middle, (high * few * (broad + (row >= 0).sum(1))).sum() * values.shape[-1]
 
 
 def _windows(there: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:

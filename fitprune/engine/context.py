@@ -16,7 +16,7 @@ class RunContext:
     Attributes:
         parts: of the model.
         pruner: the method.
-        trace: filled by each prefill.
+        trace: what each prefill did.
         observed: the decoder layers whose attention the method sees.
     """
 
@@ -26,9 +26,9 @@ class RunContext:
     observed: frozenset[int]
 
     @classmethod
-    def of(cls, parts: ModelParts, pruner: Hooks) -> "RunContext":
+    def of(cls, parts: ModelParts, pruner: Hooks, record_all: bool) -> "RunContext":
         """A run with an empty trace."""
-        return cls(parts, pruner, Trace(), frozenset(pruner.observed_layers(len(parts.layers))))
+        return cls(parts, pruner, Trace(record_all), frozenset(pruner.observed_layers(len(parts.layers))))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`DecoderHooks`: the forwards of a live decoder and of its layers, replaced for a while."""
 
+import itertools
+import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
@@ -9,7 +10,8 @@ from torch import nn
 from fitprune.engine.context import Layer
 from fitprune.engine.session import Session
 from fitprune.engine.tap import gather_survivors, observing_config
-from fitprune.engine.undo import set_attribute
+from fitprune.engine.undo import Attachments
+from fitprune.errors import UnsupportedModel
 from fitprune.models.parts import ModelParts
 
 
@@ -19,27 +21,50 @@ class DecoderHooks:
     def __init__(self, parts: ModelParts, serving: Callable[[], Session | None]) -> None:
         """`serving` answers which session serves a call; None for none."""
         self.parts, self.serving = parts, serving
-        self.undo = ExitStack()
+        self.attached = Attachments()
+        self._layers: tuple[Any, ...] = tuple(parts.layers)
+        self._lock = threading.Lock()
 
     def install(self) -> None:
         """Put the hooks on the decoder."""
         decoder = self.parts.decoder
-        self.undo.callback(decoder.register_forward_pre_hook(self._before, with_kwargs=True).remove)
-        self.undo.callback(decoder.register_forward_hook(self._after, always_call=True).remove)
+        self.attached.hook(decoder.register_forward_pre_hook, self._before, with_kwargs=True)
+        self.attached.hook(decoder.register_forward_hook, self._after, always_call=True)
         layers: Iterable[Any] = self.parts.layers
         for index, layer in enumerate(layers):
-            attention = layer.self_attn
-            self.undo.callback(attention.o_proj.register_forward_pre_hook(gather_survivors).remove)
-            set_attribute(self.undo, attention, "config", observing_config(attention.config))
-            set_attribute(self.undo, layer, "forward", LayerForward(Layer(index, layer, layer.forward), self.serving))
+            self.attached.set(layer, "forward", LayerForward(Layer(index, layer, layer.forward), self.serving))
+        self._cover()
+
+    def _cover(self) -> None:
+        """Put the hooks inside each layer on its modules as they are now: adapters replace them, also inside a context.
+
+        Raises:
+            UnsupportedModel: a whole layer, or its forward, was replaced.
+        """
+        layers: Iterable[Any] = self.parts.decoder.layers
+        with self._lock:
+            for index, (layer, known) in enumerate(itertools.zip_longest(layers, self._layers)):
+                if layer is not known or not isinstance(vars(layer).get("forward"), LayerForward):
+                    raise UnsupportedModel(
+                        f"decoder layer {index}, or its forward, was replaced, added or removed inside the pruner's context; "
+                        "do so before entering it."
+                    )
+                attention = layer.self_attn
+                if attention.o_proj not in self.attached:
+                    self.attached.hook(attention.o_proj.register_forward_pre_hook, gather_survivors)
+                if attention not in self.attached:
+                    self.attached.set(attention, "config", observing_config(attention.config))
 
     def remove(self) -> None:
         """Take all of them off again, also where one of them fails to go."""
-        self.undo.close()
+        self.attached.remove()
 
     def _before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         session = self.serving()
-        return None if session is None else (args, session.begin(kwargs))
+        if session is None:
+            return None
+        self._cover()
+        return args, session.begin(kwargs)
 
     def _after(self, module: nn.Module, args: tuple, output: Any) -> None:
         session = self.serving()

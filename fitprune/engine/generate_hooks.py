@@ -6,18 +6,16 @@ They note the kind of step that `generate` prepares, the images that are encoded
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import nn
 
 from fitprune.engine.session import Session, late_images
-from fitprune.engine.undo import set_attribute
+from fitprune.engine.undo import Attachments
 from fitprune.errors import UnsupportedModel
 from fitprune.models.images import Images
 from fitprune.models.kv_cache import state_of
-from fitprune.models.parts import ModelParts, visual_mask
+from fitprune.models.parts import ModelParts
 from fitprune.models.releases import cache_in
 
 
@@ -39,7 +37,7 @@ class GenerateHooks:
     def __init__(self, model: nn.Module, parts: ModelParts, serving: Callable[[], Session | None]) -> None:
         """`serving` answers which session serves a call; None for none."""
         self.model, self.parts, self.serving = model, parts, serving
-        self.undo = ExitStack()
+        self.attached = Attachments()
 
     def install(self) -> None:
         """Put the hooks on the model."""
@@ -48,23 +46,23 @@ class GenerateHooks:
         owner = next((m for m in self.model.modules() if any(child is parent for child in m.children())), self.model)
         prepare = getattr(owner, "prepare_inputs_for_generation", None)
         if prepare is not None:
-            set_attribute(self.undo, owner, "prepare_inputs_for_generation", self._noting_step(prepare))
+            self.attached.set(owner, "prepare_inputs_for_generation", self._noting_step(prepare))
         for name, refusing in (
             ("_get_candidate_generator", self._refusing_candidates),
             ("_prefill", self._refusing_chunks),
         ):
             if hasattr(owner, name):
-                set_attribute(self.undo, owner, name, refusing(getattr(owner, name)))
+                self.attached.set(owner, name, refusing(getattr(owner, name)))
         if owner is not parent:
-            self.undo.callback(owner.register_forward_pre_hook(self._before_owner, with_kwargs=True).remove)
+            self.attached.hook(owner.register_forward_pre_hook, self._before_owner, with_kwargs=True)
         features = getattr(parent, "get_image_features", None)
         if features is not None:
-            set_attribute(self.undo, parent, "get_image_features", self._noting_images(features))
-        self.undo.callback(parent.register_forward_pre_hook(self._before_parent, with_kwargs=True).remove)
+            self.attached.set(parent, "get_image_features", self._noting_images(features))
+        self.attached.hook(parent.register_forward_pre_hook, self._before_parent, with_kwargs=True)
 
     def remove(self) -> None:
         """Take all of them off again, also where one of them fails to go."""
-        self.undo.close()
+        self.attached.remove()
 
     def _noting_step(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
         """`generate`'s preparation of a step, noting whether the step belongs to the prompt.
@@ -132,11 +130,10 @@ class GenerateHooks:
     def _before_owner(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Refuse arguments that name rows of the prompt: pruning shortens the sequence that they would be looked up in."""
         named = ["labels"] if kwargs.get("labels") is not None else []
-        if isinstance(kwargs.get("logits_to_keep"), torch.Tensor):
+        if not isinstance(kwargs.get("logits_to_keep", 0), int | None):
             named.append("logits_to_keep")
-        if not named or self.serving() is None:
-            return
-        if bool(visual_mask(self.parts, _named(args, kwargs)).any()):
+        session = self.serving() if named else None
+        if session is not None and bool(session.visual(_named(args, kwargs)).any()):
             raise UnsupportedModel(
                 f"{' and '.join(named)} name rows of the whole prompt, and pruning shortens it: they would meet other rows; "
                 "compute the loss, or pick the rows, from the output's own logits."
@@ -163,6 +160,12 @@ class GenerateHooks:
         return noted
 
     def _before_parent(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        # A replica shares its hooks with the original, but not its modules.
+        if all(child is not self.parts.decoder for child in module.children()):
+            raise UnsupportedModel(
+                "this model has another decoder than when the pruner's context was entered: a replica by nn.DataParallel, or "
+                "one put in its place. Run one process per device, or enter the context afterwards."
+            )
         session = self.serving()
         if session is None:
             return

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fitprune.engine.patch import tower_run
-from fitprune.engine.undo import set_attribute
+from fitprune.engine.undo import Attachments
 from fitprune.interface.tower import TowerRecord
 from fitprune.models.parts import model_parts
 
@@ -51,7 +51,9 @@ def remembering_images(model: nn.Module, limit: int = 2**30, kept: Kept | None =
         return memory.encode(*args, **kwargs)
 
     with ExitStack() as undo:
-        set_attribute(undo, parent, "get_image_features", remembered)
+        attached = Attachments()
+        undo.callback(attached.remove)
+        attached.set(parent, "get_image_features", remembered)
         yield
 
 

@@ -27,18 +27,20 @@ from fitprune.engine.tower_hooks import TowerHooks
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.hooks import Hooks
 from fitprune.interface.trace import Trace
-from fitprune.models.parts import ModelParts, model_parts
+from fitprune.models.parts import ModelParts, model_parts, require_whole
 from fitprune.models.releases import require_known_release
 from fitprune.models.tower import tower_parts
 
 
 @contextmanager
-def pruning(model: nn.Module, pruner: Hooks, visual_mask: torch.Tensor | None = None) -> Iterator[Trace]:
+def pruning(
+    model: nn.Module, pruner: Hooks, visual_mask: torch.Tensor | None = None, record_all: bool = False
+) -> Iterator[Trace]:
     """Apply `pruner` to `model` inside the context; see `Pruner.__call__`."""
     with ExitStack() as undo:
         patch = _Patch.acquire(model)
         undo.callback(patch.release)
-        session = Session(patch.parts, pruner, visual_mask)
+        session = Session(patch.parts, pruner, visual_mask, record_all)
         undo.callback(session.forget)
         undo.callback(patch.sessions.close, session)
         patch.open(session)
@@ -82,6 +84,7 @@ class _Patch:
         """The patch on `model`, installed if it is the first."""
         parts = model_parts(model)
         require_known_release(parts.layers)
+        require_whole(model)
         with cls._lock:
             patch = cls._by_decoder.get(id(parts.decoder))
             if patch is None:

@@ -15,9 +15,11 @@ from fitprune.interface.gather import take
 from fitprune.interface.layout import Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
+from fitprune.interface.trace import PrefillFacts
 from fitprune.interface.vision import index_of_samples
 from fitprune.models.kv_cache import CacheState, HeldRows
 from fitprune.models.releases import release
+from fitprune.scoring.macs import Macs
 
 
 class Prefill:
@@ -61,8 +63,8 @@ class Prefill:
         # Padding that the position ids count: those of a repacked layer do not.
         self.counted: torch.Tensor | None = None
         tokens = real.sum(1) if real is not None else torch.full((batch,), length, device=visual.device)
-        context.trace.start(self.layout.total, tokens - self.layout.total, self.layout.position)
-        context.trace.tower = tower.counts if tower is not None else None
+        self.facts = PrefillFacts(self.layout, tokens, tower.counts if tower is not None else None)
+        context.trace.start(self.facts)
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The decoder's arguments, with the mask of a padded batch replaced by an empty one.
@@ -78,15 +80,14 @@ class Prefill:
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
-        trace = self.context.trace
         if self.embeddings is None:
             self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
             if self.changed:
                 self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
-        macs = 0
+        spent: list[Macs] = []
         if not self.layout.empty:
-            hidden, macs = self._prune_before(at, hidden)
-        trace.visual_in.append(self.layout.count)
+            hidden = self._prune_before(at, hidden, spent)
+        self.facts.entered.append(self.layout)
         self._hold()
         if self.changed:
             # Position ids with gaps would be taken for packed sequences by flash attention; the embeddings carry them.
@@ -97,13 +98,11 @@ class Prefill:
                 "position_ids": None,
             }
         if at.index in self.context.observed and not self.layout.empty:
-            output, spent = self._run_observed(at, hidden, kwargs)
-            macs += spent
+            output = self._run_observed(at, hidden, kwargs, spent)
         else:
             output = at.forward(hidden, **kwargs)
-        trace.kept.append(self.layout.kept)
-        trace.visual_out.append(self.layout.count)
-        trace.scoring_macs.append(macs)
+        self.facts.left.append(self.layout)
+        self.facts.scoring.append(spent)
         return output
 
     def _hold(self) -> None:
@@ -115,33 +114,32 @@ class Prefill:
             self.held_layout, self.held = self.layout, HeldRows(self.layout.shape[1], self.layout.valid, removed)
         self.state.layers.append(self.held)
 
-    def _prune_before(self, at: Layer, hidden: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """Hidden states after what the pruner drops before a layer; and the multiply-accumulates that choosing took."""
-        macs = 0
+    def _prune_before(self, at: Layer, hidden: torch.Tensor, spent: list[Macs]) -> torch.Tensor:
+        """Hidden states after what the pruner drops before a layer; what choosing took is added to `spent`."""
         if at.index == 0 and self.tower is not None:
-            macs += self.tower.macs
+            spent.append(self.tower.macs)
             if self.tower.patch_index is not None:
                 vision = self._tokens(at, hidden).vision
                 hidden = self._apply(tower_choice(vision, in_prompt_order=not self.tower.merges), hidden)
         tokens = self._tokens(at, hidden)
         choice = self.context.pruner.before_layer(at.index, tokens)
-        macs += tokens.macs
-        return (hidden if choice is None else self._apply(choice, hidden)), macs
+        spent += tokens.spent
+        return hidden if choice is None else self._apply(choice, hidden)
 
     def _apply(self, choice: torch.Tensor | Selection, hidden: torch.Tensor) -> torch.Tensor:
         cut = plan_cut(self.layout, choice)
         return hidden if cut is None else self._shorten(cut, hidden)
 
-    def _run_observed(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, int]:
+    def _run_observed(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any], spent: list[Macs]) -> torch.Tensor:
         """The layer in its two halves, so that what is dropped after attention leaves the residual stream there."""
         layer = at.module
-        cut, macs = None, 0
+        cut = None
 
         def show(attention: Attention) -> torch.Tensor | None:
-            nonlocal cut, macs
+            nonlocal cut
             tokens = self._tokens(at, hidden)
             keep = self.context.pruner.after_attention(at.index, tokens, attention)
-            macs = attention.macs + tokens.macs
+            spent.extend(attention.spent + tokens.spent)
             cut = plan_cut(self.layout, keep) if keep is not None else None
             return cut.rows if cut is not None else None
 
@@ -152,11 +150,16 @@ class Prefill:
                 f"{type(layer.self_attn).__name__} does not pass through the attention interface of {release()} (replaced, "
                 "fused or quantised). Its queries and keys cannot be seen; load the model without that."
             )
+        if observation.rows is not None:
+            raise UnsupportedModel(
+                f"{type(layer.self_attn).__name__} of decoder layer {at.index} does not call its o_proj as a module, before "
+                "which pruned tokens leave; load the model without what replaced it."
+            )
         # The feed-forward network is where memory peaks: what it does not need goes before, the longer mask too.
         kwargs.clear()
         residual = attended + (hidden if cut is None else self._shorten(cut, hidden))
         del attended
-        return residual + layer.mlp(layer.post_attention_layernorm(residual)), macs
+        return residual + layer.mlp(layer.post_attention_layernorm(residual))
 
     def _tokens(self, at: Layer, hidden: torch.Tensor) -> VisualTokens:
         around = LayerContext(self.context.parts, at.module, self.prompt, self.embeddings, self.record, self.global_index)

@@ -53,9 +53,11 @@ _calls: ContextVar[dict["weakref.ref[Session]", Call] | None] = ContextVar("fitp
 class Session:
     """One pruner on one model."""
 
-    def __init__(self, parts: ModelParts, pruner: Hooks, visual_mask: torch.Tensor | None = None) -> None:
-        """`visual_mask` (batch, T): where the visual tokens of prompts that come as embeddings are."""
-        self.context = RunContext.of(parts, pruner)
+    def __init__(
+        self, parts: ModelParts, pruner: Hooks, visual_mask: torch.Tensor | None = None, record_all: bool = False
+    ) -> None:
+        """`visual_mask` (batch, T): where visual tokens of prompts that come as embeddings are; `record_all`: see `Trace`."""
+        self.context = RunContext.of(parts, pruner, record_all)
         self.visual_mask = visual_mask
         self._key = weakref.ref(self)
 
@@ -102,7 +104,7 @@ class Session:
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
         if past == 0:
-            forward: Prefill | Decode = self._begin_prefill(prompt, self._visual(prompt), mask, kwargs)
+            forward: Prefill | Decode = self._begin_prefill(prompt, self.visual(prompt), mask, kwargs)
         else:
             state = self._continued(prompt, past, _length(kwargs))
             if not state.pruned:
@@ -112,7 +114,7 @@ class Session:
         self.note(forward=forward)
         return forward.arguments(kwargs)
 
-    def _visual(self, prompt: dict[str, Any]) -> torch.Tensor:
+    def visual(self, prompt: dict[str, Any]) -> torch.Tensor:
         """Which positions of a forward hold visual tokens: bool (batch, sequence).
 
         Embeddings that hold their image already show no image token; where the visual tokens are must be said then.
@@ -173,7 +175,7 @@ class Session:
             )
         # A lone image token without an image is one that the model itself has generated. `generate` encodes images before the
         # forward, which then brings none: they are known in either case.
-        if (length > 1 or call.images is not None) and bool(self._visual(prompt).any()):
+        if (length > 1 or call.images is not None) and bool(self.visual(prompt).any()):
             raise late_images(state.seen)
         self._check_window(state.seen + length)
         return state

@@ -27,7 +27,7 @@ class Observation:
 
     Attributes:
         show: called with the layer's attention; answers which rows survive, LongTensor (batch, T'), or None for all.
-        rows: that answer.
+        rows: that answer, until it has been carried out.
         shown: whether the attention was shown.
     """
 
@@ -87,8 +87,12 @@ AttentionInterface.register(IMPLEMENTATION, observed_attention)
 
 
 def gather_survivors(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
-    """Before the output projection: only rows that survive go on."""
+    """Before the output projection: only rows that survive go on.
+
+    An adapter may have put a module around the projection; then both bring this, and the outer one does it.
+    """
     observation = _observed.get()
     if observation is None or observation.rows is None:
         return None
-    return (take(args[0], observation.rows),)
+    rows, observation.rows = observation.rows, None
+    return (take(args[0], rows),)

@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 
 from fitprune.engine.session import Session
 from fitprune.engine.tower import TowerRun
-from fitprune.engine.undo import set_attribute
+from fitprune.engine.undo import Attachments
 from fitprune.models.parts import ModelParts
 from fitprune.models.tower import TowerParts
 
@@ -22,27 +21,37 @@ class TowerHooks:
     def __init__(self, parts: ModelParts, tower: TowerParts, serving: Callable[[], Session | None]) -> None:
         """`serving` answers which session serves a call; None for none."""
         self.parent, self.tower, self.serving = parts.parent, tower, serving
-        self.undo = ExitStack()
+        self.attached = Attachments()
 
     def install(self) -> None:
         """Put the hooks on the tower."""
         tower = self.tower
-        set_attribute(self.undo, tower.module, "forward", self._encoding(tower.module.forward))
+        self.attached.set(tower.module, "forward", self._encoding(tower.module.forward))
         pack = getattr(self.parent, "pack_image_features", None)
         if pack is not None:
-            set_attribute(self.undo, self.parent, "pack_image_features", self._noting_packing(pack))
-        self.undo.callback(tower.projector.register_forward_pre_hook(self._before_projector).remove)
-        self.undo.callback(tower.projector.register_forward_hook(self._after_projector).remove)
+            self.attached.set(self.parent, "pack_image_features", self._noting_packing(pack))
+        self.attached.hook(tower.projector.register_forward_pre_hook, self._before_projector)
+        self.attached.hook(tower.projector.register_forward_hook, self._after_projector)
         layers: Iterable[Any] = tower.layers
         for index, layer in enumerate(layers):
+            self.attached.set(layer, "forward", self._through_layer(index, layer, layer.forward))
+        self._cover()
+
+    def _cover(self) -> None:
+        """Put hooks on the projections as they are now: adapters replace them, also inside a context.
+
+        Where an adapter stands around a projection, both are noted, the adapter's result last.
+        """
+        layers: Iterable[Any] = self.tower.layers
+        for index, layer in enumerate(layers):
             for part in ("q_proj", "k_proj"):
-                noting = functools.partial(self._after_projection, index, part)
-                self.undo.callback(getattr(layer.self_attn, part).register_forward_hook(noting).remove)
-            set_attribute(self.undo, layer, "forward", self._through_layer(index, layer, layer.forward))
+                projection = getattr(layer.self_attn, part)
+                if projection not in self.attached:
+                    self.attached.hook(projection.register_forward_hook, functools.partial(self._after_projection, index, part))
 
     def remove(self) -> None:
         """Take all of them off again, also where one of them fails to go."""
-        self.undo.close()
+        self.attached.remove()
 
     def _run(self) -> TowerRun | None:
         session = self.serving()
@@ -54,7 +63,10 @@ class TowerHooks:
         @functools.wraps(forward)
         def encode(pixel_values: torch.Tensor, **kwargs: Any) -> Any:
             run = self._run()
-            return forward(pixel_values, **kwargs) if run is None else run.encode(forward, pixel_values, kwargs)
+            if run is None:
+                return forward(pixel_values, **kwargs)
+            self._cover()
+            return run.encode(forward, pixel_values, kwargs)
 
         return encode
 

@@ -1,15 +1,98 @@
-"""Attributes of a live module that are set for a while."""
+"""`Attachments`: attributes and hooks that stand on live modules for a while, and in no copy of these."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from fitprune.errors import UnsupportedModel
+
+_COPYING = "__reduce_ex__"
+
+# Where a module keeps hooks, by their ids.
+_TABLES = frozenset(name for name in vars(nn.Module()) if "_hooks" in name)
 
 
-def set_attribute(undo: ExitStack, module: nn.Module, name: str, value: Any) -> None:
-    """Set an instance attribute until `undo` closes: then it is as before, or gone where the instance had none."""
-    if name in vars(module):
-        undo.callback(setattr, module, name, vars(module)[name])
-    else:
-        undo.callback(delattr, module, name)
-    setattr(module, name, value)
+class Attachments:
+    """What was put on modules. `copy.deepcopy`, `pickle` and `torch.save` of a module see it as it was before."""
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+        self._copying: dict[nn.Module, _Copying] = {}
+
+    def set(self, module: nn.Module, name: str, value: Any) -> None:
+        """Set an instance attribute; `remove` makes it what it was, or takes it away where the instance had none."""
+        self._of(module).before.setdefault(name, vars(module).get(name, _ABSENT))
+        self._set(module, name, value)
+
+    def hook(self, register: Callable[..., RemovableHandle], hook: Callable[..., Any], **options: Any) -> None:
+        """Register a hook; `register` is a module's bound method, such as its `register_forward_hook`."""
+        handle = register(hook, **options)
+        self._undo.callback(handle.remove)
+        self._of(register.__self__).hooks.add(handle.id)  # type: ignore[attr-defined]
+
+    def __contains__(self, module: nn.Module) -> bool:
+        """Whether anything was put on this module."""
+        return module in self._copying
+
+    def remove(self) -> None:
+        """Take everything off again, also where one of them fails to go."""
+        self._undo.close()
+        self._copying.clear()
+
+    def _of(self, module: nn.Module) -> "_Copying":
+        if module not in self._copying:
+            copying = _Copying(module, vars(module).get(_COPYING, _ABSENT))
+            self._set(module, _COPYING, copying)
+            self._copying[module] = copying
+        return self._copying[module]
+
+    def _set(self, module: nn.Module, name: str, value: Any) -> None:
+        if name in vars(module):
+            self._undo.callback(setattr, module, name, vars(module)[name])
+        else:
+            self._undo.callback(delattr, module, name)
+        setattr(module, name, value)
+
+
+_ABSENT = object()
+
+
+class _Copying:
+    """Stands in for `__reduce_ex__` of one module, which copying and pickling ask for its state.
+
+    Attributes:
+        before: the attributes that were set, as they were; `_ABSENT` where there was none.
+        hooks: ids of the hooks that were registered.
+    """
+
+    def __init__(self, module: nn.Module, before: Any) -> None:
+        self.module = module
+        self.before: dict[str, Any] = {_COPYING: before}
+        self.hooks: set[int] = set()
+
+    def __call__(self, protocol: int) -> str | tuple[Any, ...]:
+        reduced = type(self.module).__reduce_ex__(self.module, protocol)
+        if isinstance(reduced, str) or len(reduced) < 3 or reduced[2] is None:
+            return reduced  # made anew from arguments of its own, without attributes
+        build, arguments, state, *rest = reduced
+        if not isinstance(state, dict):
+            raise UnsupportedModel(
+                f"a {type(self.module).__name__} under a pruner cannot be copied or saved; do it outside the pruner's context."
+            )
+        # Several may have been put on one module, one after the other; each knows what it found.
+        while isinstance(outermost := state.get(_COPYING), _Copying):
+            state = outermost.without(state)
+        return build, arguments, state, *rest
+
+    def without(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A module's attributes as they were before what is recorded here."""
+        cleaned = {}
+        for name, value in {**state, **self.before}.items():
+            if name in _TABLES and not self.hooks.isdisjoint(value):
+                value = type(value)((key, hook) for key, hook in value.items() if key not in self.hooks)
+            if value is not _ABSENT:
+                cleaned[name] = value
+        return cleaned

@@ -1,11 +1,12 @@
 """`Attention`: the queries and keys of one decoder layer, and the statistics of its attention that methods ask for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from fitprune.interface.layout import HasLayout
 from fitprune.scoring.column_sums import head_max_columns
+from fitprune.scoring.macs import Macs, counted
 from fitprune.scoring.rows import last_row_mean, row_maps, rows_mean
 
 
@@ -18,26 +19,31 @@ class Attention:
             each sample's last token.
         key: (batch, kv_heads, T, d).
         scaling: factor on the logits.
-        macs: multiply-accumulates spent on scoring so far.
+        spent: multiply-accumulates of scoring so far.
     """
 
     query: torch.Tensor
     key: torch.Tensor
     scaling: float
-    macs: int = 0
+    spent: list[Macs] = field(default_factory=list)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates spent on scoring so far; waits for the device."""
+        return sum(map(counted, self.spent))
 
     def head_max_columns(self, tokens: HasLayout, row_weights: torch.Tensor) -> torch.Tensor:
         """See `column_sums.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding columns."""
         at = tokens.layout
         sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, at.valid, first_row=at.first_row)
-        self.macs += macs
+        self.spent.append(macs)
         return torch.stack([at.columns(sums[:, r]) for r in range(sums.shape[1])], 1)
 
     def last_token_mean(self, tokens: HasLayout) -> torch.Tensor:
         """Head-mean attention that each sample's last token pays to its visual tokens: (batch, n)."""
         at = tokens.layout
         row, macs = last_row_mean(self.query, self.key, at.last_row(), self.scaling, at.valid)
-        self.macs += macs
+        self.spent.append(macs)
         return at.columns(row)
 
     def row_mean(self, tokens: HasLayout, rows: torch.Tensor) -> torch.Tensor:
@@ -45,7 +51,7 @@ class Attention:
         these rows: (batch, n), 0 in padding columns and in samples without a row."""
         at = tokens.layout
         mean, macs = rows_mean(self.query, self.key, rows, self.scaling, at.valid)
-        self.macs += macs
+        self.spent.append(macs)
         return at.columns(mean)
 
     def row_columns(self, tokens: HasLayout, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,6 +63,6 @@ class Attention:
         """
         at = tokens.layout
         maps, chosen, macs = row_maps(self.query, self.key, rows, self.scaling, at.valid)
-        self.macs += macs
+        self.spent.append(macs)
         columns = at.position.clamp(min=0)[:, None, None].expand(*maps.shape[:3], -1)
         return maps.gather(3, columns).masked_fill(~at.present[:, None, None], 0), chosen

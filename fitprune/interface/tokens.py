@@ -15,6 +15,7 @@ from fitprune.interface.tower import TowerRecord
 from fitprune.interface.vision import Vision
 from fitprune.models.images import pixel_bytes
 from fitprune.models.parts import ModelParts
+from fitprune.scoring.macs import Macs, counted
 
 __all__ = ["Attention", "LayerContext", "VisualTokens"]
 
@@ -54,14 +55,14 @@ class VisualTokens:
         layout: where the visual tokens stand.
         memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
         context: the layer, the model and the prompt around them.
-        macs: multiply-accumulates spent on scoring so far.
+        spent: multiply-accumulates of scoring so far.
     """
 
     hidden: torch.Tensor
     layout: Layout
     memory: dict[str, Any] = field(default_factory=dict)
     context: LayerContext = field(default_factory=LayerContext)
-    macs: int = 0
+    spent: list[Macs] = field(default_factory=list)
 
     @property
     def position(self) -> torch.Tensor:
@@ -172,9 +173,17 @@ class VisualTokens:
         """
         return self.layout.keep_highest(score, keep)
 
-    def spend(self, macs: int) -> None:
-        """Note multiply-accumulates that scoring took, for the whole batch, padding left out."""
-        self.macs += int(macs)
+    def spend(self, *macs: Macs) -> None:
+        """Note multiply-accumulates that scoring took, for the whole batch, padding left out.
+
+        They are added up when the trace is read. So a count on the device is given as it is, a tensor of no dimensions.
+        """
+        self.spent += macs
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates spent on scoring so far; waits for the device."""
+        return sum(map(counted, self.spent))
 
     def upcoming(self) -> Attention:
         """The attention of the layer that runs next, ahead of it: the query of each sample's last token and all keys, at the
@@ -182,7 +191,7 @@ class VisualTokens:
         """
         assert self.embeddings is not None
         batch, length, width = self.hidden.shape
-        real = batch * length if self.valid is None else int(self.valid.sum())
+        real = batch * length if self.valid is None else self.valid.sum()
         ahead = attention_ahead(self.layer, self.hidden, self.last_row(), self.embeddings)
         # Sizes of what came out, not of the weights: quantised ones are packed.
         keys, queries = (states.shape[1] * states.shape[3] for states in (ahead.key, ahead.query))

@@ -1,8 +1,14 @@
-"""`Trace`: what a pruner did in the latest prefill."""
+"""`Trace`: what a pruner did inside its context; `PrefillTrace`: what it did in one prefill."""
 
+import weakref
+from collections import deque
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import torch
+
+from fitprune.interface.layout import Layout
+from fitprune.scoring.macs import Macs, counted
 
 
 @dataclass
@@ -23,37 +29,122 @@ class TowerCounts:
 
 
 @dataclass
-class Trace:
-    """Filled by the latest prefill inside a pruner's context; empty before the first.
-
-    Lists have one entry per decoder layer; tensors lie on the model's device.
+class PrefillFacts:
+    """What the engine notes of one prefill, without waiting for the device.
 
     Attributes:
-        kept: `kept[l]` is a LongTensor (batch, kept): the indices, among the prompt's n visual tokens (0 … n-1, in prompt
-            order), of those present after layer l, ascending; rows padded with -1 on the right where counts differ.
-            Tokens that the pruner may not drop, the newlines of tiled models, have no index: see `Pruner.newlines`. A merged
-            token is reported under the index of the token it replaces; a row that stands for no single token is counted in
-            `visual_in` only.
-        place: LongTensor (batch, n): the position in the prompt, padding counted, of each visual token; padded with -1.
-        visual_tokens: (batch,) visual tokens in the prompt.
-        text_tokens: (batch,) the prompt's other tokens, newlines among them, padding not counted.
-        visual_in: `visual_in[l]`, (batch,): visual tokens that enter layer l; its KV cache holds these.
-        visual_out: `visual_out[l]`, (batch,): those that take part in layer l's output projection and feed-forward network.
-        scoring_macs: multiply-accumulates that the pruner spent on scoring in each layer, for the whole batch; what it spent
-            before the decoder is in the first.
+        prompt: the layout of the prompt; tokens: (batch,) its tokens, padding not counted.
         tower: what ran in the vision tower, where the pruner changed it; else None.
+        entered, left: per decoder layer, the layout before it and after it.
+        scoring: per decoder layer, what was spent on scoring.
     """
 
-    kept: list[torch.Tensor] = field(default_factory=list)
-    place: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.long))
-    visual_tokens: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    text_tokens: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    visual_in: list[torch.Tensor] = field(default_factory=list)
-    visual_out: list[torch.Tensor] = field(default_factory=list)
-    scoring_macs: list[int] = field(default_factory=list)
+    prompt: Layout
+    tokens: torch.Tensor
     tower: TowerCounts | None = None
+    entered: list[Layout] = field(default_factory=list)
+    left: list[Layout] = field(default_factory=list)
+    scoring: list[list[Macs]] = field(default_factory=list)
 
-    def start(self, visual_tokens: torch.Tensor, text_tokens: torch.Tensor, place: torch.Tensor) -> None:
-        """Forget the previous prefill; counts are (batch,), `place` is (batch, n)."""
-        self.visual_tokens, self.text_tokens, self.place = visual_tokens, text_tokens, place
-        self.kept, self.visual_in, self.visual_out, self.scoring_macs, self.tower = [], [], [], [], None
+
+class PrefillTrace:
+    """What a pruner did in one prefill. Lists have one entry per decoder layer; tensors lie on the model's device.
+
+    Counts and costs are worked out when they are read: pruning itself does not wait for them.
+    """
+
+    def __init__(self, facts: PrefillFacts) -> None:
+        self._facts = facts
+
+    def _read(self) -> PrefillFacts:
+        return self._facts
+
+    @property
+    def kept(self) -> list[torch.Tensor]:
+        """`kept[l]` is a LongTensor (batch, kept): the indices, among the prompt's n visual tokens (0 … n-1, in prompt order),
+        of those present after layer l, ascending; rows padded with -1 on the right where counts differ.
+
+        Tokens that the pruner may not drop, the newlines of tiled models, have no index: see `Pruner.newlines`. A merged token
+        is reported under the index of the token it replaces; a row that stands for no single token is counted in `visual_in`
+        only.
+        """
+        return [layout.kept for layout in self._read().left]
+
+    @property
+    def place(self) -> torch.Tensor:
+        """LongTensor (batch, n): the position in the prompt, padding counted, of each visual token; padded with -1."""
+        return self._read().prompt.position
+
+    @property
+    def visual_tokens(self) -> torch.Tensor:
+        """(batch,) visual tokens in the prompt."""
+        return self._read().prompt.total
+
+    @property
+    def text_tokens(self) -> torch.Tensor:
+        """(batch,) the prompt's other tokens, newlines among them, padding not counted."""
+        return self._read().tokens - self._read().prompt.total
+
+    @property
+    def visual_in(self) -> list[torch.Tensor]:
+        """`visual_in[l]`, (batch,): visual tokens that enter layer l; its KV cache holds these."""
+        return [layout.count for layout in self._read().entered]
+
+    @property
+    def visual_out(self) -> list[torch.Tensor]:
+        """`visual_out[l]`, (batch,): those that take part in layer l's output projection and feed-forward network."""
+        return [layout.count for layout in self._read().left]
+
+    @property
+    def scoring_macs(self) -> list[int]:
+        """Multiply-accumulates that the pruner spent on scoring in each layer, for the whole batch; what it spent before the
+        decoder is in the first."""
+        return [sum(map(counted, spent)) for spent in self._read().scoring]
+
+    @property
+    def tower(self) -> TowerCounts | None:
+        """What ran in the vision tower, where the pruner changed it; else None."""
+        return self._read().tower
+
+
+# The latest prefill of each trace in this execution context. A value is replaced, never changed.
+_own: ContextVar[dict["weakref.ref[Trace]", PrefillFacts] | None] = ContextVar("fitprune_prefills", default=None)
+
+_NOTHING = PrefillFacts(
+    Layout(
+        position=torch.empty(0, 0, dtype=torch.long),
+        original=torch.empty(0, 0, dtype=torch.long),
+        total=torch.empty(0, dtype=torch.long),
+        valid=None,
+        text_after=torch.empty(0, 0, dtype=torch.bool),
+        first_row=0,
+    ),
+    torch.empty(0, dtype=torch.long),
+)
+
+
+class Trace(PrefillTrace):
+    """What a pruner did inside its context: reads as the trace of the latest prefill, and is empty before the first.
+
+    In a thread or an asyncio task that has run prefills itself, the latest of these; elsewhere, the latest of all.
+    """
+
+    def __init__(self, record_all: bool = False) -> None:
+        """`record_all`: keep the trace of every prefill, not of the latest alone."""
+        self._prefills: deque[PrefillFacts] = deque(maxlen=None if record_all else 1)
+
+    @property
+    def prefills(self) -> list[PrefillTrace]:
+        """The traces of all prefills of all threads, in the order in which they began, where the pruner's context was opened
+        with `record_all=True`; else of the latest alone."""
+        return [PrefillTrace(facts) for facts in list(self._prefills)]
+
+    def start(self, facts: PrefillFacts) -> None:
+        """A prefill begins, of which `facts` will tell."""
+        others = {trace: own for trace, own in (_own.get() or {}).items() if trace() is not None}
+        _own.set({**others, weakref.ref(self): facts})
+        self._prefills.append(facts)
+
+    def _read(self) -> PrefillFacts:
+        own = (_own.get() or {}).get(weakref.ref(self))
+        return own or (self._prefills[-1] if self._prefills else _NOTHING)

@@ -68,12 +68,32 @@ def has_axes(config: Any) -> bool:
     return "mrope_section" in (getattr(text_config(config), "rope_parameters", None) or {})
 
 
+def unwrapped(model: Any) -> Any:
+    """The model inside torch's wrappers for training on several devices, which call it as it is."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
+
+
+def require_whole(model: nn.Module) -> None:
+    """Raise UnsupportedModel for a model whose layers are split over devices: each would prune by its own part of the heads."""
+    split = next((name for name, weight in model.named_parameters() if hasattr(weight, "device_mesh")), None)
+    ways = getattr(model, "tp_size", None) or 1
+    if split is not None or ways > 1:
+        where = f"{split} is a DTensor" if split is not None else f"tp_size={ways}"
+        raise UnsupportedModel(
+            f"this model is split over devices ({where}): each would prune by its own heads. Load it without tp_plan, or by "
+            "layers with device_map."
+        )
+
+
 def model_parts(model: Any) -> ModelParts:
     """Find the parts of `model`.
 
     Raises:
         UnsupportedModel: no decoder, no image token, or decoder layers of an unknown form.
     """
+    model = unwrapped(model)
     name = type(model).__name__
     config = getattr(model, "config", None)
     token = image_token_id(config) if config is not None else None

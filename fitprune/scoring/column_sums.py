@@ -7,7 +7,7 @@ from types import ModuleType
 
 import torch
 
-from fitprune.scoring.macs import Blocks, batch_pairs, column_sum_macs
+from fitprune.scoring.macs import Blocks, Macs, batch_pairs, column_sum_macs
 from fitprune.scoring.precision import in_float32
 
 # Rows of one block: enough for an efficient matrix product, few enough that their maps stay in a core's cache, and far below
@@ -22,7 +22,7 @@ def head_max_columns(
     scaling: float,
     valid: torch.Tensor | None = None,
     first_row: int = 0,
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, Macs]:
     """Weighted sums over query rows of the head-wise maximum of causal softmax attention.
 
     With A[h, q, k] the softmax attention and M[q, k] = max_h A[h, q, k] (not renormalised), the result is
@@ -68,7 +68,7 @@ def head_max_columns_in_blocks(
     valid: torch.Tensor | None = None,
     first_row: int = 0,
     block_rows: int = BLOCK_ROWS,
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, Macs]:
     """`head_max_columns` in torch, `block_rows` rows at a time."""
     batch, heads, length, dim = query.shape
     groups, key = heads // key.shape[1], in_float32(key)
@@ -87,6 +87,5 @@ def head_max_columns_in_blocks(
             logits.masked_fill_(padding, float("-inf"))
         attention = logits.softmax(-1)
         out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
-    blocks = Blocks(block_rows)
-    pairs = batch_pairs(valid, batch, length, first_row, blocks)
-    return out, column_sum_macs(pairs, heads * dim, row_weights.shape[1], blocks)
+    blocks, sums = Blocks(block_rows), row_weights.shape[1]
+    return out, lambda: column_sum_macs(batch_pairs(valid, batch, length, first_row, blocks), heads * dim, sums, blocks)

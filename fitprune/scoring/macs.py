@@ -5,10 +5,19 @@ whole blocks of keys, and counts in full: the part above the diagonal too. What 
 and padding of the batch, does not count: the cost of a prompt does not depend on its neighbours in a batch.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+# Multiply-accumulates: a number of the host, one on the device, or what works it out when somebody asks.
+Macs = int | torch.Tensor | Callable[[], int]
+
+
+def counted(macs: Macs) -> int:
+    """The number. It waits for the device where that holds it."""
+    return int(macs if isinstance(macs, int | torch.Tensor) else macs())
 
 
 class Blocks(NamedTuple):

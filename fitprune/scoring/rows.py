@@ -2,6 +2,7 @@
 
 import torch
 
+from fitprune.scoring.macs import Macs
 from fitprune.scoring.precision import in_float32
 
 
@@ -12,7 +13,7 @@ def last_row_mean(
     rows: torch.Tensor,
     scaling: float,
     valid: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, Macs]:
     """Head-mean softmax attention of one query row per sample, over all keys up to that row.
 
     Args:
@@ -26,7 +27,7 @@ def last_row_mean(
     """
     if query.shape[2] > 1:
         query = query[torch.arange(len(rows), device=rows.device), :, rows][:, :, None]
-    keys = len(rows) * key.shape[2] if valid is None else int(valid.sum())
+    keys = len(rows) * key.shape[2] if valid is None else valid.sum()
     attention = _row_attention(query, key, rows[:, None], None, scaling, valid)
     return attention.mean((1, 2)), keys * query.shape[1] * query.shape[3]
 
@@ -38,7 +39,7 @@ def rows_mean(
     chosen: torch.Tensor,
     scaling: float,
     valid: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, Macs]:
     """Softmax attention of the rows marked in `chosen`, bool (batch, T), averaged over heads and over these rows.
 
     Only these rows are computed. Arguments and results as in `last_row_mean`; a sample without a chosen row gets zeros.
@@ -56,7 +57,7 @@ def row_maps(
     chosen: torch.Tensor,
     scaling: float,
     valid: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor, int]:
+) -> tuple[torch.Tensor, torch.Tensor, Macs]:
     """Softmax attention of the rows marked in `chosen`, bool (batch, T), of every head.
 
     Only these rows are computed. Arguments as in `last_row_mean`.
@@ -73,7 +74,7 @@ def row_maps(
     query = query[torch.arange(len(rows), device=rows.device)[:, None], :, rows].transpose(1, 2)
     maps = _row_attention(query, key, rows, counted, scaling, valid)
     keys = torch.full_like(count, key.shape[2]) if valid is None else valid.sum(1)
-    return maps, rows.masked_fill(~counted, -1), int((keys * count).sum()) * query.shape[1] * query.shape[3]
+    return maps, rows.masked_fill(~counted, -1), (keys * count).sum() * query.shape[1] * query.shape[3]
 
 
 def _row_attention(

@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fitprune.scoring.macs import Blocks, batch_pairs, column_sum_macs
+from fitprune.scoring.macs import Blocks, Macs, batch_pairs, column_sum_macs
 
 LOG2_E = 1.4426950408889634
 
@@ -246,7 +246,7 @@ def head_max_columns(
     scaling: float,
     valid: torch.Tensor | None = None,
     first_row: int = 0,
-) -> tuple[torch.Tensor, int]:
+) -> tuple[torch.Tensor, Macs]:
     """`fitprune.scoring.column_sums.head_max_columns` by the kernels; the same arguments, shapes and meaning.
 
     Views with any strides are read in place, but for the head size, which must be dense and is made so. A row without a real
@@ -280,5 +280,4 @@ def head_max_columns(
         grid = (triton.cdiv(length, shape.keys), blocks, batch)
         _tile_sums[grid](query, key, valid, norms, row_weights, partial, *common, sums=sums, **sizes, **options)
     walk = shape.blocks
-    pairs = batch_pairs(real, batch, length, first_row, walk)
-    return partial.sum(1), column_sum_macs(pairs, heads * dim, sums, walk)
+    return partial.sum(1), lambda: column_sum_macs(batch_pairs(real, batch, length, first_row, walk), heads * dim, sums, walk)

@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 
 from fitprune.interface import attention
 from fitprune.scoring import triton_column_sums
+from fitprune.scoring.macs import counted
 from tests.support.triton_cases import CASES, COMPILED, inputs, pruned
 
 
@@ -24,7 +25,7 @@ def interpret(file: str) -> None:
     for name, case in CASES.items():
         query, key, weights, valid = inputs(case)
         results[name], macs = triton_column_sums.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
-        results[f"{name} macs"] = torch.tensor(macs)
+        results[f"{name} macs"] = torch.tensor(counted(macs))
     attention.head_max_columns = triton_column_sums.head_max_columns
     results |= {f"kept {layer}": kept for layer, kept in enumerate(pruned().kept)}
     save_file(results, file)

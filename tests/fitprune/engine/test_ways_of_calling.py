@@ -5,6 +5,7 @@ import torch
 
 from baselines import FastV, Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
+from tests.support import families
 from tests.support.models import IMAGE, batch, build, new_tokens, prompt
 from tests.support.releases import cache_of, with_cache
 
@@ -66,13 +67,43 @@ def test_prompt_lookup_after_the_context_works_again(model, inputs):
         assert torch.equal(new_tokens(model, inputs, prompt_lookup_num_tokens=3), new_tokens(model, inputs))
 
 
-@pytest.mark.parametrize("given", ["labels", "logits_to_keep"])
+NAMING_ROWS = {
+    "labels": lambda inputs: {"labels": inputs["input_ids"]},
+    "indices": lambda inputs: {"logits_to_keep": torch.tensor([2, 5])},
+    "a list of indices": lambda inputs: {"logits_to_keep": [2, 5]},
+    "a slice": lambda inputs: {"logits_to_keep": slice(2, 5)},
+}
+
+
+@pytest.mark.parametrize("given", NAMING_ROWS)
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner.name)
 def test_arguments_that_name_rows_of_the_prompt_are_refused(model, inputs, pruner, given):
-    value = inputs["input_ids"] if given == "labels" else torch.tensor([2, 40])
-    with torch.no_grad(), pruner(model), pytest.raises(UnsupportedModel, match=given) as error:
-        model(**inputs, **{given: value})
+    named = NAMING_ROWS[given](inputs)
+    with torch.no_grad(), pruner(model), pytest.raises(UnsupportedModel, match=next(iter(named))) as error:
+        model(**inputs, **named)
     one_line(error)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+@pytest.mark.parametrize("given", NAMING_ROWS)
+def test_in_every_family_too(family, given):
+    model = families.build(family, 3, seed=7)
+    inputs = families.inputs(families.processor(family), [["w1 w2", (40, 20), "w3 w4 w5"]])
+    named = NAMING_ROWS[given](inputs)
+    with torch.no_grad(), PRUNERS[2](model) as trace, pytest.raises(UnsupportedModel, match=next(iter(named))):
+        model(**inputs, **named)
+    assert trace.kept == []
+
+
+@pytest.mark.parametrize("given", NAMING_ROWS)
+def test_beside_a_visual_mask_too(model, inputs, given):
+    named, embeds = NAMING_ROWS[given](inputs), merged(model, inputs)
+    with torch.no_grad(), PRUNERS[0](model, visual_mask=inputs["input_ids"] == IMAGE):
+        with pytest.raises(UnsupportedModel, match=next(iter(named))) as error:
+            model(**embeds, **named)
+        one_line(error)
+    with torch.no_grad(), PRUNERS[0](model, visual_mask=torch.zeros_like(inputs["input_ids"]).bool()):
+        assert model(**embeds, labels=inputs["input_ids"]).loss > 0
 
 
 def test_the_last_rows_may_be_asked_for_by_their_number(model, inputs):

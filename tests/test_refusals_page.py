@@ -1,0 +1,57 @@
+"""docs/refusals.md has every message that the engine and the pruners raise, and no other."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from fitprune import errors
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "refusals.md"
+ROOMS = ["fitprune/engine", "fitprune/interface", "fitprune/models", "fitprune/pruner.py", "baselines"]
+KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.FitPruneError)}
+
+
+def template(message):
+    """A message's text with `…` for each value, as the page writes it; None for one that is not written out."""
+    if isinstance(message, ast.Constant):
+        return message.value
+    if isinstance(message, ast.JoinedStr):
+        return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in message.values)
+    return None
+
+
+def raised():
+    """(place, message) of each error of ours in the rooms."""
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")) or [ROOT / room]:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                call = node.exc if isinstance(node, ast.Raise) else None
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in KINDS:
+                    yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno}", template(call.args[0])
+
+
+RAISED = list(raised())
+ROWS = [
+    row.group(1) for row in re.finditer(r"^\| [^|]+ \| ([^|]+?) \| [^|]*\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+][1:]
+
+
+def test_both_are_read():
+    assert len(RAISED) > 90
+    assert len(ROWS) > 90
+
+
+@pytest.mark.parametrize(("place", "message"), RAISED, ids=[place for place, _ in RAISED])
+def test_what_is_raised_has_its_row(place, message):
+    assert message is not None, f"{place}: write the message out where it is raised"
+    assert "\n" not in message
+    assert message in ROWS, f"docs/refusals.md lacks a row for {place}:\n| … | {message} | … |"
+
+
+def test_every_row_is_raised_and_stands_once():
+    messages = {message for _, message in RAISED}
+    assert [row for row in ROWS if row not in messages] == []
+    assert sorted(set(ROWS)) == sorted(ROWS)
