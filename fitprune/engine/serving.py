@@ -30,12 +30,6 @@ class OpenSessions:
         self._sessions: dict[weakref.ref[Session], Session] = {}
         self._generators: dict[weakref.ref[Session], frozenset[int]] = {}
 
-    def __reduce__(self) -> str:
-        raise UnsupportedModel(
-            "a model cannot be copied or pickled while a pruner is active on it: its copy would keep the hooks. Leave "
-            "the context first; save_pretrained works inside."
-        )
-
     def open(self, session: Session) -> None:
         """Let `session` serve calls of this execution context from here on."""
         key = weakref.ref(session)

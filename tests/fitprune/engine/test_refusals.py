@@ -1,7 +1,5 @@
 """Ways of calling a model that cannot be pruned correctly are refused in one line, never run unpruned in silence."""
 
-import copy
-import io
 
 import pytest
 import torch
@@ -214,18 +212,6 @@ def test_a_recipe_of_another_model(model, refused):
     with pytest.raises(FitPruneError, match="64") as error, FitPrune(recipe)(model):
         pass
     refused(error, RecipeError)
-
-
-def test_a_copy_of_a_pruned_model(model, refused, tmp_path):
-    """By copy.deepcopy or torch.save; without the hooks, and with the weights, the model is saved as it is."""
-    with torch.no_grad(), FitPrune(RECIPE)(model):
-        for way in (copy.deepcopy, lambda model: torch.save(model, io.BytesIO())):
-            with pytest.raises(UnsupportedModel, match="Leave the context first") as error:
-                way(model)
-            refused(error)
-        model.save_pretrained(tmp_path)
-    assert type(model).from_pretrained(tmp_path).num_parameters() == model.num_parameters()
-    assert copy.deepcopy(model) is not model
 
 
 def test_after_a_refusal_the_model_works(model, inputs):
