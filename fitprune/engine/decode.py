@@ -9,6 +9,7 @@ from torch import nn
 from fitprune.engine.context import Layer, RunContext
 from fitprune.engine.masks import causal_mask
 from fitprune.interface.layout import Layout
+from fitprune.models.execution import moved
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Decode:
         known = (id(valid), total)
         if known not in self.masks:
             if valid is not None:
-                valid = nn.functional.pad(valid, (0, total - valid.shape[1]), value=True)
+                valid = nn.functional.pad(valid.to(hidden.device), (0, total - valid.shape[1]), value=True)
             self.masks[known] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
         return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[known]})
 
@@ -54,7 +55,8 @@ class Decode:
         first, own = self.state.layouts[0], self.state.layouts[at.index]
         if not self.state.repacked or own is first:
             return {}
-        ids = kwargs["position_ids"] - (own.removed - first.removed)[:, None]
+        ids, gone, before = moved((kwargs["position_ids"], own.removed, first.removed), hidden.device)
+        ids = ids - (gone - before)[:, None]
         if id(own) not in self.embeddings:
             self.embeddings[id(own)] = self.context.parts.decoder.rotary_emb(hidden, ids)
         return {"position_ids": ids, "position_embeddings": self.embeddings[id(own)]}

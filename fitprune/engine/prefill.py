@@ -17,6 +17,7 @@ from fitprune.interface.layout import Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.vision import index_of_samples
+from fitprune.models.execution import execution_device, moved, own_precision
 from fitprune.models.releases import release
 
 
@@ -46,6 +47,8 @@ class Prefill:
         batch, length = visual.shape
         real = None if mask is None else mask.to(device=visual.device, dtype=torch.bool)
         self.layout = Layout.of_prompt(visual, image, real)
+        # Layers may lie on several devices. The trace is kept on the first.
+        self.home = visual.device
         self.memory: dict[str, Any] = {}
         # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
         self.changed = self.layout.valid is not None and not self.layout.empty
@@ -74,6 +77,7 @@ class Prefill:
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
         trace = self.context.trace
+        hidden, kwargs = self._follow(at, hidden, kwargs)
         if self.embeddings is None:
             self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
             if self.changed:
@@ -81,7 +85,7 @@ class Prefill:
         macs = 0
         if not self.layout.empty:
             hidden, macs = self._prune_before(at, hidden)
-        trace.visual_in.append(self.layout.count)
+        trace.visual_in.append(self.layout.count.to(self.home))
         self.state.layouts.append(self.layout)
         if self.changed:
             # Position ids with gaps would be taken for packed sequences by flash attention; the embeddings carry them.
@@ -96,10 +100,20 @@ class Prefill:
             macs += spent
         else:
             output = at.forward(hidden, **kwargs)
-        trace.kept.append(self.layout.kept)
-        trace.visual_out.append(self.layout.count)
+        trace.kept.append(self.layout.kept.to(self.home))
+        trace.visual_out.append(self.layout.count.to(self.home))
         trace.scoring_macs.append(macs)
         return output
+
+    def _follow(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """A layer's arguments on the device on which it runs; what is kept from layer to layer follows."""
+        device = execution_device(at.module)
+        if device != self.layout.position.device:
+            self.layout = self.layout.to(device)
+            self.mask, self.embeddings, self.global_index, self.memory = moved(
+                (self.mask, self.embeddings, self.global_index, self.memory), device
+            )
+        return hidden.to(device), kwargs if device == self.home else moved(kwargs, device)
 
     def _prune_before(self, at: Layer, hidden: torch.Tensor) -> tuple[torch.Tensor, int]:
         """Hidden states after what the pruner drops before a layer; and the multiply-accumulates that choosing took."""
@@ -110,7 +124,8 @@ class Prefill:
                 vision = self._tokens(at, hidden).vision
                 hidden = self._apply(tower_choice(vision, in_prompt_order=not self.tower.merges), hidden)
         tokens = self._tokens(at, hidden)
-        choice = self.context.pruner.before_layer(at.index, tokens)
+        with own_precision(hidden):
+            choice = self.context.pruner.before_layer(at.index, tokens)
         macs += tokens.macs
         return (hidden if choice is None else self._apply(choice, hidden)), macs
 
@@ -126,7 +141,8 @@ class Prefill:
         def show(attention: Attention) -> torch.Tensor | None:
             nonlocal cut, macs
             tokens = self._tokens(at, hidden)
-            keep = self.context.pruner.after_attention(at.index, tokens, attention)
+            with own_precision(hidden):
+                keep = self.context.pruner.after_attention(at.index, tokens, attention)
             macs = attention.macs + tokens.macs
             cut = plan_cut(self.layout, keep) if keep is not None else None
             return cut.rows if cut is not None else None
@@ -161,7 +177,7 @@ class Prefill:
         hidden, self.layout = cut.shorten(hidden), cut.layout
         assert self.embeddings is not None
         if self.repacked:
-            self.embeddings = self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids())
+            self.embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids()), hidden.device)
         else:
             cosine, sine = self.embeddings
             self.embeddings = (take(cosine, cut.rows, len(hidden)), take(sine, cut.rows, len(hidden)))

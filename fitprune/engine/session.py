@@ -96,7 +96,7 @@ class Session:
             raise UnsupportedModel("a pruned model must be called as a whole, not through its text decoder alone.")
         cache = cache_in(kwargs)
         past = int(cache.get_seq_length()) if cache is not None else 0
-        visual = self._visual(prompt) if past == 0 else visual_mask(self.context.parts, prompt)
+        visual = (self._visual(prompt) if past == 0 else visual_mask(self.context.parts, prompt)).to(_given(kwargs).device)
         mask = kwargs.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UnsupportedModel(
@@ -147,7 +147,10 @@ class Session:
         refuse_video(prompt)
         self._check_window(_length(kwargs))
         real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
-        pool = real if pruner.newlines == "pruned" else real & ~newline_mask(parts, real, kwargs.get("inputs_embeds"))
+        pool = real
+        if pruner.newlines != "pruned":
+            known = prompt.get("newline_mask")
+            pool = real & ~(known if known is not None else newline_mask(parts, real, kwargs.get("inputs_embeds")))
         if call.tower is None and pruner.looks_into_tower and bool(real.any()):
             raise UnsupportedModel(
                 f"{pruner.name} works in the vision tower, which did not run inside its context; "
@@ -184,7 +187,8 @@ class Session:
             # Positions on several axes, which the model itself has derived from that length.
             kwargs = {**kwargs, "position_ids": kwargs["position_ids"] + (state.seen - past)}
         if state.repacked:
-            kwargs = {**kwargs, "position_ids": kwargs["position_ids"] - state.layouts[0].removed[:, None]}
+            ids = kwargs["position_ids"]
+            kwargs = {**kwargs, "position_ids": ids - state.layouts[0].removed[:, None].to(ids.device)}
         self.note(forward=Decode(self.context, state, call.cache, length) if state.visual else None)
         state.seen += length
         return kwargs
@@ -228,10 +232,15 @@ class Session:
             )
 
 
-def _length(kwargs: dict[str, Any]) -> int:
-    """Tokens that the decoder, called with `kwargs`, is given."""
+def _given(kwargs: dict[str, Any]) -> torch.Tensor:
+    """The tokens that the decoder, called with `kwargs`, is given: embeddings or ids."""
     embeds = kwargs.get("inputs_embeds")
-    return (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
+    return embeds if embeds is not None else kwargs["input_ids"]
+
+
+def _length(kwargs: dict[str, Any]) -> int:
+    """How many these are."""
+    return _given(kwargs).shape[1]
 
 
 def _refused(*_: Any, **__: Any) -> Any:

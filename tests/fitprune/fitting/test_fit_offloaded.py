@@ -5,8 +5,8 @@ import torch
 
 from fitprune import FitPrune, fit
 from fitprune.fitting.identity import model_identity
+from fitprune.models.execution import execution_device
 from fitprune.search import drop_counts
-from fitprune.search.devices import execution_device
 from tests.support.models import build, prompt
 
 accelerate = pytest.importorskip("accelerate")
@@ -65,7 +65,7 @@ def test_weights_on_disk(whole, samples, tmp_path):
 
 def test_the_execution_device():
     part = torch.nn.Linear(2, 2, device="meta")
-    assert execution_device(part) == torch.device("cpu")
+    assert execution_device(part) == torch.device("meta")
 
     class Hook:
         offload, execution_device = True, "cuda:1"
