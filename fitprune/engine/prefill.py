@@ -154,6 +154,11 @@ class Prefill:
                 f"{type(layer.self_attn).__name__} does not pass through the attention interface of {release()} (replaced, "
                 "fused or quantised). Its queries and keys cannot be seen; load the model without that."
             )
+        if cut is not None and attended.shape[1] != cut.rows.shape[1]:
+            raise UnsupportedModel(
+                f"{type(layer.self_attn).__name__} does not call its o_proj as a module (fused or quantised), so nothing can "
+                "be dropped before it; load the model without that."
+            )
         # The feed-forward network is where memory peaks: what it does not need goes before, the longer mask too.
         kwargs.clear()
         residual = attended + (hidden if cut is None else self._shorten(cut, hidden))

@@ -116,7 +116,7 @@ class TowerRun:
             rows, columns = _grid(self.tower.module, other, patch)
             if rows > self.grid[0] or columns > self.grid[1]:
                 raise UnsupportedModel(f"{self.pruner.name} gave the tower larger pictures than the prompt has positions for.")
-            self.patch_index = _lattice(self.grid, (rows, columns)).to(pixels.device).expand(len(pixels), -1)
+            self.patch_index = _lattice(self.grid, (rows, columns), pixels.device).expand(len(pixels), -1)
         pixels = pixels if other is None else other
         if other is not None or self.merges:
             self.counts = TowerCounts(len(pixels), (pixels.shape[-2], pixels.shape[-1]), [], [], 0)
@@ -222,7 +222,9 @@ def _grid(module: Any, pixels: torch.Tensor, patch: int) -> tuple[int, int]:
     return own(height, width) if own is not None else (height // patch, width // patch)
 
 
-def _lattice(full: tuple[int, int], coarse: tuple[int, int]) -> torch.Tensor:
+def _lattice(full: tuple[int, int], coarse: tuple[int, int], device: torch.device) -> torch.Tensor:
     """LongTensor (rows × columns,): for each cell of the coarse grid, the patch of the full grid at its middle."""
-    rows, columns = (((2 * torch.arange(few) + 1) * many) // (2 * few) for many, few in zip(full, coarse, strict=True))
+    rows, columns = (
+        ((2 * torch.arange(few, device=device) + 1) * many) // (2 * few) for many, few in zip(full, coarse, strict=True)
+    )
     return (rows[:, None] * full[1] + columns).flatten()

@@ -26,7 +26,7 @@ class TowerCounts:
 class Trace:
     """Filled by the latest prefill inside a pruner's context; empty before the first.
 
-    Lists have one entry per decoder layer; tensors lie on the model's device.
+    Lists have one entry per decoder layer. All tensors lie on the device of the decoder's input, wherever its layers are.
 
     Attributes:
         kept: `kept[l]` is a LongTensor (batch, kept): the indices, among the prompt's n visual tokens (0 … n-1, in prompt

@@ -10,17 +10,21 @@ from baselines.before_decoder.visionzip import VisionZip
 from baselines.between_layers.fastv import FastV
 from baselines.between_layers.vtw import VTW
 from baselines.registry import PRUNERS
-from fitprune import BudgetError, FitPrune, Recipe, UnsupportedModel, fit
+from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.search import drop_counts
 from tests.support import families, llava_hr
 from tests.support.claimed_devices import ClaimedDevices, decoder_over, spread
+from tests.support.methods import RECIPE, method, outcome, same
 from tests.support.models import batch, build, kept, new_tokens, prompt
+from tests.support.releases import cache_of, with_cache
 
 accelerate = pytest.importorskip("accelerate")
 pytestmark = pytest.mark.releases
 
 LAYERS = 5
-PRUNED = [FitPrune(Recipe([0, 9, 5, 12, 4], 36)), FastV(2), FastV(3), VisionZip(9, 3, visual_tokens=36)]
+PRUNED = [FitPrune(RECIPE), FastV(2), FastV(3), VisionZip(9, 3, visual_tokens=36)]
+# What draws or plans on the host. Anything else has made a tensor in the wrong place, and was saved by a later move.
+UPLOADS = {"baselines.controls.random_pruning", "baselines.before_decoder.vispruner"}
 FAMILIES = ("llava", "llava-hr", *families.FAMILIES)
 
 
@@ -53,25 +57,6 @@ def tower_over(model, *devices):
     return {**split, "model.multi_modal_projector": "cuda:4"}
 
 
-def method(name, model, positions=None):
-    """A method at a budget that the model's sizes allow."""
-    if name == "fitprune":
-        pruner = FitPrune(Recipe([0, 9, 5, 12, 4], 36))
-    elif name == "dense":
-        pruner = PRUNERS[name]()
-    else:
-        pruner = next(filter(None, (_at(PRUNERS[name], model, reduction / 20) for reduction in (10, 12, 8, 14, 6))))
-    pruner.positions = positions or pruner.positions
-    return pruner
-
-
-def _at(cls, model, reduction):
-    try:
-        return cls.for_reduction(model.config, reduction, visual_tokens=36)
-    except BudgetError:
-        return None
-
-
 def possible(pruner, model):
     """Skip what is refused on one device, too: a tower of another form, repacked positions on three axes."""
     try:
@@ -81,29 +66,15 @@ def possible(pruner, model):
         pytest.skip(str(error))
 
 
-def outcome(model, inputs, pruner):
-    """What is answered, what is kept, and the logits of a forward."""
-    with torch.no_grad(), pruner(model) as trace:
-        tokens = new_tokens(model, inputs, 3)
-        logits = model(**inputs).logits
-        survivors = [kept(trace, row) for row in range(len(tokens))]
-        entered = torch.stack(trace.visual_in, 1)
-        macs = list(trace.scoring_macs)
-    return tokens.tolist(), survivors, entered.tolist(), macs, logits
-
-
-def same(one, other):
-    assert one[:-1] == other[:-1]
-    assert torch.equal(one[-1].cpu(), other[-1].cpu())
-
-
 def check(model, apart, inputs, pruner):
     """The method on the whole `model`, and on the same model spread over devices by `apart`."""
     expected = outcome(model, inputs, pruner)
     with ClaimedDevices() as devices:
         apart(devices)
         there = {name: value.to("cuda:0") for name, value in inputs.items()}
-        same(outcome(model, there, pruner), expected)
+        devices.uploads.clear()
+        assert same(outcome(model, there, pruner), expected)
+        assert set(devices.uploads) <= UPLOADS
 
 
 def everywhere(model):
@@ -117,6 +88,25 @@ def everywhere(model):
 def test_every_method(name, positions):
     model = model_of("llava")
     check(model, everywhere(model), inputs_of(model, "llava"), method(name, model, positions))
+
+
+@pytest.mark.parametrize("positions", ["kept", "repacked"])
+@pytest.mark.parametrize("name", PRUNERS)
+def test_a_prompt_without_a_mask_and_a_token_decoded_by_hand(name, positions):
+    model = model_of("llava")
+    pruner, ids = method(name, model, positions), torch.tensor([[7]])
+    sample = {part: value for part, value in prompt(model, [3, "image", 5], 1).items() if part != "attention_mask"}
+
+    def logits(sample, ids):
+        with torch.no_grad(), pruner(model):
+            first = model(**sample)
+            return first.logits.cpu(), model(input_ids=ids, **with_cache(model, cache_of(first))).logits.cpu()
+
+    expected = logits(sample, ids)
+    with ClaimedDevices() as devices:
+        everywhere(model)(devices)
+        got = logits({part: value.to("cuda:0") for part, value in sample.items()}, ids.to("cuda:0"))
+    assert all(map(torch.equal, got, expected))
 
 
 @pytest.mark.parametrize("name", PRUNERS)

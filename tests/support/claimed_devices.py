@@ -18,11 +18,16 @@ MEETING = {"copy_", "__set__", "__get__"}
 
 
 class ClaimedDevices(TorchFunctionMode):
-    """Inside, tensors have claimed devices; those that came from outside are on the CPU."""
+    """Inside, tensors have claimed devices; those that came from outside are on the CPU.
+
+    Attributes:
+        uploads: the modules of this project that brought a tensor from the CPU to another device.
+    """
 
     def __init__(self):
         super().__init__()
         self._claims = {}
+        self.uploads = []
 
     def of(self, tensor):
         """The device that a tensor claims."""
@@ -75,6 +80,8 @@ class ClaimedDevices(TorchFunctionMode):
         kwargs.pop("device", None)
         output = func(source, *(arg for arg in args[1:] if not _is_device(arg)), **kwargs)
         if there != here:
+            if here == CPU and sys._getframe(2).f_globals["__name__"].partition(".")[0] in ("fitprune", "baselines"):
+                self.uploads.append(sys._getframe(2).f_globals["__name__"])
             if output.untyped_storage()._cdata == source.untyped_storage()._cdata:
                 output = output.detach().clone()
             self.claim(output, there)

@@ -7,6 +7,7 @@ from fitprune import FitPrune, fit
 from fitprune.fitting.identity import model_identity
 from fitprune.models.execution import execution_device
 from fitprune.search import drop_counts
+from tests.support import families
 from tests.support.models import build, prompt
 
 accelerate = pytest.importorskip("accelerate")
@@ -55,6 +56,17 @@ def test_weights_are_offloaded_again_and_the_model_works(offloaded, whole, sampl
     assert all(parameter.is_meta for parameter in offloaded.model.language_model.parameters())
     with torch.no_grad(), FitPrune(recipe)(offloaded), FitPrune(recipe)(whole):
         assert torch.equal(offloaded(**samples[0]).logits, whole(**samples[0]).logits)
+
+
+def test_a_tiled_model_goes_on_from_kept_statistics(tmp_path):
+    """The newline embedding is offloaded while the decoder runs alone."""
+    whole = families.build("llava_next", 4, seed=1)
+    samples = [families.inputs(families.processor("llava_next"), [["w1 w2", (40, 20), "w3"], ["w4", (20, 44), "w5 w6"]])]
+    for reduction in (0.6, 0.4):
+        model = families.build("llava_next", 4, seed=1)
+        accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+        recipe = fit(model, samples, reduction, progress=False, keep=tmp_path)
+        assert recipe.drop == fit(whole, samples, reduction, progress=False).drop
 
 
 def test_weights_on_disk(whole, samples, tmp_path):
