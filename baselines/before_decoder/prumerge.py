@@ -13,6 +13,7 @@ from fitprune import FitPruneError, Selection
 from fitprune.interface.tokens import VisualTokens
 from fitprune.interface.vision import Vision
 from fitprune.models.sizes import tower_sizes
+from fitprune.scoring.precision import in_float32
 
 NEIGHBOURS = 32
 # PruMerge+ keeps four tokens for each outlier: its stride, a third of the mean distance of outliers, adds three.
@@ -113,7 +114,7 @@ def one_head(vision: Vision, layer: int) -> tuple[torch.Tensor, torch.Tensor, in
         The attention (views, P) of [CLS], or the mean attention received where there is no [CLS]; keys (views, P, width); the
         multiply-accumulates of the attention.
     """
-    query, key = (heads.transpose(1, 2).flatten(2) for heads in (vision.query(layer), vision.key(layer)))
+    query, key = (in_float32(heads.transpose(1, 2).flatten(2)) for heads in (vision.query(layer), vision.key(layer)))
     rows = query[:, :1] if vision.has_cls else query
     attention = ((rows @ key.transpose(1, 2)).float() * key.shape[-1] ** -0.5).softmax(-1).mean(1)
     skip = int(vision.has_cls)

@@ -13,6 +13,7 @@ from baselines.shared.padded import highest, highest_indices, marked, rows_at
 from baselines.shared.rotary import keys_from_zero
 from fitprune import BudgetError, FitPruneError, Pruner
 from fitprune.interface.tokens import Attention, VisualTokens
+from fitprune.models.execution import run_module
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 
@@ -109,7 +110,7 @@ class DART(Pruner):
         texts = highest_indices(norm, tokens.text_after, self.pivot_text_token)
         rows = torch.where(images >= 0, tokens.position.gather(1, images.clamp(min=0)), -1)
         pivots = torch.cat([rows, texts], 1)
-        state = normalize(tokens.parts.decoder.norm(tokens.hidden).float(), dim=-1)
+        state = normalize(run_module(tokens.parts.decoder.norm, tokens.hidden).float(), dim=-1)
         similarity = rows_at(state, pivots) @ tokens.rows(state).transpose(1, 2)
         tokens.spend(((pivots >= 0).sum(1) * tokens.count).sum() * state.shape[-1])
         chosen = marked(images, tokens.present.shape[1])

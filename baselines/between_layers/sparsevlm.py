@@ -18,6 +18,7 @@ from fitprune import BudgetError, FitPruneError, Selection
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
+from fitprune.scoring.precision import in_float32
 
 # Tokens and heads of the authors' model, which their numbers refer to.
 OF_TOKENS, OF_HEADS = 576, 32
@@ -38,7 +39,7 @@ def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real
     Returns:
         bool (batch, t); all False in a sample without text or without visual tokens.
     """
-    logits = (visual @ text.transpose(1, 2)).float().masked_fill(~real[:, None], float("-inf"))
+    logits = (in_float32(visual) @ in_float32(text).transpose(1, 2)).float().masked_fill(~real[:, None], float("-inf"))
     share = logits.softmax(2).masked_fill(~present[..., None] | ~real[:, None], 0).sum(1) / present.sum(1).clamp(min=1)[:, None]
     above = (share > share.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)) & real
     return torch.where(above.any(1, keepdim=True), above, real) & present.any(1, keepdim=True)

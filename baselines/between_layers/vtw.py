@@ -11,6 +11,7 @@ from baselines.shared.budget import nearest_choice
 from baselines.shared.stages import OF_LAYERS, scaled_stages
 from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens
+from fitprune.models.execution import execution_device
 from fitprune.models.parts import model_parts, visual_mask
 from fitprune.models.sizes import DecoderSizes
 
@@ -123,18 +124,19 @@ class VTW(Pruner):
 @torch.no_grad()
 def _last_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """The logits (batch, vocabulary) after each sample's last real token."""
+    device = execution_device(model.get_input_embeddings())
     inputs = {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
+        name: value.to(device, model.dtype if value.is_floating_point() else None)
         for name, value in batch.items()
         if name != "labels"
     }
     mask = inputs.get("attention_mask")
     if mask is None or bool(mask[:, -1].all()):
         return model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1]
-    last = mask.shape[1] - 1 - mask.flip(1).long().argmax(1)
-    # A pruned sequence is shorter, so the last real row is counted from the end.
     logits = model(**inputs, use_cache=False).logits
-    return logits[torch.arange(len(last)), last - (mask.shape[1] - logits.shape[1])]
+    # A pruned sequence is shorter, so the last real row is counted from the end.
+    last = logits.shape[1] - 1 - mask.flip(1).long().argmax(1).to(logits.device)
+    return logits[torch.arange(len(last), device=last.device), last]
 
 
 def _has_image(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from fitprune.engine.context import Layer, RunContext
 from fitprune.engine.masks import causal_mask, replaced_mask
+from fitprune.models.execution import moved
 from fitprune.models.kv_cache import CacheState
 
 
@@ -28,14 +29,15 @@ class Decode:
             # The decoder would number them by the length of the cache, in which they are counted already.
             ids = torch.arange(self.state.seen - self.length, self.state.seen, device=given.device)[None]
         removed = self.state.layers[0].removed
-        ids = ids if removed is None else ids - removed[:, None]
+        ids = ids if removed is None else ids - removed[:, None].to(ids.device)
         return {**kwargs, "attention_mask": replaced_mask(given), "position_ids": ids}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer, with the mask and the position ids of what its cache holds."""
         held = self.state.layers[at.index]
         if id(held) not in self.masks:
-            self.masks[id(held)] = causal_mask(self.context.parts, hidden, self.state.valid(held), self.cache, at.index)
+            valid = moved(self.state.valid(held), hidden.device)
+            self.masks[id(held)] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
         return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[id(held)]})
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +45,8 @@ class Decode:
         first, own = self.state.layers[0], self.state.layers[at.index]
         if own.removed is None or own is first:
             return {}
-        removed = own.removed if first.removed is None else own.removed - first.removed
-        ids = kwargs["position_ids"] - removed[:, None]
+        ids, removed, before = moved((kwargs["position_ids"], own.removed, first.removed), hidden.device)
+        ids = ids - (removed if before is None else removed - before)[:, None]
         if id(own) not in self.embeddings:
             self.embeddings[id(own)] = self.context.parts.decoder.rotary_emb(hidden, ids)
         return {"position_ids": ids, "position_embeddings": self.embeddings[id(own)]}

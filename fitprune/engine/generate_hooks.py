@@ -148,6 +148,11 @@ class GenerateHooks:
             session = self.serving()
             if session is None:
                 return features(*args, **kwargs)
+            if self.parts.newline is not None and self.parts.newline.is_meta:
+                raise UnsupportedModel(
+                    "this model's image_newline is offloaded, and generate() encodes images before the module that loads it "
+                    "runs: transformers cannot. Keep it on a device (device_map), or call the model itself."
+                )
             run = session.start_tower()
             try:
                 output = features(*args, **kwargs)

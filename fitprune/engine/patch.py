@@ -47,16 +47,16 @@ def pruning(
         yield session.context.trace
 
 
-def announce(model: nn.Module, visual_mask: torch.Tensor) -> None:
+def announce(model: nn.Module, visual_mask: torch.Tensor, newline_mask: torch.Tensor) -> None:
     """Tell the pruner that serves this call where the visual tokens are, before its decoder is called with embeddings.
 
-    For one forward. `visual_mask` is bool (batch, T). Ordinary callers call the whole model instead.
+    For one forward. Both are bool (batch, T); newline tokens are in both. Ordinary callers call the whole model instead.
     """
     patch = _Patch.active(model)
     session = patch.sessions.serving() if patch is not None else None
     if session is None:
         raise UnsupportedModel("no pruner is active on this model.")
-    session.note(prompt={"visual_mask": visual_mask})
+    session.note(prompt={"visual_mask": visual_mask, "newline_mask": newline_mask})
 
 
 def tower_run(model: nn.Module) -> TowerRun | None:

@@ -17,6 +17,7 @@ from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.trace import PrefillFacts
 from fitprune.interface.vision import index_of_samples
+from fitprune.models.execution import execution_device, moved, own_precision
 from fitprune.models.kv_cache import CacheState, HeldRows
 from fitprune.models.releases import release
 from fitprune.scoring.macs import Macs
@@ -48,6 +49,8 @@ class Prefill:
         batch, length = visual.shape
         real = None if mask is None else mask.to(device=visual.device, dtype=torch.bool)
         self.layout = Layout.of_prompt(visual, image, real)
+        # Layers may lie on several devices. The trace is kept on the first.
+        self.home = visual.device
         self.memory: dict[str, Any] = {}
         # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
         self.changed = self.layout.valid is not None and not self.layout.empty
@@ -80,6 +83,7 @@ class Prefill:
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
+        hidden, kwargs = self._follow(at, hidden, kwargs)
         if self.embeddings is None:
             self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
             if self.changed:
@@ -105,12 +109,23 @@ class Prefill:
         self.facts.scoring.append(spent)
         return output
 
+    def _follow(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """A layer's arguments on the device on which it runs; what is kept from layer to layer follows."""
+        device = execution_device(at.module)
+        if device != self.layout.position.device:
+            self.layout = self.layout.to(device)
+            self.mask, self.embeddings, self.global_index, self.memory = moved(
+                (self.mask, self.embeddings, self.global_index, self.memory), device
+            )
+        return hidden.to(device), kwargs if device == self.home else moved(kwargs, device)
+
     def _hold(self) -> None:
         """Note what the next layer's cache is about to hold of the prompt."""
         if self.layout is not self.held_layout:
             removed = None
             if self.repacked:
-                removed = self.layout.removed if self.counted is None else self.layout.removed + self.counted
+                removed = self.layout.removed
+                removed = removed if self.counted is None else removed + self.counted.to(removed.device)
             self.held_layout, self.held = self.layout, HeldRows(self.layout.shape[1], self.layout.valid, removed)
         self.state.layers.append(self.held)
 
@@ -122,7 +137,8 @@ class Prefill:
                 vision = self._tokens(at, hidden).vision
                 hidden = self._apply(tower_choice(vision, in_prompt_order=not self.tower.merges), hidden)
         tokens = self._tokens(at, hidden)
-        choice = self.context.pruner.before_layer(at.index, tokens)
+        with own_precision(hidden):
+            choice = self.context.pruner.before_layer(at.index, tokens)
         spent += tokens.spent
         return hidden if choice is None else self._apply(choice, hidden)
 
@@ -138,7 +154,8 @@ class Prefill:
         def show(attention: Attention) -> torch.Tensor | None:
             nonlocal cut
             tokens = self._tokens(at, hidden)
-            keep = self.context.pruner.after_attention(at.index, tokens, attention)
+            with own_precision(hidden):
+                keep = self.context.pruner.after_attention(at.index, tokens, attention)
             spent.extend(attention.spent + tokens.spent)
             cut = plan_cut(self.layout, keep) if keep is not None else None
             return cut.rows if cut is not None else None
@@ -178,7 +195,7 @@ class Prefill:
         hidden, self.layout = cut.shorten(hidden), cut.layout
         assert self.embeddings is not None
         if self.repacked:
-            self.embeddings = self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids())
+            self.embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids()), hidden.device)
         else:
             cosine, sine = self.embeddings
             self.embeddings = (take(cosine, cut.rows, len(hidden)), take(sine, cut.rows, len(hidden)))

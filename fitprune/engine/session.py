@@ -104,7 +104,7 @@ class Session:
         if getattr(cache, "is_compileable", False):
             raise UnsupportedModel(f"a {type(cache).__name__} has one length for all layers; use a dynamic cache to prune.")
         if past == 0:
-            forward: Prefill | Decode = self._begin_prefill(prompt, self.visual(prompt), mask, kwargs)
+            forward: Prefill | Decode = self._begin_prefill(prompt, self.visual(prompt).to(_given(kwargs).device), mask, kwargs)
         else:
             state = self._continued(prompt, past, _length(kwargs))
             if not state.pruned:
@@ -149,7 +149,10 @@ class Session:
         refuse_video(prompt)
         self._check_window(_length(kwargs))
         real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
-        pool = real if pruner.newlines == "pruned" else real & ~newline_mask(parts, real, kwargs.get("inputs_embeds"))
+        pool = real
+        if pruner.newlines != "pruned":
+            known = prompt.get("newline_mask")
+            pool = real & ~(known if known is not None else newline_mask(parts, real, kwargs.get("inputs_embeds")))
         if call.tower is None and pruner.looks_into_tower and bool(real.any()):
             raise UnsupportedModel(
                 f"{pruner.name} works in the vision tower, which did not run inside its context; "
@@ -223,10 +226,15 @@ class Session:
             )
 
 
-def _length(kwargs: dict[str, Any]) -> int:
-    """Tokens that the decoder, called with `kwargs`, is given."""
+def _given(kwargs: dict[str, Any]) -> torch.Tensor:
+    """The tokens that the decoder, called with `kwargs`, is given: embeddings or ids."""
     embeds = kwargs.get("inputs_embeds")
-    return (embeds if embeds is not None else kwargs["input_ids"]).shape[1]
+    return embeds if embeds is not None else kwargs["input_ids"]
+
+
+def _length(kwargs: dict[str, Any]) -> int:
+    """How many these are."""
+    return _given(kwargs).shape[1]
 
 
 def late_images(seen: int) -> UnsupportedModel:

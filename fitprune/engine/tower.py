@@ -15,6 +15,7 @@ from fitprune.errors import UnsupportedModel
 from fitprune.interface.hooks import Hooks
 from fitprune.interface.tower import TowerRecord, TowerTokens
 from fitprune.interface.trace import TowerCounts
+from fitprune.models.execution import execution_device, moved, own_precision
 from fitprune.models.parts import model_parts
 from fitprune.models.tower import TowerParts, tower_parts
 
@@ -102,14 +103,20 @@ class TowerRun:
         """The tower's forward, on other pixels where the method gives such."""
         patch = _patch_size(self.tower.module)
         self.grid = _grid(self.tower.module, pixels, patch)
-        other = self.pruner.before_tower(pixels) if self.resizes else None
+        with own_precision(pixels):
+            other = self.pruner.before_tower(pixels) if self.resizes else None
         if other is not None:
             if not self.tower.mixes:
+                if any(weight.is_meta for weight in self.tower.module.parameters()) and not pixels.is_meta:
+                    raise UnsupportedModel(
+                        f"{self.pruner.name} has the tower's position embeddings interpolated, and they are offloaded: "
+                        "transformers cannot. Keep the vision tower on a device."
+                    )
                 kwargs = {**kwargs, "interpolate_pos_encoding": True}
             rows, columns = _grid(self.tower.module, other, patch)
             if rows > self.grid[0] or columns > self.grid[1]:
                 raise UnsupportedModel(f"{self.pruner.name} gave the tower larger pictures than the prompt has positions for.")
-            self.patch_index = _lattice(self.grid, (rows, columns)).to(pixels.device).expand(len(pixels), -1)
+            self.patch_index = _lattice(self.grid, (rows, columns), pixels.device).expand(len(pixels), -1)
         pixels = pixels if other is None else other
         if other is not None or self.merges:
             self.counts = TowerCounts(len(pixels), (pixels.shape[-2], pixels.shape[-1]), [], [], 0)
@@ -132,20 +139,22 @@ class TowerRun:
         return output
 
     def _merge(self, index: int, layer: Any, hidden: torch.Tensor, kwargs: dict[str, Any]) -> torch.Tensor:
-        tokens = self._tokens
+        tokens, hidden = self._tokens, hidden.to(execution_device(layer))
         if tokens is None:
             views, count = hidden.shape[:2]
             patches = torch.arange(count, device=hidden.device) - int(self.tower.has_cls)
             tokens = TowerTokens(hidden, None, hidden.new_ones(views, count), patches.expand(views, -1))
+        size, patch_index = moved((tokens.size, tokens.patch_index), hidden.device)
         mask = None
         if bool((tokens.size != 1).any()):
             implementation = layer.self_attn.config._attn_implementation
             if "flash" in str(implementation):
                 raise UnsupportedModel(f"{self.pruner.name} weighs the tower's attention by size; load it with SDPA.")
-            mask = tokens.size.log()[:, None, None].to(hidden.dtype)
+            mask = size.log()[:, None, None].to(hidden.dtype)
         attended, _ = layer.self_attn(**{**kwargs, "hidden_states": layer.layer_norm1(hidden), "attention_mask": mask})
         hidden = hidden + attended
-        merged = self.pruner.after_tower_attention(index, TowerTokens(hidden, self._key, tokens.size, tokens.patch_index))
+        with own_precision(hidden):
+            merged = self.pruner.after_tower_attention(index, TowerTokens(hidden, self._key, size, patch_index))
         self._key = None
         if merged is not None:
             self.macs += merged.macs
@@ -172,7 +181,7 @@ class TowerRun:
         if self.patch_index is None:
             return embeds
         full = embeds.new_zeros(len(embeds), self.patches, embeds.shape[-1])
-        return full.scatter(1, self.patch_index[..., None].expand_as(embeds), embeds)
+        return full.scatter(1, self.patch_index.to(embeds.device)[..., None].expand_as(embeds), embeds)
 
     def indices(self, views: list[int]) -> list[torch.Tensor]:
         """The global patch indices of images with so many views: (views, patches, 1) each, as features that can be packed."""
@@ -213,7 +222,9 @@ def _grid(module: Any, pixels: torch.Tensor, patch: int) -> tuple[int, int]:
     return own(height, width) if own is not None else (height // patch, width // patch)
 
 
-def _lattice(full: tuple[int, int], coarse: tuple[int, int]) -> torch.Tensor:
+def _lattice(full: tuple[int, int], coarse: tuple[int, int], device: torch.device) -> torch.Tensor:
     """LongTensor (rows × columns,): for each cell of the coarse grid, the patch of the full grid at its middle."""
-    rows, columns = (((2 * torch.arange(few) + 1) * many) // (2 * few) for many, few in zip(full, coarse, strict=True))
+    rows, columns = (
+        ((2 * torch.arange(few, device=device) + 1) * many) // (2 * few) for many, few in zip(full, coarse, strict=True)
+    )
     return (rows[:, None] * full[1] + columns).flatten()

@@ -95,8 +95,8 @@ class TowerHooks:
             if run is not None:
                 call = signature.bind(*args, **kwargs)
                 call.arguments["image_features"] = run.indices([len(image) for image in call.arguments["image_features"]])
-                if (newline := call.arguments.get("image_newline")) is not None:
-                    call.arguments["image_newline"] = torch.full((1,), -1.0, device=newline.device)
+                if call.arguments.get("image_newline") is not None:
+                    call.arguments["image_newline"] = torch.full((1,), -1.0, device=call.arguments["image_features"][0].device)
                 run.note_packing(pack(*call.args, **call.kwargs)[0])
             return output
 

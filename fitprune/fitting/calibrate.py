@@ -20,11 +20,11 @@ from fitprune.fitting.curve import mean_curve, scaled, smallest_scale
 from fitprune.fitting.identity import PACKAGE
 from fitprune.fitting.tensor_store import TensorStore, digest
 from fitprune.flops import check_reduction
+from fitprune.models.execution import execution_device, floating_type
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 from fitprune.recipes.recipe import Recipe
 from fitprune.scoring.column_sums import kernels_for
-from fitprune.search.devices import execution_device
 from fitprune.search.prompts import Batch
 
 MODES = ("sequential", "one-pass")
@@ -152,8 +152,8 @@ class Calibration:
     def _kernels(self) -> bool:
         """Whether the Triton kernels do the scoring on this model's device."""
         parts = model_parts(self.model)
-        head, weight = self.sizes.q_size // parts.text_config.num_attention_heads, next(parts.decoder.parameters())
-        return kernels_for(torch.empty(1, 1, 1, head, dtype=weight.dtype, device=execution_device(parts.decoder))) is not None
+        head, dtype = self.sizes.q_size // parts.text_config.num_attention_heads, floating_type(parts.decoder)
+        return kernels_for(torch.empty(1, 1, 1, head, dtype=dtype, device=execution_device(parts.decoder))) is not None
 
     @contextmanager
     def _bar(self, reduction: float) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """`Layout`: where each sample's visual tokens stand at one point of a prefill."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Protocol
@@ -7,6 +8,7 @@ from typing import Protocol
 import torch
 
 from fitprune.interface.gather import take
+from fitprune.models.execution import moved
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class Layout:
             text_after=(after if real is None else after & real) & (total > 0)[:, None],
             first_row=int(position.masked_fill(~present, length).min()) if n else length,
         )
+
+    def to(self, device: torch.device) -> "Layout":
+        """The same layout, its tensors on `device`."""
+        names = ("position", "original", "total", "valid", "text_after")
+        return dataclasses.replace(self, **moved({name: getattr(self, name) for name in names}, device))
 
     # Worked out when first asked for, once per layout: most layers do not change it.
     @functools.cached_property

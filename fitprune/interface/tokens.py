@@ -13,6 +13,7 @@ from fitprune.interface.layout import Layout
 from fitprune.interface.lookahead import attention_ahead
 from fitprune.interface.tower import TowerRecord
 from fitprune.interface.vision import Vision
+from fitprune.models.execution import model_precision
 from fitprune.models.images import pixel_bytes
 from fitprune.models.parts import ModelParts
 from fitprune.scoring.macs import Macs, counted
@@ -53,7 +54,8 @@ class VisualTokens:
     Attributes:
         hidden: (batch, T, hidden_size) hidden states at this point, T counting all tokens present.
         layout: where the visual tokens stand.
-        memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill.
+        memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill. Tensors in it,
+            in lists, tuples and dictionaries too, are on the device of the layer at hand.
         context: the layer, the model and the prompt around them.
         spent: multiply-accumulates of scoring so far.
     """
@@ -192,7 +194,8 @@ class VisualTokens:
         assert self.embeddings is not None
         batch, length, width = self.hidden.shape
         real = batch * length if self.valid is None else self.valid.sum()
-        ahead = attention_ahead(self.layer, self.hidden, self.last_row(), self.embeddings)
+        with model_precision(self.hidden):
+            ahead = attention_ahead(self.layer, self.hidden, self.last_row(), self.embeddings)
         # Sizes of what came out, not of the weights: quantised ones are packed.
         keys, queries = (states.shape[1] * states.shape[3] for states in (ahead.key, ahead.query))
         self.spend(width * (real * keys + batch * queries))

@@ -48,7 +48,8 @@ class PrefillFacts:
 
 
 class PrefillTrace:
-    """What a pruner did in one prefill. Lists have one entry per decoder layer; tensors lie on the model's device.
+    """What a pruner did in one prefill. Lists have one entry per layer; tensors lie on the device of the decoder's input,
+    wherever its layers are.
 
     Counts and costs are worked out when they are read: pruning itself does not wait for them.
     """
@@ -59,6 +60,9 @@ class PrefillTrace:
     def _read(self) -> PrefillFacts:
         return self._facts
 
+    def _home(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [tensor.to(self._read().prompt.position.device) for tensor in tensors]
+
     @property
     def kept(self) -> list[torch.Tensor]:
         """`kept[l]` is a LongTensor (batch, kept): the indices, among the prompt's n visual tokens (0 … n-1, in prompt order),
@@ -68,7 +72,7 @@ class PrefillTrace:
         is reported under the index of the token it replaces; a row that stands for no single token is counted in `visual_in`
         only.
         """
-        return [layout.kept for layout in self._read().left]
+        return self._home([layout.kept for layout in self._read().left])
 
     @property
     def place(self) -> torch.Tensor:
@@ -88,12 +92,12 @@ class PrefillTrace:
     @property
     def visual_in(self) -> list[torch.Tensor]:
         """`visual_in[l]`, (batch,): visual tokens that enter layer l; its KV cache holds these."""
-        return [layout.count for layout in self._read().entered]
+        return self._home([layout.count for layout in self._read().entered])
 
     @property
     def visual_out(self) -> list[torch.Tensor]:
         """`visual_out[l]`, (batch,): those that take part in layer l's output projection and feed-forward network."""
-        return [layout.count for layout in self._read().left]
+        return self._home([layout.count for layout in self._read().left])
 
     @property
     def scoring_macs(self) -> list[int]:

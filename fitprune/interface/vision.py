@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
 
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.tower import TowerRecord
+from fitprune.models.execution import moved, run_module
 from fitprune.scoring.column_sums import BLOCK_ROWS
 from fitprune.scoring.precision import in_float32
 
@@ -31,8 +32,11 @@ class Vision:
     def __init__(self, record: TowerRecord, global_index: torch.Tensor, spend: Callable[[int], None]) -> None:
         """`global_index` (batch, n): `view * P + patch` of each token present; -1 for padding and newlines."""
         self._record, self._global_index, self._spend = record, global_index, spend
-        self.has_cls, self.grid, self.patch_index = record.tower.has_cls, record.grid, record.patch_index
-        self.features, self.cls_features = record.features, record.cls_features
+        self.has_cls, self.grid = record.tower.has_cls, record.grid
+        # The tower may lie on another device than the decoder's first layer.
+        self.features, self.cls_features, self.patch_index = moved(
+            (record.features, record.cls_features, record.patch_index), global_index.device
+        )
 
     # Worked out when asked for: a method that looks at features alone needs none of these.
     @functools.cached_property
@@ -55,11 +59,14 @@ class Vision:
 
     def query(self, layer: int) -> torch.Tensor:
         """(views, heads, tokens, d) of an observed layer, [CLS] first where there is one; negative ones count from the end."""
-        return self._record.query[layer % len(self._record.tower.layers)]
+        return self._of_layer(self._record.query, layer)
 
     def key(self, layer: int) -> torch.Tensor:
         """As `query`."""
-        return self._record.key[layer % len(self._record.tower.layers)]
+        return self._of_layer(self._record.key, layer)
+
+    def _of_layer(self, observed: dict[int, torch.Tensor], layer: int) -> torch.Tensor:
+        return observed[layer % len(self._record.tower.layers)].to(self._global_index.device)
 
     @torch.no_grad()
     def cls_attention(self, layer: int) -> torch.Tensor:
@@ -98,14 +105,19 @@ class Vision:
         """
         projector = self._record.tower.projector
         rows = features[..., 0].numel() if count is None else count
-        self._spend(rows * sum(part.weight.numel() for part in projector.modules() if isinstance(part, nn.Linear)))
-        return projector(features)
+        self._spend(rows * sum(map(_weights, projector.modules())))
+        return run_module(projector, features)
 
     def of_patches(self, values: torch.Tensor) -> torch.Tensor:
         """Values (views, P, …) at the tokens present: (batch, n, …), 0 in padding columns and at newlines."""
         picked = values.flatten(0, 1)[self._global_index.clamp(min=0)]
         known = (self._global_index >= 0).view(*self._global_index.shape, *[1] * (picked.ndim - 2))
         return picked.masked_fill(~known, 0)
+
+
+def _weights(module: Any) -> int:
+    """The weights of a linear layer, 0 for another module. Quantised layers pack theirs, but keep the sizes by these names."""
+    return getattr(module, "in_features", 0) * getattr(module, "out_features", 0)
 
 
 def index_of_samples(images: list[torch.Tensor], counts: list[int], mask: torch.Tensor) -> torch.Tensor | None:

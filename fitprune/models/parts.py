@@ -143,11 +143,15 @@ def newline_mask(parts: ModelParts, visual: torch.Tensor, embeds: torch.Tensor |
     A newline token is recognised in `embeds` (batch, sequence, hidden_size), the decoder's input: it equals the learnt newline
     embedding, whatever the sizes of the images, their tiling and unpadding. No projected patch equals that vector.
     """
+    found = torch.zeros_like(visual)
     if parts.newline is None or embeds is None:
-        return torch.zeros_like(visual)
-    # The parent brings the parameter to the type of the features, and these to that of the embeddings.
-    newline = parts.newline.detach().to(embeds.device, embeds.dtype)
-    return visual & (embeds == newline).all(-1)
+        return found
+    newline = parts.newline.detach().to(embeds.device)
+    # The model rounds the parameter to the type of the features (half precision under autocast, or in a tower of another type
+    # than the decoder's), and these to that of the embeddings.
+    for dtype in {embeds.dtype, torch.float16, torch.bfloat16}:
+        found = found | (embeds == newline.to(dtype).to(embeds.dtype)).all(-1)
+    return visual & found
 
 
 def refuse_video(prompt: dict[str, Any]) -> None:

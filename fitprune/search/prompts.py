@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fitprune.errors import FitPruneError
-from fitprune.models.parts import model_parts, refuse_video, visual_mask
-from fitprune.search.devices import execution_device
+from fitprune.models.execution import execution_device, floating_type
+from fitprune.models.parts import model_parts, newline_mask, refuse_video, visual_mask
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -21,19 +21,23 @@ class Prompt:
     Attributes:
         inputs: the tensors among the decoder's arguments: `inputs_embeds` (batch, T, hidden_size), masks, position ids.
         visual_mask: bool (batch, T): where the visual tokens are, the newlines of tiled models among them.
+        newline_mask: bool (batch, T): where these newlines are.
     """
 
     inputs: dict[str, torch.Tensor]
     visual_mask: torch.Tensor
+    newline_mask: torch.Tensor
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Inputs and mask in one dictionary, to be written to a file."""
-        return {**self.inputs, "visual_mask": self.visual_mask}
+        """Inputs and masks in one dictionary, to be written to a file."""
+        return {**self.inputs, "visual_mask": self.visual_mask, "newline_mask": self.newline_mask}
 
     @classmethod
     def of(cls, tensors: dict[str, torch.Tensor]) -> "Prompt":
         """The inverse of `tensors`."""
-        return cls({name: value for name, value in tensors.items() if name != "visual_mask"}, tensors["visual_mask"])
+        inputs = dict(tensors)
+        visual, newline = inputs.pop("visual_mask"), inputs.pop("newline_mask")
+        return cls(inputs, visual, newline)
 
 
 class _DecoderReached(Exception):
@@ -48,17 +52,20 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     """
     refuse_video(dict(batch))
     parts = model_parts(model)
-    device, dtype = execution_device(parts.decoder), next(parts.decoder.parameters()).dtype
+    device, dtype = execution_device(parts.decoder), floating_type(parts.decoder)
     inputs: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):
             value = value.to(device, dtype if value.is_floating_point() else None)
         if name != "labels":
             inputs[name] = value
+    visual, newline = visual_mask(parts, inputs), list[torch.Tensor]()
     caught: dict[str, torch.Tensor] = {}
 
     def stop(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         caught.update({name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)})
+        # Only while the model runs is an offloaded newline embedding there to be compared with.
+        newline.append(newline_mask(parts, visual.to(caught["inputs_embeds"].device), caught["inputs_embeds"]))
         raise _DecoderReached
 
     # Models with positions on several axes remember how far the latest prompt's run ahead of its length.
@@ -73,8 +80,7 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
         hook.remove()
         if hasattr(parts.parent, "rope_deltas"):
             parts.parent.rope_deltas = deltas
-    visual = visual_mask(parts, inputs)
     mask = inputs.get("attention_mask")
     if not bool((visual if mask is None else visual & mask.bool()).any(1).all()):
         raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
-    return Prompt(caught, visual)
+    return Prompt(caught, visual, *newline)

@@ -12,10 +12,10 @@ from fitprune.engine.patch import announce
 from fitprune.errors import FitPruneError
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.interface.trace import Trace
+from fitprune.models.execution import execution_device
 from fitprune.models.parts import model_parts
 from fitprune.pruner import Pruner
 from fitprune.scoring.importance import cross_and_self
-from fitprune.search.devices import execution_device
 from fitprune.search.prompts import Batch, Prompt, embed
 from fitprune.search.rule import survivors
 
@@ -90,7 +90,7 @@ def prefill(model: nn.Module, prompt: Prompt, pruner: Pruner) -> Trace:
     device = execution_device(parts.decoder)
     inputs = {name: value.to(device) for name, value in prompt.inputs.items()}
     with torch.no_grad(), pruner(model) as trace, contextlib.suppress(_LastLayerSeen):
-        announce(model, prompt.visual_mask.to(device))
+        announce(model, prompt.visual_mask.to(device), prompt.newline_mask.to(device))
         parts.decoder(**inputs, use_cache=False)
     return trace
 

@@ -104,6 +104,8 @@ def load_model(
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    from fitprune.models.execution import execution_device
+
     check_device(device)
     chosen = choose_model(name)
     if chosen.note:
@@ -144,7 +146,7 @@ def load_model(
             f"{folder}: transformers cannot load this checkpoint: {' '.join(str(error).split())[:300]}"
         ) from error
     _prepare_processor(processor, spec, config)
-    where = str(model.get_input_embeddings().weight.device) if device == "auto" else device
+    where = str(execution_device(model.get_input_embeddings())) if device == "auto" else device
     return LoadedModel(name, _revision(spec, folder, with_weights), model.eval(), processor, spec, where)
 
 

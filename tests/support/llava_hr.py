@@ -13,8 +13,8 @@ SAMPLES = [[3, "image", 5], [1, "image", 2], [6, "image", 1, "image", 3]]
 DECODERS = {"llama": {"num_key_value_heads": 4}, "mistral": {"num_key_value_heads": 2, "sliding_window": None}}
 
 
-def build(kind="llama", *, frozen=False, attention="sdpa", seed=6):
-    """36 visual tokens of 64 × 64 pixels, three decoder layers with sharp attention, no end of text."""
+def build(kind="llama", *, layers=3, frozen=False, attention="sdpa", seed=6):
+    """36 visual tokens of 64 × 64 pixels, `layers` decoder layers with sharp attention, no end of text."""
     torch.manual_seed(seed)
     config = LlavaHrConfig(
         vision_config={
@@ -29,7 +29,7 @@ def build(kind="llama", *, frozen=False, attention="sdpa", seed=6):
             "vocab_size": 64,
             "hidden_size": 32,
             "intermediate_size": 72,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": layers,
             "num_attention_heads": 4,
             "max_position_embeddings": 1024,
             "pad_token_id": PAD,

@@ -85,7 +85,7 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
                     f"the prompt has {tokens} image tokens, its {features.shape[0]} images have {expected} features; "
                     "prepare text and images together with the model's processor, without truncation."
                 )
-            embeds = embeds.masked_scatter(places.unsqueeze(-1), features)
+            embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), features)
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,

@@ -9,6 +9,7 @@ from transformers import CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
 from fitprune.errors import FitPruneError
+from fitprune.models.execution import floating_type
 from harness.models.llava_hr.adapters import FinalAlignment, Grid, LatentAdapter
 from harness.models.llava_hr.configuration import LlavaHrVisionConfig
 from harness.models.llava_hr.convnext import ConvNextBranch
@@ -81,7 +82,7 @@ class LlavaHrVisionTower(LlavaHrPreTrainedModel):
                 f"pixel_values are {tuple(pixel_values.shape)}, the tower takes (images, 3, {side}, {side}) or smaller ones; "
                 "prepare images with the model's own processor."
             )
-        pixel_values = pixel_values.to(self.alignment.fast_proj.weight.dtype)
+        pixel_values = pixel_values.to(floating_type(self))
         grid, most = self.config.grid(height, width), small // self.config.clip_config.patch_size
         fast = self.fast.embed(_resized(pixel_values, (grid[0] * small // most, grid[1] * small // most)))
         slow_size = self.config.slow_size(height, width)

@@ -1,6 +1,5 @@
 """Ways of calling a model that cannot be pruned correctly are refused in one line, never run unpruned in silence."""
 
-
 import pytest
 import torch
 from torch import nn

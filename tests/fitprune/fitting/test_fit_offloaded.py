@@ -5,8 +5,9 @@ import torch
 
 from fitprune import FitPrune, fit
 from fitprune.fitting.identity import model_identity
+from fitprune.models.execution import execution_device
 from fitprune.search import drop_counts
-from fitprune.search.devices import execution_device
+from tests.support import families
 from tests.support.models import build, prompt
 
 accelerate = pytest.importorskip("accelerate")
@@ -57,6 +58,17 @@ def test_weights_are_offloaded_again_and_the_model_works(offloaded, whole, sampl
         assert torch.equal(offloaded(**samples[0]).logits, whole(**samples[0]).logits)
 
 
+def test_a_tiled_model_goes_on_from_kept_statistics(tmp_path):
+    """The newline embedding is offloaded while the decoder runs alone."""
+    whole = families.build("llava_next", 4, seed=1)
+    samples = [families.inputs(families.processor("llava_next"), [["w1 w2", (40, 20), "w3"], ["w4", (20, 44), "w5 w6"]])]
+    for reduction in (0.6, 0.4):
+        model = families.build("llava_next", 4, seed=1)
+        accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+        recipe = fit(model, samples, reduction, progress=False, keep=tmp_path)
+        assert recipe.drop == fit(whole, samples, reduction, progress=False).drop
+
+
 def test_weights_on_disk(whole, samples, tmp_path):
     model = build("llama", 4, seed=3)
     accelerate.disk_offload(model, tmp_path, execution_device=torch.device("cpu"))
@@ -65,7 +77,7 @@ def test_weights_on_disk(whole, samples, tmp_path):
 
 def test_the_execution_device():
     part = torch.nn.Linear(2, 2, device="meta")
-    assert execution_device(part) == torch.device("cpu")
+    assert execution_device(part) == torch.device("meta")
 
     class Hook:
         offload, execution_device = True, "cuda:1"

@@ -61,6 +61,7 @@ def tower(query):
     vision.has_cls = True
     vision._spend = lambda macs: None
     vision._record = SimpleNamespace(query=[query], key=[query], tower=SimpleNamespace(layers=[None]))
+    vision._global_index = torch.zeros(1, 1, dtype=torch.long)
     return vision
 
 

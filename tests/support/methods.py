@@ -1,0 +1,45 @@
+"""Every registered method at a budget that a small model's sizes allow, and what comes out of it."""
+
+import torch
+
+from baselines.registry import PRUNERS
+from fitprune import BudgetError, FitPrune, Recipe
+from tests.support.models import kept, new_tokens
+
+RECIPE = Recipe([0, 9, 5, 12, 4], 36)
+
+
+def method(name, model, positions=None):
+    """The method of this name for a decoder of five layers."""
+    if name == "fitprune":
+        pruner = FitPrune(RECIPE)
+    elif name == "dense":
+        pruner = PRUNERS[name]()
+    else:
+        # Shares of five layers: some methods leave between layers, and reach no others.
+        pruner = next(filter(None, (_at(PRUNERS[name], model, reduction) for reduction in (0.5, 0.6, 0.4, 0.7, 0.3))))
+    pruner.positions = positions or pruner.positions
+    return pruner
+
+
+def _at(cls, model, reduction):
+    try:
+        return cls.for_reduction(model.config, reduction, visual_tokens=36)
+    except BudgetError:
+        return None
+
+
+def outcome(model, inputs, pruner):
+    """The answer, what is kept, what enters each layer, what scoring cost, and, last, the logits of a forward."""
+    with torch.no_grad(), pruner(model) as trace:
+        tokens = new_tokens(model, inputs, 3)
+        logits = model(**inputs).logits
+        survivors = [kept(trace, row) for row in range(len(tokens))]
+        entered = torch.stack([*trace.visual_in, *trace.visual_out], 1).tolist()
+        assert {layer.device for layer in trace.kept} == {trace.place.device}
+    return tokens.tolist(), survivors, entered, list(trace.scoring_macs), logits
+
+
+def same(one, other):
+    """Whether two outcomes agree, to the bit."""
+    return one[:-1] == other[:-1] and torch.equal(one[-1].cpu(), other[-1].cpu())
