@@ -347,6 +347,7 @@ def test_text_before_the_context_goes_on_inside_where_it_is_known_to_be_text(mod
     expected, logits = asked(model, cache, ids)
     image_ids, image_cache = answered(model, first)
     image_ids = torch.cat([image_ids, question(4, 1)], 1)
+    long, embeds = torch.cat([image_ids, question(80)], 1), model.get_input_embeddings()(image_ids)
     with FitPrune(RECIPE)(model):
         assert torch.equal(asked(model, cache, ids)[0], expected)
         assert torch.equal(asked(model, cache, ids)[1], logits)
@@ -354,6 +355,10 @@ def test_text_before_the_context_goes_on_inside_where_it_is_known_to_be_text(mod
             lambda: asked(model, image_cache, image_ids),
             lambda: forward(model, copy.deepcopy(cache), question(4)),
             lambda: asked(model, cache, ids[:, cache.get_seq_length() :], attention_mask=torch.ones_like(ids)),
+            lambda: asked(model, image_cache, long[:, image_cache.get_seq_length() :], attention_mask=torch.ones_like(long)),
+            lambda: asked(
+                model, image_cache, image_ids[:, :0], attention_mask=torch.ones_like(image_ids), inputs_embeds=embeds
+            ),
         ):
             with pytest.raises(UnsupportedModel, match=r"filled outside[^\n]*$"):
                 unknown()
