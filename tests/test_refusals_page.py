@@ -24,13 +24,12 @@ def template(message):
 
 
 def raised():
-    """(place, message) of each error of ours in the rooms."""
+    """(place, message) of each error of ours that is made in the rooms."""
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")) or [ROOT / room]:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                call = node.exc if isinstance(node, ast.Raise) else None
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in KINDS:
-                    yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno}", template(call.args[0])
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in KINDS:
+                    yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno}", template(node.args[0])
 
 
 RAISED = list(raised())
