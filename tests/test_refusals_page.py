@@ -24,7 +24,7 @@ def template(message):
 
 
 def raised():
-    """(place, message) of each error of ours that the rooms make."""
+    """(place, message) of each error of ours that is made in the rooms."""
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")) or [ROOT / room]:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

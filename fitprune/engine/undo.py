@@ -75,17 +75,20 @@ class _Copying:
 
     def __call__(self, protocol: int) -> str | tuple[Any, ...]:
         reduced = type(self.module).__reduce_ex__(self.module, protocol)
-        if isinstance(reduced, str) or len(reduced) < 3 or reduced[2] is None:
-            return reduced  # made anew from arguments of its own, without attributes
+        if isinstance(reduced, str) or len(reduced) < 3 or not isinstance(reduced[2], dict):
+            return reduced
         build, arguments, state, *rest = reduced
-        if not isinstance(state, dict):
-            raise UnsupportedModel(
-                f"a {type(self.module).__name__} under a pruner cannot be copied or saved; do it outside the pruner's context."
-            )
         # Several may have been put on one module, one after the other; each knows what it found.
         while isinstance(outermost := state.get(_COPYING), _Copying):
             state = outermost.without(state)
         return build, arguments, state, *rest
+
+    def __reduce__(self) -> str:
+        # Reached where a class copies its attributes in a way of its own.
+        raise UnsupportedModel(
+            f"a {type(self.module).__name__} copies or pickles itself in a way of its own, which would take the pruner's hooks "
+            "along; do it outside the pruner's context."
+        )
 
     def without(self, state: dict[str, Any]) -> dict[str, Any]:
         """A module's attributes as they were before what is recorded here."""

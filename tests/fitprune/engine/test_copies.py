@@ -135,19 +135,54 @@ def test_a_forward_that_stood_on_a_layer_before_is_copied(model, inputs):
     assert layer.forward.__self__ is layer
 
 
-class Odd(nn.Linear):
-    """A projection that is copied in a way of its own."""
+class OddState(nn.Linear):
+    """A projection whose state is no dictionary."""
 
     def __reduce__(self):
-        return Odd, (self.in_features, self.out_features), (None, vars(self))
+        return OddState, (self.in_features, self.out_features), (None, vars(self))
+
+    def __setstate__(self, state):
+        super().__setstate__(state[1])
 
 
-def test_a_module_with_a_state_of_its_own_is_not_copied(model):
+class OddCopy(nn.Linear):
+    """A projection that copies its attributes itself."""
+
+    def __deepcopy__(self, memo):
+        twin = memo[id(self)] = OddCopy.__new__(OddCopy)
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
+
+
+class Remade(nn.Linear):
+    """A projection that is made anew in place of a copy."""
+
+    def __reduce__(self):
+        return Remade, (self.in_features, self.out_features)
+
+
+@pytest.mark.parametrize("kind", [OddState, OddCopy])
+def test_a_module_that_copies_itself_is_refused(model, kind):
     attention = model.model.language_model.layers[1].self_attn
-    attention.o_proj = Odd(attention.o_proj.in_features, attention.o_proj.out_features)
-    with FITPRUNE(model), pytest.raises(UnsupportedModel, match="Odd under a pruner") as error:
+    attention.o_proj = kind(attention.o_proj.in_features, attention.o_proj.out_features)
+    with FITPRUNE(model), pytest.raises(UnsupportedModel, match=f"a {kind.__name__} copies or pickles itself") as error:
         copy.deepcopy(model)
     one_line(error)
+    assert isinstance(copy.deepcopy(model).model.language_model.layers[1].self_attn.o_proj, kind)
+
+
+def test_a_module_that_is_made_anew_is_clean(model):
+    attention = model.model.language_model.layers[1].self_attn
+    attention.o_proj = Remade(attention.o_proj.in_features, attention.o_proj.out_features)
+    with FITPRUNE(model):
+        assert traces(copy.deepcopy(model)) == []
+
+
+def test_a_pruned_model_is_saved_as_it_was(model, inputs, tmp_path):
+    with FITPRUNE(model):
+        model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(new_tokens(type(model).from_pretrained(tmp_path), inputs), new_tokens(model, inputs))
 
 
 class Adapter(nn.Module):
