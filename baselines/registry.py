@@ -94,11 +94,30 @@ PRUNERS: Mapping[str, "type[Pruner]"] = _Registry(CLASS_PATHS)
 
 
 def get_pruner_class(name: str) -> "type[Pruner]":
-    """The class registered under `name`.
+    """The class registered under `name`; for several names joined by a plus sign, the class of these one after the other.
+
+    The latter's `for_reduction` solves all of them together (`baselines.shared.together`).
 
     Raises:
-        FitPruneError: no pruner has this name (the message lists the nearest), or another package's cannot be loaded.
+        FitPruneError: no pruner has this name (the message lists the nearest), or another package's cannot be loaded; a name
+            that stands twice in a sequence, or `dense` in one.
     """
+    if "+" in name:
+        return _in_sequence(name)
     if name not in PRUNERS:
         raise unknown_name("pruner", name, PRUNERS)
     return PRUNERS[name]
+
+
+def _in_sequence(name: str) -> "type[Pruner]":
+    from baselines.shared.together import together
+
+    parts = name.split("+")
+    for part in parts:
+        if not part:
+            raise FitPruneError(f"'{name}' has a plus sign with no pruner beside it; write it as visionzip+fitprune.")
+        if part == "dense":
+            raise FitPruneError(f"dense prunes nothing, before or after another pruner; leave it out of '{name}'.")
+        if parts.count(part) > 1:
+            raise FitPruneError(f"'{name}' names {part} twice; ask {part} by itself for the whole reduction.")
+    return together(tuple(get_pruner_class(part) for part in parts))

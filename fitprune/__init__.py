@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fitprune.errors import BudgetError, FitPruneError, RecipeError, UnsupportedModel
 
 if TYPE_CHECKING:
+    from fitprune.composed import Composed
     from fitprune.fitting.calibrate import Calibration, fit
     from fitprune.interface.attention import Attention
     from fitprune.interface.hooks import Hooks
@@ -23,6 +24,7 @@ __all__ = [
     "Attention",
     "BudgetError",
     "Calibration",
+    "Composed",
     "DecoderSizes",
     "FitPrune",
     "FitPruneError",
@@ -43,6 +45,7 @@ __all__ = [
 _MODULES = {
     "Attention": "interface.attention",
     "Calibration": "fitting.calibrate",
+    "Composed": "composed",
     "DecoderSizes": "models.sizes",
     "FitPrune": "method",
     "Hooks": "interface.hooks",

@@ -44,6 +44,10 @@ class Pruner(Hooks):
     newlines: str = dataclasses.field(default="kept", kw_only=True)
     positions: str = dataclasses.field(default="kept", kw_only=True)
 
+    @property
+    def members(self) -> "tuple[Pruner, ...]":
+        return (self,)
+
     def params(self) -> dict[str, Any]:
         """The parameters, as JSON-able values, for a result's record."""
         return dataclasses.asdict(self)
@@ -83,6 +87,12 @@ class Pruner(Hooks):
         """
         model_parts(model)
         model = unwrapped(model)
+        self.require(model)
+        with pruning(model, self, visual_mask, record_all) as trace:
+            yield trace
+
+    def require(self, model: nn.Module) -> None:
+        """Raise a `FitPruneError` if the method, with its parameters, cannot be applied to `model`."""
         if self.newlines not in NEWLINES:
             raise FitPruneError(f"newlines must be one of {', '.join(NEWLINES)}, not {self.newlines!r}.")
         if self.positions not in POSITIONS:
@@ -94,5 +104,3 @@ class Pruner(Hooks):
                 f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
             )
         self.check(model)
-        with pruning(model, self, visual_mask, record_all) as trace:
-            yield trace

@@ -28,7 +28,7 @@ class Cell:
     @property
     def needs_fit(self) -> bool:
         """Whether a recipe must be fitted first."""
-        return self.pruner == FITPRUNE and not self.recipe
+        return FITPRUNE in self.pruner.split("+") and not self.recipe
 
     def label(self, model: str | None = None) -> str:
         """`llava-tiny-fitprune-0.5`: the cell without its suite; `model` replaces the model's name."""

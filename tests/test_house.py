@@ -14,6 +14,7 @@ LAYERS = {
         "fitprune.interface",
         "fitprune.engine",
         "fitprune.pruner",
+        "fitprune.composed",
         "fitprune.recipes",
         "fitprune.search",
         "fitprune.fitting",

@@ -13,7 +13,7 @@ from baselines.registry import CLASS_PATHS, PRUNERS
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    "fitprune": "Pruner FitPrune Recipe fit FitPruneError VisualTokens Attention Selection Trace Vision Calibration",
+    "fitprune": "Pruner FitPrune Recipe fit FitPruneError VisualTokens Attention Selection Trace Vision Calibration Composed",
     "fitprune.search": "drop_counts",
     "fitprune.flops": "visual_macs",
     "baselines": "FastV VTW PyramidDrop SparseVLM DART VisionZip FasterVLM VisPruner PruMerge HiRED DivPrune GPrune "

@@ -99,13 +99,13 @@ class DART(Pruner):
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
         # The authors count a key head once for each query head that shares it. This constant factor changes no rank.
-        tokens.memory["dart"] = keys_from_zero(attention.key, tokens).abs().sum((1, 3))
+        tokens.carried["dart"] = keys_from_zero(attention.key, tokens).abs().sum((1, 3))
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != self.k:
             return None
         assert tokens.parts is not None
-        norm: torch.Tensor = tokens.memory["dart"]
+        norm = tokens.carried["dart"]
         images = highest_indices(tokens.columns(norm), tokens.present, self.pivot_image_token)
         texts = highest_indices(norm, tokens.text_after, self.pivot_text_token)
         rows = torch.where(images >= 0, tokens.position.gather(1, images.clamp(min=0)), -1)

@@ -57,12 +57,12 @@ class FastV(Pruner):
         return [self.k - 1]
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
-        tokens.memory["fastv"] = attention.last_token_mean(tokens)
+        tokens.carried["fastv"] = tokens.spread(attention.last_token_mean(tokens))
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != self.k:
             return None
-        return tokens.keep_highest(tokens.memory["fastv"], part(tokens.total, 1 - self.r))
+        return tokens.keep_highest(tokens.columns(tokens.carried["fastv"]), part(tokens.total, 1 - self.r))
 
     @classmethod
     def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None, k: int = 2) -> "FastV":

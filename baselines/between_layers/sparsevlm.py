@@ -170,11 +170,10 @@ class SparseVLM(Repacked):
         counts = self.sparse_token_list(self.retained_tokens)
         share = counts[self.pruning_loc.index(layer - 1)] / OF_TOKENS
         keep = (tokens.total.double() * share).round().long()
-        score: torch.Tensor = tokens.memory["score"]
-        return self._stage(tokens, score, keep)
+        return self._stage(tokens, tokens.columns(tokens.carried["score"]), keep)
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
-        tokens.memory["score"] = self._score(tokens, attention, self._rater_rows(tokens))
+        tokens.carried["score"] = tokens.spread(self._score(tokens, attention, self._rater_rows(tokens)))
 
     def _score(self, tokens: VisualTokens, attention: Attention, rows: torch.Tensor) -> torch.Tensor:
         """The raters' rating of the visual tokens, (batch, n); `rows`, bool (batch, T), marks the raters."""

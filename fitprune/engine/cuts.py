@@ -18,11 +18,13 @@ class Cut:
         rows: LongTensor (batch, T'): for each row of the new sequence, the row of the old one that it is taken from.
         layout: the layout of the new sequence.
         merged: (batch, n', hidden_size): new hidden states of the visual tokens left; None where they keep theirs.
+        made: bool (batch, n'): see `Selection.made`; None for none.
     """
 
     rows: torch.Tensor
     layout: Layout
     merged: torch.Tensor | None = None
+    made: torch.Tensor | None = None
 
     def shorten(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (batch, T, hidden_size) of the old sequence as those of the new one, (batch, T', hidden_size)."""
@@ -69,12 +71,14 @@ def _shortened(
     present = keep.gather(1, order)
     position = new_row.gather(1, layout.position.gather(1, order).clamp(min=0)).masked_fill(~present, -1)
     sources, original, merged = rows, layout.original.gather(1, order), None
+    made = None
     if selection is not None:
         named = selection.index[:, :n].clamp(min=0)
         sources = put(rows, position, layout.position.gather(1, named))
         original = layout.original.gather(1, named)
         if selection.made is not None:
-            original = original.masked_fill(selection.made[:, :n], -1)
+            made = selection.made[:, :n]
+            original = original.masked_fill(made, -1)
         if selection.hidden is not None:
             merged = selection.hidden[:, :n]
     left = Layout(
@@ -85,8 +89,9 @@ def _shortened(
         text_after=layout.text_after.gather(1, rows),
         first_row=int(position.masked_fill(~present, length).min()) if n else length,
         reordered=layout.reordered or selection is not None,
+        shift=layout.shift,
     )
-    return Cut(sources, left, merged)
+    return Cut(sources, left, merged, made)
 
 
 def tower_choice(vision: Vision, *, in_prompt_order: bool) -> torch.Tensor | Selection:

@@ -43,10 +43,10 @@ class Decode:
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The position ids of a layer that has fewer tokens than the first, where they are repacked."""
         first, own = self.state.layers[0], self.state.layers[at.index]
-        if own.removed is None or own is first:
+        if own.removed is None or own.removed is first.removed:
             return {}
         ids, removed, before = moved((kwargs["position_ids"], own.removed, first.removed), hidden.device)
         ids = ids - (removed if before is None else removed - before)[:, None]
-        if id(own) not in self.embeddings:
-            self.embeddings[id(own)] = self.context.parts.decoder.rotary_emb(hidden, ids)
-        return {"position_ids": ids, "position_embeddings": self.embeddings[id(own)]}
+        if id(own.removed) not in self.embeddings:
+            self.embeddings[id(own.removed)] = self.context.parts.decoder.rotary_emb(hidden, ids)
+        return {"position_ids": ids, "position_embeddings": self.embeddings[id(own.removed)]}

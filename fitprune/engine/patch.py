@@ -106,13 +106,13 @@ class _Patch:
 
     def open(self, session: Session) -> None:
         """Let `session` serve calls, with hooks in the tower where its pruner looks into that."""
+        self.sessions.open(session)
         with self._lock:
             if session.context.pruner.looks_into_tower and not self.in_tower:
                 tower = tower_parts(self.parts)
                 if tower is not None:
                     self.in_tower = True
                     self._install(TowerHooks(self.parts, tower, self.sessions.serving))
-        self.sessions.open(session)
 
     def release(self) -> None:
         """Give the patch back; the last user removes it."""

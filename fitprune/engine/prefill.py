@@ -1,10 +1,11 @@
 """Prefill under a pruner: tracks which visual tokens remain, and rebuilds rotary embeddings and masks after each cut."""
 
+import dataclasses
 from typing import Any
 
 import torch
 
-from fitprune.engine.context import Layer, RunContext
+from fitprune.engine.context import Layer, Member, RunContext
 from fitprune.engine.cuts import Cut, plan_cut, tower_choice
 from fitprune.engine.masks import causal_mask, replaced_mask
 from fitprune.engine.tap import Observation
@@ -51,7 +52,8 @@ class Prefill:
         self.layout = Layout.of_prompt(visual, image, real)
         # Layers may lie on several devices. The trace is kept on the first.
         self.home = visual.device
-        self.memory: dict[str, Any] = {}
+        # Whether position ids have gaps that a cut has left.
+        self.gaps = False
         # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
         self.changed = self.layout.valid is not None and not self.layout.empty
         self.mask: Any = None
@@ -59,7 +61,7 @@ class Prefill:
         # Images are encoded, so what the tower showed is complete.
         self.record = tower.record() if tower is not None else None
         self.global_index = self._global_index(image) if tower is not None and not self.layout.empty else None
-        self.repacked = context.pruner.positions == "repacked"
+        self.members = Member.all_of(context, self.global_index)
         text_from = None if self.layout.empty else self.layout.position.max() + 1
         self.held = HeldRows(length, self.layout.valid)
         self.held_layout, self.state = self.layout, CacheState(self.held, text_from)
@@ -77,7 +79,7 @@ class Prefill:
         """
         if not self.changed:
             return kwargs
-        if self.repacked and self.layout.valid is not None and kwargs.get("position_ids") is None:
+        if self.layout.valid is not None and kwargs.get("position_ids") is None:
             self.counted = (~self.layout.valid).sum(1)
         return {**kwargs, "attention_mask": replaced_mask(self.layout.position)}
 
@@ -101,7 +103,7 @@ class Prefill:
                 "position_embeddings": self.embeddings,
                 "position_ids": None,
             }
-        if at.index in self.context.observed and not self.layout.empty:
+        if any(at.index in member.observed for member in self.members) and not self.layout.empty:
             output = self._run_observed(at, hidden, kwargs, spent)
         else:
             output = at.forward(hidden, **kwargs)
@@ -114,51 +116,72 @@ class Prefill:
         device = execution_device(at.module)
         if device != self.layout.position.device:
             self.layout = self.layout.to(device)
-            self.mask, self.embeddings, self.global_index, self.memory = moved(
-                (self.mask, self.embeddings, self.global_index, self.memory), device
-            )
+            self.mask, self.embeddings, self.global_index = moved((self.mask, self.embeddings, self.global_index), device)
+            for member in self.members:
+                member.to(device)
         return hidden.to(device), kwargs if device == self.home else moved(kwargs, device)
 
     def _hold(self) -> None:
         """Note what the next layer's cache is about to hold of the prompt."""
         if self.layout is not self.held_layout:
-            removed = None
-            if self.repacked:
-                removed = self.layout.removed
-                removed = removed if self.counted is None else removed + self.counted.to(removed.device)
+            removed = self.layout.shift
+            if removed is self.held_layout.shift:
+                removed = self.held.removed
+            elif removed is not None and self.counted is not None:
+                removed = removed + self.counted.to(removed.device)
             self.held_layout, self.held = self.layout, HeldRows(self.layout.shape[1], self.layout.valid, removed)
         self.state.layers.append(self.held)
 
     def _prune_before(self, at: Layer, hidden: torch.Tensor, spent: list[Macs]) -> torch.Tensor:
-        """Hidden states after what the pruner drops before a layer; what choosing took is added to `spent`."""
+        """Hidden states after what the pruners drop before a layer; what choosing took is added to `spent`."""
+        prompt = self.layout
         if at.index == 0 and self.tower is not None:
             spent.append(self.tower.macs)
             if self.tower.patch_index is not None:
-                vision = self._tokens(at, hidden).vision
-                hidden = self._apply(tower_choice(vision, in_prompt_order=not self.tower.merges), hidden)
-        tokens = self._tokens(at, hidden)
-        with own_precision(hidden):
-            choice = self.context.pruner.before_layer(at.index, tokens)
-        spent += tokens.spent
-        return hidden if choice is None else self._apply(choice, hidden)
+                vision = self._tokens(at, hidden, self.members[0]).vision
+                hidden = self._apply(tower_choice(vision, in_prompt_order=not self.tower.merges), hidden, self.members[0])
+        for member in self.members:
+            if self.layout.empty:
+                break
+            if at.index == 0:
+                member.begin(prompt, self.layout, self.global_index)
+            tokens = self._tokens(at, hidden, member)
+            with own_precision(hidden):
+                choice = member.pruner.before_layer(at.index, tokens)
+            spent += tokens.spent
+            hidden = hidden if choice is None else self._apply(choice, hidden, member)
+        if at.index == 0:
+            for member in self.members:
+                member.begin(prompt, self.layout, self.global_index)
+        return hidden
 
-    def _apply(self, choice: torch.Tensor | Selection, hidden: torch.Tensor) -> torch.Tensor:
-        cut = plan_cut(self.layout, choice)
-        return hidden if cut is None else self._shorten(cut, hidden)
+    def _apply(self, choice: torch.Tensor | Selection, hidden: torch.Tensor, member: Member) -> torch.Tensor:
+        return self._shorten(plan_cut(self.layout, choice), hidden, member)
 
     def _run_observed(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any], spent: list[Macs]) -> torch.Tensor:
         """The layer in its two halves, so that what is dropped after attention leaves the residual stream there."""
         layer = at.module
-        cut = None
+        cuts: list[tuple[Cut | None, Member]] = []
 
         def show(attention: Attention) -> torch.Tensor | None:
-            nonlocal cut
-            tokens = self._tokens(at, hidden)
-            with own_precision(hidden):
-                keep = self.context.pruner.after_attention(at.index, tokens, attention)
-            spent.extend(attention.spent + tokens.spent)
-            cut = plan_cut(self.layout, keep) if keep is not None else None
-            return cut.rows if cut is not None else None
+            rows, seen, layout = None, self.layout, self.layout
+            for member in self.members:
+                if at.index not in member.observed or layout.empty:
+                    continue
+                tokens = self._tokens(at, hidden, member, seen)
+                with own_precision(hidden):
+                    keep = member.pruner.after_attention(at.index, tokens, attention)
+                spent.extend(tokens.spent)
+                if keep is None:
+                    continue
+                cut = plan_cut(layout, keep)
+                cuts.append((cut, member))
+                if cut is not None:
+                    # The next one rates what is left, by the same attention: in the sequence as it was.
+                    rows, layout = cut.rows if rows is None else rows.gather(1, cut.rows), cut.layout
+                    seen = seen.narrowed(keep) if member is not self.members[-1] else seen
+            spent.extend(attention.spent)
+            return rows
 
         with Observation(show) as observation:
             attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **kwargs)
@@ -174,13 +197,19 @@ class Prefill:
             )
         # The feed-forward network is where memory peaks: what it does not need goes before, the longer mask too.
         kwargs.clear()
-        residual = attended + (hidden if cut is None else self._shorten(cut, hidden))
-        del attended
+        left = hidden
+        for cut, member in cuts:
+            left = self._shorten(cut, left, member)
+        residual = attended + left
+        del attended, left
         return residual + layer.mlp(layer.post_attention_layernorm(residual))
 
-    def _tokens(self, at: Layer, hidden: torch.Tensor) -> VisualTokens:
-        around = LayerContext(self.context.parts, at.module, self.prompt, self.embeddings, self.record, self.global_index)
-        return VisualTokens(hidden, self.layout, self.memory, around)
+    def _tokens(self, at: Layer, hidden: torch.Tensor, member: Member, layout: Layout | None = None) -> VisualTokens:
+        """What a member is shown: the tokens present, or those in `layout`."""
+        parts, total = self.context.parts, self.layout.total
+        around = LayerContext(parts, at.module, self.prompt, self.embeddings, self.record, member.global_index, total)
+        seen = member.layout(self.layout if layout is None else layout)
+        return VisualTokens(hidden, seen, member.memory, around, carried=member.carried)
 
     def _global_index(self, image: torch.Tensor) -> torch.Tensor:
         """LongTensor (batch, n): see `LayerContext.global_index`."""
@@ -190,15 +219,24 @@ class Prefill:
             raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
         return index.gather(1, self.layout.position.clamp(min=0)).masked_fill(~self.layout.present, -1)
 
-    def _shorten(self, cut: Cut, hidden: torch.Tensor) -> torch.Tensor:
-        """Bring hidden states, embeddings and mask to the shorter sequence of `cut`."""
-        hidden, self.layout = cut.shorten(hidden), cut.layout
+    def _shorten(self, cut: Cut | None, hidden: torch.Tensor, member: Member) -> torch.Tensor:
+        """Bring hidden states, embeddings and mask to the shorter sequence of a member's `cut`; None where nothing leaves."""
+        if cut is None and not (member.repacked and self.gaps):
+            return hidden
         assert self.embeddings is not None
-        if self.repacked:
+        if cut is not None:
+            hidden, self.layout = cut.shorten(hidden), cut.layout
+            member.cut = True
+            for each in self.members:
+                each.follow(cut)
+        if member.repacked:
+            # Also where nothing leaves: in another batch, something may.
+            self.layout = dataclasses.replace(self.layout, shift=self.layout.removed)
             self.embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids()), hidden.device)
-        else:
+        elif cut is not None:
             cosine, sine = self.embeddings
             self.embeddings = (take(cosine, cut.rows, len(hidden)), take(sine, cut.rows, len(hidden)))
+        self.gaps = not member.repacked
         self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
         self.changed = True
         return hidden

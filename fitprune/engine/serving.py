@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from types import FrameType
 
 from fitprune.engine.session import Session
-from fitprune.errors import UnsupportedModel
+from fitprune.errors import FitPruneError, UnsupportedModel
 
 # The sessions entered in this execution context, on whatever model, innermost last. A session may have closed elsewhere since.
 _entered: ContextVar[tuple["weakref.ref[Session]", ...]] = ContextVar("fitprune_entered", default=())
@@ -31,10 +31,22 @@ class OpenSessions:
         self._generators: dict[weakref.ref[Session], frozenset[int]] = {}
 
     def open(self, session: Session) -> None:
-        """Let `session` serve calls of this execution context from here on."""
-        key = weakref.ref(session)
+        """Let `session` serve calls of this execution context from here on.
+
+        Raises:
+            FitPruneError: inside the context of another one: only one of the two could serve. A generator or a task inside it
+                may have its own.
+        """
+        key, here = weakref.ref(session), _running_generators()
         with self._lock:
-            self._sessions[key], self._generators[key] = session, _running_generators()
+            for other in _entered.get():
+                if other in self._sessions and self._generators[other] == here:
+                    outer, inner = (each.context.pruner.name for each in (self._sessions[other], session))
+                    raise FitPruneError(
+                        f"{outer} is active on this model already; for {inner} after it, enter one context: "
+                        "Composed([first, second])(model)."
+                    )
+            self._sessions[key], self._generators[key] = session, here
         _entered.set((*_entered.get(), key))
 
     def close(self, session: Session) -> None:

@@ -8,6 +8,8 @@ from fitprune.errors import FitPruneError
 from fitprune.fitting.alpha_search import ALPHA_STEPS
 from fitprune.fitting.identity import model_identity
 from fitprune.fitting.tensor_store import TensorStore, digest
+from fitprune.pruner import Pruner
+from fitprune.search.after import embed_after
 from fitprune.search.prompts import Batch, Prompt, embed
 from fitprune.search.rule import simulate
 from fitprune.search.runs import counts, measure
@@ -21,17 +23,18 @@ class CalibrationBatches:
     Attributes:
         store: where they are.
         sequential: whether `run` runs the pruned model; if not, it simulates the rule.
+        after: what prunes the prompts before the decoder; None for nothing.
         visual_tokens: per batch, an int array (samples,).
         text_tokens: per batch, a float tensor (samples,).
         masses: per batch, "cross" and "own": float32 (samples, layers), the sums over visual tokens.
     """
 
-    def __init__(self, model: nn.Module, store: TensorStore, sequential: bool) -> None:
-        self.model, self.store, self.sequential = model, store, sequential
+    def __init__(self, model: nn.Module, store: TensorStore, sequential: bool, after: Pruner | None = None) -> None:
+        self.model, self.store, self.sequential, self.after = model, store, sequential, after
         self.visual_tokens: list[np.ndarray] = []
         self.text_tokens: list[torch.Tensor] = []
         self.masses: list[dict[str, torch.Tensor]] = []
-        self._identity = model_identity(model)
+        self._identity = model_identity(model) + ("" if after is None else repr(after))
         self._names: list[str] = []
 
     @property
@@ -44,7 +47,7 @@ class CalibrationBatches:
         name = digest(self._identity, batch)
         seen = self.store.get(name)
         if seen is None or (self.sequential and not self.store.has(f"{name}-prompt")):
-            prompt = embed(self.model, batch)
+            prompt = embed(self.model, batch) if self.after is None else embed_after(self.model, batch, self.after)
             cross, own, trace = measure(self.model, prompt)
             present = torch.arange(cross.shape[2]) < trace.visual_tokens.cpu()[:, None]
             seen = {"cross": cross.cpu(), "own": own.cpu(), "present": present, "text": trace.text_tokens.cpu()}

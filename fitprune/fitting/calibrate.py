@@ -23,6 +23,7 @@ from fitprune.flops import check_reduction
 from fitprune.models.execution import execution_device, floating_type
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
+from fitprune.pruner import Pruner
 from fitprune.recipes.recipe import Recipe
 from fitprune.scoring.column_sums import kernels_for
 from fitprune.search.prompts import Batch
@@ -79,6 +80,8 @@ class Calibration:
     Args:
         model, batches, mode, progress: as in `fit`.
         origin: entries for the recipe's provenance: where the model and the data come from.
+        after: a pruner that works before FitPrune (see `Composed`): the recipe is fitted on what it leaves of the prompts
+            before the decoder. What it does between the decoder's layers is not seen.
         keep: a folder for the statistics, which then stay: the same call with the same folder goes on where an interrupted
             one ended. By default they lie in a temporary folder, which outlives the process only if it is interrupted.
     """
@@ -92,13 +95,14 @@ class Calibration:
         progress: bool = True,
         origin: Mapping[str, Any] | None = None,
         keep: str | os.PathLike[str] | None = None,
+        after: Pruner | None = None,
     ) -> None:
         if mode not in MODES:
             raise unknown_name("mode", mode, MODES)
         self.model, self.mode, self.progress = model, mode, progress
         self.origin = dict(origin or {})
         self.sizes = DecoderSizes.of(model.config)
-        self._batches = CalibrationBatches(model, TensorStore(keep), mode == "sequential")
+        self._batches = CalibrationBatches(model, TensorStore(keep), mode == "sequential", after)
         with self._interruptible():
             for batch in tqdm(batches, desc="fit: statistics", unit="batch", disable=not progress, leave=False):
                 self._batches.add(batch)

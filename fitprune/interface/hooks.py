@@ -39,6 +39,11 @@ class Hooks:
             cls.resizes_pictures = True
 
     @property
+    def members(self) -> "tuple[Hooks, ...]":
+        """The methods that work one after the other under this one's name; a method by itself is its only member."""
+        return (self,)
+
+    @property
     def changes_tower(self) -> bool:
         """Whether the method changes what runs in the vision tower."""
         return self.merges_in_tower or self.resizes_pictures

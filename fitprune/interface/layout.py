@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from fitprune.interface.gather import take
+from fitprune.interface.gather import put, take
 from fitprune.models.execution import moved
 
 
@@ -26,6 +26,8 @@ class Layout:
         text_after: (batch, T) bool: real text tokens after the sample's last image; newline tokens are no text.
         first_row: no visual token stands before this row, in any sample.
         reordered: whether a `Selection` was applied, so that `original` need not ascend.
+        shift: (batch,), by how much the position id of a token decoded after this sequence is smaller than after the unpruned
+            prompt; None for nothing, where no cut has numbered the position ids anew.
     """
 
     position: torch.Tensor
@@ -35,6 +37,7 @@ class Layout:
     text_after: torch.Tensor
     first_row: int
     reordered: bool = False
+    shift: torch.Tensor | None = None
 
     @classmethod
     def of_prompt(cls, visual: torch.Tensor, image: torch.Tensor, real: torch.Tensor | None) -> "Layout":
@@ -65,7 +68,7 @@ class Layout:
 
     def to(self, device: torch.device) -> "Layout":
         """The same layout, its tensors on `device`."""
-        names = ("position", "original", "total", "valid", "text_after")
+        names = ("position", "original", "total", "valid", "text_after", "shift")
         return dataclasses.replace(self, **moved({name: getattr(self, name) for name in names}, device))
 
     # Worked out when first asked for, once per layout: most layers do not change it.
@@ -112,6 +115,10 @@ class Layout:
         """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding columns."""
         return take(values, self.position.clamp(min=0)).masked_fill(~self.present[..., None], 0)
 
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `columns`: values (batch, n) of the visual tokens in their rows, (batch, T), 0 in all others."""
+        return put(values.new_zeros(self.shape), self.position, values)
+
     def row_mask(self) -> torch.Tensor:
         """(batch, T) bool: which rows hold visual tokens."""
         batch, length = self.shape
@@ -130,6 +137,14 @@ class Layout:
         """LongTensor (batch, T): each sample's real tokens numbered 0, 1, …; padding before them has 0."""
         real = torch.ones_like(self.text_after) if self.valid is None else self.valid
         return (real.long().cumsum(1) - 1).clamp(min=0)
+
+    def narrowed(self, keep: torch.Tensor) -> "Layout":
+        """The layout of the same sequence in which only the visual tokens in `keep`, bool (batch, n), count as such."""
+        keep = keep & self.present
+        order = (~keep).byte().argsort(dim=1, stable=True)[:, : int(keep.sum(1).max())]
+        left = keep.gather(1, order)
+        position, original = (values.gather(1, order).masked_fill(~left, -1) for values in (self.position, self.original))
+        return dataclasses.replace(self, position=position, original=original)
 
     def keep_highest(self, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Keep in each sample its `keep` tokens of highest score; of equals, the later ones.

@@ -34,6 +34,8 @@ class LayerContext:
         tower: what was seen of the vision tower; None unless the method says `vision = True`.
         global_index: LongTensor (batch, m), of all m visual tokens of the prompt: the global patch index
             `view * patches + patch`, -1 for padding and newlines.
+        visual_tokens: (batch,) visual tokens of the whole prompt. `VisualTokens.total` is smaller where pruners that worked
+            before this one have dropped some before the decoder.
     """
 
     parts: ModelParts | None = None
@@ -42,6 +44,7 @@ class LayerContext:
     embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
     tower: TowerRecord | None = None
     global_index: torch.Tensor | None = None
+    visual_tokens: torch.Tensor | None = None
 
 
 @dataclass
@@ -56,6 +59,7 @@ class VisualTokens:
         layout: where the visual tokens stand.
         memory: a place for what a pruner wants to remember from one layer to the next, fresh in every prefill. Tensors in it,
             in lists, tuples and dictionaries too, are on the device of the layer at hand.
+        carried: the same for one number per row, (batch, T): each stays with its row where tokens leave in between.
         context: the layer, the model and the prompt around them.
         spent: multiply-accumulates of scoring so far.
     """
@@ -65,6 +69,7 @@ class VisualTokens:
     memory: dict[str, Any] = field(default_factory=dict)
     context: LayerContext = field(default_factory=LayerContext)
     spent: list[Macs] = field(default_factory=list)
+    carried: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def position(self) -> torch.Tensor:
@@ -78,7 +83,7 @@ class VisualTokens:
 
     @property
     def total(self) -> torch.Tensor:
-        """(batch,) visual tokens in the prompt."""
+        """(batch,) visual tokens in the prompt; to a later pruner of a `Composed`, those left before the decoder."""
         return self.layout.total
 
     @property
@@ -155,6 +160,10 @@ class VisualTokens:
         """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding columns."""
         return self.layout.rows(values)
 
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `columns`: values (batch, n) of the visual tokens in their rows, (batch, T), 0 in all others."""
+        return self.layout.spread(values)
+
     def row_mask(self) -> torch.Tensor:
         """(batch, T) bool: which rows hold visual tokens."""
         return self.layout.row_mask()
@@ -204,17 +213,22 @@ class VisualTokens:
     def sample_seeds(self, seed: int) -> list[int]:
         """One seed per sample, from `seed`, the sample's own token ids and its images: the same in every batch.
 
+        It is another one where earlier pruners have dropped tokens: two draws of one seed do not depend on each other.
         Where a model's images cannot be told apart (tiles of several sizes in one unmarked row), from the ids alone.
         """
         ids, mask, images = self.prompt.get("input_ids"), self.prompt.get("attention_mask"), self.prompt.get("images")
         if ids is None:
             ids = self.prompt["inputs_embeds"].float()
         own = images.of_samples(self.prompt["image_tokens"].tolist()) if images is not None else None
+        left = self.total.tolist()
+        whole = left if self.context.visual_tokens is None else self.context.visual_tokens.tolist()
         seeds = []
         for row in range(len(self.total)):
             digest = hashlib.blake2b(str(seed).encode(), digest_size=8)
             real = ids[row] if mask is None else ids[row][mask[row].bool()]
             digest.update(real.detach().cpu().contiguous().numpy().tobytes())
+            if left[row] != whole[row]:
+                digest.update(f"of {left[row]}".encode())
             for pixels in own[row] if own is not None else ():
                 digest.update(pixel_bytes(pixels))
             # torch's CPU generator takes seeds of up to 63 bits.

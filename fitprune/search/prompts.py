@@ -51,14 +51,7 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
         FitPruneError: a sample without visual tokens, or with a video.
     """
     refuse_video(dict(batch))
-    parts = model_parts(model)
-    device, dtype = execution_device(parts.decoder), floating_type(parts.decoder)
-    inputs: dict[str, Any] = {}
-    for name, value in batch.items():
-        if isinstance(value, torch.Tensor):
-            value = value.to(device, dtype if value.is_floating_point() else None)
-        if name != "labels":
-            inputs[name] = value
+    parts, inputs = model_parts(model), on_device(model, batch)
     visual, newline = visual_mask(parts, inputs), list[torch.Tensor]()
     caught: dict[str, torch.Tensor] = {}
 
@@ -84,3 +77,14 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     if not bool((visual if mask is None else visual & mask.bool()).any(1).all()):
         raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
     return Prompt(caught, visual, *newline)
+
+
+def on_device(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """A batch without its labels, on the decoder's device and in its precision."""
+    decoder = model_parts(model).decoder
+    device, dtype = execution_device(decoder), floating_type(decoder)
+    return {
+        name: value.to(device, dtype if value.is_floating_point() else None) if isinstance(value, torch.Tensor) else value
+        for name, value in batch.items()
+        if name != "labels"
+    }

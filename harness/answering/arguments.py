@@ -6,14 +6,14 @@ from dataclasses import fields
 from typing import Any
 
 from baselines.registry import get_pruner_class
-from fitprune import FitPrune, Pruner
+from fitprune import Composed, FitPrune, Pruner
 from fitprune.errors import FitPruneError, unknown_name
 from harness.cells import DENSE
 from harness.models.facts import model_facts
 from harness.models.loading import LoadedModel
 from harness.pruners.solve import from_recipe, solve
 from harness.results.result import versions
-from harness.results.sources import code_digest
+from harness.results.sources import code_of
 from harness.results.strict_json import strict
 from harness.tasks.typical import typical_tokens
 
@@ -42,6 +42,10 @@ def make_pruner(
     method = get_pruner_class(pruner)
     if issubclass(method, FitPrune):
         raise FitPruneError("FitPrune needs recipe=FILE; make one with 'python -m fitprune fit'")
+    if FitPrune.name in pruner.split("+"):
+        raise FitPruneError(f"{pruner} needs a recipe that is fitted for it; run it with pytest suites/ --pruner {pruner}")
+    if issubclass(method, Composed) and reduction is None:
+        raise FitPruneError(f"{pruner} is solved for a budget: give reduction=")
     known = [option.name for option in fields(method)]
     if reduction is not None:  # which solves one of them
         known = [name for name in known if name in inspect.signature(method.for_reduction).parameters]
@@ -63,7 +67,7 @@ def answered_by(loaded: LoadedModel, pruner: Pruner | None) -> dict[str, Any]:
         "weights": facts.weights,
         "pruner": pruner.name,
         "params": strict(pruner.params()),
-        "code": code_digest(type(pruner)),
+        "code": code_of(pruner),
         "versions": versions(),
         "dtype": str(loaded.dtype),
         "device": facts.device,

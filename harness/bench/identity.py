@@ -11,7 +11,7 @@ from harness.answering.evaluate import conditions
 from harness.cells import Cell, CellSettings
 from harness.models.facts import ModelFacts
 from harness.results.result import SCHEMA, versions
-from harness.results.sources import code_digest
+from harness.results.sources import code_of
 from harness.results.strict_json import strict
 from harness.statistics import is_mean
 
@@ -59,7 +59,7 @@ def identity(
         "revision": facts.revision,
         "weights": facts.weights,
         "pruner": cell.pruner,
-        "code": code_digest(type(pruner)),
+        "code": code_of(pruner),
         "params": strict(pruner.params()),
         "suite": cell.suite,
         **known,

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from baselines.shared.dry_run import plan
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 from harness.answering.evaluate import sample_inputs
 from harness.bench.identity import Conditions, Margin
 from harness.bench.resolved import Resolved, Resolver
 from harness.bench.shelf import NeedsWeights, OutlineShelf
 from harness.cells import Cell, CellSettings
-from harness.cost.dry_run import plan
 from harness.cost.flops import count, prompt_tokens
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.of_cells import CellPruners

@@ -88,5 +88,5 @@ class Resolver:
         known = self.conditions.of(cell.suite, facts.dtype)
         decides = identity(cell, facts, pruner, known, self.settings, self.margin)
         # This package's methods draw with a parameter of their own, or not at all.
-        seed = None if is_ours(type(pruner)) else self.settings.seed
+        seed = None if all(is_ours(type(member)) for member in pruner.members) else self.settings.seed
         return Resolved(cell, facts, pruner, decides, content_key(decides, seed), dense)

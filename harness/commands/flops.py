@@ -16,8 +16,8 @@ from harness.models.shipped import family_of, read_config, transformers_config
 from harness.models.spec import View
 
 if TYPE_CHECKING:
+    from baselines.shared.dry_run import Plan
     from fitprune import Pruner, Recipe
-    from harness.cost.dry_run import Plan
     from harness.cost.flops import FlopCount
 
 HELP = "FLOPs of a prompt, by part, dense and pruned"
@@ -50,7 +50,7 @@ class Prompt:
 
     def plan(self, pruner: "Pruner") -> "Plan":
         """What a pruner does to it."""
-        from harness.cost.dry_run import plan
+        from baselines.shared.dry_run import plan
 
         return plan(pruner, self.config, self.beside, self.view.tokens, math.prod(self.view.pixels[:-3]))
 

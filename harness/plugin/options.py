@@ -207,11 +207,13 @@ class RunOptions:
 
     def expanded(self) -> "RunOptions":
         """The same with `all` spelled out. Raises FitPruneError, with the nearest names, for an unknown pruner."""
-        from baselines.registry import PRUNERS
+        from baselines.registry import PRUNERS, get_pruner_class
 
         names: list[str] = []
         for name in self.pruners:
-            if name != "all" and name not in PRUNERS:
+            if "+" in name:
+                get_pruner_class(name)
+            elif name != "all" and name not in PRUNERS:
                 raise unknown_name("pruner", name, [*PRUNERS, "all"])
             names += PRUNERS if name == "all" else [name]
         if self.recipe and set(names) - {DENSE, FITPRUNE}:
@@ -264,7 +266,7 @@ class RunOptions:
             check_data(suite, self.settings.data)
         if self.recipe:
             check_recipe(self.recipe, self.models)
-        elif FITPRUNE in self.pruners:
+        elif any(FITPRUNE in name.split("+") for name in self.pruners):
             check_samples(self.settings.data)
         store = Store(self.results)
         if self.compare:

@@ -5,14 +5,17 @@ has.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from baselines.registry import get_pruner_class
 from fitprune import BudgetError, Calibration, FitPrune, Recipe
 from fitprune.models.sizes import visual_tokens
-from harness.cells import CellSettings
+from harness.cells import FITPRUNE, CellSettings
 from harness.models.facts import ModelFacts
 from harness.models.loading import LoadedModel, ModelOutline
+from harness.pruners.solve import solve
 from harness.results.key import digest_of
 from harness.results.once import RunFolder, readable, slug
 from harness.results.result import versions
@@ -62,9 +65,18 @@ class Calibrated:
         fitted = self.kept.get(_recipe(name, reduction))
         if fitted is None:
             fitted = self.kept.alone(f"calibration-{name}", lambda: self._fit(facts, name, reduction))
-        if "error" in fitted[0]:
-            raise BudgetError(fitted[0]["error"])
-        return Recipe.from_record(fitted[0]["recipe"])
+        return _read(fitted[0])
+
+    def recipe_among(self, facts: ModelFacts, pruners: str, reduction: float, given: Mapping[str, Any]) -> Recipe:
+        """FitPrune's recipe where it is one of several pruners, "visionzip+fitprune", that save `reduction` together.
+
+        It is fitted on what the others leave, which depends on the budget, so each budget has a calibration of its own. `given`
+        are further arguments of `solve`. Raises BudgetError as the fit did.
+        """
+        codes = [code_digest(get_pruner_class(name)) for name in (pruners, *pruners.split("+"))]
+        decides = digest_of([self._digest(facts), codes, given], 12)
+        name = _recipe(f"{readable(facts.name)}-{readable(pruners)}-{decides}", reduction)
+        return _read(self.kept.once(name, lambda: self._fitted_among(facts, pruners, reduction, given)))
 
     def _digest(self, facts: ModelFacts) -> str:
         """Of what decides a calibration of the model."""
@@ -99,7 +111,25 @@ class Calibrated:
             recipe.save(self.recipes / f"{slug(loaded.name)}-{loaded.revision[:12]}-{reduction:g}.json")
         return {"recipe": recipe.to_record()}
 
+    def _fitted_among(self, facts: ModelFacts, pruners: str, reduction: float, given: Mapping[str, Any]) -> dict[str, Any]:
+        loaded = self.models.model(facts.name)
+        batches, source = calibration_batches(loaded, self.settings.data), origin(loaded, self.settings.data)
+        fitting = {"model": loaded.model, "batches": batches, "origin": source}
+        try:
+            pruner = solve(pruners, reduction, facts.config, **given, options={FITPRUNE: fitting})
+        except BudgetError as error:
+            return {"error": str(error)}
+        recipe = next(member.recipe for member in pruner.members if isinstance(member, FitPrune))
+        return {"recipe": recipe.to_record()}
+
 
 def _recipe(name: str, reduction: float) -> str:
     """What a budget's recipe is called."""
     return f"recipe-{reduction:g}-{name}"
+
+
+def _read(fitted: Mapping[str, Any]) -> Recipe:
+    """The recipe, or the refusal, that was kept."""
+    if "error" in fitted:
+        raise BudgetError(fitted["error"])
+    return Recipe.from_record(fitted["recipe"])

@@ -1,10 +1,11 @@
 """`CellPruners`: the pruner of each cell of a run, at the cell's budget."""
 
 import dataclasses
+from typing import Any
 
 from baselines.registry import get_pruner_class
 from fitprune import FitPruneError, Pruner
-from harness.cells import DENSE, Cell, CellSettings
+from harness.cells import DENSE, FITPRUNE, Cell, CellSettings
 from harness.models.facts import ModelFacts
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.solve import from_recipe, solve
@@ -29,7 +30,10 @@ class CellPruners:
             return from_recipe(cell.recipe, facts.config)
         if cell.reduction is None:
             raise FitPruneError(f"{cell.label()} needs a reduction or a recipe")
-        if cell.needs_fit:
+        if cell.pruner == FITPRUNE:
             return solve(cell.pruner, cell.reduction, facts.config, recipe=self.calibrated.recipe(facts, cell.reduction))
-        tokens = self.calibrated.typical_tokens(facts)
-        return solve(cell.pruner, cell.reduction, facts.config, visual_tokens=tokens, seed=self.settings.seed)
+        given: dict[str, Any] = {"visual_tokens": self.calibrated.typical_tokens(facts), "seed": self.settings.seed}
+        if cell.needs_fit:
+            recipe = self.calibrated.recipe_among(facts, cell.pruner, cell.reduction, given)
+            given["options"] = {FITPRUNE: {"recipe": recipe}}
+        return solve(cell.pruner, cell.reduction, facts.config, **given)

@@ -3,7 +3,7 @@
 `Solver` does so for a model whose speed is asked for: several methods and budgets share one calibration.
 """
 
-import dataclasses
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,7 +29,7 @@ def solve(
     Raises FitPruneError: an unknown name; BudgetError, one of them: a budget that the method cannot reach.
     """
     method = get_pruner_class(name)
-    if seed is not None and any(field.name == "seed" for field in dataclasses.fields(method)):
+    if seed is not None and "seed" in inspect.signature(method.for_reduction).parameters:
         options["seed"] = seed
     return method.for_reduction(config, reduction, visual_tokens=visual_tokens, **options)
 
@@ -62,7 +62,13 @@ class Solver:
         Raises:
             FitPruneError: an unknown name; BudgetError, one of them: a budget that the method cannot reach.
         """
-        given, origin = self._parameters(reduction) if issubclass(get_pruner_class(name), FitPrune) else ({}, "")
+        given: dict[str, Any] = {}
+        origin = ""
+        if issubclass(get_pruner_class(name), FitPrune):
+            given, origin = self._parameters(reduction)
+        elif FitPrune.name in name.split("+"):
+            given = {"options": {FitPrune.name: {"model": self.model, "batches": self.batches}}}
+            origin = f"fitted on {self.batches_are}"
         return solve(name, reduction, self.model.config, visual_tokens=self.visual_tokens, **given), origin
 
     def _parameters(self, reduction: float) -> tuple[dict[str, Any], str]:

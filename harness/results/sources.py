@@ -34,6 +34,13 @@ def code_digest(method: "type[Pruner]") -> str:
     return _code(method.__qualname__, *sorted({base.__module__ for base in method.__mro__}))
 
 
+def code_of(pruner: "Pruner") -> str:
+    """The `code_digest` of a pruner's class; of several composed, one over that of each as well."""
+    kinds = [type(pruner), *(type(member) for member in pruner.members if member is not pruner)]
+    digests = [code_digest(kind) for kind in kinds]
+    return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()[:12]
+
+
 def is_ours(method: "type[Pruner]") -> bool:
     """Whether this package brings a method."""
     return method.__module__.partition(".")[0] in ("fitprune", "baselines")

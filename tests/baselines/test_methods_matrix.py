@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from baselines.registry import PRUNERS
+from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import BudgetError, FitPrune, Recipe, UnsupportedModel
 from harness.cost.flops import count
 from harness.cost.tally import Tally
@@ -24,11 +24,13 @@ from tests.support.releases import with_cache
 pytestmark = pytest.mark.releases
 MODELS = ("llava-tiny", "llava-next-tiny", "llava-hr-tiny")
 METHODS = [name for name in PRUNERS if name != "dense"]
+# Two that look into the tower, one before the decoder and one between its layers, and one that merges in the tower.
+COMPOSED = ["visionzip+fitprune", "divprune+fastv", "random+vispruner", "tome+fitprune"]
 REDUCTIONS = (0.3, 0.5, 0.7, 0.9)
 TOLERANCE = 0.01
 
 # Methods that cannot run on a model, whatever the budget.
-UNABLE = {"llava-hr-tiny": {"tome"} & set(METHODS)}
+UNABLE = {"llava-hr-tiny": {"tome", "tome+fitprune"}}
 
 # Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
 NEVER_DENSE = {"prumerge"}
@@ -62,14 +64,15 @@ def inputs_of(loaded, samples):
 
 def asked(method, loaded, reduction):
     """The method at a budget; skips with its reason where it cannot run, or cannot reach it."""
-    cls, config = PRUNERS[method], loaded.model.config
+    cls, config = get_pruner_class(method), loaded.model.config
     tokens = 288 if config.model_type == "llava_next" else None  # of a picture of 96×96 pixels
+    layers, n = config.get_text_config().num_hidden_layers, tokens or 144
+    recipe = Recipe([round(n * reduction / 3)] * 3 + [2] * (layers - 3), n)
     if cls is FitPrune:
-        layers = config.get_text_config().num_hidden_layers
-        n = tokens or 144
-        return FitPrune(Recipe([round(n * reduction / 3)] * 3 + [2] * (layers - 3), n))
+        return FitPrune(recipe)
+    given = {"options": {"fitprune": {"recipe": recipe}}} if "fitprune" in method else {}
     try:
-        pruner = cls.for_reduction(config, reduction, visual_tokens=tokens)
+        pruner = cls.for_reduction(config, reduction, visual_tokens=tokens, **given)
         with pruner(loaded.model):
             pass
     except BudgetError as error:
@@ -95,7 +98,7 @@ def near(method, loaded, *reductions):
     raise reason
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[*METHODS, *COMPOSED])
 def pruner(request, loaded):
     return near(request.param, loaded, 0.5, 0.6, 0.4, 0.7, 0.3)
 
@@ -156,8 +159,11 @@ def test_each_layers_cache_holds_what_entered_it_and_decoding_goes_on_from_there
                 position_ids=ids,
             )
     # Repacked, every layer goes on after what entered it; embeddings are made once for layers that hold the same.
-    repacked = pruner.positions == "repacked"
-    first = [text + own for own in (dict.fromkeys(entered) if repacked else [total])]
+    first = (
+        [text + own for own in dict.fromkeys(entered)] if pruner.members[-1].positions == "repacked" else [text + entered[0]]
+    )
+    if all(member.positions == "kept" for member in pruner.members):
+        first = [text + total]
     assert positions == first + [position + 1 for position in first]
 
 
@@ -200,7 +206,8 @@ def test_twice_the_same_and_recorded_as_json(loaded, samples, pruner):
     assert torch.equal(runs[0][0], runs[1][0])
     assert runs[0][1:] == runs[1][1:]
     params = json.loads(json.dumps(pruner.params()))
-    assert params["positions"] in ("kept", "repacked")
+    for part in params.get("pruners", [params]):
+        assert part["positions"] in ("kept", "repacked")
     assert params["newlines"] == "kept"
 
 
@@ -242,7 +249,7 @@ def test_next_to_nothing_pruned_is_next_to_dense(method, loaded, samples):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "fitprune"])
+@pytest.mark.parametrize("method", [name for name in [*METHODS, *COMPOSED] if "fitprune" not in name])
 @torch.no_grad()
 def test_the_measured_reduction_is_the_one_asked_for(method, reduction, loaded):
     pruner = asked(method, loaded, reduction)
@@ -257,7 +264,7 @@ def test_the_measured_reduction_is_the_one_asked_for(method, reduction, loaded):
 
 def test_which_methods_cannot_run_at_all(loaded):
     unable = set()
-    for method in METHODS:
+    for method in [*METHODS, *COMPOSED]:
         try:
             near(method, loaded, 0.5, 0.6, 0.4, 0.7, 0.3)
         except pytest.skip.Exception:

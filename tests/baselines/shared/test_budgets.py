@@ -10,10 +10,10 @@ from baselines.between_layers.fastv import FastV
 from baselines.between_layers.pyramiddrop import PyramidDrop
 from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus
 from baselines.between_layers.vtw import VTW
+from baselines.shared.dry_run import plan
 from fitprune import BudgetError
 from fitprune.flops import visual_macs
 from harness.commands.flops import transformers_config
-from harness.cost.dry_run import plan
 from harness.models.registry import find_model
 
 pytestmark = pytest.mark.releases

@@ -11,7 +11,7 @@ import torch
 
 from baselines.before_decoder.fastervlm import FasterVLM
 from baselines.controls.dense import Dense
-from fitprune import FitPrune, Pruner, Recipe
+from fitprune import Composed, FitPrune, FitPruneError, Pruner, Recipe
 from tests.support.models import build, kept, prompt
 
 pytestmark = pytest.mark.releases
@@ -122,34 +122,40 @@ def test_the_attention_map_of_a_dense_run_can_be_taken_after_pruning():
     assert [one.shape for one in maps] == [(1, 4, 44, 44)] * 3
 
 
-def test_one_inside_the_other(model):
-    """The inner one rules; the outer one rules again when it has left."""
+def test_one_inside_the_other_is_refused_and_the_outer_one_goes_on(model):
     inputs = prompt(model, [3, "image", 5])
     before = state(model)
+
+    def further(pruner):
+        with pruner(model):
+            pass
+
     with FitPrune(FEW)(model) as outer:
-        few = logits(model, inputs)
-        assert [len(layer) for layer in kept(outer)] == [33, 33, 29]
-        with FitPrune(MANY)(model) as inner:
-            logits(model, inputs)
-            assert [len(layer) for layer in kept(inner)] == [21, 12, 6]
-            with Dense()(model) as dense:
-                logits(model, inputs)
-                assert [len(layer) for layer in kept(dense)] == [36] * 3
+        few, inside = logits(model, inputs), state(model)
+        for pruner in (FitPrune(MANY), Dense(), FasterVLM(12, layer=-1, visual_tokens=36), Composed([FitPrune(MANY)])):
+            with pytest.raises(FitPruneError, match=r"^fitprune is active .* for \w+ after it.* Composed\(.*$"):
+                further(pruner)
+        assert state(model) == inside
         assert [len(layer) for layer in kept(outer)] == [33, 33, 29]
         assert torch.equal(logits(model, inputs), few)
     assert state(model) == before
 
 
-def test_contexts_left_out_of_order(model):
+def test_contexts_of_generators_left_out_of_order(model):
     inputs = prompt(model, [3, "image", 5])
     before = state(model)
-    first, second = FitPrune(FEW)(model), FitPrune(MANY)(model)
-    first.__enter__()
-    trace = second.__enter__()
-    first.__exit__(None, None, None)
+
+    def entered(recipe):
+        with FitPrune(recipe)(model) as trace:
+            yield trace
+
+    first, second = entered(FEW), entered(MANY)
+    next(first)
+    trace = next(second)
+    first.close()
     logits(model, inputs)
     assert [len(layer) for layer in kept(trace)] == [21, 12, 6]
-    second.__exit__(None, None, None)
+    second.close()
     assert state(model) == before
 
 
@@ -280,11 +286,11 @@ def test_two_generators_in_turns_each_have_their_own(model):
                 # Both generators are suspended: the caller's own rules.
                 logits(model, inputs)
                 assert [len(layer) for layer in kept(dense)] == [36] * 3
-            few.close()
-            with helper(FEW) as trace:
-                logits(model, inputs)
-                assert [len(layer) for layer in kept(trace)] == [33, 33, 29]
-            many.close()
+        few.close()
+        with helper(FEW) as trace:
+            logits(model, inputs)
+            assert [len(layer) for layer in kept(trace)] == [33, 33, 29]
+        many.close()
         assert state(model) == before
 
 

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from baselines import FasterVLM, FastV
-from fitprune import FitPrune, Recipe, UnsupportedModel
+from fitprune import Composed, FitPrune, Recipe, UnsupportedModel
 from fitprune.engine.image_cache import remembering_images
 from tests.support.models import build, kept, new_tokens, prompt
 
@@ -95,8 +95,17 @@ def test_a_deep_copy_is_of_the_model_as_it_was(model, inputs, pruner):
 def test_a_deep_copy_inside_several_contexts(model, inputs):
     with torch.no_grad():
         dense = new_tokens(model, inputs)
-        with remembering_images(model), FITPRUNE(model), TOWER(model), FastV(k=1, r=0.4)(model):
+
+        # A generator may have a context of its own inside another's.
+        def entered():
+            with FastV(k=1, r=0.4)(model):
+                yield
+
+        with remembering_images(model), Composed([FITPRUNE, TOWER])(model):
+            other = entered()
+            next(other)
             twin = copy.deepcopy(model)
+            other.close()
         assert traces(twin) == traces(model) == []
         assert torch.equal(new_tokens(twin, inputs), dense)
 

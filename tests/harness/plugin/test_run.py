@@ -38,6 +38,15 @@ def test_all_stands_for_every_pruner(run):
     result = run("--collect-only", "-q", "--pruner", "all", "--reduction", "0.5")
     for pruner in ("dense", "fitprune-0.5", "fastv-0.5", "random-0.5"):
         result.stdout.fnmatch_lines([f"*test_gqa*m-{pruner}*"])
+    assert "+" not in "".join(line for line in result.outlines if "::" in line)
+
+
+def test_pruners_in_sequence_are_a_row(run):
+    result = run(
+        "--collect-only", "-q", "--pruner", "visionzip+fitprune,random", "--reduction", "0.5", "--positions", "authors,kept"
+    )
+    cells = [line.rpartition("[m-")[2] for line in result.outlines if "::" in line]
+    assert cells == ["visionzip+fitprune-0.5]", "visionzip+fitprune-0.5-ids-kept]", "random-0.5]"]
 
 
 def test_dense_against_itself_passes(run):
@@ -142,6 +151,8 @@ def test_more_cells_are_added_to_those_that_are_there(run):
         (["--model", "llava-1.5-7b"], "the weights of 'llava-1.5-7b' are not on this machine*download*llava-tiny*"),
         (["--model", ","], "--model , has an empty entry"),
         (["--pruner", "fastw"], "unknown pruner 'fastw'; did you mean fastv*"),
+        (["--pruner", "visionzip+fastw"], "unknown pruner 'fastw'; did you mean fastv*"),
+        (["--pruner", "dense+fastv"], "dense prunes nothing*leave it out of 'dense+fastv'."),
         (["--reduction", "0"], "--reduction 0 is not between 0 and 1*"),
         (["--reduction", "0.5,1"], "--reduction 1 is not between 0 and 1*"),
         (["--reduction", "half"], "--reduction half is not between 0 and 1*"),

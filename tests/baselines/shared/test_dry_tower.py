@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from baselines.registry import get_pruner_class
+from baselines.shared.dry_run import plan
 from fitprune import UnsupportedModel
 from harness.__main__ import main
 from harness.commands.flops import Prompt
-from harness.cost.dry_run import plan
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config, transformers_config
 from tests.support import llava_hr

@@ -3,14 +3,17 @@
 import pytest
 import torch
 
+from baselines.before_decoder.visionzip import VisionZip
 from baselines.between_layers.dart import DART
 from baselines.between_layers.fastv import FastV
 from baselines.between_layers.pyramiddrop import PyramidDrop
 from baselines.between_layers.sparsevlm import SparseVLM, SparseVLMPlus
 from baselines.between_layers.vtw import VTW
+from baselines.controls.pool import Pool
 from baselines.controls.random_pruning import Random
-from fitprune import FitPrune, Recipe
-from harness.cost.dry_run import plan
+from baselines.in_tower.tome import ToMe
+from baselines.shared.dry_run import plan
+from fitprune import Composed, FitPrune, Recipe
 from tests.support.models import build, prompt
 
 PRUNERS = {
@@ -75,3 +78,26 @@ def test_planning_draws_nothing_from_the_caller_s_generator():
     state = torch.get_rng_state()
     plan(PRUNERS["random"], config, 5, 36)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+COMPOSED = {
+    "visionzip+fitprune": [VisionZip(200, 120, layer=-1), FitPrune(Recipe([3, 5, 0, 4], 18))],
+    "random+fastv+fitprune": [Random(0.3), FastV(k=2, r=0.4), FitPrune(Recipe([3, 5, 0, 4], 18))],
+    "random+visionzip": [Random(0.3), VisionZip(200, 120, layer=-1)],
+    "fastv+visionzip": [FastV(k=2, r=0.4), VisionZip(200, 120, layer=-1)],
+    "fastv+tome": [FastV(k=2, r=0.4), ToMe([7, 5])],
+    "pool+pyramiddrop": [Pool(4, 5), PyramidDrop((1, 2, 3))],
+    "vtw+random": [VTW(2), Random(1.0)],
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_pruners_one_after_the_other(name):
+    model = build("llama", 4)
+    with torch.no_grad(), Composed(COMPOSED[name])(model) as trace:
+        model(**prompt(model, ["image", 5]))
+    planned = plan(Composed(COMPOSED[name]), model.config, 5, 36)
+    for side in ("visual_in", "visual_out"):
+        assert [row.tolist() for row in getattr(planned, side)] == [row.tolist() for row in getattr(trace, side)]
+    assert planned.visual_tokens.tolist() == [36]
+    assert planned.scoring_macs == pytest.approx(trace.scoring_macs, rel=0.02)

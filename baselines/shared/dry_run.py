@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from fitprune import Pruner, Recipe
+from baselines.shared.dry_tower import before_decoder, through_tower
+from fitprune import Composed, Pruner, Recipe
 from fitprune.interface.trace import TowerCounts
 from fitprune.models.sizes import DecoderSizes
-from harness.cost.dry_tower import before_decoder, through_tower
 
 IMAGE, PAD = 2, 0
 TEXT, STEP = 1, 4
@@ -46,18 +46,40 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, view
 
     Exact for methods whose counts depend on counts alone. Where a method's scoring depends on how many text tokens it
     chooses, all are taken to be chosen. A method that looks into the vision tower, or changes it, prunes before the first
-    layer, and nowhere else; `views` is how many pictures the tower sees of the image. Raises what the method raises.
+    layer, and nowhere else; `views` is how many pictures the tower sees of the image. So does, among several pruners, one
+    whose tokens such a method works on. Raises what the method raises.
     """
     sizes = DecoderSizes.of(config)
-    if pruner.looks_into_tower:
-        if pruner.vision:
-            kept, macs = before_decoder(pruner, config, visual_tokens, views)
-            ran = None
+    # In the order in which they work: what runs in the tower comes first.
+    members = sorted(pruner.members, key=lambda member: not member.changes_tower)
+    looking = [number for number, member in enumerate(members) if member.looks_into_tower]
+    rest, left, spent, ran = [], visual_tokens, 0, None
+    for number, member in enumerate(members):
+        if member.vision:
+            left, macs = before_decoder(member, config, left, views)
+        elif member.looks_into_tower:
+            left, macs, ran = through_tower(member, config, left, views)
+        elif looking and number < looking[-1]:
+            alone = _in_decoder(member, sizes, text_tokens, left)
+            if int(alone.visual_in[0]) == left:
+                rest.append(member)
+                continue
+            left, macs = int(alone.visual_in[0]), alone.scoring_macs[0]
         else:
-            kept, macs, ran = through_tower(pruner, config, visual_tokens, views)
-        entering = [torch.tensor([kept])] * sizes.layers
-        scoring = [macs] + [0] * (sizes.layers - 1)
-        return Plan(torch.tensor([text_tokens]), torch.tensor([visual_tokens]), entering, entering, scoring, ran)
+            rest.append(member)
+            continue
+        spent += macs
+    if rest and left:
+        found = _in_decoder(Composed(rest) if len(rest) > 1 else rest[0], sizes, text_tokens, left)
+    else:
+        entering = [torch.tensor([left])] * sizes.layers
+        found = Plan(torch.tensor([text_tokens]), torch.tensor([left]), entering, entering, [0] * sizes.layers)
+    scoring = [found.scoring_macs[0] + spent, *found.scoring_macs[1:]]
+    return dataclasses.replace(found, visual_tokens=torch.tensor([visual_tokens]), scoring_macs=scoring, tower=ran)
+
+
+def _in_decoder(pruner: Pruner, sizes: DecoderSizes, text_tokens: int, visual_tokens: int) -> Plan:
+    """What a pruner that does not look into the tower does."""
     runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS]
     return Plan(
         runs[0].text_tokens,
@@ -91,6 +113,8 @@ def _run(pruner: Pruner, layers: int, text_tokens: int, visual_tokens: int, widt
 
 def _unbound(pruner: Pruner) -> Pruner:
     """The pruner with recipes that fit any decoder of as many layers."""
+    if isinstance(pruner, Composed):
+        return dataclasses.replace(pruner, pruners=[_unbound(member) for member in pruner.members])
     recipes: dict[str, Any] = {
         field.name: dataclasses.replace(value, sizes=None)
         for field in dataclasses.fields(pruner)
