@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -75,7 +74,6 @@ def evaluate_cell(
         observer=observer,
         journal=journal,
         kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size, part) if cache is not None else None,
-        progress=sys.stderr,
         allow_broken=allow_broken,
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0

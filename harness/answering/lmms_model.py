@@ -17,6 +17,7 @@ From Python it takes a loaded model and a pruner. From lmms-eval's command line:
 import contextlib
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
@@ -40,6 +41,8 @@ from harness.models.prompting import encode
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
 from harness.tasks.pictures import seen
+from harness.telling import PATIENCE, tell
+from harness.words import duration
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
 MAX_NEW_TOKENS = 128
@@ -68,7 +71,7 @@ class FitPruneLMM(lmms):
         observer: called with each finished batch, those of an earlier run first.
         journal: where finished batches are written down, and those of an earlier run read, which are not asked again.
         kept_inputs: the inputs of cells that asked the same questions before; changes no answer.
-        progress: where a progress bar goes; None shows none.
+        progress: where a progress bar goes; without one, a line is told from time to time.
         look_ahead: batches whose images and prompts are prepared, in a thread, while the model runs; changes no answer.
         allow_broken: a question whose picture cannot be decoded is answered by nothing, instead of ending the run.
 
@@ -136,6 +139,7 @@ class FitPruneLMM(lmms):
         answers: dict[int, GenerationResult] = {}
         asked = [self.read(place, request) for place, request in enumerate(requests)]
         batches = self._ordered(asked)
+        began = told = time.monotonic()
         with tqdm(
             total=len(requests),
             desc="answers",
@@ -149,7 +153,16 @@ class FitPruneLMM(lmms):
                     counts = TokenCounts(input_tokens=record.prompt_tokens, output_tokens=record.new_tokens)
                     answers[request.place] = GenerationResult(text, counts)
                 bar.update(len(batch))
+                now, left = time.monotonic(), len(requests) - len(answers)
+                if self.progress is None and left and now - told > PATIENCE:
+                    told = now
+                    remaining = duration((now - began) / len(answers) * left)
+                    tell(f"{self._name(requests)}: {len(answers)} of {len(requests)} questions, about {remaining} left")
         return [answers[request.place] for request in asked]
+
+    def _name(self, requests: Sequence[Instance]) -> str:
+        pruner = "dense" if self.pruner is None else self.pruner.name
+        return f"{self.loaded.name}, {pruner}, {requests[0].args[4]}"
 
     def _answered(self, batches: Sequence[list[Request]]) -> Iterator[tuple[list[Request], Finished]]:
         """Every batch, finished: first those that the journal knows, then the others as they are generated."""

@@ -69,7 +69,7 @@ class Bench:
         if self.results is None:
             raise FitPruneError("cells are kept in a results folder, and this bench has none")
         resolved = self.resolver.resolve(cell)
-        with self.results.lock(resolved.key):
+        with self.results.lock(resolved.key, f"{cell.label()} on {cell.suite}"):
             journal = self.results.journal(resolved.key)
             found, damage = (None, "") if self.rerun else _stored(self.results, resolved)
             if found is None:

@@ -11,6 +11,7 @@ from harness.plugin.repeated import stopped
 from harness.plugin.summary import CellReport
 from harness.results.refusals import write_refusal
 from harness.results.result import Result
+from harness.telling import telling
 
 if TYPE_CHECKING:
     from harness.plugin.session import RunSession
@@ -44,7 +45,7 @@ class RunCell:
             self._report("not run", reason=reason)
             pytest.skip(f"not run: {reason}")
         try:
-            with self.run.bench.measuring(self.cell) as measured:
+            with telling(self.run.say), self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
         except (FitPruneError, OSError) as error:
             reason = " ".join(str(error).split())
@@ -60,7 +61,9 @@ class RunCell:
             self._report("error", reason=" ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST], crashed=True)
             raise
         self._report(result.verdict or "pass", result=result, cached=measured.cached)
-        self.item.user_properties += properties(result, measured.cached)
+        found = properties(result, measured.cached)
+        names = {name for name, _ in found}  # a plug-in that runs a failed test again keeps what it has
+        self.item.user_properties[:] = [entry for entry in self.item.user_properties if entry[0] not in names] + found
         if said := complaints(result):
             pytest.fail("\n".join(said), pytrace=False)
         return result

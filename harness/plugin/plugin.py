@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.plugin import hooks
-from harness.plugin.selection import DEST, selects_suites
+from harness.plugin.selection import DEST, failed_suites, selects_suites
 
 if TYPE_CHECKING:
     from harness.plugin.cell import RunCell
@@ -30,6 +30,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
         from harness.plugin.options import add_options
 
         add_options(parser)
+        args += failed_suites(early_config, args)
 
 
 @pytest.hookimpl(tryfirst=True)

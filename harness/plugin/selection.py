@@ -2,19 +2,24 @@
 pytest run of the environment.
 """
 
+import importlib.util
+import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 DEST = "fitprune_"  # prefix of our names in pytest's one namespace of options
+_AGAIN = frozenset({"--lf", "--last-failed", "--ff", "--failed-first"})
+_FLAGS = _AGAIN | {"-q", "-qq", "-v", "-vv", "-s", "-x", "--pyargs"}
 _MARK = re.compile(r"^fitprune_suites\s*=\s*True\b", re.MULTILINE)
 
 
 def selects_suites(config: pytest.Config, args: list[str]) -> bool:
-    """Whether a path among the arguments is a suites folder or in one; without any path, whether `testpaths` or the
-    current folder is.
+    """Whether a path among the arguments is a suites folder or in one, or with `--pyargs` a module; without any path, whether
+    `testpaths` or the current folder is, or with `--lf` or `--ff` a test that failed last.
 
     In an xdist worker the controller has decided, and its options are there already.
     """
@@ -24,7 +29,31 @@ def selects_suites(config: pytest.Config, args: list[str]) -> bool:
     paths = [path for path in _paths(here, args) if path.exists() or is_suites_folder(path.parent)]
     if not paths:
         paths = [here, *(config.rootpath / entry for entry in config.getini("testpaths"))]
-    return any(is_suites_folder(path) or is_suites_folder(path.parent) for path in paths)
+    if any(is_suites_folder(path) or is_suites_folder(path.parent) for path in paths):
+        return True
+    return bool(failed_suites(config, args))
+
+
+def failed_suites(config: pytest.Config, args: list[str]) -> list[str]:
+    """The files of suites in which tests failed last, if the command line asks for these and names no path."""
+    # What follows an option is its value, which may be a path as well.
+    bare = [token for before, token in pairwise(["", *args]) if not before.startswith("-") or "=" in before or before in _FLAGS]
+    if not _AGAIN.intersection(args) or any(path.exists() for path in _paths(config.invocation_params.dir, bare)):
+        return []
+    try:
+        nodes = json.loads((config.rootpath / config.getini("cache_dir") / "v/cache/lastfailed").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    files = dict.fromkeys(_file(config.rootpath, *node.partition("::")[::2]) for node in nodes)
+    return [str(file) for file in files if file is not None and file.is_file() and is_suites_folder(file.parent)]
+
+
+def _file(root: Path, place: str, test: str) -> Path | None:
+    """The file of a test that pytest remembers. Of one outside its root folder it remembers none; then it is the installed
+    suites', where these have one of its name.
+    """
+    installed = _module(f"suites.{test.partition('[')[0]}")
+    return root / place if (root / place).is_file() else installed
 
 
 def selected_suites(here: Path, args: Iterable[str]) -> list[str]:
@@ -46,6 +75,22 @@ def is_suites_folder(folder: Path) -> bool:
 
 def _paths(here: Path, args: Iterable[str]) -> Iterator[Path]:
     """The arguments that may be paths: node ids without what follows `::`."""
+    args = list(args)
     for token in args:
         if token and not token.startswith("-"):
-            yield here / token.partition("::")[0]
+            name = token.partition("::")[0]
+            module = _module(name) if "--pyargs" in args else None
+            yield here / name if module is None else module
+
+
+def _module(name: str) -> Path | None:
+    """Where a dotted name's package or module is, without importing either; None where it names none."""
+    top, *inside = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top) if top.isidentifier() else None
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0], *inside)
+    return path.with_suffix(".py") if inside and path.with_suffix(".py").is_file() else path

@@ -2,9 +2,11 @@
 plugin in `pytest_configure`.
 """
 
+import contextlib
 import dataclasses
 import math
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -57,12 +59,24 @@ class RunSession:
             if worker.is_worker:
                 return cls(config, options.choosing(worker.chosen), worker, Path(worker.folder))
             options = options.choosing()
-            options.check(selected_suites(config.invocation_params.dir, config.args))
+            named = ["--pyargs", *config.args] if config.option.pyargs else config.args
+            options.check(selected_suites(config.invocation_params.dir, named))
         except FitPruneError as error:
             raise pytest.UsageError(" ".join(str(error).split())) from None
         if getattr(config.option, "maxschedchunk", 0) is None:
             config.option.maxschedchunk = 1  # xdist deals cells out one by one: a cell takes seconds to hours
         return cls(config, options, worker, Path(tempfile.mkdtemp(prefix="fitprune-run-")))
+
+    def say(self, line: str) -> None:
+        """Write a line on the terminal while a test runs, whose output pytest captures."""
+        capture: Any = self.config.pluginmanager.get_plugin("capturemanager")
+        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        with contextlib.nullcontext() if capture is None else capture.global_and_fixture_disabled():
+            if self.worker.is_worker or terminal is None:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                _begin_line(terminal)
+                terminal.write_line(line)
 
     @property
     def bench(self) -> "Bench":
@@ -154,15 +168,18 @@ class RunSession:
         if not self.worker.is_worker:
             self._repeated.reported(report, CellReport.from_json(record) if record else None)
         if record:
-            self.reports.append(CellReport.from_json(record))
-            if self._progress is not None:
-                self._progress.ended(self.reports[-1])
+            ended = CellReport.from_json(record)
+            others = [earlier for earlier in self.reports if earlier.cell != ended.cell]
+            again = len(others) < len(self.reports)  # by a plug-in that runs failed tests again
+            self.reports = [*others, ended]
+            if self._progress is not None and not again:
+                self._progress.ended(ended)
 
     def pytest_runtest_logfinish(self) -> None:
         """Say where the run stands."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if self._progress is not None and terminal is not None and (line := self._progress.due()):
-            terminal.ensure_newline()
+            _begin_line(terminal)
             terminal.write_line(line)
 
     @pytest.hookimpl(trylast=True)
@@ -209,6 +226,13 @@ class RunSession:
         """Remove what the processes of the run shared."""
         if not self.worker.is_worker:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _begin_line(terminal: Any) -> None:
+    """Go to a line of one's own. pytest's `ensure_newline` knows of none to end where its dots stand alone, as under `-q`."""
+    terminal.ensure_newline()
+    if terminal._tw.width_of_current_line:
+        terminal._tw.line()
 
 
 def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from fitprune.files import replacing
 from harness.results.key import digest_of
+from harness.results.locks import alone
 from harness.results.strict_json import dumps, loads
 
 
@@ -30,8 +29,7 @@ class RunFolder:
         found = None if again else self.get(name)
         if found is not None:
             return found[0]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{name}.lock"):
+        with alone(self.folder / f"{name}.lock", name):
             found = None if again else self.get(name)
             if found is None:
                 text = dumps(compute())
@@ -43,8 +41,7 @@ class RunFolder:
 
     def alone(self, name: str, compute: Callable[[], Any]) -> Any:
         """What `compute` returns, called while no other process is at the same name. Nothing is kept of it here."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f"{name}.lock"):
+        with alone(self.folder / f"{name}.lock", name):
             return compute()
 
     def get(self, name: str) -> tuple[Any] | None:

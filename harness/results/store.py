@@ -20,16 +20,15 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from filelock import FileLock
 
 from fitprune.errors import FitPruneError
 from harness.results.atomic import write_atomically
 from harness.results.journal import Journal
 from harness.results.key import digest_of
+from harness.results.locks import alone
 from harness.results.once import RunFolder
 from harness.results.result import Result
 from harness.results.strict_json import dumps, loads
@@ -73,13 +72,9 @@ class Store:
         """What several cells need, of this run and later ones."""
         return RunFolder(self.folder / "shared")
 
-    @contextlib.contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Inside, no other process is at the cell with this key. A process that dies gives up its locks."""
-        folder = self.folder / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{key}.lock"):
-            yield
+    def lock(self, key: str, what: str) -> contextlib.AbstractContextManager[None]:
+        """Inside, no other process is at the cell with this key; `what` names it for those who wait."""
+        return alone(self.folder / "locks" / f"{key}.lock", what)
 
     def journal(self, key: str) -> Journal:
         """The journal of the cell with this key, with what an earlier run left in it."""
