@@ -11,6 +11,7 @@ from torch import nn
 from fitprune.errors import BudgetError
 from fitprune.fitting.calibrate import Calibration
 from fitprune.flops import check_reduction
+from fitprune.interface.layout import Keep
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.pruner import Pruner
 from fitprune.recipes.recipe import Recipe
@@ -41,13 +42,19 @@ class FitPrune(Pruner):
     def observed_layers(self, layers: int) -> Collection[int]:
         return [layer for layer, drop in enumerate(self.recipe.drop) if drop > 0]
 
-    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | None:
-        drops = [self.recipe.schedule(total)[layer] if total else 0 for total in tokens.total.tolist()]
-        keep = tokens.count - torch.tensor(drops, device=tokens.position.device)
-        if int(keep.max()) <= 0:
-            return torch.zeros_like(tokens.present)
+    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> Keep:
+        # All of it is known on the host: no layer waits for the device.
+        here = tokens.layout
+        drops = (self._drop(total, layer) for total in here.totals)
+        keep = [max(count - drop, 0) for count, drop in zip(here.counts, drops, strict=True)]
+        if not any(keep):
+            return Keep(torch.zeros_like(tokens.present), tuple(keep))
         cross, own = cross_and_self(tokens, attention)
-        return tokens.keep_highest(cross * own, keep)
+        return here.keep_counts(cross * own, keep)
+
+    def _drop(self, total: int, layer: int) -> int:
+        """Tokens that a prompt of `total` drops in a layer."""
+        return self.recipe.schedule(total)[layer] if total else 0
 
     def params(self) -> dict[str, Any]:
         recipe = self.recipe

@@ -70,7 +70,7 @@ class VisionZip(ReadsTowerLayer):
         if vision.cls_features is not None:
             own = first[:, None] + torch.arange(int(cls_count.max()), device=first.device)
             merged = torch.cat([vision.cls_features[own.clamp(max=vision.views - 1)], merged], 1)
-        made = vision.project(merged, count=int((cls_count + contextual).sum()))
+        made = vision.project(merged, count=(cls_count + contextual).sum())
         return arranged(tokens.features, tokens.present, dominants, targets, cls_count, made)
 
     @classmethod
@@ -154,10 +154,9 @@ def arranged(
         made: (batch, c + m, H), the projected [CLS] tokens, c the largest number of them, then the contextual tokens.
     """
     gone = present & ~dominants & ~marked(targets, present.shape[1])
-    names = indices_of(gone & (gone.cumsum(1) <= cls_count[:, None]))
-    kept = indices_of(dominants)
     most = made.shape[1] - targets.shape[1]
-    names = functional.pad(names, (0, most - names.shape[1]), value=-1)
+    names = indices_of(gone & (gone.cumsum(1) <= cls_count[:, None]), most)
+    kept = indices_of(dominants)
     hidden = torch.cat([made[:, :most], rows_at(embeds, kept), made[:, most:].to(embeds.dtype)], 1)
     of_cls = torch.arange(hidden.shape[1], device=present.device) < most
     return selection(torch.cat([names, kept, targets], 1), hidden, of_cls.expand(len(present), -1))

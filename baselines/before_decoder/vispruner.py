@@ -1,5 +1,6 @@
 """VisPruner: part of the visual tokens stay by [CLS] attention, the rest by removal of duplicates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -113,33 +114,34 @@ def choose(
     important = part(keep, important_ratio)
     order = descending(score, patches)
     ranking = torch.arange(n, device=score.device).expand(batch, n)
+    wanted, left, per_round_of = torch.stack([keep - important, count - important, per_round]).tolist()
     # Length of the candidate list for duplicate removal; 0 if no candidate has to be kept.
-    wanted, left = (keep - important).cpu(), (count - important).cpu()
-    length = torch.where(wanted > 0, left, 0)
-    macs = int((length**2)[length > wanted].sum()) * features.shape[-1]
-    end = int(length.max())
+    lengths = [most if some > 0 else 0 for most, some in zip(left, wanted, strict=True)]
+    macs = sum(most**2 for most, some in zip(lengths, wanted, strict=True) if most > some) * features.shape[-1]
+    end, length = max(lengths), torch.tensor(lengths)
     # Candidates by their number in the list, padded with `end`.
     listed = ranking[:, :end].masked_fill(ranking[:, :end] >= length.to(score.device)[:, None], end)
-    rounds = removals(length, wanted, per_round.cpu())
+    rounds = removals(lengths, wanted, per_round_of)
     if rounds:
         token = order.gather(1, (ranking[:, :end] + important[:, None]).clamp(max=n - 1))
         alike = _cosines(features.gather(1, token[..., None].expand(-1, -1, features.shape[-1])))
         # Padding is similar to nothing.
         alike = functional.pad(alike, (0, 1, 0, 1), value=-float("inf"))
-        for fewer, gone in zip(rounds, torch.stack(rounds).to(score.device), strict=True):
-            length = length - fewer
-            listed = _remove(listed, alike, gone, end)[:, : int(length.max())]
+        for fewer, gone in zip(rounds, torch.tensor(rounds).to(score.device), strict=True):
+            lengths = [most - less for most, less in zip(lengths, fewer, strict=True)]
+            listed = _remove(listed, alike, gone, end)[:, : max(lengths)]
     diverse = marked(torch.where(listed < end, listed + important[:, None], -1), n)
     chosen = diverse | (ranking < important[:, None])
     return torch.zeros_like(patches).scatter(1, order, chosen) & patches, macs
 
 
-def removals(length: torch.Tensor, wanted: torch.Tensor, per_round: torch.Tensor) -> list[torch.Tensor]:
-    """For each round, the number of candidates (batch,) that go, until lists of `length` are as short as `wanted`."""
+def removals(lengths: Sequence[int], wanted: Sequence[int], per_round: Sequence[int]) -> list[list[int]]:
+    """For each round, the number of candidates per sample that go, until lists of `lengths` are as short as `wanted`."""
     rounds = []
-    while bool((length > wanted).any()):
-        rounds.append(torch.minimum(length - wanted, torch.minimum((length + 1) // 2, per_round)).clamp(min=0))
-        length = length - rounds[-1]
+    while any(most > some for most, some in zip(lengths, wanted, strict=True)):
+        each = zip(lengths, wanted, per_round, strict=True)
+        rounds.append([max(min(most - some, (most + 1) // 2, fastest), 0) for most, some, fastest in each])
+        lengths = [most - gone for most, gone in zip(lengths, rounds[-1], strict=True)]
     return rounds
 
 

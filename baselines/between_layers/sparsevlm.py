@@ -1,7 +1,7 @@
 """SparseVLM and SparseVLM+: text tokens that concern the image rate its tokens, stage by stage."""
 
 import bisect
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -46,7 +46,11 @@ def raters(visual: torch.Tensor, present: torch.Tensor, text: torch.Tensor, real
 
 
 def recycle(
-    score: torch.Tensor, present: torch.Tensor, hidden: torch.Tensor, keep: torch.Tensor
+    score: torch.Tensor,
+    present: torch.Tensor,
+    hidden: torch.Tensor,
+    keep: torch.Tensor,
+    sizes: Sequence[tuple[int, int, int, int]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One stage of SparseVLM: the best-rated tokens stay, and the best 30 % of the others are merged into clusters.
 
@@ -58,6 +62,7 @@ def recycle(
         present: bool (batch, n), False in padding, which stands on the right.
         hidden: (batch, n, H), float.
         keep: LongTensor (batch,): number of tokens that stay unmerged.
+        sizes: per sample, `stage_sizes` where the host knows them; else they are read from the device.
 
     Returns:
         Indices, LongTensor (batch, m), of the tokens kept, ascending, then of the clusters' peaks, padded with -1; the hidden
@@ -71,20 +76,32 @@ def recycle(
     dropped = count - keep
     merged = ((dropped.double() * 0.3).long() + 1) * (dropped > 0)
     clusters = (merged // 10 + 1) * (dropped > 0)
-    kept = indices_of(highest(score, present, keep))
+    if sizes is None:
+        sizes = torch.stack([keep, merged, clusters, keep + clusters], 1).tolist()
+    most_kept, most_merged, most_clusters, longest = (max(column) for column in zip(*sizes, strict=True))
+    kept = indices_of(highest(score, present, keep), most_kept)
 
-    pool = order.gather(1, (keep[:, None] + ranking[: int(merged.max())]).clamp(max=n - 1))
+    pool = order.gather(1, (keep[:, None] + ranking[:most_merged]).clamp(max=n - 1))
     real = ranking[: pool.shape[1]] < merged[:, None]
     x = rows_at(hidden, pool)
-    peaks, group = density_peaks(x, real, clusters)
+    peaks, group = density_peaks(x, real, clusters, most_clusters)
     centres = pool.gather(1, peaks.clamp(min=0)).masked_fill(peaks < 0, -1)
     means = group_means(x, group, peaks.shape[1])
 
     index = torch.cat([kept, centres], 1)
     going = torch.cat([rows_at(hidden, kept), means], 1)
-    front = true_first(index >= 0)[:, : int((keep + clusters).max())]
+    front = true_first(index >= 0)[:, :longest]
     macs = (merged * (merged + clusters)).sum() * width
     return index.gather(1, front), rows_at(going, front), macs
+
+
+def stage_sizes(count: int, keep: int) -> tuple[int, int, int, int]:
+    """Of `count` tokens of which `keep` are to stay: those that stay, those that are merged, clusters, and what goes on."""
+    keep = max(min(keep, count - 1), 0)
+    if count == keep:
+        return keep, 0, 0, keep
+    merged = int((count - keep) * 0.3) + 1
+    return keep, merged, merged // 10 + 1, keep + merged // 10 + 1
 
 
 def corrected_mean(weights: torch.Tensor, ones: torch.Tensor, counted: torch.Tensor, heads: int) -> torch.Tensor:
@@ -170,7 +187,9 @@ class SparseVLM(Repacked):
         counts = self.sparse_token_list(self.retained_tokens)
         share = counts[self.pruning_loc.index(layer - 1)] / OF_TOKENS
         keep = (tokens.total.double() * share).round().long()
-        return self._stage(tokens, tokens.columns(tokens.carried["score"]), keep)
+        at = tokens.layout
+        sizes = [stage_sizes(count, round(total * share)) for count, total in zip(at.counts, at.totals, strict=True)]
+        return self._stage(tokens, tokens.columns(tokens.carried["score"]), keep, sizes)
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
         tokens.carried["score"] = tokens.spread(self._score(tokens, attention, self._rater_rows(tokens)))
@@ -179,12 +198,14 @@ class SparseVLM(Repacked):
         """The raters' rating of the visual tokens, (batch, n); `rows`, bool (batch, T), marks the raters."""
         return attention.row_mean(tokens, rows)
 
-    def _stage(self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor | Selection | None:
-        """The tokens that go on after a stage, by `score` (batch, n); `keep` (batch,) of them stay unmerged."""
+    def _stage(
+        self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor, sizes: Sequence[tuple[int, int, int, int]]
+    ) -> torch.Tensor | Selection | None:
+        """The tokens that go on after a stage, by `score` (batch, n); `keep` (batch,) of them stay unmerged, see `recycle`."""
         features = tokens.features
-        index, hidden, macs = recycle(score, tokens.present, features.float(), keep)
+        index, hidden, macs = recycle(score, tokens.present, features.float(), keep, sizes)
         tokens.spend(macs)
-        return Selection(index, hidden.to(features.dtype))
+        return Selection(index, hidden.to(features.dtype), counts=tuple(size[-1] for size in sizes))
 
     @staticmethod
     def _raters(tokens: VisualTokens) -> torch.Tensor:
@@ -323,5 +344,7 @@ class SparseVLMPlus(SparseVLM):
         heads = max(1, round(self.heads * weights.shape[1] / OF_HEADS))
         return corrected_mean(weights, products, counted, heads)
 
-    def _stage(self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    def _stage(
+        self, tokens: VisualTokens, score: torch.Tensor, keep: torch.Tensor, sizes: Sequence[tuple[int, int, int, int]]
+    ) -> torch.Tensor:
         return tokens.keep_highest(score, keep.minimum(tokens.count - 1))

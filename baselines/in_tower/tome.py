@@ -58,7 +58,7 @@ class ToMe(Repacked):
         return self.r[layer] if layer < len(self.r) else 0
 
     def after_tower_attention(self, layer: int, tower: TowerTokens) -> TowerTokens | None:
-        has_cls = int(tower.patch_index[0, 0] < 0)
+        has_cls = int(tower.has_cls)
         count = tower.hidden.shape[1]
         r = min(self.pairs(layer), (count - has_cls) // 2)
         if r <= 0:

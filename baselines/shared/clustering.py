@@ -5,7 +5,9 @@ import torch
 from baselines.shared.padded import descending
 
 
-def density_peaks(x: torch.Tensor, real: torch.Tensor, clusters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def density_peaks(
+    x: torch.Tensor, real: torch.Tensor, clusters: torch.Tensor, most: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Group each sample's tokens around its `clusters` peaks of density.
 
     The density of a token is exp(-m), where m is the mean squared distance to its k nearest tokens. The token itself is one
@@ -17,6 +19,7 @@ def density_peaks(x: torch.Tensor, real: torch.Tensor, clusters: torch.Tensor) -
         x: (batch, m, d), float.
         real: bool (batch, m), False in padding, which stands on the right.
         clusters: LongTensor (batch,), at most the number of real tokens; at least 1 where there are any.
+        most: the largest of these; read from the device where it is not given.
 
     Returns:
         The indices of the peaks, LongTensor (batch, c), highest product first, padded with -1; and the group of each token,
@@ -27,7 +30,7 @@ def density_peaks(x: torch.Tensor, real: torch.Tensor, clusters: torch.Tensor) -
     # Inner products would be faster, but their rounding errors are as large as the distances between near tokens.
     distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / width**0.5
     both = real[:, :, None] & real[:, None]
-    most = int(clusters.max())
+    most = int(clusters.max()) if most is None else most
     near = distance.masked_fill(~both, infinite).topk(most, dim=2, largest=False).values
     counted = torch.arange(most, device=x.device) < clusters[:, None]
     squares = (near**2).masked_fill(~counted[:, None] | ~real[..., None], 0).sum(2)

@@ -48,8 +48,8 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
         choice = pruner.before_layer(0, tokens)
     if choice is None:
         return visual_tokens, tokens.macs
-    kept = choice.index >= 0 if isinstance(choice, Selection) else choice
-    return int(kept.sum()), tokens.macs
+    kept = choice.keep(layout.present) if isinstance(choice, Selection) else layout.kept_of(choice)
+    return kept.counts[0], tokens.macs
 
 
 def _seen(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> TowerRecord:

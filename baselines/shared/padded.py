@@ -26,9 +26,10 @@ def true_first(mask: torch.Tensor) -> torch.Tensor:
     return (~mask).byte().argsort(dim=1, stable=True)
 
 
-def indices_of(mask: torch.Tensor) -> torch.Tensor:
-    """LongTensor (batch, most): where `mask` (batch, n) is True, ascending, padded with -1."""
-    order = true_first(mask)[:, : int(mask.sum(1).max())]
+def indices_of(mask: torch.Tensor, most: int | None = None) -> torch.Tensor:
+    """LongTensor (batch, most): where `mask` (batch, n) is True, ascending, padded with -1. Without `most`, which the host may
+    know, it is read from the device."""
+    order = true_first(mask)[:, : int(mask.sum(1).max()) if most is None else most]
     return order.masked_fill(~mask.gather(1, order), -1)
 
 

@@ -72,6 +72,7 @@ class Member:
         self.global_index = global_index
         self.cut = False
         self._total: torch.Tensor | None = None
+        self._totals: tuple[int, ...] = ()
         self._number: torch.Tensor | None = None
 
     @classmethod
@@ -89,7 +90,7 @@ class Member:
         """
         if layout is prompt or self.cut or self.pruner.changes_tower:
             return
-        self._total = layout.count
+        self._total, self._totals = layout.count, layout.counts
         number = torch.arange(layout.position.shape[1], device=layout.position.device)
         self._number = put(
             torch.full_like(layout.text_after, -1, dtype=torch.long), layout.position, number.expand_as(layout.position)
@@ -103,7 +104,8 @@ class Member:
         if self._total is None or self._number is None:
             return layout
         original = layout.columns(self._number).masked_fill(~layout.present, -1)
-        return dataclasses.replace(layout, original=original, total=self._total)
+        host = None if layout.host is None else dataclasses.replace(layout.host, total=self._totals)
+        return dataclasses.replace(layout, original=original, total=self._total, host=host)
 
     def to(self, device: torch.device) -> None:
         """Bring all that is kept to `device`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fitprune.interface.gather import put, take
-from fitprune.interface.layout import Layout
+from fitprune.interface.layout import HostCounts, Keep, Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.vision import Vision
 
@@ -32,21 +32,23 @@ class Cut:
         return hidden if self.merged is None else put(hidden, self.layout.position, self.merged.to(hidden.dtype))
 
 
-def plan_cut(layout: Layout, choice: torch.Tensor | Selection) -> Cut | None:
+def plan_cut(layout: Layout, choice: torch.Tensor | Keep | Selection) -> Cut | None:
     """The cut after which these visual tokens are left; None where all stay as they are.
 
     A sample that drops fewer tokens than others stays longer. The others are padded on the left, with rows that they dropped.
 
     Args:
         layout: of the sequence now.
-        choice: bool (batch, n): the tokens that stay, of those present; or a `Selection`.
+        choice: bool (batch, n): the tokens that stay, of those present; the same as a `Keep`, for which nothing is read from
+            the device; or a `Selection`.
     """
     selection = choice if isinstance(choice, Selection) else None
-    keep = choice.mask(layout.present) if isinstance(choice, Selection) else choice & layout.present
-    leaving = layout.present & ~keep
-    low, high = (int(count) for count in leaving.sum(1).aminmax())
+    kept = choice.keep(layout.present) if isinstance(choice, Selection) else layout.kept_of(choice)
+    dropped = [before - after for before, after in zip(layout.counts, kept.counts, strict=True)]
+    low, high = min(dropped), max(dropped)
     if high == 0 and selection is None:
         return None
+    keep, leaving = kept.mask, layout.present & ~kept.mask
     batch, length = layout.shape
     stays = torch.ones(batch, length + 1, dtype=torch.bool, device=keep.device)
     # What does not leave is written to an extra column that is cut off.
@@ -56,17 +58,22 @@ def plan_cut(layout: Layout, choice: torch.Tensor | Selection) -> Cut | None:
         valid = None
     else:
         valid = (stays if layout.valid is None else stays & layout.valid).gather(1, rows)
-    return _shortened(layout, keep, rows, valid, selection)
+    host = None if layout.host is None else layout.host.after(kept.counts, low)
+    return _shortened(layout, kept, rows, valid, selection, host)
 
 
 def _shortened(
-    layout: Layout, keep: torch.Tensor, rows: torch.Tensor, valid: torch.Tensor | None, selection: Selection | None
+    layout: Layout,
+    kept: Keep,
+    rows: torch.Tensor,
+    valid: torch.Tensor | None,
+    selection: Selection | None,
+    host: HostCounts | None,
 ) -> Cut:
-    """The cut to `rows` (batch, T'), of which `valid` are no padding, with the visual tokens in `keep` (batch, n)."""
-    length = rows.shape[1]
+    """The cut to `rows` (batch, T'), of which `valid` are no padding, with the visual tokens `kept`."""
+    length, keep, n = rows.shape[1], kept.mask, max(kept.counts)
     new_row = torch.zeros(layout.shape, dtype=torch.long, device=rows.device)
     new_row.scatter_(1, rows, torch.arange(length, device=rows.device).expand_as(rows))
-    n = int(keep.sum(1).max())
     order = (~keep).byte().argsort(dim=1, stable=True)[:, :n]
     present = keep.gather(1, order)
     position = new_row.gather(1, layout.position.gather(1, order).clamp(min=0)).masked_fill(~present, -1)
@@ -87,11 +94,19 @@ def _shortened(
         total=layout.total,
         valid=valid,
         text_after=layout.text_after.gather(1, rows),
-        first_row=int(position.masked_fill(~present, length).min()) if n else length,
+        first_row=_first_row(position, present, host, length),
         reordered=layout.reordered or selection is not None,
         shift=layout.shift,
+        host=host,
     )
     return Cut(sources, left, merged, made)
+
+
+def _first_row(position: torch.Tensor, present: torch.Tensor, host: HostCounts | None, length: int) -> int:
+    """The first row of a visual token in a sequence of that length; the length where there is none."""
+    if host is not None:
+        return min((row for row, count in zip(host.first, host.present, strict=True) if count), default=length)
+    return int(position.masked_fill(~present, length).min()) if position.shape[1] else length
 
 
 def tower_choice(vision: Vision, *, in_prompt_order: bool) -> torch.Tensor | Selection:

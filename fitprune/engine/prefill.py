@@ -13,7 +13,7 @@ from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.attention import Attention
 from fitprune.interface.gather import take
-from fitprune.interface.layout import Layout
+from fitprune.interface.layout import Keep, Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.trace import PrefillFacts
@@ -155,7 +155,7 @@ class Prefill:
                 member.begin(prompt, self.layout, self.global_index)
         return hidden
 
-    def _apply(self, choice: torch.Tensor | Selection, hidden: torch.Tensor, member: Member) -> torch.Tensor:
+    def _apply(self, choice: torch.Tensor | Keep | Selection, hidden: torch.Tensor, member: Member) -> torch.Tensor:
         return self._shorten(plan_cut(self.layout, choice), hidden, member)
 
     def _run_observed(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any], spent: list[Macs]) -> torch.Tensor:

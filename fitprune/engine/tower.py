@@ -67,6 +67,7 @@ class TowerRun:
         self.macs = 0
         self.counts: TowerCounts | None = None
         self._tokens: TowerTokens | None = None
+        self._merged = False  # so that sizes differ from 1
         self._key: torch.Tensor | None = None
 
     def record(self) -> TowerRecord | None:
@@ -146,7 +147,7 @@ class TowerRun:
             tokens = TowerTokens(hidden, None, hidden.new_ones(views, count), patches.expand(views, -1))
         size, patch_index = moved((tokens.size, tokens.patch_index), hidden.device)
         mask = None
-        if bool((tokens.size != 1).any()):
+        if self._merged:
             implementation = layer.self_attn.config._attn_implementation
             if "flash" in str(implementation):
                 raise UnsupportedModel(f"{self.pruner.name} weighs the tower's attention by size; load it with SDPA.")
@@ -154,11 +155,13 @@ class TowerRun:
         attended, _ = layer.self_attn(**{**kwargs, "hidden_states": layer.layer_norm1(hidden), "attention_mask": mask})
         hidden = hidden + attended
         with own_precision(hidden):
-            merged = self.pruner.after_tower_attention(index, TowerTokens(hidden, self._key, size, patch_index))
+            tower = TowerTokens(hidden, self._key, size, patch_index, has_cls=bool(self.tower.has_cls))
+            merged = self.pruner.after_tower_attention(index, tower)
         self._key = None
         if merged is not None:
             self.macs += merged.macs
             hidden = merged.hidden
+            self._merged = True
         self._tokens = tokens if merged is None else merged
         return hidden + layer.mlp(layer.layer_norm2(hidden))
 
@@ -192,7 +195,7 @@ class TowerRun:
 
     def note_packing(self, packed: list[torch.Tensor]) -> None:
         """What the model's packing made of `indices`, newlines being -1."""
-        if any(bool((image != image.round()).any()) for image in packed):
+        if bool(torch.stack([(image != image.round()).any() for image in packed]).any()):
             raise UnsupportedModel(
                 f"{self.pruner.name} needs to know which patch a visual token is; "
                 "this image is so large that its tiles are resampled."

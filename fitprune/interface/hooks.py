@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fitprune.interface.attention import Attention
+from fitprune.interface.layout import Keep
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import VisualTokens
 from fitprune.interface.tower import TowerTokens
@@ -79,12 +80,12 @@ class Hooks:
         """
         return None
 
-    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | Selection | None:
-        """Which visual tokens enter layer `layer`: bool (batch, n), a `Selection`, or None for all of them."""
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | Keep | Selection | None:
+        """Which visual tokens enter layer `layer`: bool (batch, n), a `Keep`, a `Selection`, or None for all of them."""
         return None
 
-    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | None:
-        """Which visual tokens stay after the attention of an observed layer: bool (batch, n), or None for all.
+    def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | Keep | None:
+        """Which visual tokens stay after the attention of an observed layer: bool (batch, n), a `Keep`, or None for all.
 
         The others take no part in that layer's output projection, residual and feed-forward network.
         """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,19 @@ import torch
 
 from fitprune.interface.gather import put, take
 from fitprune.models.execution import moved
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The visual tokens that stay, where the host knows how many these are: then nothing waits for the device to find out.
+
+    Attributes:
+        mask: bool (batch, n), False in padding columns.
+        counts: per sample, how many are True.
+    """
+
+    mask: torch.Tensor
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class Layout:
         reordered: whether a `Selection` was applied, so that `original` need not ascend.
         shift: (batch,), by how much the position id of a token decoded after this sequence is smaller than after the unpruned
             prompt; None for nothing, where no cut has numbered the position ids anew.
+        host: the same numbers on the host: per sample the visual tokens present, those in the prompt, and the row of the first
+            one present; None where they must be read from the device.
     """
 
     position: torch.Tensor
@@ -38,6 +54,7 @@ class Layout:
     first_row: int
     reordered: bool = False
     shift: torch.Tensor | None = None
+    host: "HostCounts | None" = None
 
     @classmethod
     def of_prompt(cls, visual: torch.Tensor, image: torch.Tensor, real: torch.Tensor | None) -> "Layout":
@@ -51,7 +68,11 @@ class Layout:
         batch, length = visual.shape
         device = visual.device
         total = visual.sum(1)
-        n = int(total.max())
+        reals = torch.full_like(total, length) if real is None else real.sum(1)
+        firsts = visual.byte().argmax(1).masked_fill(total == 0, length)
+        # The one wait for all of them.
+        totals, first_rows, real_counts = torch.stack([total, firsts, reals]).tolist()
+        n = max(totals)
         # A stable sort brings each sample's visual positions to the front, in order.
         position = (~visual).long().argsort(dim=1, stable=True)[:, :n]
         present = torch.arange(n, device=device)[None] < total[:, None]
@@ -61,9 +82,10 @@ class Layout:
             position=position.masked_fill(~present, -1),
             original=torch.arange(n, device=device).expand(batch, n).masked_fill(~present, -1),
             total=total,
-            valid=None if real is None or bool(real.all()) else real,
+            valid=None if min(real_counts) == length else real,
             text_after=(after if real is None else after & real) & (total > 0)[:, None],
-            first_row=int(position.masked_fill(~present, length).min()) if n else length,
+            first_row=min(first_rows),
+            host=HostCounts(tuple(totals), tuple(totals), tuple(first_rows)),
         )
 
     def to(self, device: torch.device) -> "Layout":
@@ -81,6 +103,16 @@ class Layout:
     def count(self) -> torch.Tensor:
         """(batch,) visual tokens present."""
         return self.present.sum(1)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Per sample, the visual tokens present, on the host."""
+        return tuple(self.count.tolist()) if self.host is None else self.host.present
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Per sample, the visual tokens in the prompt, on the host."""
+        return tuple(self.total.tolist()) if self.host is None else self.host.total
 
     @functools.cached_property
     def removed(self) -> torch.Tensor:
@@ -138,13 +170,31 @@ class Layout:
         real = torch.ones_like(self.text_after) if self.valid is None else self.valid
         return (real.long().cumsum(1) - 1).clamp(min=0)
 
-    def narrowed(self, keep: torch.Tensor) -> "Layout":
-        """The layout of the same sequence in which only the visual tokens in `keep`, bool (batch, n), count as such."""
-        keep = keep & self.present
-        order = (~keep).byte().argsort(dim=1, stable=True)[:, : int(keep.sum(1).max())]
-        left = keep.gather(1, order)
+    def kept_of(self, choice: "torch.Tensor | Keep") -> Keep:
+        """A method's choice, bool (batch, n), among the tokens present. Of a mask alone the counts are read from the device."""
+        if isinstance(choice, Keep):
+            return choice
+        mask = choice & self.present
+        return Keep(mask, tuple(mask.sum(1).tolist()))
+
+    def narrowed(self, choice: "torch.Tensor | Keep") -> "Layout":
+        """The layout of the same sequence in which only the visual tokens of the choice, bool (batch, n), count as such."""
+        keep = self.kept_of(choice)
+        order = (~keep.mask).byte().argsort(dim=1, stable=True)[:, : max(keep.counts)]
+        left = keep.mask.gather(1, order)
         position, original = (values.gather(1, order).masked_fill(~left, -1) for values in (self.position, self.original))
-        return dataclasses.replace(self, position=position, original=original)
+        host = None if self.host is None else dataclasses.replace(self.host, present=keep.counts)
+        return dataclasses.replace(self, position=position, original=original, host=host)
+
+    def keep_counts(self, score: torch.Tensor, keep: Sequence[int]) -> Keep:
+        """`keep_highest` of numbers that the host knows, one per sample."""
+        counts = self.counts
+        kept = tuple(min(max(asked, 0), count) for asked, count in zip(keep, counts, strict=True))
+        drop = [count - left for count, left in zip(counts, kept, strict=True)]
+        if len(set(drop)) == 1:
+            return Keep((self._rank(score) >= drop[0]) & self.present, kept)
+        limits = torch.cat([torch.full((1, 1), number, device=score.device) for number in drop])
+        return Keep((self._rank(score) >= limits) & self.present, kept)
 
     def keep_highest(self, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Keep in each sample its `keep` tokens of highest score; of equals, the later ones.
@@ -156,10 +206,34 @@ class Layout:
         Returns:
             (batch, n) bool, False in padding columns.
         """
+        return (self._rank(score) >= (self.count - keep).clamp(min=0)[:, None]) & self.present
+
+    def _rank(self, score: torch.Tensor) -> torch.Tensor:
+        """LongTensor (batch, n): each token's rank by rising score; padding comes last."""
         order = score.masked_fill(~self.present, float("inf")).argsort(dim=1, stable=True)
-        rank = torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-        drop = (self.count - keep).clamp(min=0)
-        return (rank >= drop[:, None]) & self.present
+        return torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+
+
+@dataclass(frozen=True)
+class HostCounts:
+    """What the host knows of a `Layout`, per sample.
+
+    Attributes:
+        present: visual tokens present.
+        total: those in the prompt.
+        first: the row of the first one present; of none, what it would be.
+    """
+
+    present: tuple[int, ...]
+    total: tuple[int, ...]
+    first: tuple[int, ...]
+
+    def after(self, left: tuple[int, ...], fewest: int) -> "HostCounts":
+        """Once `left` are left, in a sequence that is shorter by the `fewest` that a sample drops: the others are padded on the
+        left."""
+        dropped = (before - after for before, after in zip(self.present, left, strict=True))
+        first = tuple(row + gone - fewest for row, gone in zip(self.first, dropped, strict=True))
+        return HostCounts(left, self.total, first)
 
 
 class HasLayout(Protocol):

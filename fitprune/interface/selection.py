@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fitprune.errors import FitPruneError
+from fitprune.interface.layout import Keep
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,25 @@ class Selection:
         hidden: (batch, m, hidden_size): what they are from here on; None leaves them as they are.
         made: bool (batch, m): True for a row that stands for no single token (a [CLS] token, a sum of all dropped tokens). It
             takes the position of the dropped token that `index` names, and `Trace.kept` leaves it out.
+        counts: how many tokens each sample names, where the host knows; then nothing waits for the device, nor is it checked.
     """
 
     index: torch.Tensor
     hidden: torch.Tensor | None = None
     made: torch.Tensor | None = None
+    counts: tuple[int, ...] | None = None
 
-    def mask(self, present: torch.Tensor) -> torch.Tensor:
-        """bool (batch, n): the columns that are named. Raises FitPruneError for one named twice or without a token."""
+    def keep(self, present: torch.Tensor) -> Keep:
+        """The columns that are named. Raises FitPruneError for one named twice or without a token."""
         batch, n = present.shape
         named = torch.zeros(batch, n + 1, dtype=torch.long, device=present.device)
         named.scatter_add_(1, self.index + 1, torch.ones_like(self.index))
-        mask = named[:, 1:] > 0
-        if bool((named[:, 1:] > 1).any()) or bool((mask & ~present).any()):
+        named = named[:, 1:]
+        mask = named > 0
+        if self.counts is not None:
+            return Keep(mask, self.counts)
+        # One wait for the counts and for what only a mistake in a method would make.
+        counts, wrong = torch.stack([mask.sum(1), ((named > 1) | (mask & ~present)).sum(1)]).tolist()
+        if any(wrong):
             raise FitPruneError("a Selection names a column twice, or one without a visual token.")
-        return mask
+        return Keep(mask, tuple(counts))

@@ -18,6 +18,7 @@ class TowerTokens:
         size: (views, t): how many patches each token stands for.
         patch_index: LongTensor (views, t): the patch that each token is named by, -1 for [CLS].
         macs: multiply-accumulates spent on scoring.
+        has_cls: whether the first token is [CLS].
     """
 
     hidden: torch.Tensor
@@ -25,6 +26,7 @@ class TowerTokens:
     size: torch.Tensor
     patch_index: torch.Tensor
     macs: int = 0
+    has_cls: bool = False
 
     def spend(self, macs: int) -> None:
         """Note multiply-accumulates that scoring took, for all views."""

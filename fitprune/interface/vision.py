@@ -10,6 +10,7 @@ from fitprune.errors import UnsupportedModel
 from fitprune.interface.tower import TowerRecord
 from fitprune.models.execution import moved, run_module
 from fitprune.scoring.column_sums import BLOCK_ROWS
+from fitprune.scoring.macs import Macs
 from fitprune.scoring.precision import in_float32
 
 
@@ -29,7 +30,7 @@ class Vision:
         view, patch: LongTensor (batch, n): the view, and the patch of it, of each token present; -1 for padding and newlines.
     """
 
-    def __init__(self, record: TowerRecord, global_index: torch.Tensor, spend: Callable[[int], None]) -> None:
+    def __init__(self, record: TowerRecord, global_index: torch.Tensor, spend: Callable[[Macs], None]) -> None:
         """`global_index` (batch, n): `view * P + patch` of each token present; -1 for padding and newlines."""
         self._record, self._global_index, self._spend = record, global_index, spend
         self.has_cls, self.grid = record.tower.has_cls, record.grid
@@ -98,7 +99,7 @@ class Vision:
         """(views, P): head-mean [CLS] attention; where there is no [CLS], the mean attention received."""
         return self.cls_attention(layer).mean(1) if self.has_cls else self.received_attention(layer)
 
-    def project(self, features: torch.Tensor, count: int | None = None) -> torch.Tensor:
+    def project(self, features: torch.Tensor, count: int | torch.Tensor | None = None) -> torch.Tensor:
         """Features (…, width) through the model's projector: (…, hidden_size).
 
         Counted as scoring, for all rows or, where some are padding, for `count` of them.

@@ -1,0 +1,109 @@
+"""What pruning costs the host: waits for the device, and operations launched, over those of the dense model. One table.
+
+    python -m tests.benchmarks.bench_overhead [--layers 32] [--reduction 0.5]
+
+A GPU runs ahead of its host until the host asks for a number. Both are counted on the CPU, where each prefill runs once: of a
+random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, and of three decoded tokens after it. FitPrune
+drops by the published 60 % recipe. The kernel of the column sums is torch in blocks of rows on a CPU, and counts with all its
+operations.
+"""
+
+import argparse
+
+import torch
+from tabulate import tabulate
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from baselines.registry import PRUNERS, get_pruner_class
+from fitprune import FitPrune, FitPruneError, Pruner, Recipe
+from tests.support.waits import of_decoding, of_prefill
+
+TOKENS = 576
+IMAGE = 199
+
+
+def model_of(layers: int) -> LlavaForConditionalGeneration:
+    """A narrow LLaVA with random weights, and as many visual tokens as LLaVA-1.5."""
+    text = LlamaConfig(
+        vocab_size=IMAGE + 1,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    tower = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=336,
+        patch_size=14,
+        projection_dim=16,
+    )
+    torch.manual_seed(0)
+    config = LlavaConfig(vision_config=tower, text_config=text, image_token_id=IMAGE, image_seq_length=TOKENS)
+    return LlavaForConditionalGeneration(config).eval()
+
+
+def batch(samples: int) -> dict[str, torch.Tensor]:
+    """Prompts of different lengths, padded on the left."""
+    rows = [[1] * 5 + [IMAGE] * TOKENS + list(range(2, 30 - 7 * number)) for number in range(samples)]
+    longest = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[0] * (longest - len(row)) + row for row in rows]),
+        "attention_mask": torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]),
+        "pixel_values": torch.randn(samples, 3, 336, 336),
+    }
+
+
+def pruner_of(name: str, model: LlavaForConditionalGeneration, reduction: float) -> Pruner:
+    """The method at a budget. Raises FitPruneError where it cannot reach it."""
+    if name == "fitprune":
+        published = Recipe.published("llava-1.5-7b", 60).drop
+        return FitPrune(Recipe(drop=published[: model.config.text_config.num_hidden_layers], visual_tokens=TOKENS))
+    method = get_pruner_class(name)
+    return method() if name == "dense" else method.for_reduction(model.config, reduction)
+
+
+def row_of(name: str, model: LlavaForConditionalGeneration, reduction: float, inputs: list, dense: list) -> list[str | int]:
+    """A method's row: what it adds to the dense model's."""
+    try:
+        pruner = pruner_of(name, model, reduction)
+    except FitPruneError as error:
+        return [name, f"cannot: {error}"]
+    row: list[str | int] = [name]
+    for given, (prefill, token) in zip(inputs, dense, strict=True):
+        waits, operations = of_prefill(model, given, pruner)
+        row += [waits - prefill[0], operations - prefill[1]]
+        waits, operations = of_decoding(model, given, pruner)
+        row += [round(waits - token[0], 1), round(operations - token[1])]
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=32, help="of the decoder (default: %(default)s)")
+    parser.add_argument("--reduction", type=float, default=0.5, help="of all methods but FitPrune (default: %(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    model, inputs = model_of(options.layers), [batch(1), batch(2)]
+    dense = [(of_prefill(model, given), of_decoding(model, given)) for given in inputs]
+    header = ["method"]
+    for samples, (prefill, token) in zip(("one", "two"), dense, strict=True):
+        header += [
+            f"{samples}: waits\n(dense {prefill[0]})",
+            f"operations\n({prefill[1]})",
+            f"a token: waits\n({token[0]:.0f})",
+            f"operations\n({token[1]:.0f})",
+        ]
+    rows = [row_of(name, model, options.reduction, inputs, dense) for name in PRUNERS]
+    print(tabulate(rows, header, tablefmt="simple"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""`Waits`: how often the host waits for a device, and how many operations it launches, counted on a CPU."""
+
+import contextlib
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# Operations whose result, or its shape, the host must know.
+WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "nonzero_static", "unique", "_unique2", "unique_dim"}
+VIEWS = {
+    "view", "_unsafe_view", "slice", "expand", "t", "transpose", "unsqueeze", "squeeze", "select", "permute", "detach", "alias",
+    "split", "reshape", "as_strided", "_reshape_alias",
+}  # fmt: skip
+
+
+class Waits(TorchDispatchMode):
+    """Inside, `waits` counts what a GPU's host would have to wait for, `operations` what it would launch.
+
+    `item()`, `int()` and `bool()` of a tensor, `tolist()`, `nonzero` and its kin, and a boolean mask as an index.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.waits = self.operations = 0
+
+    def __enter__(self):
+        self._tolist = torch.Tensor.tolist
+
+        def tolist(tensor):
+            self.waits += 1
+            return self._tolist(tensor)
+
+        torch.Tensor.tolist = tolist
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.Tensor.tolist = self._tolist
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masked = name.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple)
+        masked = masked and any(isinstance(part, torch.Tensor) and part.dtype == torch.bool for part in args[1])
+        self.waits += name in WAITING or masked
+        self.operations += name not in VIEWS
+        return func(*args, **(kwargs or {}))
+
+
+def of_prefill(model, inputs, pruner=None):
+    """(waits, operations) of a prefill. The trace is not read."""
+    with torch.no_grad(), Waits() as counted, contextlib.nullcontext() if pruner is None else pruner(model):
+        model(**inputs, use_cache=True)
+    return counted.waits, counted.operations
+
+
+def of_decoding(model, inputs, pruner=None, tokens=3):
+    """(waits, operations) of a decoded token after a prefill."""
+    with torch.no_grad(), contextlib.nullcontext() if pruner is None else pruner(model):
+        output, mask = model(**inputs, use_cache=True), inputs["attention_mask"]
+        with Waits() as counted:
+            for _ in range(tokens):
+                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+                ids = output.logits[:, -1:].argmax(-1)
+                output = model(input_ids=ids, attention_mask=mask, past_key_values=output.past_key_values, use_cache=True)
+    return counted.waits / tokens, counted.operations / tokens
