@@ -153,13 +153,14 @@ class GenerateHooks:
                     "this model's image_newline is offloaded, and generate() encodes images before the module that loads it "
                     "runs: transformers cannot. Keep it on a device (device_map), or call the model itself."
                 )
-            run = session.start_tower()
+            arguments = signature.bind(*args, **kwargs).arguments
+            run = session.start_tower(arguments | arguments.get("kwargs", {}))
             try:
                 output = features(*args, **kwargs)
             finally:
                 if run is not None:
                     run.finish()
-            session.note(images=Images.of(signature.bind(*args, **kwargs).arguments, output))
+            session.note(images=Images.of(arguments, output), encoded=output)
             return output
 
         return noted

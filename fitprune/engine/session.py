@@ -2,6 +2,7 @@
 
 import dataclasses
 import weakref
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from fitprune.engine.context import Layer, RunContext
 from fitprune.engine.decode import Decode
 from fitprune.engine.prefill import Prefill
-from fitprune.engine.tower import TowerRun
+from fitprune.engine.tower import TowerRun, require_patches
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.hooks import Hooks
 from fitprune.models.images import Images
@@ -30,6 +31,7 @@ class Call:
         text_cache: a KV cache whose tokens `generate` was given too, none of them an image's.
         images: the images that were encoded for it, by `generate` or by the forward itself.
         tower: their pass through the vision tower, where the pruner looks into it.
+        encoded: what `get_image_features` made of them.
         prompt: the arguments of the model's forward.
         forward: what runs its layers; None where nothing is pruned.
         cache: the KV cache that the decoder was called with.
@@ -40,6 +42,7 @@ class Call:
     text_cache: Any = None
     images: Images | None = None
     tower: TowerRun | None = None
+    encoded: Any = None
     prompt: dict[str, Any] | None = None
     forward: Prefill | Decode | None = None
     cache: Any = None
@@ -75,10 +78,21 @@ class Session:
         """Empty `call`: the forward is over."""
         _calls.set({key: call for key, call in (_calls.get() or {}).items() if key != self._key and key() is not None})
 
-    def start_tower(self) -> TowerRun | None:
-        """Images are about to be encoded; the run of the tower where the pruner looks into it."""
-        tower = tower_parts(self.context.parts) if self.context.pruner.looks_into_tower else None
-        run = None if tower is None else TowerRun(tower, self.context.pruner)
+    def start_tower(self, arguments: Mapping[str, Any]) -> TowerRun | None:
+        """Images are about to be encoded, by `get_image_features` with these `arguments`; the run of the tower where the pruner
+        looks into it.
+        """
+        # Of what was encoded before, nothing is left: it belongs to another prompt, or to one that failed.
+        self.note(tower=None, images=None, encoded=None)
+        pruner = self.context.pruner
+        if not pruner.looks_into_tower:
+            return None
+        tower = tower_parts(self.context.parts, arguments.get("vision_feature_layer"))
+        if tower is None:
+            return None
+        if (strategy := arguments.get("vision_feature_select_strategy")) is not None:
+            require_patches(tower, pruner, strategy)
+        run = TowerRun(tower, pruner)
         self.note(tower=run)
         return run
 
@@ -158,8 +172,33 @@ class Session:
                 f"{pruner.name} works in the vision tower, which did not run inside its context; "
                 "call the model with pixel_values, inside it."
             )
+        if call.encoded is not None and not self._its_images(prompt, real, kwargs):
+            if pruner.looks_into_tower:
+                raise UnsupportedModel(
+                    f"{pruner.name} ranks a prompt's images by what it saw of them in the vision tower, and the images of this "
+                    "prompt are not those that were encoded last; encode them and call the model, one prompt after the other."
+                )
+            call = dataclasses.replace(call, images=None)
         prompt = {**prompt, "images": call.images, "image_tokens": real.sum(1)}
         return Prefill(self.context, real, pool, mask, prompt, call.tower)
+
+    def _its_images(self, prompt: dict[str, Any], real: torch.Tensor, kwargs: dict[str, Any]) -> bool:
+        """Whether the images that were encoded last are the prompt's. Of embeddings that the caller made, the values tell."""
+        if prompt.get("pixel_values") is not None or prompt.get("visual_mask") is not None:
+            return True
+        handed = prompt.get("mm_encoder_outputs")
+        if handed is not None:
+            return handed.get("image") is self.call.encoded
+        embeds = kwargs.get("inputs_embeds")
+        packed = getattr(self.call.encoded, "pooler_output", None)
+        if embeds is None or packed is None or prompt.get("inputs_embeds") is None:
+            return True
+        made = torch.cat([image.flatten(0, -2) for image in packed]).to(embeds.device, embeds.dtype)
+        counts = real.sum(1).tolist()
+        # With beams each prompt stands several times in a row; the first of them tells.
+        copies = max(sum(counts) // max(len(made), 1), 1)
+        there = torch.cat([row[of.to(row.device)] for row, of in zip(embeds[::copies], real[::copies], strict=True)])
+        return not sum(counts) or (there.shape == made.shape and bool((there == made).all()))
 
     def _continued(self, prompt: dict[str, Any], past: int, length: int) -> CacheState:
         """What the cache of a forward over `length` tokens carries, `past` of the unpruned sequence being in it already.

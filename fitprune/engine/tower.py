@@ -30,13 +30,21 @@ def require_tower(model: Any, pruner: Hooks) -> TowerParts:
     name = type(model).__name__
     if tower is None:
         raise UnsupportedModel(f"{pruner.name} works on a CLIP or SigLIP tower; that of {name} has another form.")
-    if tower.has_cls and getattr(model.config, "vision_feature_select_strategy", "default") != "default":
-        raise UnsupportedModel(f"{pruner.name} needs visual tokens that are patches; {name} here has [CLS] among them.")
+    require_patches(tower, pruner, getattr(model.config, "vision_feature_select_strategy", "default"))
     if tower.mixes and pruner.merges_in_tower:
         raise UnsupportedModel(
             f"{pruner.name} merges tokens between the tower's layers; {name} mixes them on their grid there, so they must stay."
         )
     return tower
+
+
+def require_patches(tower: TowerParts, pruner: Hooks, strategy: str) -> None:
+    """Raise UnsupportedModel where the features that are selected have [CLS] among them."""
+    if tower.has_cls and strategy != "default":
+        raise UnsupportedModel(
+            f"{pruner.name} needs visual tokens that are patches; with vision_feature_select_strategy='{strategy}' [CLS] is "
+            "among them."
+        )
 
 
 class TowerRun:

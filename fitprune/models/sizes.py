@@ -6,6 +6,7 @@ from typing import Any
 
 from fitprune.errors import RecipeError, UnsupportedModel
 from fitprune.models.parts import text_config
+from fitprune.models.tower import layer_read
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,9 @@ def tower_sizes(config: Any) -> TowerSizes:
     vision: Any = getattr(config, "vision_config", None)
     clip = getattr(vision, "clip_config", vision)
     kind, read = getattr(clip, "model_type", None), getattr(config, "vision_feature_layer", -1)
-    if kind not in ("clip_vision_model", "siglip_vision_model") or not isinstance(read, int):
+    if kind not in ("clip_vision_model", "siglip_vision_model") or read is None:
         raise UnsupportedModel(f"the vision tower of a {config.model_type} model is not of CLIP's or SigLIP's form.")
+    read = layer_read(read)
     patches = vision.image_tokens if clip is not vision else (clip.image_size // clip.patch_size) ** 2
     hidden, layers = text_config(config).hidden_size, clip.num_hidden_layers
     return TowerSizes(

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from fitprune.errors import UnsupportedModel
 from fitprune.models.parts import ModelParts
 
 # Where towers of a known form keep their layers: transformers' CLIP and SigLIP, and LLaVA-HR's CLIP branch.
@@ -33,8 +34,32 @@ class TowerParts:
     feature_layer: int
 
 
-def tower_parts(parts: ModelParts) -> TowerParts | None:
-    """Find the parts of the model's tower; None where its form is not known."""
+def layer_read(asked: Any) -> int:
+    """The tower's layer that a configuration's or a call's `vision_feature_layer` names, alone or in a list of one.
+
+    Raises:
+        UnsupportedModel: it names several.
+    """
+    if isinstance(asked, int):
+        return asked
+    layers = list(asked)
+    if len(layers) != 1:
+        raise UnsupportedModel(
+            f"vision_feature_layer={layers} reads {len(layers)} layers of the vision tower at once; a method that looks into "
+            "the tower needs one. Give one layer, or take a method that works in the decoder."
+        )
+    return int(layers[0])
+
+
+def tower_parts(parts: ModelParts, asked: Any = None) -> TowerParts | None:
+    """Find the parts of the model's tower; None where its form is not known.
+
+    Args:
+        asked: `vision_feature_layer` as the call has it; None leaves it to the configuration.
+
+    Raises:
+        UnsupportedModel: several layers of the tower are read.
+    """
     config = parts.parent.config
     for path in LAYER_PATHS:
         layers: Any = parts.tower
@@ -42,10 +67,11 @@ def tower_parts(parts: ModelParts) -> TowerParts | None:
             layers = getattr(layers, name, None)
         if isinstance(layers, nn.ModuleList) and {type(layer).__name__ for layer in layers} <= KNOWN_LAYERS:
             mixes = path.startswith("fast")
-            read = -1 if mixes else getattr(config, "vision_feature_layer", None)
+            named = getattr(config, "vision_feature_layer", None) if asked is None else asked
             projector = getattr(parts.parent, "multi_modal_projector", None)
-            if not isinstance(read, int) or projector is None:
+            if projector is None or (named is None and not mixes):
                 return None
+            read = -1 if mixes else layer_read(named)
             cls_first = not mixes and config.vision_config.model_type == "clip_vision_model"
             # hidden_states[i] enters layer i; the last hidden state leaves the last layer.
             after = read - 1 if read >= 0 else len(layers) + read

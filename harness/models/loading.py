@@ -190,6 +190,13 @@ def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec, config: Map
     tokenizer = getattr(processor, "tokenizer", None)
     if tokenizer is None:
         raise FitPruneError(f"model '{spec.name}': its processor has no tokenizer; it is not an image-text model")
+    meant = config.get("image_token_id", config.get("image_token_index"))
+    given = getattr(processor, "image_token_id", None)
+    if meant is not None and given is not None and meant != given:
+        raise FitPruneError(
+            f"model '{spec.name}': its config.json has {meant} for image tokens, its tokenizer {given} "
+            f"({getattr(processor, 'image_token', '')!r}); one of them is another checkpoint's: correct image_token_id in config.json"
+        )
     tokenizer.padding_side = "left"  # so that every prompt ends where generation starts
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masked out, so any token does

@@ -72,6 +72,9 @@ def test_text_in_chunks_is_untouched(model):
 
 
 def test_one_chunk_that_holds_all_is_a_prefill_like_any_other(model, inputs):
+    plain = new_tokens(model, inputs)
+    if not torch.equal(new_tokens(model, inputs, prefill_chunk_size=64), plain):
+        pytest.skip("this release of transformers loses the images of a prompt in chunks, without a pruner, too")
     with torch.no_grad(), FitPrune(RECIPE)(model) as trace:
         expected = new_tokens(model, inputs)
         before = kept(trace)
