@@ -8,7 +8,7 @@ from tests.support.house import House
 # fits. `__init__` hands names on and stands, like `__main__`, above all that it hands on.
 LAYERS = {
     "fitprune": [
-        "fitprune.errors",
+        "fitprune.errors fitprune.lazy",
         "fitprune.arguments fitprune.files fitprune.flops",
         "fitprune.models fitprune.scoring",
         "fitprune.interface",
