@@ -145,19 +145,6 @@ def count_from_tokens(
     )
 
 
-def decoder_flops(
-    text_config: Any,
-    text_tokens: Tokens,
-    visual_in: Sequence[Tokens],
-    visual_out: Sequence[Tokens],
-    new_tokens: Tokens = 1,
-) -> int:
-    """FLOPs of the decoder alone, prefill and decode; arguments as in `count_from_tokens`."""
-    prefill = prefill_macs(text_config, text_tokens, visual_in, visual_out)
-    decode = decode_macs(text_config, text_tokens, visual_in, new_tokens)
-    return 2 * (sum(prefill.values()) + sum(decode.values()))
-
-
 def visual_reduction(
     text_config: Any,
     visual_tokens: Tokens,
