@@ -3,10 +3,10 @@
 A class is imported when it is first used. The names are those of `baselines.registry.CLASS_PATHS`.
 """
 
-import pkgutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from baselines.registry import CLASS_PATHS
+from fitprune.lazy import importing
 
 if TYPE_CHECKING:
     from baselines.before_decoder.divprune import DivPrune as DivPrune
@@ -30,16 +30,14 @@ if TYPE_CHECKING:
     from baselines.controls.uniform import Uniform as Uniform
     from baselines.in_tower.tome import ToMe as ToMe
 
-_PATHS = {path.partition(":")[2]: path for path in CLASS_PATHS.values() if path.startswith(f"{__name__}.")}
+_HOMES = {
+    name: home for home, _, name in (path.partition(":") for path in CLASS_PATHS.values()) if home.startswith("baselines.")
+}
 
-__all__ = list(_PATHS)
+__all__ = list(_HOMES)
 
 if not TYPE_CHECKING:  # a type checker reads the imports above, and reports names that are not among them
-
-    def __getattr__(name: str) -> Any:
-        if name not in _PATHS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return pkgutil.resolve_name(_PATHS[name])
+    __getattr__ = importing(__name__, _HOMES)
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_PATHS})
+        return sorted({*globals(), *_HOMES})

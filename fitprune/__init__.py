@@ -1,9 +1,9 @@
 """FitPrune (arXiv 2409.10197): prune a vision-language model's visual tokens by a recipe fitted to a FLOPs budget."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fitprune.errors import BudgetError, FitPruneError, RecipeError, UnsupportedModel
+from fitprune.lazy import importing
 
 if TYPE_CHECKING:
     from fitprune.composed import Composed
@@ -41,28 +41,23 @@ __all__ = [
     "fit",
 ]
 
-# torch and transformers take seconds to import; a command line that only checks its input should not wait for them.
-_MODULES = {
-    "Attention": "interface.attention",
-    "Calibration": "fitting.calibrate",
-    "Composed": "composed",
-    "DecoderSizes": "models.sizes",
-    "FitPrune": "method",
-    "Hooks": "interface.hooks",
-    "Pruner": "pruner",
-    "Recipe": "recipes.recipe",
-    "Selection": "interface.selection",
-    "TowerTokens": "interface.tower",
-    "Trace": "interface.trace",
-    "Vision": "interface.vision",
-    "VisualTokens": "interface.tokens",
-    "fit": "fitting.calibrate",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("flops", "search"):
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = importing(
+    __name__,
+    {
+        "Attention": "fitprune.interface.attention",
+        "Calibration": "fitprune.fitting.calibrate",
+        "Composed": "fitprune.composed",
+        "DecoderSizes": "fitprune.models.sizes",
+        "FitPrune": "fitprune.method",
+        "Hooks": "fitprune.interface.hooks",
+        "Pruner": "fitprune.pruner",
+        "Recipe": "fitprune.recipes.recipe",
+        "Selection": "fitprune.interface.selection",
+        "TowerTokens": "fitprune.interface.tower",
+        "Trace": "fitprune.interface.trace",
+        "Vision": "fitprune.interface.vision",
+        "VisualTokens": "fitprune.interface.tokens",
+        "fit": "fitprune.fitting.calibrate",
+    },
+    modules=("flops", "search"),
+)

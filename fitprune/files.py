@@ -1,10 +1,12 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and where one can be written."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from fitprune.errors import FitPruneError
 
 
 @contextmanager
@@ -25,3 +27,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path, verb: str = "write", makes_folder: bool = False) -> None:
+    """Raise FitPruneError, before any work, unless a file can stand at `path`: not in a folder's place, and in a folder that is
+    there, or with `makes_folder` in one whose own is.
+    """
+    folder = path.absolute().parent
+    home = folder.parent if makes_folder else folder
+    if path.is_dir() or folder.is_file() or not home.is_dir():
+        problem = "it is a folder" if path.is_dir() else "its folder does not exist"
+        raise FitPruneError(f"cannot {verb} {path}: {problem}")

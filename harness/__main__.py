@@ -1,9 +1,8 @@
 """The command line of the harness: `python -m harness models`, `… flops`, `… latency`, `… download`, `… gallery`."""
 
-import argparse
 import sys
 
-from fitprune.errors import FitPruneError
+from fitprune.arguments import Parser, exit_status
 from harness.commands import download, flops, gallery, latency, models
 
 COMMANDS = {"models": models, "flops": flops, "latency": latency, "download": download, "gallery": gallery}
@@ -11,17 +10,18 @@ COMMANDS = {"models": models, "flops": flops, "latency": latency, "download": do
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m harness", description="Models, and what their prompts cost.")
+    parser = Parser(prog="python -m harness", description="Models, and what their prompts cost.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.__doc__))
-    options = parser.parse_args(arguments)
-    try:
-        COMMANDS[options.command].run(options)
-    except FitPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        own = commands.add_parser(name, help=command.HELP, description=command.__doc__)
+        command.add_arguments(own)
+        own.set_defaults(run=command.run)
+
+    def run() -> None:
+        options = parser.parse_args(arguments)
+        options.run(options)
+
+    return exit_status(run)
 
 
 if __name__ == "__main__":

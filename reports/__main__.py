@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fitprune.errors import FitPruneError
+from fitprune.arguments import Parser, exit_status
+from fitprune.files import check_target
 from harness.results.atomic import write_atomically
 from reports.charts import charts
 from reports.charts.pictures import picture_paths, write_pictures
@@ -20,20 +21,18 @@ _WRITERS: Mapping[str, Callable[[Leaderboard], str]] = {"csv": to_csv, "latex": 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read a results folder and write what is asked for; Markdown goes to the standard output if nothing is."""
-    asked = _parser().parse_args(arguments)
-    try:
+
+    def run() -> None:
+        asked = _parser().parse_args(arguments)
         board = read_leaderboard(asked.results)
-        notes = board.damaged + _write(board, asked)
-    except (FitPruneError, OSError) as error:
-        print(f"reports: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(f"reports: {note}", file=sys.stderr)
-    return 0
+        for note in board.damaged + _write(board, asked):
+            print(f"reports: {note}", file=sys.stderr)
+
+    return exit_status(run, "reports")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m reports", description="Leaderboards from a results folder.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reports", description="Leaderboards from a results folder.")
     parser.add_argument("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write it as Markdown, and charts beside it as SVG")
     parser.add_argument(
@@ -51,7 +50,9 @@ def _write(board: Leaderboard, asked: argparse.Namespace) -> list[str]:
     """Make every text before the first is written, so that an error leaves nothing behind; returns notes for people."""
     pages = {path: name for name in _WRITERS if (path := _target(name, asked)) is not None}
     files = [*pages, *([asked.markdown] if asked.markdown else [])]
-    _check_targets(files, asked)
+    for path in files:
+        # Only the folder of a page is made.
+        check_target(path, makes_folder=asked.html is not None and path == asked.html / "index.html")
     texts = {path: _WRITERS[name](board) for path, name in pages.items()}
     if asked.compare is not None:
         markdown, pictures = to_comparison(board, read_leaderboard(asked.compare)), []
@@ -78,16 +79,6 @@ def _target(name: str, asked: argparse.Namespace) -> Path | None:
     if name == "html" and path is not None and path.suffix.lower() not in (".html", ".htm"):
         return path / "index.html"
     return path
-
-
-def _check_targets(files: Sequence[Path], asked: argparse.Namespace) -> None:
-    for path in files:
-        # Only the folder of a page is made.
-        folder = path.absolute().parent
-        home = folder.parent if asked.html is not None and path == asked.html / "index.html" else folder
-        if path.is_dir() or folder.is_file() or not home.is_dir():
-            problem = "it is a folder" if path.is_dir() else "its folder does not exist"
-            raise FitPruneError(f"cannot write {path}: {problem}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from tests.support.house import House
 # fits. `__init__` hands names on and stands, like `__main__`, above all that it hands on.
 LAYERS = {
     "fitprune": [
-        "fitprune.errors fitprune.files",
-        "fitprune.flops",
+        "fitprune.errors fitprune.lazy",
+        "fitprune.arguments fitprune.files fitprune.flops",
         "fitprune.models fitprune.scoring",
         "fitprune.interface",
         "fitprune.engine",
@@ -113,3 +113,17 @@ def test_what_is_too_large_is_found(tmp_path):
         "reports.m0.Long has 421 lines",
         "reports/ has 17 modules",
     ]
+
+
+def test_no_passage_stands_twice(house):
+    assert house.repeated() == []
+
+
+def test_a_passage_that_stands_twice_is_found(tmp_path):
+    (tmp_path / "reports").mkdir()
+    body = "".join(f"    value = shorten(value, {number})\n" for number in range(6))
+    (tmp_path / "reports" / "a.py").write_text(f'def one(value):\n    """One."""\n{body}')
+    (tmp_path / "reports" / "b.py").write_text(f"import re\n\n\ndef two(value, more):\n    value += more\n{body}")
+    assert House.of(tmp_path, ["reports"]).repeated() == ["reports.a:3 and reports.b:6"]
+    (tmp_path / "reports" / "b.py").write_text(f'def two(value):\n    """Two."""\n{body[: body.rindex("    ")]}')
+    assert House.of(tmp_path, ["reports"]).repeated() == []

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fitprune.errors import FitPruneError
+from fitprune.files import check_target
 from fitprune.recipes.recipe import Recipe
 from fitprune.recipes.recipe_text import saving, short_name, title, tokens_left
 
@@ -24,10 +25,7 @@ def check_drawable(path: Path) -> None:
     """Raise a `FitPruneError`, before any work, unless a picture can be drawn to `path`."""
     if path.suffix.lower() not in SUFFIXES:
         raise FitPruneError(f"cannot draw to {path}: the name must end in {' or '.join(SUFFIXES)}.")
-    if path.is_dir():
-        raise FitPruneError(f"cannot draw to {path}: it is a folder.")
-    if not path.parent.is_dir():
-        raise FitPruneError(f"cannot draw to {path}: there is no folder {path.parent}.")
+    check_target(path, "draw to")
     try:
         import altair  # noqa: F401
         import vl_convert  # noqa: F401

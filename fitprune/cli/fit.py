@@ -5,11 +5,12 @@ import importlib.metadata
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fitprune.errors import BudgetError, FitPruneError, unknown_name
-from fitprune.flops import check_reduction
+from fitprune.files import check_target
 
 # The entry points under which a source of models and calibration data announces itself. The harness is one; this package
 # does not import it.
@@ -22,12 +23,9 @@ def fit(options: argparse.Namespace) -> None:
     The statistics lie in `--keep`, by default in a hidden folder beside the output: after an interruption the same command
     goes on from there. The default folder is deleted once the recipes are written, one that `--keep` names stays.
     """
-    reductions = _reductions(options.reduction)
+    reductions = options.reduction
     targets = _targets(options.output, reductions)
-    for name in ("samples", "batch_size"):
-        if getattr(options, name) < 1:
-            raise FitPruneError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}.")
-    keep = Path(options.keep) if options.keep else _kept_beside(Path(options.output), targets)
+    keep = options.keep or _kept_beside(Path(options.output), targets)
     provider = _provider()
     provider.check(options.model, options.data)
 
@@ -63,25 +61,14 @@ def fit(options: argparse.Namespace) -> None:
         shutil.rmtree(keep, ignore_errors=True)
 
 
-def _reductions(text: str) -> list[float]:
-    try:
-        reductions = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise FitPruneError(f"--reduction takes a number between 0 and 1, or several with commas, not '{text}'.") from None
-    for reduction in reductions:
-        check_reduction(reduction)
-    return list(dict.fromkeys(reductions))
-
-
-def _targets(output: str, reductions: list[float]) -> list[Path]:
+def _targets(output: str, reductions: Sequence[float]) -> list[Path]:
     """Where each recipe goes: the file itself for one budget, a folder for several or where the name says so."""
     path = Path(output)
     if len(reductions) > 1 or path.is_dir() or output.endswith(("/", os.sep)):
         if path.exists() and not path.is_dir():
             raise FitPruneError(f"{path} is a file; several recipes need a folder.")
         return [path / f"recipe-{reduction:g}.json" for reduction in reductions]
-    if not path.parent.is_dir():
-        raise FitPruneError(f"there is no folder {path.parent} to write a recipe to.")
+    check_target(path)
     return [path]
 
 

@@ -3,7 +3,7 @@
 import datetime
 import importlib.metadata
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,8 @@ from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
 from fitprune.pruner import Pruner
 from fitprune.recipes.recipe import Recipe
-from fitprune.scoring.column_sums import kernels_for
+from fitprune.scoring.column_sums import blocks_for
+from fitprune.scoring.macs import Blocks
 from fitprune.search.prompts import Batch
 
 MODES = ("sequential", "one-pass")
@@ -128,7 +129,7 @@ class Calibration:
         `reduction` net of it.
         """
         check_reduction(reduction)
-        cost = Cost(self.sizes, self.text_tokens if scoring else None, self._kernels())
+        cost = Cost(self.sizes, self.text_tokens if scoring else None, self._blocks())
         dense = cost.recipe([0] * self.sizes.layers, self.visual_tokens)
         tokens = self.samples_visual_tokens
 
@@ -153,11 +154,11 @@ class Calibration:
         drop = scaled(curve, scale, self.visual_tokens)
         return Recipe(drop, self.visual_tokens, self.sizes, self._provenance(reduction, reached, step, scoring))
 
-    def _kernels(self) -> bool:
-        """Whether the Triton kernels do the scoring on this model's device."""
+    def _blocks(self) -> Callable[[int], Blocks]:
+        """How scoring walks over the attention map on this model's device."""
         parts = model_parts(self.model)
         head, dtype = self.sizes.q_size // parts.text_config.num_attention_heads, floating_type(parts.decoder)
-        return kernels_for(torch.empty(1, 1, 1, head, dtype=dtype, device=execution_device(parts.decoder))) is not None
+        return blocks_for(torch.empty(1, 1, 1, head, dtype=dtype, device=execution_device(parts.decoder)))
 
     @contextmanager
     def _bar(self, reduction: float) -> Iterator[None]:

@@ -1,12 +1,13 @@
 """`Cost`: what pruned calibration samples cost, and where the published rule stops pruning them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from fitprune.flops import layer_macs
 from fitprune.models.sizes import DecoderSizes
-from fitprune.scoring.column_sums import BLOCK_ROWS
+from fitprune.scoring.column_sums import in_blocks
 from fitprune.scoring.macs import Blocks, causal_pairs, column_sum_macs
 
 
@@ -17,12 +18,12 @@ class Cost:
     Attributes:
         sizes: of the decoder.
         text_tokens: of a prompt; if given, the cost holds that of scoring too.
-        kernels: whether the Triton kernels score, or the torch path.
+        blocks: how scoring walks over the attention map of so many rows, see `scoring.column_sums.blocks_for`.
     """
 
     sizes: DecoderSizes
     text_tokens: int | None = None
-    kernels: bool = False
+    blocks: Callable[[int], Blocks] = in_blocks
 
     def layer(self, entered: np.ndarray, kept: np.ndarray, scored: np.ndarray | bool = False) -> np.ndarray:
         """Cost of a layer that `entered` tokens enter and `kept` leave, elementwise."""
@@ -36,13 +37,10 @@ class Cost:
 
     def _scoring(self, rows: np.ndarray) -> np.ndarray:
         """Multiply-accumulates of `head_max_columns` with two weighted sums, for samples of which `rows` rows are scored."""
-        if not self.kernels:
-            blocks = Blocks(BLOCK_ROWS)
-            return column_sum_macs(causal_pairs(rows, 0, blocks), self.sizes.q_size, 2, blocks)
-        # The kernels' tiles: see `fitprune.scoring.triton_column_sums.tile`, which only a CUDA build can import.
-        small, large = Blocks(64, 64, products=2), Blocks(128, 128, products=2)
-        pairs = np.where(rows <= 1024, causal_pairs(rows, 0, small), causal_pairs(rows, 0, large))
-        return column_sum_macs(pairs, self.sizes.q_size, 2, small)
+        lengths, place = np.unique(rows, return_inverse=True)
+        walks = [(length, self.blocks(int(length))) for length in lengths]
+        macs = [column_sum_macs(causal_pairs(length, 0, walk), self.sizes.q_size, 2, walk) for length, walk in walks]
+        return np.asarray(macs)[place].reshape(rows.shape)
 
     def dense(self, visual_tokens: np.ndarray) -> np.ndarray:
         """Cost of the whole decoder, nothing dropped."""

@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -51,6 +52,17 @@ def kernels_for(query: torch.Tensor) -> ModuleType | None:
     """The module of Triton kernels that `head_max_columns` uses for this tensor; None where torch does the work."""
     kernels = _kernels() if query.is_cuda else None
     return kernels if kernels is not None and kernels.supported(query) else None
+
+
+def blocks_for(query: torch.Tensor) -> Callable[[int], Blocks]:
+    """How `head_max_columns` walks over the attention of such queries, by their number."""
+    kernels = kernels_for(query)
+    return in_blocks if kernels is None else lambda length: kernels.tile(query.shape[-1], length, query.dtype).blocks
+
+
+def in_blocks(length: int) -> Blocks:
+    """How the torch path does, for any number."""
+    return Blocks(BLOCK_ROWS)
 
 
 @functools.cache

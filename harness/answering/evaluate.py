@@ -63,7 +63,8 @@ def evaluate_cell(
     started = time.perf_counter()
     spec = find_suite(suite)
     evaluator = lmms_eval_evaluator()
-    from harness.answering.lmms_model import BROKEN, FitPruneLMM
+    from harness.answering.lmms_model import FitPruneLMM
+    from harness.answering.questions import BROKEN
 
     part = None if task is None else tuple(task.rows)
     task = task or build_task(suite, data, limit)
@@ -133,16 +134,15 @@ def sample_inputs(
     """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
     lmms_eval_evaluator()
     from harness.answering.batching import in_batches
-    from harness.answering.lmms_model import FitPruneLMM
+    from harness.answering.questions import Questions
 
     task = build_task(suite, data, limit)
-    model = FitPruneLMM(loaded, batch_size=batch_size)  # type: ignore[arg-type]  # nothing is generated
-    model.task_dict[task.config.task] = task.dataset
+    questions = Questions(loaded, {task.config.task: task.dataset})
     with quiet():
         task.build_all_requests()
-    requests = [model.read(place, request) for place, request in enumerate(task.instances)]
+    requests = [questions.read(place, request) for place, request in enumerate(task.instances)]
     for batch in in_batches(requests, batch_size, loaded.processor.tokenizer):
-        yield model.inputs(batch)[0]
+        yield questions.inputs(batch)[0]
 
 
 def _answer(spec: SuiteSpec, sample: dict, rows: Any, records: "dict[tuple[str, int], Record]") -> Answer:
@@ -174,7 +174,7 @@ def _points(spec: SuiteSpec, aggregates: dict, answers: list[Answer]) -> float:
 
 def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str, allow_broken: bool = False) -> dict[str, Any]:
     """How answers are generated, of a task's `generation_kwargs`, as a result records it."""
-    from harness.answering.lmms_model import MAX_NEW_TOKENS
+    from harness.answering.questions import MAX_NEW_TOKENS
 
     settings = {
         "do_sample": False,

@@ -25,40 +25,27 @@ from typing import Any, TextIO
 import torch
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
-from PIL import Image, ImageFile
 from tqdm import tqdm
 
 from fitprune import Pruner
 from fitprune.errors import FitPruneError
 from harness.answering.ahead import ahead
-from harness.answering.arguments import answered_by, make_pruner, refuse_unheard, whole_number
-from harness.answering.batching import Finished, Prepared, Record, Request, image_hash, in_batches, keys_of, places_of
+from harness.answering.arguments import answered_by, make_pruner, whole_number
+from harness.answering.batching import Finished, Prepared, Record, Request, in_batches, keys_of, places_of
 from harness.answering.generate import decoder_of, generate
 from harness.answering.input_cache import SuiteInputs
+from harness.answering.questions import BROKEN, Questions
 from harness.models.family_names import announced
 from harness.models.loading import LoadedModel, load_model
-from harness.models.prompting import encode
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
-from harness.tasks.pictures import seen
 from harness.telling import PATIENCE, tell
 from harness.words import duration
-
-# For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
-MAX_NEW_TOKENS = 128
 
 # Batches that are prepared while the model runs: one ready, one in the making, so that it waits only for the first.
 LOOK_AHEAD = 2
 
-
-# What the pictures of a question are known by where they cannot be decoded.
-BROKEN = "broken"
-
 Observer = Callable[[Finished], None]
-
-
-class BrokenPicture(FitPruneError):
-    """A question's picture cannot be decoded."""
 
 
 class FitPruneLMM(lmms):
@@ -98,9 +85,8 @@ class FitPruneLMM(lmms):
             raise FitPruneError(f"batch size must be at least 1, not {batch_size}")
         self.loaded, self.pruner, self.batch_size = loaded, pruner, batch_size
         self.observer, self.journal, self.kept_inputs = observer, journal, kept_inputs
-        self.progress, self.look_ahead, self.allow_broken = progress, look_ahead, allow_broken
-        # lmms-eval lets Pillow fill up what is cut off, with grey; here that is an error.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        self.progress, self.look_ahead = progress, look_ahead
+        self.questions = Questions(loaded, self.task_dict, allow_broken)
         decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
         self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
@@ -137,7 +123,7 @@ class FitPruneLMM(lmms):
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests. Errors are never swallowed."""
         answers: dict[int, GenerationResult] = {}
-        asked = [self.read(place, request) for place, request in enumerate(requests)]
+        asked = [self.questions.read(place, request) for place, request in enumerate(requests)]
         batches = self._ordered(asked)
         began = told = time.monotonic()
         with tqdm(
@@ -200,52 +186,13 @@ class FitPruneLMM(lmms):
     def prepare(self, batch: list[Request]) -> Prepared:
         """Decode the images of a batch, process them, tokenize its prompts; or find all this done."""
         if self.kept_inputs is None:
-            return Prepared(batch, *self.inputs(batch))
+            return Prepared(batch, *self.questions.inputs(batch))
         places = places_of(batch)
         if (kept := self.kept_inputs.get(places, self.loaded.device)) is not None:
             return Prepared(batch, *kept)
-        inputs, images = self.inputs(batch)
+        inputs, images = self.questions.inputs(batch)
         self.kept_inputs.put(places, inputs, images)
         return Prepared(batch, inputs, images)
-
-    def inputs(self, batch: Sequence[Request]) -> tuple[dict[str, torch.Tensor], list[str]]:
-        """The model's inputs for a batch, left-padded, on its device; and each question's image hash."""
-        images, hashes = zip(*map(self._pictures, batch), strict=True)
-        return encode(self.loaded, [request.prompt for request in batch], images), list(hashes)
-
-    def _pictures(self, request: Request) -> tuple[list[Image.Image], str]:
-        """A question's pictures, and what they are known by."""
-        try:
-            pictures = request.images()
-            return pictures, image_hash(pictures)
-        except BrokenPicture:
-            if not self.allow_broken:
-                raise
-            # Something to ask about, so that the question costs what it would; its answer is not taken.
-            return [Image.new("RGB", (224, 224))], f"{BROKEN}-{request.key[1]}"
-
-    def read(self, place: int, request: Instance) -> Request:
-        prompt, options, doc_to_visual, doc_id, task, split = request.args
-        if options.get("num_beams", 1) not in (1, None) or (options.get("do_sample") and options.get("temperature", 1)):
-            raise FitPruneError(f"task '{task}' asks for sampling or beams; answers here are greedy, so that they repeat")
-        refuse_unheard(task, options)
-        until = options.get("until") or ()
-        stops = (until,) if isinstance(until, str) else tuple(until)
-
-        def images() -> list[Image.Image]:
-            dataset = self.task_dict[task][split]
-            try:
-                doc = {name: seen(value) for name, value in dataset[doc_id].items()}
-                return [picture.convert("RGB") for picture in doc_to_visual(doc) or ()]
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's answers
-                row = getattr(dataset, "rows", range(len(dataset)))[doc_id]
-                raise BrokenPicture(
-                    f"task '{task}', row {row} of {getattr(dataset, 'origin', 'its data')}: "
-                    f"its picture cannot be decoded ({' '.join(str(error).split())[:160]})"
-                ) from None
-
-        limit = int(options.get("max_new_tokens") or MAX_NEW_TOKENS)
-        return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)
 
     def clean(self) -> None:
         """Keep the model: it goes on to the next cell. Tasks read lmms-eval's own data again."""

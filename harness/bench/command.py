@@ -8,6 +8,11 @@ from harness.cells import CellSettings
 BATCH_SIZE = 16
 
 
+def suite_file(suite: str) -> str:
+    """The file that holds a suite's test."""
+    return f"suites/test_{suite}.py"
+
+
 def suites_command(
     paths: Sequence[str],
     model: str,

@@ -15,7 +15,7 @@ from harness.bench.identity import Conditions, Margin
 from harness.bench.resolved import Resolved, Resolver
 from harness.bench.shelf import NeedsWeights, OutlineShelf
 from harness.cells import Cell, CellSettings
-from harness.cost.flops import count, prompt_tokens
+from harness.cost.flops import count_prompts, prompt_tokens
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.of_cells import CellPruners
 from harness.results.once import ReadOnlyFolder
@@ -121,12 +121,12 @@ class Planner:
         outline = self.shelf.outline(cell.model)
         inputs = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
         if cell.is_dense:
-            counted = count(outline, inputs)
+            counted = count_prompts(config, inputs)
             return counted.total / counted.samples
         text, visual = prompt_tokens(config, inputs)
         typical = plan(resolved.pruner, config, round(float(text.float().mean())), round(float(visual.float().mean())))
         one = {name: value[:1] for name, value in inputs.items()}
-        return count(outline, one, trace=typical).total
+        return count_prompts(config, one, typical).total
 
 
 def _seconds(cell: Cell, earlier: list[Result], questions: int) -> float | None:

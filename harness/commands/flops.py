@@ -3,13 +3,12 @@
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fitprune.arguments import TYPICAL_SIZE, image_size, names, share, whole
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
-from fitprune.flops import check_reduction
-from harness.commands.sizes import TYPICAL, image_size
+from harness.cells import DENSE
 from harness.models.family_names import announced
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config, transformers_config
@@ -56,29 +55,31 @@ class Prompt:
 
     def cost(self, trace: "Plan | None" = None, new_tokens: int | None = None) -> "FlopCount":
         """FLOPs, dense or under a pruner with this plan."""
-        from harness.cost.flops import count
+        from harness.cost.flops import count_prompts
 
-        model = SimpleNamespace(config=self.config)
-        return count(model, self.inputs(), trace=trace, new_tokens=self.new_tokens if new_tokens is None else new_tokens)
+        return count_prompts(self.config, self.inputs(), trace, self.new_tokens if new_tokens is None else new_tokens)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", required=True, metavar="NAME", help="a registry name, a family's, or a folder with a config.json"
+    count = whole()
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME", help="a registry name, a family's, or a folder with a config.json")
+    add("--reduction", type=share, metavar="R", help="share of the visual tokens' decoder FLOPs to save, 0-1")
+    add(
+        "--pruner",
+        type=names,
+        metavar="NAME[,NAME]",
+        help="methods (default: all that need no calibration, and fitprune with a recipe)",
     )
-    parser.add_argument("--reduction", type=float, metavar="R", help="share of the visual tokens' decoder FLOPs to save, 0-1")
-    parser.add_argument(
-        "--pruner", metavar="NAME[,NAME]", help="methods (default: all that need no calibration, and fitprune with a recipe)"
-    )
-    parser.add_argument(
+    add(
         "--recipe",
         metavar="FILE",
         help="a FitPrune recipe, or published:NAME@P (default: the published one nearest to R, where there is one)",
     )
-    parser.add_argument("--image", default=TYPICAL, metavar="WxH", help=f"size of the image (default {TYPICAL})")
-    parser.add_argument("--tokens", type=int, metavar="N", help="visual tokens, in place of the image's own number")
-    parser.add_argument("--text", type=int, default=TEXT_TOKENS, metavar="N", help=f"text tokens (default {TEXT_TOKENS})")
-    parser.add_argument("--new", type=int, default=NEW_TOKENS, metavar="N", help=f"generated tokens (default {NEW_TOKENS})")
+    add("--image", type=image_size, default=TYPICAL_SIZE, metavar="WxH", help=f"size of the image (default {TYPICAL_SIZE})")
+    add("--tokens", type=count, metavar="N", help="visual tokens, in place of the image's own number")
+    add("--text", type=count, default=TEXT_TOKENS, metavar="N", help=f"text tokens (default {TEXT_TOKENS})")
+    add("--new", type=count, default=NEW_TOKENS, metavar="N", help=f"generated tokens (default {NEW_TOKENS})")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
     columns: dict[str, FlopCount] = {}
     single: dict[str, FlopCount] = {}
     notes: list[str] = []
-    for name, pruner in ({"dense": None} | _pruners(options, prompt, notes)).items():
+    for name, pruner in ({DENSE: None} | _pruners(options, prompt, notes)).items():
         try:
             trace = prompt.plan(pruner) if pruner else None
             columns[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
@@ -107,17 +108,11 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _prompt(options: argparse.Namespace) -> Prompt:
-    import dataclasses
-
-    for name, least in (("tokens", 1), ("text", 1), ("new", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise FitPruneError(f"--{name} must be at least {least}, not {value}")
     spec = find_model(options.model)
     record = read_config(spec)
-    view = family_of(spec, record).view(record, *image_size(options.image))
+    view = family_of(spec, record).view(record, *options.image)
     if options.tokens is not None:
-        view = dataclasses.replace(view, tokens=options.tokens, newlines=0)
+        view = replace(view, tokens=options.tokens, newlines=0)
     return Prompt(transformers_config(spec), view, options.text, options.new)
 
 
@@ -129,11 +124,9 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
 
     if options.reduction is None and options.recipe is None:
         if options.pruner:
-            raise FitPruneError(f"--pruner {options.pruner} needs --reduction R, or --recipe FILE for fitprune")
+            raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
         return {}
-    if options.reduction is not None:
-        check_reduction(options.reduction)
-    asked = options.pruner.split(",") if options.pruner else [name for name in PRUNERS if name != "dense"]
+    asked = options.pruner or [name for name in PRUNERS if name != DENSE]
     found: dict[str, Pruner | None] = {}
     for name in asked:
         is_fitted = issubclass(get_pruner_class(name), FitPrune)
@@ -188,7 +181,7 @@ def _table(columns: "Mapping[str, FlopCount]", single: "Mapping[str, FlopCount]"
         "total": lambda name: columns[name].total,
     }
     body = [[title, *(_readable(value(name)) for name in columns)] for title, value in lines.items()]
-    body.append(["saved of the total", *(f"{columns[name].reduction(columns['dense']):.1%}" for name in columns)])
+    body.append(["saved of the total", *(f"{columns[name].reduction(columns[DENSE]):.1%}" for name in columns)])
     align = ["left", *["right"] * len(columns)]
     return tabulate(body, ["", *columns], tablefmt="simple", disable_numparse=True, colalign=align)
 

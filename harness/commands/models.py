@@ -2,11 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tabulate import tabulate
+
+from fitprune.arguments import TYPICAL_SIZE, Size, image_size
 from fitprune.errors import FitPruneError
-from harness.commands.sizes import TYPICAL, image_size
 from harness.models.checkpoint import checkpoint_folder, weight_files
 from harness.models.families import FAMILY_NAMES
 from harness.models.family_names import choose_model, how_to_get
@@ -17,7 +18,7 @@ from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
 
 HELP = "list the registered models"
-HEADER = ("name", "family", "parameters", f"visual tokens ({TYPICAL})", "layers", "GPU memory", "revision", "weights")
+HEADER = ("name", "family", "parameters", f"visual tokens ({TYPICAL_SIZE})", "layers", "GPU memory", "revision", "weights")
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,18 @@ class Row:
         )
 
 
-def rows(width: int, height: int) -> list[Row]:
+def rows(size: Size) -> list[Row]:
     """All registered models, for an image of this size."""
-    return [_row(spec, width, height) for spec in MODELS.values()]
+    return [_row(spec, size) for spec in MODELS.values()]
 
 
-def _row(spec: ModelSpec, width: int, height: int) -> Row:
+def _row(spec: ModelSpec, size: Size) -> Row:
     config = read_config(spec)
     family = family_of(spec, config)
     total = spec.parameters
     if total is None:
         total = sum(parameters(path) for path in weight_files(checkpoint_folder(spec)))
-    view = family.view(config, width, height)
+    view = family.view(config, *size)
     return Row(
         spec,
         family.model_type,
@@ -89,10 +90,8 @@ def _weights(spec: ModelSpec) -> str:
 
 def markdown() -> str:
     """The README's table: what does not depend on the machine, for a typical image."""
-    from tabulate import tabulate
-
     table = []
-    for row in rows(*image_size(TYPICAL)):
+    for row in rows(TYPICAL_SIZE):
         name, _, *rest = row.cells()
         table.append([f"`{name}`", row.spec.source if row.spec.kind == "hub" else row.spec.notes, *rest])
     header = [HEADER[0], "weights", *HEADER[2:7]]
@@ -104,15 +103,21 @@ def _count(number: int) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--image", default=TYPICAL, metavar="WxH", help=f"image of the visual tokens (default {TYPICAL})")
+    parser.add_argument(
+        "--image",
+        type=image_size,
+        default=TYPICAL_SIZE,
+        metavar="WxH",
+        help=f"image of the visual tokens (default {TYPICAL_SIZE})",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the table and, on the standard error, what families' names stand for on this machine."""
-    width, height = image_size(options.image)
-    table = [(*row.cells(), row.weights) for row in rows(width, height)]
-    header = (*HEADER[:3], f"visual tokens ({width}x{height})", *HEADER[4:])
-    print(_aligned([header, *table], right={2, 3, 4, 5}))
+    table = [(*row.cells(), row.weights) for row in rows(options.image)]
+    header = (*HEADER[:3], f"visual tokens ({options.image})", *HEADER[4:])
+    align = ["right" if 2 <= column <= 5 else "left" for column in range(len(header))]
+    print(tabulate(table, header, tablefmt="plain", disable_numparse=True, colalign=align))
     print("", *families(), sep="\n", file=sys.stderr)
 
 
@@ -125,13 +130,3 @@ def families() -> list[str]:
         except FitPruneError:
             lines.append(f"{name}: nothing here; {how_to_get(MODELS[family.standard])}")
     return lines
-
-
-def _aligned(lines: Sequence[Sequence[str]], right: set[int]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-
-    def padded(line: Sequence[str]) -> str:
-        cells = (cell.rjust(widths[n]) if n in right else cell.ljust(widths[n]) for n, cell in enumerate(line))
-        return "  ".join(cells).rstrip()
-
-    return "\n".join(padded(line) for line in lines)

@@ -1,7 +1,8 @@
 """What a prompt costs: FLOPs of tower, projector and decoder, and bytes."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fitprune.lazy import importing
 
 if TYPE_CHECKING:
     from harness.cost.flops import FlopCount, count
@@ -11,14 +12,4 @@ __all__ = [
     "count",
 ]
 
-# Imported when asked for: a command line that only checks its input should not wait for torch.
-_HOMES = {
-    "FlopCount": "flops",
-    "count": "flops",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importing(__name__, dict.fromkeys(__all__, "harness.cost.flops"))

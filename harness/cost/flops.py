@@ -80,20 +80,29 @@ def count(
         with torch.inference_mode(), pruner(model) as live:
             model(**inputs, logits_to_keep=1)
         trace = live
-    config = model.config
-    layers = config.get_text_config().num_hidden_layers
-    samples = len(inputs["input_ids"])
-    if trace is None:
-        text, visual = prompt_tokens(config, inputs)
-        visual_in = visual_out = [visual] * layers
-        scoring: Sequence[int] = ()
-    else:
-        if len(trace.text_tokens) != samples:
-            raise FitPruneError(f"the trace is of {len(trace.text_tokens)} samples, the inputs are of {samples}")
-        text, visual_in, visual_out = trace.text_tokens, trace.visual_in, trace.visual_out
-        scoring = trace.scoring_macs
+    return count_prompts(model.config, inputs, trace, new_tokens)
+
+
+def count_prompts(config: Any, inputs: Mapping[str, torch.Tensor], trace: Any = None, new_tokens: int = 1) -> FlopCount:
+    """`count` of a model with this configuration, from the trace or plan of a prefill, or of the dense model without one."""
+    text, _, visual_in, visual_out, scoring = token_counts(config, inputs, trace)
     vision = vision_cost(config, inputs, None if trace is None else trace.tower)
     return count_from_tokens(config, text, visual_in, visual_out, new_tokens, vision=vision, scoring_macs=scoring)
+
+
+def token_counts(
+    config: Any, inputs: Mapping[str, torch.Tensor], trace: Any
+) -> tuple[torch.Tensor, torch.Tensor, Sequence[torch.Tensor], Sequence[torch.Tensor], int]:
+    """Per prompt: text tokens, visual tokens, and those that enter and leave each layer; MACs of scoring. Without a trace
+    nothing was pruned.
+    """
+    if trace is None:
+        text, visual = prompt_tokens(config, inputs)
+        every = [visual] * config.get_text_config().num_hidden_layers
+        return text, visual, every, every, 0
+    if len(trace.text_tokens) != len(inputs["input_ids"]):
+        raise FitPruneError(f"the trace is of {len(trace.text_tokens)} samples, the inputs are of {len(inputs['input_ids'])}")
+    return trace.text_tokens, trace.visual_tokens, trace.visual_in, trace.visual_out, sum(map(int, trace.scoring_macs))
 
 
 def count_from_tokens(
@@ -134,19 +143,6 @@ def count_from_tokens(
         samples=samples,
         by_operator={f"{part}.{name}": 2 * value for part, ops in macs.items() for name, value in ops.items()},
     )
-
-
-def decoder_flops(
-    text_config: Any,
-    text_tokens: Tokens,
-    visual_in: Sequence[Tokens],
-    visual_out: Sequence[Tokens],
-    new_tokens: Tokens = 1,
-) -> int:
-    """FLOPs of the decoder alone, prefill and decode; arguments as in `count_from_tokens`."""
-    prefill = prefill_macs(text_config, text_tokens, visual_in, visual_out)
-    decode = decode_macs(text_config, text_tokens, visual_in, new_tokens)
-    return 2 * (sum(prefill.values()) + sum(decode.values()))
 
 
 def visual_reduction(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.cost.flops import count_from_tokens, prompt_tokens, visual_reduction
+from harness.cost.flops import count_from_tokens, token_counts, visual_reduction
 from harness.cost.vision import VisionCost, vision_cost
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ class BatchCost:
 
 def batch_cost(config: Any, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> BatchCost:
     """The cost of a batch on a model with this transformers configuration. Without a trace nothing was pruned."""
-    text, visual = prompt_tokens(config, inputs) if trace is None else (trace.text_tokens, trace.visual_tokens)
-    entering = [visual] * config.get_text_config().num_hidden_layers if trace is None else trace.visual_in
-    leaving = entering if trace is None else trace.visual_out
+    text, visual, entering, leaving, scoring = token_counts(config, inputs, trace)
     images = vision_cost(config, inputs, None if trace is None else trace.tower)
     return BatchCost(
         text.tolist(),
@@ -46,7 +44,7 @@ def batch_cost(config: Any, inputs: "Mapping[str, torch.Tensor]", trace: "Trace 
         new_tokens,
         [layer.tolist() for layer in entering],
         [layer.tolist() for layer in leaving],
-        0 if trace is None else sum(trace.scoring_macs),
+        scoring,
         dict(images.vision),
         dict(images.projector),
     )

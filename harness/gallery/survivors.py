@@ -6,7 +6,6 @@ averaged or made of a smaller picture is marked at the patch that it is named by
 and not marked, as in `fitprune.Trace`.
 """
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from fitprune.errors import BudgetError, UnsupportedModel
 from harness.answering.evaluate import evaluate_cell
 from harness.answers import Answer
 from harness.bench.bench import Bench
-from harness.cells import DENSE, Cell, CellSettings
+from harness.cells import DENSE, Cell
 from harness.gallery.file import FOLDER, SCHEMA
 from harness.gallery.views import View, views_of
 from harness.results.result import now, versions
@@ -163,13 +162,3 @@ def _answer(answer: Answer) -> dict[str, Any]:
 def _without_known_views(part: dict[str, Any], scene: dict[str, Any]) -> dict[str, Any]:
     """Views are given again only by a pruner that changes what the model is shown."""
     return {name: value for name, value in part.items() if name != "views" or value != scene["views"]}
-
-
-def gallery_settings(data: str, questions: int, seed: int, reductions: Sequence[float]) -> CellSettings:
-    """What the runs of a gallery share."""
-    return CellSettings(data=data, limit=questions, batch_size=1, seed=seed, reductions=tuple(reductions))
-
-
-def gallery_command(words: Sequence[str]) -> str:
-    """The command line that makes a gallery again, quoted for a shell."""
-    return shlex.join(["python", "-m", "harness", "gallery", *words])

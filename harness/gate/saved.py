@@ -1,5 +1,6 @@
 """Runs that were saved under a name, in the results folder's `saved/NAME/`, and comparison of this run with one."""
 
+import argparse
 import math
 import re
 from collections.abc import Iterable
@@ -19,11 +20,11 @@ FOLDER = "saved"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check_name(option: str, name: str) -> str:
-    """Raise FitPruneError unless the name can be that of a saved run."""
-    if not _NAME.fullmatch(name):
-        raise FitPruneError(f"--{option} {name}: a name is made of letters, digits, '.', '_' and '-'")
-    return name
+def run_name(text: str) -> str:
+    """The name of a saved run, as an argument type."""
+    if not _NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a name made of letters, digits, '.', '_' and '-'")
+    return text
 
 
 @dataclass(frozen=True)

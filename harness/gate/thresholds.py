@@ -1,10 +1,12 @@
 """What a cell may lose: `1.0`, `gqa:1.0,pope:0.5`, `latency:10%`."""
 
+import argparse
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fitprune.errors import FitPruneError, unknown_name
+from fitprune.arguments import number
+from fitprune.errors import unknown_name
 
 LATENCY = "latency"
 
@@ -18,24 +20,32 @@ class Thresholds:
     latency: float | None = None
 
     @classmethod
-    def parse(cls, option: str, text: str, default: float | None = None, *, latency: bool = False) -> "Thresholds":
+    def parse(cls, text: str, latency: bool = False) -> "Thresholds":
         """Read a comma list of POINTS, SUITE:POINTS and, with `latency`, latency:P%. A later entry replaces an earlier one.
 
-        Raises FitPruneError, in one line.
+        Raises argparse.ArgumentTypeError.
         """
-        suites: dict[str, float] = {}
-        slower = None
+        read = cls()
         for entry in (part.strip() for part in text.split(",")):
             name, colon, value = (part.strip() for part in entry.rpartition(":"))
             if latency and name == LATENCY:
-                slower = _percent(option, entry, value)
-            elif colon:
-                if not name:
-                    raise FitPruneError(f"--{option} {entry} names no suite; it takes POINTS or SUITE:POINTS")
-                suites[name] = _points(option, entry, value)
+                read = replace(read, latency=_percent(entry, value))
+            elif not colon:
+                read = replace(read, everywhere=_points(entry, value))
+            elif name:
+                read.suites[name] = _points(entry, value)
             else:
-                default = _points(option, entry, value)
-        return cls(default, suites, slower)
+                raise argparse.ArgumentTypeError(f"{entry} names no suite; it takes POINTS or SUITE:POINTS")
+        return read
+
+    @classmethod
+    def parse_with_latency(cls, text: str) -> "Thresholds":
+        """`parse`, with `latency`."""
+        return cls.parse(text, latency=True)
+
+    def otherwise(self, points: float) -> "Thresholds":
+        """The same, with what a cell may lose on the suites of which nothing is said."""
+        return replace(self, everywhere=points) if self.everywhere is None else self
 
     def points(self, suite: str) -> float | None:
         """What a cell on this suite may lose."""
@@ -55,21 +65,14 @@ class Thresholds:
         return ",".join(parts)
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def _points(entry: str, value: str) -> float:
+    if not 0 <= number(value) <= 100:
+        raise argparse.ArgumentTypeError(f"{entry} is not a number of points from 0 to 100")
+    return number(value)
 
 
-def _points(option: str, entry: str, value: str) -> float:
-    if not 0 <= _number(value) <= 100:
-        raise FitPruneError(f"--{option} {entry} is not a number of points from 0 to 100")
-    return float(value)
-
-
-def _percent(option: str, entry: str, value: str) -> float:
-    number = _number(value.removesuffix("%"))
-    if not value.endswith("%") or not 0 <= number < math.inf:
-        raise FitPruneError(f"--{option} {entry} is not a share of the prefill time in percent, such as {LATENCY}:10%")
-    return number
+def _percent(entry: str, value: str) -> float:
+    percent = number(value.removesuffix("%"))
+    if not value.endswith("%") or not 0 <= percent < math.inf:
+        raise argparse.ArgumentTypeError(f"{entry} is not a share of the prefill time in percent, such as {LATENCY}:10%")
+    return percent

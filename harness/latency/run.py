@@ -14,6 +14,7 @@ import torch
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPruneError, Pruner
+from fitprune.arguments import TYPICAL_SIZE, Size
 from harness.cells import DENSE
 from harness.cost.flops import FlopCount, count
 from harness.latency.measure import Comparison, compare, measure
@@ -41,7 +42,6 @@ class Asked:
 
     Attributes:
         pruners: registry names; empty for all.
-        image_size: width, height.
         layers: decoder layers; None for all of them. Random weights only.
         dtype: of the weights; None is the checkpoint's for random ones, and what `load_model` takes for real ones.
     """
@@ -51,7 +51,7 @@ class Asked:
     reductions: tuple[float, ...] = (0.5,)
     batch_sizes: tuple[int, ...] = (1,)
     weights: str = CHECKPOINT
-    image_size: tuple[int, int] = (1024, 768)
+    image_size: Size = TYPICAL_SIZE
     text_tokens: int = 64
     new_tokens: int = 16
     repeats: int = 10
@@ -63,14 +63,6 @@ class Asked:
         """Raise FitPruneError for what cannot be asked, before any work."""
         for name in self.pruners:
             get_pruner_class(name)
-        for reduction in self.reductions:
-            if not 0 < reduction < 1:
-                raise FitPruneError(f"--reduction is a share of FLOPs between 0 and 1, not {reduction:g}")
-        counts = [("batch-size", size) for size in self.batch_sizes]
-        counts += [("text-tokens", self.text_tokens), ("new-tokens", self.new_tokens), ("repeats", self.repeats)]
-        for name, value in counts:
-            if value < 1:
-                raise FitPruneError(f"--{name} must be at least 1, not {value}")
         if self.layers is not None and self.weights != RANDOM:
             raise FitPruneError("--layers shortens a model with random weights; add --weights random")
         check_device(self.device)

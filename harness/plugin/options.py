@@ -1,115 +1,167 @@
 """The command line of `pytest suites/`: what can be asked for, and what is wrong with it, before any work starts."""
 
 import argparse
-import math
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
+from fitprune.arguments import known_names, listed, names, one_of, shares, whole
 from fitprune.errors import FitPruneError, unknown_name
-from harness.bench.command import BATCH_SIZE, suites_command
+from harness.bench.command import BATCH_SIZE, suite_file, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
-from harness.gate.saved import SavedRun, check_name
+from harness.gate.saved import SavedRun, run_name
 from harness.gate.thresholds import Thresholds
-from harness.models.devices import DEVICE_NAMES, check_device
+from harness.models.devices import check_device
 from harness.models.family_names import ChosenModel, choose_model
 from harness.plugin.selection import DEST
 from harness.results.store import Store
 from harness.statistics import GATES
 
-POSITIONS = ("kept", "repacked")
-DEFAULT_MODELS = ("llava-tiny",)
 DEFAULT_PRUNERS = (DENSE, FITPRUNE, "fastv", "random")
-DEFAULT_REDUCTIONS = ("0.3", "0.5", "0.7")
+DEFAULT_REDUCTIONS = (0.3, 0.5, 0.7)
 MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model that ships with the package suffers from pruning
 MAX_DROP_ELSEWHERE = 1.0
+# Options that `RunOptions` and its settings have under their own names.
+_AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions")
+_OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images")
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the suites.
+
+    Attributes:
+        metavar: what stands for the value in the help; empty for a switch.
+        type: text -> value.
+        default: the value where the option is not given; None where other options decide it.
+        repeatable: whether a further use adds to a comma list.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    type: Callable[[str], Any] = str
+    default: Any = None
+    repeatable: bool = False
+
+    @property
+    def field(self) -> str:
+        """Its name as that of an attribute."""
+        return self.name.replace("-", "_")
+
+    def add_to(self, group: pytest.OptionGroup) -> None:
+        """Register it. pytest keeps the text: `value` says in one line what is wrong with one."""
+        action: dict[str, Any] = {"action": "append" if self.repeatable else "store", "metavar": self.metavar, "default": None}
+        if not self.metavar:
+            action = {"action": "store_true", "default": False}
+        group.addoption(f"--{self.name}", dest=DEST + self.field, help=self.help.replace("%", "%%"), **action)
+
+    def value(self, namespace: argparse.Namespace) -> Any:
+        """Read it. Raises FitPruneError, in one line, for a text that is no value."""
+        given = getattr(namespace, DEST + self.field, None)
+        if not self.metavar:
+            return bool(given)
+        if given is None or (not given and self.type is str):
+            return self.default
+        try:
+            return self.type(",".join(given) if self.repeatable else given)
+        except argparse.ArgumentTypeError as error:
+            raise FitPruneError(f"--{self.name} {error}") from None
+
+
+OPTIONS = (
+    Option(
+        "model",
+        "NAME",
+        "registry name, family's name, hub id or local folder; repeatable, comma lists (default: llava-tiny)",
+        names,
+        ("llava-tiny",),
+        repeatable=True,
+    ),
+    Option(
+        "pruner",
+        "NAME",
+        f"method names, dense, or all; comma lists (default: {','.join(DEFAULT_PRUNERS)})",
+        names,
+        repeatable=True,
+    ),
+    Option(
+        "reduction",
+        "R",
+        "shares of the visual tokens' FLOPs to save, between 0 and 1 (default: 0.3,0.5,0.7)",
+        shares,
+        repeatable=True,
+    ),
+    Option(
+        "max-drop",
+        "POINTS|SUITE:POINTS,…",
+        "the gate: what a cell may lose, on all suites or on one (default: no gate; with --gate 5 on mini data, else 1)",
+        Thresholds.parse,
+    ),
+    Option(
+        "gate",
+        "GATE",
+        "significant: a cell fails when its drop is above --max-drop with 95 % confidence (default); "
+        "certified: it passes only when its drop is below with 95 % confidence; "
+        "sequential: so too, but questions are asked in random order, only until that is decided",
+        one_of(*GATES),
+    ),
+    Option(
+        "positions",
+        "authors|kept|repacked",
+        "position ids of what stays: as a method's authors have them (default), kept, or numbered anew; a row for each",
+        listed(one_of(AUTHORS, "kept", "repacked")),
+        (AUTHORS,),
+        repeatable=True,
+    ),
+    Option("save", "NAME", "keep this run's cells under a name, in the results folder's saved/NAME", run_name, ""),
+    Option("compare", "NAME", "compare each cell with the saved run's, on the same questions", run_name, ""),
+    Option(
+        "compare-fail",
+        "POINTS|SUITE:POINTS|latency:P%,…",
+        "what a cell may lose against the saved run, in points, and in prefill time relative to dense",
+        Thresholds.parse_with_latency,
+    ),
+    Option("limit", "N", "questions per suite (default: all)", whole()),
+    Option(
+        "data",
+        "mini|hub|DIR",
+        "embedded data (default), the public data sets, or a folder of parquet files in their columns",
+        default="mini",
+    ),
+    Option("results", "DIR", "where each cell leaves its result (default: results)", default="results"),
+    Option(
+        "device",
+        "DEVICE",
+        "cpu, cuda, cuda:N or auto, which spreads a model over all GPUs "
+        "(default: the CUDA devices, dealt out to the workers by turn, else the CPU)",
+    ),
+    Option("batch-size", "N", "questions per batch; changes no answer (default: 16)", whole(), BATCH_SIZE),
+    Option(
+        "recipe",
+        "FILE|published:NAME@P",
+        "a FitPrune recipe, or one that its authors published, instead of fitting one for each --reduction",
+        default="",
+    ),
+    Option("plan", "", "print the cells, which of them the results have, and what the others will cost; run nothing"),
+    Option("rerun", "", "measure cells again that the results have"),
+    Option(
+        "allow-broken-images",
+        "",
+        "count a question whose picture cannot be decoded as wrong, with a note, instead of ending its cell",
+    ),
+    Option("seed", "N", "seed of the pruners that draw (default: 0)", whole(0), 0),
+)
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Register the options. Values stay texts here: `RunOptions.parse` says in one line what is wrong with one.
-
-    Raises pytest.UsageError where another plugin has taken a name.
-    """
+    """Register the options. Raises pytest.UsageError where another plugin has taken a name."""
     group = parser.getgroup("fitprune", "accuracy and cost of visual token pruning")
-
-    def add(name: str, metavar: str, text: str, action: str = "store") -> None:
-        group.addoption(
-            f"--{name}", dest=DEST + name.replace("-", "_"), metavar=metavar, default=None, action=action, help=text
-        )  # type: ignore[arg-type]
-
     try:
-        add(
-            "model",
-            "NAME",
-            "registry name, family's name, hub id or local folder; repeatable, comma lists (default: llava-tiny)",
-            "append",
-        )
-        add("pruner", "NAME", "method names, dense, or all; comma lists (default: dense,fitprune,fastv,random)", "append")
-        add("reduction", "R", "shares of the visual tokens' FLOPs to save, between 0 and 1 (default: 0.3,0.5,0.7)", "append")
-        add(
-            "max-drop",
-            "POINTS|SUITE:POINTS,…",
-            "the gate: what a cell may lose, on all suites or on one (default: no gate; with --gate 5 on mini data, else 1)",
-        )
-        add(
-            "gate",
-            "GATE",
-            "significant: a cell fails when its drop is above --max-drop with 95 %% confidence (default); "
-            "certified: it passes only when its drop is below with 95 %% confidence; "
-            "sequential: so too, but questions are asked in random order, only until that is decided",
-        )
-        add(
-            "positions",
-            "authors|kept|repacked",
-            "position ids of what stays: as a method's authors have them (default), kept, or numbered anew; a row for each",
-            "append",
-        )
-        add("save", "NAME", "keep this run's cells under a name, in the results folder's saved/NAME")
-        add("compare", "NAME", "compare each cell with the saved run's, on the same questions")
-        add(
-            "compare-fail",
-            "POINTS|SUITE:POINTS|latency:P%%,…",
-            "what a cell may lose against the saved run, in points, and in prefill time relative to dense",
-        )
-        add("limit", "N", "questions per suite (default: all)")
-        add(
-            "data",
-            "mini|hub|DIR",
-            "embedded data (default), the public data sets, or a folder of parquet files in their columns",
-        )
-        add("results", "DIR", "where each cell leaves its result (default: results)")
-        add(
-            "device",
-            "DEVICE",
-            "cpu, cuda, cuda:N or auto, which spreads a model over all GPUs "
-            "(default: the CUDA devices, dealt out to the workers by turn, else the CPU)",
-        )
-        add("batch-size", "N", "questions per batch; changes no answer (default: 16)")
-        add(
-            "recipe",
-            "FILE|published:NAME@P",
-            "a FitPrune recipe, or one that its authors published, instead of fitting one for each --reduction",
-        )
-        group.addoption(
-            "--plan",
-            dest=DEST + "plan",
-            action="store_true",
-            default=False,
-            help="print the cells, which of them the results have, and what the others will cost; run nothing",
-        )
-        group.addoption(
-            "--rerun", dest=DEST + "rerun", action="store_true", default=False, help="measure cells again that the results have"
-        )
-        group.addoption(
-            "--allow-broken-images",
-            dest=DEST + "allow_broken_images",
-            action="store_true",
-            default=False,
-            help="count a question whose picture cannot be decoded as wrong, with a note, instead of ending its cell",
-        )
-        add("seed", "N", "seed of the pruners that draw (default: 0)")
+        for option in OPTIONS:
+            option.add_to(group)
     except ValueError as error:
         raise pytest.UsageError(
             f"another plugin has taken an option of the suites ({error}); switch it off with -p no:NAME"
@@ -147,78 +199,41 @@ class RunOptions:
     @classmethod
     def parse(cls, namespace: argparse.Namespace) -> "RunOptions":
         """Read pytest's namespace. Raises FitPruneError, in one line, for a value that cannot be meant."""
-
-        def given(name: str) -> str | None:
-            return getattr(namespace, DEST + name)
-
-        def listed(name: str, default: Sequence[str]) -> tuple[str, ...]:
-            values = getattr(namespace, DEST + name)
-            split = default if values is None else [part.strip() for value in values for part in value.split(",")]
-            if not all(split):
-                raise FitPruneError(f"--{name} {','.join(values)} has an empty entry")
-            return tuple(dict.fromkeys(split))
-
-        recipe = given("recipe") or ""
-        if recipe and given("reduction"):
+        given = {option.field: option.value(namespace) for option in OPTIONS}
+        recipe, gate, save, compare = given["recipe"], given["gate"] or "significant", given["save"], given["compare"]
+        if recipe and given["reduction"]:
             raise FitPruneError("--recipe and --reduction exclude each other: the recipe says how much is saved")
-        data = given("data") or "mini"
-        device = given("device")
-        if device is not None and not DEVICE_NAMES.fullmatch(device):
-            raise FitPruneError(f"--device {device} is not cpu, cuda, cuda:N or auto")
-        gate = given("gate") or "significant"
-        if gate not in GATES:
-            raise unknown_name("gate", gate, GATES)
-        save, compare, compare_fail = given("save"), given("compare"), given("compare_fail")
-        if compare_fail is not None and compare is None:
+        if given["compare_fail"] is not None and not compare:
             raise FitPruneError("--compare-fail says what may be lost against a saved run; name it with --compare NAME")
-        if save is not None and save == compare:
+        if save and save == compare:
             raise FitPruneError(f"--save {save} and --compare {save} name one run: it would replace what it is compared with")
         if gate == "sequential" and (save or compare):
             raise FitPruneError("--gate sequential stops where it is decided; --save and --compare need all answers of a run")
-        positions = listed("positions", (AUTHORS,))
-        for choice in positions:
-            if choice not in (AUTHORS, *POSITIONS):
-                raise FitPruneError(f"--positions {choice} is not {AUTHORS}, {' or '.join(POSITIONS)}")
-        reductions = tuple(dict.fromkeys(_share(part) for part in listed("reduction", DEFAULT_REDUCTIONS)))
+        max_drop: Thresholds | None = given["max_drop"]
+        if max_drop is not None or given["gate"] is not None:
+            max_drop = (max_drop or Thresholds()).otherwise(MAX_DROP.get(given["data"], MAX_DROP_ELSEWHERE))
+        reductions = given["reduction"] or DEFAULT_REDUCTIONS
         return cls(
-            models=listed("model", DEFAULT_MODELS),
-            pruners=listed("pruner", _default_pruners(recipe, gate)),
+            models=given["model"],
+            pruners=given["pruner"] or _default_pruners(recipe, gate),
             reductions=reductions,
-            max_drop=_allowed(given("max_drop"), given("gate"), data),
-            results=given("results") or "results",
-            device=device,
-            recipe=recipe,
-            settings=CellSettings(
-                data=data,
-                limit=_whole("limit", given("limit"), None, 1),
-                batch_size=_whole("batch-size", given("batch_size"), BATCH_SIZE, 1) or BATCH_SIZE,
-                seed=_whole("seed", given("seed"), 0, 0) or 0,
-                reductions=reductions,
-                allow_broken_images=getattr(namespace, DEST + "allow_broken_images", False),
-            ),
-            rerun=getattr(namespace, DEST + "rerun", False),
+            max_drop=max_drop,
             gate=gate,
-            positions=positions,
-            save="" if save is None else check_name("save", save),
-            compare="" if compare is None else check_name("compare", compare),
-            compare_fail=None if compare_fail is None else Thresholds.parse("compare-fail", compare_fail, latency=True),
-            plan=getattr(namespace, DEST + "plan", False),
+            settings=CellSettings(reductions=reductions, **{name: given[name] for name in _OF_SETTINGS}),
+            **{name: given[name] for name in _AS_GIVEN},
         )
 
     def expanded(self) -> "RunOptions":
         """The same with `all` spelled out. Raises FitPruneError, with the nearest names, for an unknown pruner."""
         from baselines.registry import PRUNERS, get_pruner_class
 
-        names: list[str] = []
-        for name in self.pruners:
-            if "+" in name:
-                get_pruner_class(name)
-            elif name != "all" and name not in PRUNERS:
-                raise unknown_name("pruner", name, [*PRUNERS, "all"])
-            names += PRUNERS if name == "all" else [name]
-        if self.recipe and set(names) - {DENSE, FITPRUNE}:
+        composed = [name for name in self.pruners if "+" in name]
+        for name in composed:
+            get_pruner_class(name)
+        pruners = known_names("pruner", self.pruners, PRUNERS, also=composed)
+        if self.recipe and set(pruners) - {DENSE, FITPRUNE}:
             raise FitPruneError(f"--recipe is for --pruner {FITPRUNE}; run the other pruners by themselves, with --reduction")
-        return replace(self, pruners=tuple(dict.fromkeys(names)), every="all" in self.pruners)
+        return replace(self, pruners=pruners, every="all" in self.pruners)
 
     def choosing(self, chosen: Iterable[ChosenModel] | None = None) -> "RunOptions":
         """The same with each model that a family's name stands for, decided here or, in a worker, where the run was started.
@@ -277,7 +292,7 @@ class RunOptions:
         """The command that runs one cell again."""
         settings = replace(self.settings, reductions=() if cell.reduction is None else (cell.reduction,))
         return suites_command(
-            [f"suites/test_{cell.suite}.py"],
+            [suite_file(cell.suite)],
             cell.model,
             [cell.pruner],
             settings,
@@ -289,10 +304,10 @@ class RunOptions:
         )
 
 
-def _default_pruners(recipe: str, gate: str) -> list[str]:
+def _default_pruners(recipe: str, gate: str) -> tuple[str, ...]:
     """A sequential run asks the dense model what its pairs need, not, as a cell of its own would, everything."""
-    names = (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS
-    return [name for name in names if name != DENSE or gate != "sequential"]
+    pruners = (DENSE, FITPRUNE) if recipe else DEFAULT_PRUNERS
+    return tuple(name for name in pruners if name != DENSE or gate != "sequential")
 
 
 def check_recipe(path: str, models: Sequence[str]) -> None:
@@ -309,32 +324,3 @@ def check_recipe(path: str, models: Sequence[str]) -> None:
             recipe.for_model(transformers_config(find_model(model)))
         except FitPruneError as error:
             raise FitPruneError(f"--recipe {path} does not fit {model}: {error}") from None
-
-
-def _allowed(max_drop: str | None, gate: str | None, data: str) -> Thresholds | None:
-    """What --max-drop says, with the default for what it leaves open; None where neither it nor --gate was given."""
-    if max_drop is None and gate is None:
-        return None
-    default = MAX_DROP.get(data, MAX_DROP_ELSEWHERE)
-    return Thresholds.parse("max-drop", f"{default:g}" if max_drop is None else max_drop, default)
-
-
-def _whole(name: str, value: str | None, default: int | None, least: int) -> int | None:
-    if value is None:
-        return default
-    if not re.fullmatch(r"\d{1,12}", value) or int(value) < least:
-        raise FitPruneError(f"--{name} {value} is not a whole number of at least {least}")
-    return int(value)
-
-
-def _float(value: str) -> float:
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
-
-
-def _share(value: str) -> float:
-    if not 0 < _float(value) < 1:
-        raise FitPruneError(f"--reduction {value} is not between 0 and 1; it is the share of the visual tokens' FLOPs to save")
-    return float(value)

@@ -1,7 +1,8 @@
 """The tasks of lmms-eval, and the data that they ask of."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fitprune.lazy import importing
 
 if TYPE_CHECKING:
     from harness.tasks.build import build_task, tasks_reading
@@ -15,17 +16,8 @@ __all__ = [
     "tasks_reading",
 ]
 
-# Imported when asked for: a command line that only checks its input should not wait for torch.
-_HOMES = {
-    "SUITES": "specs",
-    "SuiteSpec": "specs",
-    "build_task": "build",
-    "find_suite": "specs",
-    "tasks_reading": "build",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importing(
+    __name__,
+    dict.fromkeys(("SUITES", "SuiteSpec", "find_suite"), "harness.tasks.specs")
+    | dict.fromkeys(("build_task", "tasks_reading"), "harness.tasks.build"),
+)

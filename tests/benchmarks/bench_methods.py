@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from fitprune import FitPruneError, Pruner
-from harness.commands.sizes import TYPICAL, image_size
+from fitprune import Pruner
+from fitprune.arguments import TYPICAL_SIZE, Parser, exit_status, image_size, names, shares, whole
 from harness.cost.flops import count
 from harness.latency.measure import Comparison, compare
 from harness.latency.run import CHECKPOINT, RANDOM, Asked, TimedModel, prompt_flops, reachable
@@ -161,45 +161,46 @@ def random_model(width: int, layers: int, device: torch.device) -> TimedModel:
 
 def main(words: list[str] | None = None) -> int:
     """Print the table, with what it was measured on; the exit status is 1 when a method fails."""
-    parser = argparse.ArgumentParser(description="What each method costs and saves in a prefill.")
+    parser = Parser(description="What each method costs and saves in a prefill.")
     add = parser.add_argument
     add("--model", help="a registry name, hub id or folder; default: a small random LLaVA")
     add("--weights", choices=(RANDOM, CHECKPOINT), default=RANDOM, help="of --model (default random)")
-    add("--pruner", help="default: all")
-    add("--reduction", default="0.3,0.5,0.7,0.9")
+    add("--pruner", type=names, default=(), help="default: all")
+    add("--reduction", type=shares, default=(0.3, 0.5, 0.7, 0.9))
     add("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    add("--image-size", default=TYPICAL, metavar="WxH", help=f"for --model (default {TYPICAL})")
+    add("--image-size", type=image_size, default=TYPICAL_SIZE, metavar="WxH", help=f"for --model (default {TYPICAL_SIZE})")
     add("--width", type=int, default=512, help="of the small random decoder")
     add("--layers", type=int, help="decoder layers (default 12; with --model all of them)")
-    add("--batch-size", type=int, default=1)
-    add("--text-tokens", type=int, default=64)
-    add("--repeats", type=int, default=5)
+    add("--batch-size", type=whole(), default=1)
+    add("--text-tokens", type=whole(), default=64)
+    add("--repeats", type=whole(), default=5)
     add("--strict", choices=("on", "off"), default="on", help="off: print only")
-    options = parser.parse_args(words)
+    return exit_status(lambda: report(parser.parse_args(words)))
+
+
+def report(options: argparse.Namespace) -> int:
+    """Measure and print; 1 when a method fails."""
     cannot: list[dict[str, Any]] = []
-    try:
-        asked = Asked(
-            options.model or "random LLaVA",
-            tuple(options.pruner.split(",")) if options.pruner else (),
-            tuple(float(part) for part in options.reduction.split(",")),
-            (options.batch_size,),
-            options.weights if options.model else RANDOM,
-            image_size(options.image_size),
-            options.text_tokens,
-            1,
-            options.repeats,
-            options.device,
-            options.layers,
-        )
-        asked.check()
-        if options.model:
-            timed = TimedModel.of(asked)
-        else:
-            timed = random_model(options.width, options.layers or 12, torch.device(options.device))
-            timed.batches = [timed.prompt(asked, 1)]
-        found = list(rows(timed, asked, cannot))
-    except (FitPruneError, ValueError) as error:
-        parser.error(str(error))
+    asked = Asked(
+        options.model or "random LLaVA",
+        options.pruner,
+        options.reduction,
+        (options.batch_size,),
+        options.weights if options.model else RANDOM,
+        options.image_size,
+        options.text_tokens,
+        1,
+        options.repeats,
+        options.device,
+        options.layers,
+    )
+    asked.check()
+    if options.model:
+        timed = TimedModel.of(asked)
+    else:
+        timed = random_model(options.width, options.layers or 12, torch.device(options.device))
+        timed.batches = [timed.prompt(asked, 1)]
+    found = list(rows(timed, asked, cannot))
     print(
         f"{asked.model}, {asked.weights} weights, {timed.model.config.get_text_config().num_hidden_layers} decoder layers, "
         f"{timed.model.dtype}, {device_name(timed.device)}, {torch.get_num_threads()} threads, batch {options.batch_size}, "

@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("fitprune", "baselines", "harness", "suites", "reports", "training")
 MOST_MODULES, MOST_LINES, MOST_CLASS_LINES = 16, 400, 220
+SHORTEST_PASSAGE = 6  # lines
+_NO_PASSAGE = (ast.Import, ast.ImportFrom, ast.Constant)  # or an expression that is a constant: a docstring
 _NAMED = re.compile(rf"((?:{'|'.join(PACKAGES)})(?:\.\w+)+)(?::[\w.]+)?")
 
 
@@ -124,3 +126,31 @@ class House:
                     if (lines := node.end_lineno - node.lineno + 1) > MOST_CLASS_LINES:
                         found.append(f"{name}.{node.name} has {lines} lines")
         return found + [f"{folder.name}/ has {count} modules" for folder, count in modules.items() if count > MOST_MODULES]
+
+    def repeated(self) -> list[str]:
+        """Passages of six or more lines that stand twice: for each its places, `module:line`.
+
+        Signatures, docstrings, imports and lines of brackets alone do not count, nor do Triton kernels, which can call little.
+        """
+        places: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        for name, path in self.paths.items():
+            skipped = set(_no_passage(self.trees[name]))
+            source = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            lines = [(number, text.strip()) for number, text in source if number not in skipped and re.search(r"\w", text)]
+            for first in range(len(lines) - SHORTEST_PASSAGE + 1):
+                passage = lines[first : first + SHORTEST_PASSAGE]
+                places[tuple(text for _, text in passage)].append(f"{name}:{passage[0][0]}")
+        return [" and ".join(found) for found in places.values() if len(found) > 1]
+
+
+def _no_passage(tree: ast.Module) -> Iterator[int]:
+    """The lines that `House.repeated` leaves out."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any("triton.jit" in ast.unparse(each) for each in node.decorator_list):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        elif isinstance(node, ast.FunctionDef):
+            yield from range(node.lineno, max(node.body[0].lineno, node.lineno + 1))
+        elif isinstance(node, ast.Import | ast.ImportFrom) or (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        ):
+            yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)

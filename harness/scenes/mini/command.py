@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from fitprune.arguments import Parser, exit_status
 from harness.scenes.draw import Canvas
 from harness.scenes.mini.benchmarks import MAKERS
 from harness.scenes.mini.table import fine_print, write
@@ -20,9 +20,7 @@ def _canvas(text: str) -> Canvas:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m harness.scenes.mini", description="Write the mini suites and the calibration set."
-    )
+    parser = Parser(prog="python -m harness.scenes.mini", description="Write the mini suites and the calibration set.")
     parser.add_argument("--out", type=Path, default=Path("suites/data"), help="folder to write to (default: %(default)s)")
     parser.add_argument(
         "--canvas",
@@ -31,14 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="HxW",
         help="how many times 96 pixels the pictures are tall and wide; larger ones are fine print (default: 1x1)",
     )
-    options = parser.parse_args(arguments)
-    out, canvas = options.out, options.canvas
-    try:
+
+    def run() -> None:
+        options = parser.parse_args(arguments)
         for maker in MAKERS.values():
             for table in maker():
-                path = write(table if canvas == (1, 1) else fine_print(table, canvas), out)
+                path = write(table if options.canvas == (1, 1) else fine_print(table, options.canvas), options.out)
                 print(f"{path}: {len(table.rows)} rows, {path.stat().st_size / 1e3:.0f} kB")
-    except OSError as error:
-        print(f"cannot write the mini suites: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(run, "cannot write the mini suites")

@@ -184,15 +184,21 @@ def test_a_terminal_shows_progress_with_the_time_left(tmp_path: Path) -> None:
         (["--model", "llava-tinny", "--reduction", "0.6"], "did you mean llava-tiny"),
         (["--model", "llava-tiny", "--reduction", "1.5"], "between 0 and 1"),
         (["--model", "llava-tiny", "--reduction", "0.5,0"], "between 0 and 1"),
-        (["--model", "llava-tiny", "--reduction", "half"], "not 'half'"),
-        (["--model", "llava-tiny", "--reduction", "0.3,,0.5"], "not '0.3,,0.5'"),
-        (["--model", "llava-tiny", "--reduction", "0.6", "--samples", "0"], "--samples must be at least 1"),
+        (["--model", "llava-tiny", "--reduction", "half"], "--reduction half is not between 0 and 1"),
+        (["--model", "llava-tiny", "--reduction", "0.3,,0.5"], "--reduction 0.3,,0.5 has an empty entry"),
+        (["--model", "llava-tiny", "--reduction", "0.6", "--samples", "0"], "--samples 0 is not a whole number of at least 1"),
         (["--model", "llava-tiny", "--reduction", "0.6", "--samples", "100000"], "100000 were asked for"),
-        (["--model", "llava-tiny", "--reduction", "0.6", "--batch-size", "-1"], "--batch-size must be at least 1"),
+        (
+            ["--model", "llava-tiny", "--reduction", "0.6", "--batch-size", "-1"],
+            "--batch-size -1 is not a whole number",
+        ),
         (["--model", "llava-tiny", "--reduction", "0.6", "--mode", "onepass"], "did you mean one-pass"),
         (["--model", "llava-tiny", "--reduction", "0.6", "--data", "nowhere"], "nowhere"),
         (["--model", "llava-1.5-7b", "--reduction", "0.6"], "llava-hf/llava-1.5-7b-hf"),
-        (["--model", "llava-tiny", "--reduction", "0.6", "-o", "no/such/recipe.json"], "there is no folder no/such"),
+        (
+            ["--model", "llava-tiny", "--reduction", "0.6", "-o", "no/such/recipe.json"],
+            "cannot write no/such/recipe.json: its folder does not exist",
+        ),
         (["--model", "llava-tiny", "--reduction", "0.3,0.6", "-o", "a-file"], "a-file is a file"),
         (["--model", "llava-tiny", "--reduction", "0.6", "--samples", "0", "-o", "new/"], "--samples"),
     ],
@@ -215,4 +221,4 @@ def test_bad_input_as_a_process(tmp_path: Path) -> None:
     done = fit(*TINY, "--reduction", "0.6", "-o", "no/such/recipe.json", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr == "error: there is no folder no/such to write a recipe to.\n"
+    assert done.stderr == "error: cannot write no/such/recipe.json: its folder does not exist\n"

@@ -168,7 +168,7 @@ def test_a_picture_in_pixels(folder):
         (["published:llava-1.5-7b@61"], "there is no published recipe 'llava-1.5-7b@61'; there are llava-1.5-7b@10,20,"),
         (["hand.json", "-o", "picture.jpg"], "cannot draw to picture.jpg: the name must end in .png or .svg"),
         (["hand.json", "-o", "picture"], "must end in .png or .svg"),
-        (["hand.json", "-o", "no/such/picture.svg"], "there is no folder no/such"),
+        (["hand.json", "-o", "no/such/picture.svg"], "cannot draw to no/such/picture.svg: its folder does not exist"),
         (["hand.json", "-o", "folder.svg"], "cannot draw to folder.svg"),
     ],
 )

@@ -176,16 +176,16 @@ def test_a_folder_is_counted_by_its_own_configuration(capsys, tmp_path):
     ("words", "said"),
     [
         (["flops", "--model", "llava-1.5-8b"], "llava-1.5-7b"),
-        (["flops", "--model", "llava-1.5-7b", "--reduction", "1.5"], "reduction must be a number between 0 and 1"),
+        (["flops", "--model", "llava-1.5-7b", "--reduction", "1.5"], "--reduction 1.5 is not between 0 and 1"),
         (["flops", "--model", "llava-1.5-7b", "--pruner", "fastv"], "needs --reduction R"),
         (["flops", "--model", "llava-1.5-7b", "--pruner", "fastw", "--reduction", "0.5"], "fastv"),
         (["flops", "--model", "llava-1.5-7b", "--pruner", "fastv", "--reduction", "0.99"], "it reaches"),
         (["flops", "--model", "qwen2.5-vl-3b", "--pruner", "fitprune", "--reduction", "0.5"], "needs --recipe FILE"),
         (["flops", "--model", "llava-1.5-7b", "--recipe", "nowhere.json"], "nowhere.json"),
-        (["flops", "--model", "llava-1.5-7b", "--tokens", "0"], "--tokens must be at least 1, not 0"),
-        (["flops", "--model", "llava-1.5-7b", "--text", "-3"], "--text must be at least 1, not -3"),
-        (["models", "--image", "large"], "written WIDTHxHEIGHT"),
-        (["flops", "--model", "llava-next-7b", "--image", "0x5"], "written WIDTHxHEIGHT"),
+        (["flops", "--model", "llava-1.5-7b", "--tokens", "0"], "--tokens 0 is not a whole number of at least 1"),
+        (["flops", "--model", "llava-1.5-7b", "--text", "-3"], "--text -3 is not a whole number of at least 1"),
+        (["models", "--image", "large"], "--image large is not WIDTHxHEIGHT"),
+        (["flops", "--model", "llava-next-7b", "--image", "0x5"], "--image 0x5 is not WIDTHxHEIGHT"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(words, said, capsys):

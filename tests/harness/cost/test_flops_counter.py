@@ -21,7 +21,8 @@ from transformers import (
 
 from fitprune import FitPrune, FitPruneError, Recipe, UnsupportedModel
 from fitprune.flops import visual_macs
-from harness.cost.flops import NOT_COUNTED, count, count_from_tokens, decoder_flops, prompt_tokens, visual_reduction
+from harness.cost.decoder import decode_macs, prefill_macs
+from harness.cost.flops import NOT_COUNTED, count, count_from_tokens, prompt_tokens, visual_reduction
 from tests.support.random_llava import build, prompts
 
 pytestmark = pytest.mark.releases
@@ -38,6 +39,12 @@ CLIP_L_336 = CLIPVisionConfig(
     patch_size=14,
 )
 LLAVA_7B = LlavaConfig(vision_config=CLIP_L_336, text_config=VICUNA_7B)
+
+
+def decoder_flops(config, text_tokens, visual_in, visual_out):
+    """FLOPs of the decoder alone, for one new token."""
+    prefill = prefill_macs(config, text_tokens, visual_in, visual_out)
+    return 2 * (sum(prefill.values()) + sum(decode_macs(config, text_tokens, visual_in, 1).values()))
 
 
 def test_llava_7b_prefill_of_640_tokens() -> None:

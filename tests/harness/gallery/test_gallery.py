@@ -209,7 +209,7 @@ def test_a_gallery_that_is_too_large_is_cut_and_it_is_said(drawn, monkeypatch):
         (["--pruner", "dense"], "--pruner names no method that prunes"),
         (["--reduction", "1.5"], "--reduction 1.5 is not between 0 and 1"),
         (["--reduction", "half"], "--reduction half is not between 0 and 1"),
-        (["--questions", "0"], "--questions must be at least 1, not 0"),
+        (["--questions", "0"], "--questions 0 is not a whole number of at least 1"),
         (["--model", "no-such-model"], "no-such-model"),
     ],
 )

@@ -169,10 +169,10 @@ def test_other_answers_than_those_to_the_same_questions_are_refused(run):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--gate", "certain"], "unknown gate 'certain'; did you mean certified?"),
+        (["--gate", "certain"], "--gate certain is not significant, certified or sequential"),
         (["--max-drop", "gpa:1"], "unknown suite 'gpa'; did you mean gqa*"),
         (["--max-drop", "gqa:x"], "--max-drop gqa:x is not a number of points from 0 to 100"),
-        (["--save", "../x"], "--save ../x: a name is made of letters, digits, '.', '_' and '-'"),
+        (["--save", "../x"], "--save ../x is not a name made of letters, digits, '.', '_' and '-'"),
         (["--compare", "nothing"], "unknown saved run 'nothing'; no run is saved in *saved: --save NAME saves one"),
         (["--compare-fail", "1"], "--compare-fail says what may be lost against a saved run; name it with --compare NAME"),
         (["--compare", "a", "--save", "a"], "--save a and --compare a name one run*"),

@@ -1,11 +1,11 @@
 """The gate's rules: by hand, and with the error rates that they promise, in simulation."""
 
+import argparse
 import math
 
 import numpy as np
 import pytest
 
-from fitprune.errors import FitPruneError
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import questions
 from harness.statistics import Drop, Verdict, certified, questions_needed, significant
@@ -68,10 +68,10 @@ def test_questions_in_words(needed, said):
     ],
 )
 def test_thresholds(text, points, latency):
-    read = Thresholds.parse("compare-fail", text, latency=True)
+    read = Thresholds.parse(text, latency=True)
     assert {suite: read.points(suite) for suite in points} == points
     assert read.latency == latency
-    assert Thresholds.parse("compare-fail", str(read), latency=True) == read
+    assert Thresholds.parse_with_latency(str(read)) == read
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_thresholds(text, points, latency):
     ],
 )
 def test_thresholds_that_cannot_be_meant(text, said):
-    with pytest.raises(FitPruneError, match=rf"^--compare-fail .*{said}"):
-        Thresholds.parse("compare-fail", text, latency=True)
+    with pytest.raises(argparse.ArgumentTypeError, match=rf"^{said}"):
+        Thresholds.parse(text, latency=True)
 
 
 def test_latency_is_no_threshold_of_the_gate_itself():
-    with pytest.raises(FitPruneError, match="not a number of points"):
-        Thresholds.parse("max-drop", "latency:10%")
+    with pytest.raises(argparse.ArgumentTypeError, match="not a number of points"):
+        Thresholds.parse("latency:10%")
 
 
 def rate(found, rule, margin, verdict):

@@ -108,7 +108,7 @@ def test_a_device_that_is_not_there_is_one_line_and_status_4(run, device):
 def test_a_device_of_another_kind_is_one_line_and_status_4(run):
     result = run("--device", "mps", "-n", "2")
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: --device mps is not cpu, cuda, cuda:N or auto"])
+    result.stderr.fnmatch_lines(["ERROR: unknown device 'mps'; write cpu, cuda, cuda:N or auto"])
 
 
 def test_the_missions_command_ends_in_a_table(tmp_path):

@@ -161,7 +161,7 @@ def test_more_cells_are_added_to_those_that_are_there(run):
         (["--limit", "-3"], "--limit -3 is not a whole number of at least 1"),
         (["--batch-size", "x"], "--batch-size x is not a whole number of at least 1"),
         (["--max-drop", "-1"], "--max-drop -1 is not a number of points from 0 to 100"),
-        (["--device", "gpu"], "--device gpu is not cpu, cuda, cuda:N or auto"),
+        (["--device", "gpu"], "unknown device 'gpu'; write cpu, cuda, cuda:N or auto"),
         (["--data", "nowhere"], "data folder 'nowhere' does not exist*"),
         (["--results", "file"], "results folder file: * is not a folder*"),
         (["--results", "file/below"], "results folder file/below: * is not a folder*"),

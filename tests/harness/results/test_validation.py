@@ -10,29 +10,9 @@ from harness.cells import Cell
 from harness.gallery.file import FOLDER, check_scene
 from harness.results.refusals import Refusal, read_refusals, write_refusal
 from harness.results.result import Result
+from tests.support.results import result
 
-RESULT = Result(
-    model="m",
-    revision="abc",
-    pruner="fastv",
-    params={"k": 2},
-    suite="gqa",
-    metric="exact_match",
-    score=80.0,
-    dense_score=90.0,
-    drop=10.0,
-    drop_ci95=(8.0, 12.0),
-    n=100,
-    flops=1e9,
-    dense_flops=2e9,
-    reduction=0.5,
-    latency_ms=None,
-    memory_mb=None,
-    versions={"torch": "2"},
-    device="cpu",
-    seed=0,
-    date="2026-01-01T00:00:00+00:00",
-)
+RESULT = result()
 
 
 @pytest.mark.parametrize(
