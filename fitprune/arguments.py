@@ -5,6 +5,7 @@ option's name before that: `--limit 0 is not a whole number of at least 1`. So a
 """
 
 import argparse
+import io
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable
@@ -25,7 +26,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def exit_status(command: Callable[[], int | None], prefix: str = "error") -> int:
-    """Run a command: what it returns, 0 for None; 2 where it raises FitPruneError or OSError, which is shown in one line."""
+    """Run a command: what it returns, 0 for None; 2 where it raises FitPruneError or OSError, which is shown in one line.
+
+    Signs that the terminal's encoding does not have are shown as "?".
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         return command() or 0
     except (FitPruneError, OSError) as error:

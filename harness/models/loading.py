@@ -195,7 +195,7 @@ def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec, config: Map
     if meant is not None and given is not None and meant != given:
         raise FitPruneError(
             f"model '{spec.name}': its config.json has {meant} for image tokens, its tokenizer {given} "
-            f"({getattr(processor, 'image_token', '')!r}); one of them is another checkpoint's: correct image_token_id in config.json"
+            f"({getattr(processor, 'image_token', '')!r}); one of them is another checkpoint's: correct config.json"
         )
     tokenizer.padding_side = "left"  # so that every prompt ends where generation starts
     if tokenizer.pad_token is None:

@@ -1,6 +1,8 @@
 """Types of arguments, and how a command refuses what it cannot read."""
 
 import argparse
+import io
+import sys
 
 import pytest
 
@@ -89,3 +91,13 @@ def test_an_error_of_several_lines_is_printed_in_one(capsys):
 
     assert exit_status(fail, "reports") == 2
     assert capsys.readouterr().err == "reports: disk full\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_of_another_encoding_shows_what_it_can(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    assert exit_status(lambda: print("saved ▲ 0.5 – é")) == 0
+    sys.stdout.flush()
+    shown = written.getvalue().decode(encoding)
+    assert shown == {"ascii": "saved ? 0.5 ? ?\n", "cp1252": "saved ? 0.5 – é\n", "utf-8": "saved ▲ 0.5 – é\n"}[encoding]
