@@ -1,4 +1,4 @@
-"""What the `cell` fixture hands to a test."""
+"""`RunCell`: what the `cell` fixture hands to a test."""
 
 from typing import TYPE_CHECKING, Any
 

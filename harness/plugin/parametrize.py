@@ -1,4 +1,4 @@
-"""From the options to the list of cells that `--collect-only` shows."""
+"""The list of cells that `--collect-only` shows, made of the options."""
 
 import dataclasses
 from pathlib import Path

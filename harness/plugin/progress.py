@@ -1,4 +1,4 @@
-"""Where a long run stands: a line when a cell has ended, at most one a minute in the log of a CI job."""
+"""`Progress`: where a long run stands, a line when a cell has ended, at most one a minute in the log of a CI job."""
 
 import os
 import time

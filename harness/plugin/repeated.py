@@ -1,4 +1,4 @@
-"""Cells that fail one after another with the same error: the run stops, and the error is printed once.
+"""`Repeated`: stops a run whose cells fail one after another with the same error, which is printed once.
 
 The process that prints counts, as reports come in; workers learn of the end by a file in the folder that the run shares.
 """

@@ -1,5 +1,5 @@
-"""Does a pytest command line lead to a suites folder, and to which suites? Imports nothing: this runs in every
-pytest run of the environment.
+"""Whether a pytest command line leads to a suites folder, and to which suites. Imports nothing: this runs in every pytest
+run of the environment.
 """
 
 import importlib.util

@@ -1,5 +1,5 @@
-"""What one pytest process knows about the run, and the hooks that only a run of the suites needs. Registered as a
-plugin in `pytest_configure`.
+"""`RunSession`: what one pytest process knows about the run, and the hooks that only a run of the suites needs. It is
+registered as a plugin in `pytest_configure`.
 """
 
 import contextlib
