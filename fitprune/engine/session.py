@@ -2,7 +2,7 @@
 
 import dataclasses
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -186,11 +186,12 @@ class Session:
         """Whether the images that were encoded last are the prompt's. Of embeddings that the caller made, the values tell."""
         if prompt.get("pixel_values") is not None or prompt.get("visual_mask") is not None:
             return True
+        packed = getattr(self.call.encoded, "pooler_output", None)
         handed = prompt.get("mm_encoder_outputs")
         if handed is not None:
-            return handed.get("image") is self.call.encoded
+            given = getattr(handed.get("image"), "pooler_output", None)
+            return given is packed or _equal(given, packed)
         embeds = kwargs.get("inputs_embeds")
-        packed = getattr(self.call.encoded, "pooler_output", None)
         if embeds is None or packed is None or prompt.get("inputs_embeds") is None:
             return True
         made = torch.cat([image.flatten(0, -2) for image in packed]).to(embeds.device, embeds.dtype)
@@ -263,6 +264,13 @@ class Session:
             raise UnsupportedModel(
                 f"{length} tokens exceed this model's sliding window of {window}; pruning inside a window is not defined."
             )
+
+
+def _equal(given: Sequence[torch.Tensor] | None, packed: Sequence[torch.Tensor] | None) -> bool:
+    """Whether two encodings of images agree. Where layers lie on several devices, copies are handed on."""
+    if given is None or packed is None or len(given) != len(packed):
+        return False
+    return all(torch.equal(one.to(other.device), other) for one, other in zip(given, packed, strict=True))
 
 
 def _given(kwargs: dict[str, Any]) -> torch.Tensor:
