@@ -1,32 +1,30 @@
-"""Intervals by resampling images: for metrics that are no plain mean, and for means that hang on a handful of images."""
+"""Intervals by resampling images, for metrics that are no plain mean over questions."""
 
 from collections.abc import Callable
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from harness.statistics.estimates import CONFIDENCE
+from harness.statistics.estimates import CONFIDENCE, effective_number, too_few
 
 REPLICATES = 10_000
 _CHUNK = 4_000_000  # weights held at a time
-COCHRAN = 25  # n > 25 γ², his rule for when a mean may be taken as normal
 
 
 def bootstrap_interval(
     parts: np.ndarray, clusters: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
 ) -> tuple[float, float]:
-    """Two-sided 95 % interval of a function of sums over questions, clustered by image; NaN below two images.
+    """Two-sided 95 % interval of a function of sums over questions, clustered by image; NaN where images are `too_few`.
 
     The Bayesian bootstrap (Rubin 1981, "The Bayesian Bootstrap", Annals of Statistics 9(1)): images, not questions, get
     independent exponential weights, so that no replicate is degenerate; all parts of an image get the same one, which keeps
-    pairs together. The percentiles are widened for few images: Hesterberg 2015, "What Teachers Should Know About the
+    pairs together. The percentiles are widened for few effective images: Hesterberg 2015, "What Teachers Should Know About the
     Bootstrap" (arXiv 1411.5279), expanded percentiles.
 
     parts: (n, k); clusters: (n,) labels; statistic: totals (replicates, k) → (replicates,), homogeneous of degree 0.
     """
-    sums = cluster_sums(parts, clusters)
-    count = len(sums)
-    if count < 2:
+    sums, count = cluster_sums(parts, clusters), effective_number(questions_of(clusters))
+    if too_few(questions_of(clusters)):
         return float("nan"), float("nan")
     tail = float(ndtr(stdtrit(count - 1, (1 - CONFIDENCE) / 2) * np.sqrt(count / (count - 1))))
     low, high = np.quantile(statistic(weighted_totals(sums, seed)), [tail, 1 - tail])
@@ -60,18 +58,9 @@ def rare_interval(
     return float(ends[0]), float(ends[1])
 
 
-def hangs_on_few(values: np.ndarray) -> bool:
-    """Whether a mean over images hangs on so few of them that it cannot be taken as normal.
-
-    Cochran, "Sampling Techniques" (3rd edition, 1977), section 2.15: with skewness γ, n should exceed 25 γ². Applied to
-    whether an image has the commonest value: with q of n images aside from it, n q (1 - q) > 25 (1 - 2 q)². So of many
-    images 25 must differ. Skewness of the values themselves would miss one loss beside one gain.
-
-    values: (G,), one per image.
-    """
-    _, counts = np.unique(np.round(values, 9), return_counts=True)
-    aside = 1 - counts.max() / len(values)
-    return bool(aside < 0.5 and len(values) * aside * (1 - aside) <= COCHRAN * (1 - 2 * aside) ** 2)
+def questions_of(clusters: np.ndarray) -> np.ndarray:
+    """How many questions each image has, (G,)."""
+    return np.unique(clusters, return_counts=True)[1]
 
 
 def cluster_sums(parts: np.ndarray, clusters: np.ndarray) -> np.ndarray:

@@ -1,15 +1,17 @@
 """A suite's score, and the drop between two sets of answers to the same questions, with their intervals."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fitprune.errors import FitPruneError
-from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, hangs_on_few, rare_interval
+from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, questions_of, rare_interval
 from harness.statistics.estimates import Estimate, stratified_mean
-from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, mean_sums, question_units
+from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, mean_sums, question_units, scores_of
+from harness.statistics.pairs import paired
+from harness.statistics.unseen import unseen_interval, unseen_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,23 +42,20 @@ class Drop:
 
 def no_drop(answers: "Answers") -> Drop:
     """The drop of answers against themselves: no estimate, but nothing, with certainty."""
-    units = _units(answers, answers.answers, _scores(answers.answers))
+    units = _units(answers, answers.answers, scores_of(answers))
     return Drop(0.0, 0.0, 0.0, units.questions, len(np.unique(units.clusters)), 0.0)
 
 
 def score_interval(answers: "Answers") -> Estimate:
     """A suite's own score in points with its 95 % interval, clustered by image.
 
-    `stratified_mean` over the metric's units, or the bootstrap of a metric that has none; widened by `rare_interval` where
-    almost all images score alike.
+    `bounded_mean` over the metric's units, or `bounded_sums` of a metric that has none. Raises FitPruneError for a score
+    that is no share.
     """
-    scores = _scores(answers.answers)
+    scores = scores_of(answers)
     if answers.metric in SUMS:
         sums = SUMS[answers.metric](answers.answers, scores)
-        counted = len(np.unique(sums.clusters))
-        value = float(sums.metric(sums.parts.sum(0))) if counted else math.nan
-        low, high = bootstrap_interval(sums.parts, sums.clusters, sums.metric)
-        return Estimate(value, math.nan, low, high, len(sums.parts), counted).points()
+        return bounded_sums(sums, sums.parts.shape[1], 0.0).points()
     return bounded_mean(_units(answers, answers.answers, scores), 0.0).points()
 
 
@@ -66,73 +65,76 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
 
     Miller 2024 (arXiv 2411.00640): on paired questions the standard error is that of the question-level differences, which
     is far smaller than that of two independent scores. Means are differenced in their own units (`UNITS`) and have
-    Student's interval; a metric that is no mean (`SUMS`) has the paired cluster bootstrap's. Where only a few images differ,
-    neither holds and the interval is widened by `rare_interval`; it is never empty because nothing differed.
+    Student's interval; a metric that is no mean (`SUMS`) has the paired cluster bootstrap's. Both are widened to one that
+    holds where the drop hangs on a few images; it is never empty because nothing differed.
 
-    Raises FitPruneError when the two hold different questions.
+    Raises FitPruneError, by name, where the two are no pair, and for a score that is no share.
     """
-    by_id = {answer.doc_id: answer for answer in after.answers}
-    if before.suite != after.suite or {answer.doc_id for answer in before.answers} != by_id.keys():
-        raise FitPruneError(
-            f"cannot pair {len(before.answers)} answers on {before.suite} "
-            f"with {len(after.answers)} on {after.suite}: they are not the same questions"
-        )
-    matched = [by_id[answer.doc_id] for answer in before.answers]
-    first, second = _scores(before.answers), _scores(matched)
+    matched = paired(before, after)
+    first, second = scores_of(before), scores_of(matched)
     both = np.isfinite(first) & np.isfinite(second)
     unscored = sum(not scored for scored, a in zip(both, before.answers, strict=True) if a.group not in MME_COGNITION)
     first, second = np.where(both, first, np.nan), np.where(both, second, np.nan)
     if before.metric in SUMS:
         of = SUMS[before.metric]
-        return _bootstrap_drop(of(before.answers, first), of(matched, second), unscored)
-    old, new = _units(before, before.answers, first), _units(before, before.answers, second)
-    found = bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0).points()
-    return Drop(found.value, found.low, found.high, old.questions, found.clusters, found.standard_error, unscored)
+        found = _difference(of(before.answers, first), of(matched.answers, second))
+        questions = found.n
+    else:
+        old, new = _units(before, before.answers, first), _units(before, before.answers, second)
+        found = bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0)
+        questions = old.questions
+    found = found.points()
+    return Drop(found.value, found.low, found.high, questions, found.clusters, found.standard_error, unscored)
 
 
 def bounded_mean(units: Units, least: float) -> Estimate:
-    """`stratified_mean` of values from `least` to 1, with an interval that is right for few differing images too."""
+    """`stratified_mean` of values from `least` to 1, its interval widened to one that also holds where only a few images
+    differ from the rest.
+    """
     mean = stratified_mean(units.values, units.clusters, units.strata)
-    if mean.clusters < 2 or not math.isfinite(mean.standard_error):
+    if not math.isfinite(mean.low):
         return mean
     sums = mean_sums(units)
     by_image = cluster_sums(sums.parts, sums.clusters)
     strata = by_image.shape[1] // 2
-    totals, numbers = by_image[:, :strata].sum(1), by_image[:, strata:]
-    if not hangs_on_few(totals / numbers.sum(1)):
-        return mean
-    # The image that was not drawn lies in the stratum where an image weighs most.
-    images = (numbers > 0).sum(0)
-    number = np.where(np.arange(strata) == images.argmin(), numbers.sum(0) / images, 0.0)
-    worst = np.concatenate([least * number, number]), np.concatenate([number, number])
-    low, high = rare_interval(sums.parts, sums.clusters, sums.metric, worst)
-    return Estimate(
-        mean.value, mean.standard_error, max(least, min(low, mean.low)), min(1.0, max(high, mean.high)), mean.n, mean.clusters
-    )
+    numbers = by_image[:, strata:]
+    if strata == 1:
+        low, high = unseen_interval(by_image[:, 0], numbers[:, 0], least, unseen_weight(numbers[:, 0]))
+    else:
+        # The image that was not drawn lies in the stratum where an image weighs most.
+        heaviest = int((numbers > 0).sum(0).argmin())
+        number = np.where(np.arange(strata) == heaviest, unseen_weight(numbers[numbers[:, heaviest] > 0, heaviest]), 0.0)
+        worst = np.concatenate([least * number, number]), np.concatenate([number, number])
+        low, high = rare_interval(sums.parts, sums.clusters, sums.metric, worst)
+    low, high = max(least, min(low, mean.low)), min(1.0, max(high, mean.high))
+    return dataclasses.replace(mean, low=low, high=high)
 
 
-def _bootstrap_drop(old: Sums, new: Sums, unscored: int) -> Drop:
-    """The drop of a metric of sums, by the paired cluster bootstrap."""
-    width, count = old.parts.shape[1], len(np.unique(old.clusters))
-    if count < 2:
-        return Drop(math.nan, math.nan, math.nan, len(old.parts), count, math.nan, unscored)
-    parts = np.concatenate([old.parts, new.parts], 1)
+def bounded_sums(sums: Sums, width: int, least: float) -> Estimate:
+    """A metric of sums over questions from `least` to 1, by the cluster bootstrap, widened in the same way.
+
+    width: how many parts each model has; with two models the statistic is the first's less the second's.
+    """
+    numbers = questions_of(sums.clusters)
+    value = float(sums.metric(sums.parts.sum(0))) if len(numbers) else math.nan
+    low, high = bootstrap_interval(sums.parts, sums.clusters, sums.metric)
+    if math.isfinite(low):
+        right, wrong = (np.eye(width)[place] * unseen_weight(numbers) for place in (0, 1))
+        paired = sums.parts.shape[1] > width
+        worst = (np.concatenate([wrong, right]), np.concatenate([right, wrong])) if paired else (wrong, right)
+        rare = rare_interval(sums.parts, sums.clusters, sums.metric, worst)
+        low, high = max(least, min(low, rare[0])), min(1.0, max(high, rare[1]))
+    return Estimate(value, math.nan, low, high, len(sums.parts), len(numbers))
+
+
+def _difference(old: Sums, new: Sums) -> Estimate:
+    """The drop of a metric of sums, the same questions under the same weights."""
+    width = old.parts.shape[1]
 
     def statistic(totals: np.ndarray) -> np.ndarray:
         return old.metric(totals[..., :width]) - new.metric(totals[..., width:])
 
-    low, high = bootstrap_interval(parts, old.clusters, statistic)
-    if hangs_on_few(np.abs(cluster_sums(old.parts - new.parts, old.clusters)).sum(1)):
-        right, wrong = (np.eye(width)[place] * len(parts) / count for place in (0, 1))
-        worst = np.concatenate([wrong, right]), np.concatenate([right, wrong])
-        rare = rare_interval(parts, old.clusters, statistic, worst)
-        low, high = min(low, rare[0]), max(high, rare[1])
-    value = float(statistic(parts.sum(0)))
-    return Drop(100 * value, 100 * low, 100 * high, len(parts), count, math.nan, unscored)
-
-
-def _scores(answers: "Sequence[Answer]") -> np.ndarray:
-    return np.array([answer.score for answer in answers], dtype=float)
+    return bounded_sums(Sums(np.concatenate([old.parts, new.parts], 1), old.clusters, statistic), width, -1.0)
 
 
 def _units(answers: "Answers", chosen: "Sequence[Answer]", scores: np.ndarray) -> Units:

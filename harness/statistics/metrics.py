@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fitprune.errors import FitPruneError
+
 if TYPE_CHECKING:
-    from harness.answers import Answer
+    from harness.answers import Answer, Answers
 
 # The four categories that MME counts as cognition (Fu et al. 2023, arXiv 2306.13394); the perception score leaves them out.
 MME_COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
@@ -36,6 +38,19 @@ class Sums:
     parts: np.ndarray
     clusters: np.ndarray
     metric: Callable[[np.ndarray], np.ndarray]
+
+
+def scores_of(answers: "Answers") -> np.ndarray:
+    """The answers' scores, (n,); NaN for what is not scored. Raises FitPruneError for one that is no share."""
+    scores = np.array([answer.score for answer in answers.answers], dtype=float)
+    outside = np.flatnonzero(~np.isnan(scores) & ~((scores >= 0) & (scores <= 1)))
+    if len(outside):
+        first = answers.answers[outside[0]]
+        raise FitPruneError(
+            f"{answers.suite}: question {first.doc_id} scores {first.score:g}, as {len(outside)} of {len(scores)} are outside "
+            "0-1: no interval can be made of such scores; divide them by the metric's largest value"
+        )
+    return scores
 
 
 def question_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:

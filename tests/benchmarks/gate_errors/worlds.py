@@ -1,7 +1,7 @@
 """Simulated worlds whose true drop is known, and the intervals of many runs in them. The tests hold one of each kind."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from unittest.mock import patch
 
@@ -10,28 +10,73 @@ import numpy as np
 from harness.bench.stretches import stretches
 from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, clustered_mean, stratified_mean
 from harness.statistics.betting import DECIDES, STAKES
+from harness.statistics.drops import bounded_sums
 from harness.statistics.metrics import f1, mean_sums
 
 Intervals = list[tuple[float, float]]
-UNEQUAL = 0  # in place of a number of questions: one to six an image
+Random = np.random.Generator
+Sizes = Callable[[Random, int], np.ndarray]
+"""How many questions each of so many images has."""
+Kinds = Callable[[Random, int], np.ndarray]
+"""What the questions of each of so many images lose."""
+
+SIZES: dict[str, Sizes] = {
+    "1": lambda rng, images: np.ones(images, dtype=int),
+    "2": lambda rng, images: np.full(images, 2),
+    "1-6": lambda rng, images: rng.integers(1, 7, images),
+    "1-60": lambda rng, images: rng.integers(1, 61, images),
+    "2, one with a third": lambda rng, images: np.r_[images - 1, np.full(images - 1, 2)],
+    "2, one with a seventh": lambda rng, images: np.r_[round((images - 1) / 3), np.full(images - 1, 2)],
+}
+
+
+def ternary(lost: float, gained: float) -> tuple[Kinds, float]:
+    """Images that lose or gain as a whole, with these chances; and the mean of what is lost."""
+    return lambda rng, images: rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained]), lost - gained
+
+
+def graded(differ: float, step: float, lost: float) -> tuple[Kinds, float]:
+    """Scores of which many differ a little, either way, and a few are lost: VQA accuracy."""
+
+    def kinds(rng: Random, images: int) -> np.ndarray:
+        chance = rng.random(images)
+        little = np.where(chance < lost + differ, rng.choice([-step, step], images), 0.0)
+        return np.where(chance < lost, 1.0, little)
+
+    return kinds, lost
+
+
+def anls(lost: float, gained: float) -> tuple[Kinds, float]:
+    """Continuous scores, most of which differ by little: Beta(1/2, 2) of a score is lost, or gained."""
+    return lambda rng, images: ternary(lost, gained)[0](rng, images) * rng.beta(0.5, 2, images), (lost - gained) / 5
+
+
+def drops_of(images: int, kinds: Kinds, runs: int, sizes: str = "1", inside: float = 1.0, seed: int = 0) -> list[Drop]:
+    """Runs over images of these sizes and losses, each question lost with chance `inside` where its image is; in points."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(runs):
+        kind = kinds(rng, images)
+        image = np.repeat(np.arange(images), SIZES[sizes](rng, images))
+        values = kind[image] * (rng.random(len(image)) < inside)
+        found.append(drop_of(Units(values, image, np.zeros(len(values), dtype=int), len(values))))
+    return found
+
+
+def drop_of(units: Units) -> Drop:
+    """The drop in points of differences (n,)."""
+    mean = bounded_mean(units, -1.0).points()
+    return Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters, mean.standard_error)
 
 
 @cache
 def drops(
-    images: int, lost: float, gained: float, inside: float, runs: int, questions: int = UNEQUAL, seed: int = 0
+    images: int, lost: float, gained: float, inside: float, runs: int, sizes: str = "1-6", seed: int = 0
 ) -> tuple[list[Drop], float]:
     """Runs in which an image loses or gains with a small chance, and then each of its questions with chance `inside`; and the
     true drop in points.
     """
-    rng, found = np.random.default_rng(seed), []
-    with patch.object(bootstrap, "REPLICATES", 2000):  # the same bound, read off less finely
-        for _ in range(runs):
-            kind = rng.choice([0.0, 1.0, -1.0], images, p=[1 - lost - gained, lost, gained])
-            image = np.repeat(np.arange(images), questions or rng.integers(1, 7, images))
-            values = kind[image] * (rng.random(len(image)) < inside)
-            mean = bounded_mean(Units(values, image, np.zeros(len(values), dtype=int), len(values)), -1.0).points()
-            found.append(Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters, mean.standard_error))
-    return found, 100 * (lost - gained) * inside
+    kinds, truth = ternary(lost, gained)
+    return drops_of(images, kinds, runs, sizes, inside, seed), 100 * truth * inside
 
 
 def covered(intervals: Sequence[tuple[float, float]], truth: float) -> float:
@@ -69,7 +114,7 @@ def mme_scores(runs: int) -> tuple[Intervals, float]:
     return intervals, float(np.mean([(p + p * (0.5 + 0.5 * p)) / 2 for p in shares]))
 
 
-def _mme_run(sizes: Sequence[int], rng: np.random.Generator, loss: float) -> Units:
+def _mme_run(sizes: Sequence[int], rng: Random, loss: float) -> Units:
     category = np.repeat(np.arange(len(sizes)), sizes)
     dense = rng.random((len(category), 2)) < np.linspace(0.6, 0.95, len(sizes))[category, None]
     hit = rng.random(len(category)) < loss * (1 + category % 3) / 2
@@ -81,18 +126,41 @@ def _mme_run(sizes: Sequence[int], rng: np.random.Generator, loss: float) -> Uni
 def mme_drops(sizes: Sequence[int], runs: int) -> tuple[Intervals, Intervals, float]:
     """Drops of MMEs whose categories have `sizes` pairs: the stratified intervals, and the bootstrap's."""
     rng = np.random.default_rng(4)
-    huge = _mme_run([20_000] * len(sizes), rng, 0.3)
-    truth = float(np.mean([huge.values[huge.strata == category].mean() for category in range(len(sizes))]))
+    truth = _mme_truth(sizes, rng, 0.3)
     linear, resampled = [], []
     for _ in range(runs):
         units = _mme_run(sizes, rng, 0.3)
-        mean, sums = bounded_mean(units, -1.0), mean_sums(units)
+        mean, sums = stratified_mean(units.values, units.clusters, units.strata), mean_sums(units)
         linear.append((mean.low, mean.high))
         resampled.append(bootstrap_interval(sums.parts, sums.clusters, sums.metric))
     return linear, resampled, truth
 
 
-def _f1_run(images: int, questions: int, rng: np.random.Generator, loss: float) -> Sums:
+def _mme_truth(sizes: Sequence[int], rng: Random, loss: float) -> float:
+    huge = _mme_run([20_000] * len(sizes), rng, loss)
+    return float(np.mean([huge.values[huge.strata == category].mean() for category in range(len(sizes))]))
+
+
+def mme_gated(sizes: Sequence[int], loss: float, runs: int) -> tuple[list[Drop], float]:
+    """Drops of such MMEs as the gate sees them, in points, and the true one."""
+    rng = np.random.default_rng(6)
+    truth = 100 * _mme_truth(sizes, rng, loss)
+    with patch.object(bootstrap, "REPLICATES", 2000):  # the same bound, read off less finely
+        return [drop_of(_mme_run(sizes, rng, loss)) for _ in range(runs)], truth
+
+
+def f1_gated(images: int, questions: int, loss: float, runs: int) -> tuple[list[Drop], float]:
+    """Drops of POPE's F1 as the gate sees them, in points, and the true one."""
+    rng, found = np.random.default_rng(7), []
+    huge = _f1_run(60_000, questions, rng, loss)
+    with patch.object(bootstrap, "REPLICATES", 2000):
+        for _ in range(runs):
+            mean = bounded_sums(_f1_run(images, questions, rng, loss), 3, -1.0).points()
+            found.append(Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters))
+    return found, 100 * float(huge.metric(huge.parts.sum(0)))
+
+
+def _f1_run(images: int, questions: int, rng: Random, loss: float) -> Sums:
     image = np.repeat(np.arange(images), questions)
     truth = rng.random(len(image)) < 0.5
     dense = np.where(rng.random(len(image)) < rng.beta(8, 1.5, images)[image], truth, ~truth)

@@ -13,10 +13,12 @@ from harness.statistics.bootstrap import REPLICATES
 
 
 def test_each_stratum_takes_a_degree_of_freedom():
-    """Two pairs a category, as in a small MME: seven clusters in three strata leave four degrees, not six."""
+    """Two pairs a category, as in a small MME: three strata of 2, 2 and 3 clusters that count alike are 6.75 effective
+    clusters, less one a stratum.
+    """
     values = np.array([1.0, 0, 1, 0, 1, 1, 0])
     estimate = stratified_mean(values, np.arange(7), np.array([0, 0, 1, 1, 2, 2, 2]))
-    half = t.ppf(0.975, 7 - 3) * estimate.standard_error
+    half = t.ppf(0.975, 9 / (1 / 2 + 1 / 2 + 1 / 3) - 3) * estimate.standard_error
     assert (estimate.low, estimate.high) == pytest.approx((estimate.value - half, estimate.value + half))
 
 
