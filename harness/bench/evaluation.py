@@ -14,7 +14,6 @@ from harness.results.journal import Journal
 from harness.results.key import digest_of
 from harness.results.once import RunFolder, readable
 from harness.results.store import Store
-from harness.statistics.betting import BettingBound
 from harness.tasks.build import build_task
 
 if TYPE_CHECKING:
@@ -45,13 +44,11 @@ class Pair:
     """What a cell is judged by: the dense model's answers and its own; for a dense cell twice the same.
 
     Attributes:
-        bound: of a run that may stop early, what is known of the drop.
-        full_n: of such a run, the questions that there are.
+        full_n: of a run that may stop early, the questions that there are.
     """
 
     dense: Evaluated
     pruned: Evaluated
-    bound: BettingBound | None = None
     full_n: int | None = None
 
 

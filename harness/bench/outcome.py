@@ -1,6 +1,7 @@
 """`Measured`, and `outcome`: from a cell's answers to its result, with its drop, its interval and its remarks."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,9 @@ from harness.answers import Answers
 from harness.bench.evaluation import Pair
 from harness.bench.resolved import Resolved
 from harness.cells import Cell, CellSettings
+from harness.results.computed import computed
 from harness.results.result import Result, now
-from harness.statistics import is_mean, no_drop, paired_drop, score_interval
+from harness.statistics import is_mean
 
 REDUCTION_TOLERANCE = 0.01  # a measured reduction farther from the one asked for is noted
 
@@ -31,7 +33,8 @@ class Measured:
 
     @classmethod
     def stored(cls, cell: Cell, result: Result, records: list[dict[str, Any]]) -> "Measured":
-        """An earlier run's outcome, of a cell that may have been asked for in other words: another path to the same model.
+        """An earlier run's outcome, `computed` anew, of a cell that may have been asked for in other words: another path to
+        the same model.
 
         Raises FitPruneError for records that are none of answers.
         """
@@ -39,7 +42,7 @@ class Measured:
         result = dataclasses.replace(
             result, model=cell.model, recipe=cell.recipe, positions_asked=cell.positions, reduction_asked=cell.reduction
         )
-        return cls(result, own, dense, cached=True)
+        return cls(computed(result, own, dense), own, dense, cached=True)
 
 
 def check(resolved: Resolved, pair: Pair) -> None:
@@ -65,19 +68,16 @@ def outcome(
         may_stop: whether the run was to stop asking where a drop is decided.
     """
     cell, dense, pruned = resolved.cell, pair.dense, pair.pruned
-    drop = no_drop(dense.answers) if cell.is_dense else paired_drop(dense.answers, pruned.answers)
-    own = score_interval(pruned.answers)
-    low, high = (drop.low, drop.high) if pair.bound is None else (100 * end for end in pair.bound.interval())
-    remarks = [*pruned.answers.notes, *notes, *_remarks(resolved, pair, settings, drop.unscored, may_stop)]
+    remarks = [*pruned.answers.notes, *notes, *_remarks(resolved, pair, settings, may_stop)]
     result = Result(
         **resolved.identity,
         key=resolved.key,
         score=pruned.answers.score,
         dense_score=dense.answers.score,
-        drop=drop.drop,
-        drop_ci95=(low, high),
+        drop=math.nan,
+        drop_ci95=(math.nan, math.nan),
         full_n=pair.full_n,
-        n=drop.n,
+        n=0,
         flops=pruned.flops,
         dense_flops=dense.flops,
         reduction=pruned.reduction,
@@ -88,18 +88,16 @@ def outcome(
         reduction_end_to_end=1 - pruned.flops / dense.flops,
         recipe=cell.recipe,
         positions_asked=cell.positions,
-        score_ci95=(own.low, own.high),
-        clusters=drop.clusters,
         data=settings.data,
         tokens=pruned.answers.tokens,
         seconds=pruned.answers.seconds,
         tokens_per_layer=pruned.tokens_per_layer,
         note="; ".join(remarks),
     )
-    return Measured(result, pruned.answers, dense.answers)
+    return Measured(computed(result, pruned.answers, dense.answers), pruned.answers, dense.answers)
 
 
-def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, unscored: int, may_stop: bool) -> list[str]:
+def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, may_stop: bool) -> list[str]:
     """What a reader of the result must know."""
     cell, saved, remarks = resolved.cell, pair.pruned.reduction, []
     if cell.reduction is not None and abs(saved - cell.reduction) > REDUCTION_TOLERANCE:
@@ -108,8 +106,6 @@ def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, unscored: i
         )
     if may_stop and not cell.is_dense and not is_mean(pair.pruned.answers.metric):
         remarks.append(f"{cell.suite}: its metric is no mean over questions, so all were asked, and the gate is `significant`")
-    if unscored:
-        remarks.append(f"{cell.suite}: {unscored} questions have no score and take no part in the drop")
     if cell.needs_fit and settings.data == "hub":
         remarks.append(
             f"{cell.model}: its recipes were fitted on the embedded calibration scenes; "

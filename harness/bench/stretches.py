@@ -3,10 +3,7 @@
 import hashlib
 from collections.abc import Hashable, Sequence
 
-import numpy as np
-
 from harness.answers import Answers
-from harness.statistics.bootstrap import cluster_sums
 
 FIRST_BATCHES = 4  # of the first stretch
 GROWTH = 16  # a later one adds a sixteenth of what was asked: so much, at most, is asked beyond what would have decided
@@ -32,19 +29,6 @@ def stretches(images: Sequence[Hashable], batch_size: int, seed: int) -> list[li
             asked += len(current)
             current = []
     return [*made, sorted(current)] if current else made
-
-
-def image_drops(before: Answers, after: Answers) -> np.ndarray:
-    """Per image, the mean over its questions of score before minus score after; unscored questions take no part.
-
-    The independent draws of a sequential run: every image counts once, however many questions it has.
-    """
-    later = {answer.doc_id: answer.score for answer in after.answers}
-    values = np.array([answer.score - later[answer.doc_id] for answer in before.answers])
-    scored = np.isfinite(values)
-    names = np.array([answer.image for answer in before.answers])[scored]
-    sums = cluster_sums(np.stack([values[scored], np.ones(int(scored.sum()))], 1), names)
-    return sums[:, 0] / sums[:, 1]
 
 
 def joined(parts: Sequence[Answers]) -> Answers:

@@ -2,8 +2,9 @@
 
 from harness.bench.evaluation import Evaluated, Evaluation, Pair
 from harness.bench.resolved import Resolved
-from harness.bench.stretches import image_drops, joined, stretches
+from harness.bench.stretches import joined, stretches
 from harness.results.journal import Journal
+from harness.statistics import image_drops
 from harness.statistics.betting import BettingBound
 
 
@@ -27,6 +28,5 @@ def until_decided(evaluation: Evaluation, resolved: Resolved, journal: Journal |
     return Pair(
         Evaluated(before, flops, 0.0),
         Evaluated(after, pruned[-1].flops, pruned[-1].reduction),
-        bound,
         sum(map(len, parts)),
     )

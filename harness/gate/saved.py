@@ -12,6 +12,7 @@ from harness.answers import Answers
 from harness.cells import Cell
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import STRICT_GATES, undecided
+from harness.results.computed import computed
 from harness.results.result import Result, result_name
 from harness.results.store import Store, read_result
 from harness.statistics import Verdict, judge, paired_drop, questions_needed
@@ -75,27 +76,38 @@ class SavedRun:
         return [result for result in found if result.cell == cell]
 
 
-def compare(saved: SavedRun, result: Result, answers: Answers, gate: str, allowed: Thresholds | None) -> dict[str, Any]:
+def compare(
+    saved: SavedRun, result: Result, answers: Answers, gate: str, allowed: Thresholds | None, *, timed: bool = True
+) -> dict[str, Any]:
     """A cell of this run against the same cell of a saved one, as a result's `compared`.
 
     The drop is the saved score minus this one, on the same questions, judged by the run's gate where `allowed` has a
-    threshold. Time is that of a prefill over the dense model's in its own run, since runs need not share a machine.
+    threshold. Time is that of a prefill over the dense model's in its own run, since runs need not share a machine; where
+    this run did not take it (`timed`), it is compared with nothing.
 
-    Raises FitPruneError, in one line, if the cell answered other questions there.
+    Raises FitPruneError, in one line, if the cell's answers there are no pair to these.
     """
     points = None if allowed is None else allowed.points(result.suite)
     before = saved.find(result.cell)
     if before is None:
         missing = f"{result.cell.label()} on {result.suite} is not in the saved run '{saved.name}'"
         return {"with": saved.name, "missing": missing, "complaints": [missing] if points is not None else []}
-    drop = paired_drop(_saved_answers(saved, before, answers), answers)
+    records = saved.store.read_answers(before)
+    there, dense = (Answers.from_records(records, before, dense=side) for side in (False, True))
+    try:
+        drop = paired_drop(there, answers)
+    except FitPruneError as error:
+        raise FitPruneError(
+            f"saved run '{saved.name}' cannot be compared: {error} (there, and here); give the options that it was made with"
+        ) from None
+    before = computed(before, there, dense)
     record: dict[str, Any] = {
         "with": saved.name,
         "score": before.score,
         "drop": drop.drop,
         "drop_ci95": [drop.low, drop.high],
         "n": drop.n,
-        "prefill_change": _slower(before, result),
+        "prefill_change": _slower(before, result) if timed else math.nan,
         "complaints": [],
     }
     if points is not None:
@@ -128,18 +140,6 @@ def comparison_lines(results: Iterable[Result]) -> list[str]:
     return lines
 
 
-def _saved_answers(saved: SavedRun, before: Result, answers: Answers) -> Answers:
-    """The saved answers. Raises FitPruneError unless they are to the very questions of `answers`."""
-    there = Answers.from_records(saved.store.read_answers(before), before)
-    asked = [sorted((a.doc_id, a.question, a.image) for a in side.answers) for side in (there, answers)]
-    if asked[0] != asked[1]:
-        raise FitPruneError(
-            f"saved run '{saved.name}' answered other questions on {before.suite} ({there.prompts} there, "
-            f"{len(answers.answers)} here); give the --data and --limit that it was made with"
-        )
-    return there
-
-
 def _slower(before: Result, result: Result) -> float:
     """By what share the prefill's time, relative to dense in its own run, has grown; NaN where one has none, and for dense."""
     if result.cell.is_dense:
@@ -151,7 +151,10 @@ def _slower(before: Result, result: Result) -> float:
 def _too_slow(change: float, saved: SavedRun, result: Result, allowed: float) -> list[str]:
     where = f"{result.cell.label()} on {result.suite}"
     if math.isnan(change):
-        return [f"{where}: its prefill was not timed here and in '{saved.name}', so that no latency can be compared"]
+        return [
+            f"{where}: its prefill was not timed in this run and in '{saved.name}', so that no latency can be compared; "
+            "--rerun times it"
+        ]
     if change <= allowed / 100:
         return []
     return [

@@ -12,7 +12,9 @@ STRICT_GATES = ("certified", "sequential")
 def complaints(result: Result) -> list[str]:
     """Why the test of a judged cell fails; empty if it passes."""
     said = []
-    if result.verdict == Verdict.FAIL:
+    if result.dense_fault:
+        said += [result.dense_fault] if result.verdict == Verdict.FAIL else []
+    elif result.verdict == Verdict.FAIL:
         said.append(failure_message(result))
     elif result.verdict == Verdict.UNDECIDED and result.gate in STRICT_GATES:
         said.append(undecided_message(result))

@@ -4,7 +4,6 @@ registered as a plugin in `pytest_configure`.
 
 import contextlib
 import dataclasses
-import math
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import pytest
 
 from fitprune.errors import FitPruneError
 from harness.cells import Cell
+from harness.gate.floor import dense_fault
 from harness.gate.saved import SavedRun, compare
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
@@ -23,10 +23,10 @@ from harness.plugin.repeated import Repeated
 from harness.plugin.selection import selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
+from harness.results.computed import with_verdict
 from harness.results.once import RunFolder
 from harness.results.result import Result
 from harness.results.store import Store
-from harness.statistics import Drop, Verdict, judge, paired_drop, questions_needed
 
 if TYPE_CHECKING:
     from harness.bench.bench import Bench
@@ -109,6 +109,8 @@ class RunSession:
         and with `--save` beside it. A comparison that cannot be made raises FitPruneError, when all is written.
         """
         options, dense = self.options, None if cell.is_dense else measured.dense
+        fault = dense_fault(measured.result, measured.dense, self.store)
+        measured.result = dataclasses.replace(measured.result, dense_fault=fault)
         result = judged(measured, options.gate, options.allowed(cell.suite), options.command(cell))
         chosen = options.chosen_as(cell.model)
         asked = chosen.asked if chosen.note else ""
@@ -119,7 +121,7 @@ class RunSession:
             SavedRun(self.store, options.save).write(result, measured.answers, dense)
         if options.compare:
             saved = SavedRun(self.store, options.compare)
-            compared = compare(saved, result, measured.answers, options.gate, options.compare_fail)
+            compared = compare(saved, result, measured.answers, options.gate, options.compare_fail, timed=not measured.cached)
             result = dataclasses.replace(result, compared=compared)
         return result
 
@@ -237,20 +239,8 @@ def _begin_line(terminal: Any) -> None:
 
 def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:
     """A measured cell's result with the gate's verdict; with neither where nothing says what it may lose."""
-    result = measured.result
-    if max_drop is None:
-        return dataclasses.replace(result, gate="", max_drop=None, verdict="", needed=None, compared={}, command=command)
-    if gate == "sequential" and not result.sequential:
-        gate = "significant"  # all questions were asked; the result's note says why
-    drop = Drop(result.drop, *result.drop_ci95, result.n, result.clusters)
-    verdict = judge(gate, drop, max_drop)
-    needed = None
-    if verdict == Verdict.UNDECIDED and math.isfinite(drop.low):
-        # What no interval says: whether anything differed at all.
-        needed = questions_needed(drop if result.sequential else paired_drop(measured.dense, measured.answers), max_drop)
-    return dataclasses.replace(
-        result, gate=gate, max_drop=max_drop, verdict=str(verdict), needed=needed, compared={}, command=command
-    )
+    result = with_verdict(measured.result, measured.answers, measured.dense, gate, max_drop)
+    return dataclasses.replace(result, compared={}, command=command)
 
 
 def _cells(items: list[pytest.Item]) -> list[Cell]:

@@ -66,9 +66,10 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
 
     terminal.section("accuracy against FLOPs")
     together: dict[tuple[str, ...], list[Table]] = {}
-    for table in tables_of([report.result for report in reports if report.result is not None], list(SUITES)):
+    results = [report.result for report in reports if report.result is not None]
+    for table in tables_of(results, list(SUITES), suites={report.cell.suite for report in reports}):
         _sort_rows(table, options)
-        together.setdefault((table.data, *table.suites), []).append(table)
+        together.setdefault((table.data, *table.suites, "of", *table.averaged), []).append(table)
     for tables in together.values():
         terminal.line(headline(tables, options))
         for line in lines_of(tables, options):
@@ -95,13 +96,13 @@ def headline(tables: Sequence[Table], options: RunOptions | None = None) -> str:
 def lines_of(tables: Sequence[Table], options: RunOptions | None = None) -> list[str]:
     """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`."""
     suites = tables[0].suites
-    cells = [["", "saved", "GFLOPs", "prefill", "average", *suites]]
+    cells = [["", "saved", "GFLOPs", "prefill", tables[0].average_title, *suites]]
     names: dict[int, str] = {}
     for table in tables:
         if len(tables) > 1:
             names[len(cells)] = _name(table, options)
             cells.append([""] * len(cells[0]))
-        cells += [_cells(row, suites) for row in table.rows]
+        cells += [_cells(row, table) for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     gaps = [" "] * 4 + ["  "] * len(suites) + [""]
     aligned = ["".join(text.ljust(width) + gap for text, width, gap in zip(line, widths, gaps, strict=True)) for line in cells]
@@ -111,18 +112,18 @@ def lines_of(tables: Sequence[Table], options: RunOptions | None = None) -> list
 def _name(table: Table, options: RunOptions | None) -> str:
     """The model, also by the family's name that it was asked for by, and its revision."""
     model = table.model if options is None else options.chosen_as(table.model).label
-    return f"{model} ({table.revision[:12]})"
+    return f"{model} ({table.apart or table.revision[:12]})"
 
 
-def _cells(row: Row, suites: Sequence[str]) -> list[str]:
+def _cells(row: Row, table: Table) -> list[str]:
     share = "" if math.isnan(row.flops_share) else f" {row.flops_share:.0%}"
     return [
         row.name,
         _number(row.reduction, ".3f"),
         _number(row.flops / 1e9, ".3g") + share,
         _number(row.speedup, ".2f") + "x",
-        figure_text(row.average(suites)),
-        *(figure_text(row.figure(suite)) for suite in suites),
+        figure_text(row.average(table.averaged)),
+        *(figure_text(row.figure(suite)) for suite in table.suites),
     ]
 
 

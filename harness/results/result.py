@@ -80,6 +80,7 @@ class Result:
     sequential: dict[str, Any] = field(default_factory=dict)  # margin and seed of a run that may stop early
     full_n: StrictInt | None = None  # questions that it would have asked at most; its interval is anytime-valid
     needed: StrictFloat | None = None  # questions that would decide, where the verdict is undecided
+    dense_fault: str = ""  # what is wrong with the dense score, against which nothing is judged then
     compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/gate/saved.py
 
     @property

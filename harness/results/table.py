@@ -4,11 +4,12 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.cells import DENSE, Cell, recipe_name
 from harness.results.refusals import Refusal
 from harness.results.result import Result
-from harness.statistics import Verdict
+from harness.statistics import Verdict, average_half_width
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,18 @@ class Row:
         """The unweighted mean over all of `suites`; None if one of them is missing, since means over different
         suites cannot be compared.
 
-        Errors are taken as independent. Suites whose images come from one collection, as POPE's and VQAv2's from COCO, make
-        the half-width a little too small.
+        Suites whose images come from one collection count as one cluster: see `average_half_width`.
         """
-        figures = [figure for suite in suites if (figure := self.figure(suite)) is not None]
+        figures = {suite: figure for suite in suites if (figure := self.figure(suite)) is not None}
         if not figures or len(figures) < len(suites):
             return None
+        data = next(iter(self.results.values())).data
 
         def mean(read: Callable[[Figure], float]) -> float:
-            return sum(map(read, figures)) / len(figures)
+            return sum(map(read, figures.values())) / len(figures)
 
         def combined(read: Callable[[Figure], float]) -> float:
-            return math.sqrt(sum(read(figure) ** 2 for figure in figures)) / len(figures)
+            return average_half_width({suite: read(figure) for suite, figure in figures.items()}, data)
 
         return Figure(
             mean(lambda f: f.score),
@@ -104,10 +105,12 @@ class Row:
 
 @dataclass
 class Table:
-    """The rows that may be compared: one model's weights on the same data.
+    """The rows that may be compared: one model's weights on the same data, on one device in one precision.
 
     Attributes:
+        suites: those that were run, also where no cell of one gave a result.
         sequential: whether every cell asked only what it took to decide its gate.
+        apart: what sets it apart from other tables of the same model and data; empty where there is none.
     """
 
     model: str
@@ -117,6 +120,18 @@ class Table:
     suites: list[str]
     rows: list[Row]
     sequential: bool = False
+    apart: str = ""
+
+    @property
+    def averaged(self) -> list[str]:
+        """The suites that an average is of: those with a result."""
+        return [suite for suite in self.suites if any(suite in row.results for row in self.rows)]
+
+    @property
+    def average_title(self) -> str:
+        """`average`, or `average of 5/6` where a suite has no result."""
+        whole = len(self.averaged) == len(self.suites)
+        return "average" if whole else f"average of {len(self.averaged)}/{len(self.suites)}"
 
     @property
     def results(self) -> list[Result]:
@@ -124,30 +139,80 @@ class Table:
         return [result for row in self.rows for result in row.results.values()]
 
 
-def tables_of(results: Iterable[Result], suite_order: Sequence[str] = (), refusals: Iterable[Refusal] = ()) -> list[Table]:
-    """One table per model, revision, data and limit, in order of first appearance. Of two results for one place the
-    newer counts.
+def tables_of(
+    results: Iterable[Result],
+    suite_order: Sequence[str] = (),
+    refusals: Iterable[Refusal] = (),
+    suites: Iterable[str] = (),
+) -> list[Table]:
+    """One table per model, revision, weights, data, limit, device and precision, in order of first appearance. Of two results
+    for one place the newer counts. Where a suite's data changed, so that its digest is another, older results are tables of
+    their own.
 
     Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by pruner in
-    order of appearance, then by reduction. Suites in `suite_order`, others after them by name. Cells that could not run
-    stand in every table of their model, data and limit; one of a model without a single result stands in none.
+    order of appearance, then by reduction. Suites in `suite_order`, others after them by name; of `suites`, and of
+    refusals, also those without a result. Cells that could not run stand in every table of their model, data and limit;
+    one of a model without a single result stands in none.
     """
-    refusals = list(refusals)
-    groups: dict[tuple[str, str, str, int | None, bool], dict[tuple[Cell, str], Result]] = {}
-    for result in sorted(results, key=lambda result: result.date):
-        key = (result.model, result.revision, result.data, result.limit, bool(result.sequential))
-        group = groups.setdefault(key, {})
-        group[_place(result.cell), result.suite] = result
+    refusals, suites = list(refusals), list(suites)
+    groups: dict[tuple[Any, ...], dict[tuple[Cell, str], Result]] = {}
+    ordered = sorted(results, key=lambda result: result.date)
+    editions = _editions(ordered)
+    for result in ordered:
+        edition = editions[_circumstances(result), result.suite].index(result.data_digest)
+        groups.setdefault((*_circumstances(result), edition), {})[_place(result.cell), result.suite] = result
     tables = []
-    for (model, revision, data, limit, sequential), places in groups.items():
+    for (*key, _), places in groups.items():
+        model, revision, _, data, limit, sequential, *_ = key
         own = [refusal for refusal in refusals if (refusal.cell.model, refusal.data, refusal.limit) == (model, data, limit)]
-        tables.append(Table(model, revision, data, limit, *_rows(list(places.values()), suite_order, own), sequential))
+        made = list(places.values())
+        tables.append(Table(model, revision, data, limit, *_rows(made, suite_order, own, suites), sequential))
+    for table in tables:
+        alike = [other for other in tables if _heading(other) == _heading(table)]
+        table.apart = _apart(table) if len(alike) > 1 else ""
     return tables
 
 
-def _rows(results: list[Result], suite_order: Sequence[str], refusals: list[Refusal]) -> tuple[list[str], list[Row]]:
+def _circumstances(result: Result) -> tuple[Any, ...]:
+    """What results in one table share."""
+    precision = result.generation.get("dtype", "")
+    what = (result.model, result.revision, result.weights, result.data, result.limit, bool(result.sequential))
+    return (*what, result.device, precision)
+
+
+def _editions(results: Iterable[Result]) -> dict[tuple[Any, ...], list[str]]:
+    """Of results from old to new, the digests of a suite's data under each circumstances, the newest first."""
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for result in results:
+        digests = found.setdefault((_circumstances(result), result.suite), [])
+        digests[:] = [result.data_digest, *(digest for digest in digests if digest != result.data_digest)]
+    return found
+
+
+def _heading(table: Table) -> tuple[Any, ...]:
+    return table.model, table.data, table.limit, table.sequential
+
+
+def _apart(table: Table) -> str:
+    """`revision abc, device cpu, precision float32, data of 1f0c9b2a`."""
+    results = table.results
+    first = results[0]
+    said = {
+        "revision": table.revision[:12],
+        "weights": first.weights[:8],
+        "device": first.device,
+        "precision": first.generation.get("dtype", ""),
+        "data of": " ".join(dict.fromkeys(result.data_digest[:8] for result in results)),
+    }
+    return ", ".join(f"{name} {value}" for name, value in said.items() if value)
+
+
+def _rows(
+    results: list[Result], suite_order: Sequence[str], refusals: list[Refusal], more: Iterable[str]
+) -> tuple[list[str], list[Row]]:
     rank = {suite: place for place, suite in enumerate(suite_order)}
-    suites = sorted({result.suite for result in results}, key=lambda suite: (rank.get(suite, len(rank)), suite))
+    there = {result.suite for result in results} | {refusal.cell.suite for refusal in refusals} | set(more)
+    suites = sorted(there, key=lambda suite: (rank.get(suite, len(rank)), suite))
     pruners = list(dict.fromkeys([result.pruner for result in results] + [refusal.cell.pruner for refusal in refusals]))
     rows: dict[Cell, Row] = {}
     dense = Row(Cell(results[0].model, DENSE, None, ""), {}, is_dense=True)

@@ -10,8 +10,9 @@ interval here is therefore clustered by image.
 Values are shares (0-1) while they are arrays, and points (0-100) in everything that is returned about answers.
 """
 
+from harness.statistics.averages import average_half_width
 from harness.statistics.bootstrap import bootstrap_interval, rare_interval
-from harness.statistics.drops import Drop, bounded_mean, no_drop, paired_drop, score_interval
+from harness.statistics.drops import Drop, bounded_mean, image_drops, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
 from harness.statistics.metrics import MME_COGNITION, Sums, Units, is_mean, mme_units, pope_f1_sums, question_units
 from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
@@ -25,10 +26,12 @@ __all__ = [
     "Sums",
     "Units",
     "Verdict",
+    "average_half_width",
     "bootstrap_interval",
     "bounded_mean",
     "certified",
     "clustered_mean",
+    "image_drops",
     "is_mean",
     "judge",
     "mme_units",

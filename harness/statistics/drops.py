@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, questions_of, rare_interval
 from harness.statistics.estimates import Estimate, stratified_mean
-from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, mean_sums, question_units, scores_of
+from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, question_units, scores_of
 from harness.statistics.pairs import paired
 from harness.statistics.unseen import unseen_interval, unseen_weight
 
@@ -87,6 +87,19 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
     return Drop(found.value, found.low, found.high, questions, found.clusters, found.standard_error, unscored)
 
 
+def image_drops(before: "Answers", after: "Answers") -> np.ndarray:
+    """Per image, the mean over its questions of score before minus score after; unscored questions take no part.
+
+    The independent draws of a sequential run: every image counts once, however many questions it has. Raises as
+    `paired_drop` does.
+    """
+    values = scores_of(before) - scores_of(paired(before, after))
+    scored = np.isfinite(values)
+    names = np.array([answer.image for answer in before.answers])[scored]
+    sums = cluster_sums(np.stack([values[scored], np.ones(int(scored.sum()))], 1), names)
+    return sums[:, 0] / sums[:, 1]
+
+
 def bounded_mean(units: Units, least: float) -> Estimate:
     """`stratified_mean` of values from `least` to 1, its interval widened to one that also holds where only a few images
     differ from the rest.
@@ -94,18 +107,16 @@ def bounded_mean(units: Units, least: float) -> Estimate:
     mean = stratified_mean(units.values, units.clusters, units.strata)
     if not math.isfinite(mean.low):
         return mean
-    sums = mean_sums(units)
-    by_image = cluster_sums(sums.parts, sums.clusters)
-    strata = by_image.shape[1] // 2
-    numbers = by_image[:, strata:]
-    if strata == 1:
-        low, high = unseen_interval(by_image[:, 0], numbers[:, 0], least, unseen_weight(numbers[:, 0]))
-    else:
-        # The image that was not drawn lies in the stratum where an image weighs most.
-        heaviest = int((numbers > 0).sum(0).argmin())
-        number = np.where(np.arange(strata) == heaviest, unseen_weight(numbers[numbers[:, heaviest] > 0, heaviest]), 0.0)
-        worst = np.concatenate([least * number, number]), np.concatenate([number, number])
-        low, high = rare_interval(sums.parts, sums.clusters, sums.metric, worst)
+    _, stratum, sizes = np.unique(units.strata, return_inverse=True, return_counts=True)
+    # Strata count alike: each value by its weight in the mean, 1 where there is one stratum.
+    weights = len(stratum) / len(sizes) / sizes[stratum]
+    by_image = cluster_sums(np.stack([units.values * weights, weights], 1), units.clusters)
+    # The image that was not drawn lies in the stratum where an image weighs most.
+    unseen = max(
+        unseen_weight(cluster_sums(weights[stratum == one, None], units.clusters[stratum == one])[:, 0])
+        for one in range(len(sizes))
+    )
+    low, high = unseen_interval(by_image[:, 0], by_image[:, 1], least, unseen)
     low, high = max(least, min(low, mean.low)), min(1.0, max(high, mean.high))
     return dataclasses.replace(mean, low=low, high=high)
 

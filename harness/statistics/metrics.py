@@ -96,14 +96,6 @@ def pope_f1_sums(answers: "Sequence[Answer]", scores: np.ndarray) -> Sums:
     return Sums(parts, _images(answers, scored), f1)
 
 
-def mean_sums(units: Units) -> Sums:
-    """The unweighted mean over strata of the stratum means, as a function of sums: per stratum its values' and their number."""
-    names, stratum = np.unique(units.strata, return_inverse=True)
-    member = (stratum[:, None] == np.arange(len(names))).astype(float)
-    parts = np.concatenate([units.values[:, None] * member, member], 1)
-    return Sums(parts, units.clusters, lambda totals: np.mean(totals[..., : len(names)] / totals[..., len(names) :], axis=-1))
-
-
 def f1(totals: np.ndarray) -> np.ndarray:
     """F1 of totals (…, 3) of true positives, false positives, false negatives; 0 where there is no true positive."""
     hits, wrong = 2 * totals[..., 0], totals[..., 1] + totals[..., 2]

@@ -103,7 +103,7 @@ class _Rows:
 
     def _row(self, place: int, row: Row) -> dict[str, Any]:
         evidence = self.board.evidence[place]
-        averages = {rival: evidence.average(rival, self.table.suites) for rival in RIVALS}
+        averages = {rival: evidence.average(rival, self.table) for rival in RIVALS}
         return {
             "table": self.number,
             "name": row.name,
@@ -113,7 +113,7 @@ class _Rows:
             "share": _round(row.flops_share, 4),
             "saved": _round(row.reduction, 4),
             "prefill": _round(row.speedup, 4),
-            "average": _figure(row.average(self.table.suites)),
+            "average": _figure(row.average(self.table.averaged)),
             "vs": {rival: evidence.against.get(rival) or _edge(edge) for rival, edge in averages.items()},
             "cells": {suite: self._cell(row, evidence, suite) for suite in self.table.suites if suite in row.results},
             "refused": {suite: self.texts.place(reason) for suite, reason in row.refused.items() if suite not in row.results},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
+from harness.results.computed import read_computed
 from harness.results.refusals import Refusal, read_refusals, standing
 from harness.results.store import Store
 from harness.results.table import Figure, Row, Table, tables_of
@@ -62,7 +63,7 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     if not folder.is_dir():
         raise FitPruneError(f"results folder {folder} does not exist")
     store = Store(folder)
-    results, damaged = store.read_all()
+    results, damaged = read_computed(store)
     refusals, damaged_too = read_refusals(folder)
     damaged += damaged_too
     if not results:
@@ -92,7 +93,8 @@ def prefill_title(table: Table) -> str:
 def heading_of(table: Table) -> str:
     """What a table is about, in a line."""
     limit = "" if table.limit is None else f", {table.limit} questions a suite"
-    return f"{table.model}, {table.data} data{limit}{', asked until decided' if table.sequential else ''}"
+    apart = f", {table.apart}" if table.apart else ""
+    return f"{table.model}, {table.data} data{limit}{', asked until decided' if table.sequential else ''}{apart}"
 
 
 def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
@@ -102,7 +104,7 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
     return Board(
         heading=heading_of(table),
         columns=[
-            *("pruner", "GFLOPs", "of dense", "saved", prefill_title(table), "average"),
+            *("pruner", "GFLOPs", "of dense", "saved", prefill_title(table), table.average_title),
             *(f"vs {rival}" for rival in RIVALS),
             *map(suite_title, table.suites),
         ],
@@ -119,7 +121,7 @@ def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]]
     if not row.results:
         blanks = len(RIVALS) + len(table.suites)
         return [Text(row.name), *[Text("–")] * 4, Text(f"cannot: {refusal(row)}"), *[Text("–")] * blanks]
-    figures = [row.average(table.suites), *(row.figure(suite) for suite in table.suites)]
+    figures = [row.average(table.averaged), *(row.figure(suite) for suite in table.suites)]
     texts = [figure_text(figures[0]), *(_suite_text(row, suite, evidence) for suite in table.suites)]
     average, *suites = (
         Text(text, (id(row), place) in best, figure is not None and figure.failed)
@@ -147,7 +149,7 @@ def _suite_text(row: Row, suite: str, evidence: Evidence) -> str:
 def _rival_text(row: Row, evidence: Evidence, rival: str, table: Table) -> str:
     if nobody := evidence.against[rival]:
         return nobody
-    return edge_text(evidence.average(rival, table.suites))
+    return edge_text(evidence.average(rival, table))
 
 
 def _verdict(edge: Edge | None) -> str:
@@ -171,4 +173,4 @@ def _best(table: Table) -> set[tuple[int, int]]:
 
 
 def _at(row: Row, table: Table, place: int) -> Figure | None:
-    return row.average(table.suites) if place == 0 else row.figure(table.suites[place - 1])
+    return row.average(table.averaged) if place == 0 else row.figure(table.suites[place - 1])

@@ -6,16 +6,16 @@ from harness.bench.command import BATCH_SIZE, suite_file, suites_command
 from harness.cells import AUTHORS, CellSettings
 from harness.results.result import Result
 from harness.results.table import Table
+from harness.statistics.averages import COLLECTIONS, MINI
 from harness.tasks.specs import SUITES
 from reports.table import pareto
 from reports.table.points import timed_on
-from reports.table.texts import each, refusal
+from reports.table.texts import each, refusal, suite_title
 
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
-    "dense minus pruned on the same questions, with its own. Intervals are clustered by image, with Student's t at the "
-    "number of images less one (Miller 2024, arXiv 2411.00640), and wider where only a handful of images differ. The average "
-    "is the unweighted mean over the suites shown.",
+    "dense minus pruned on the same questions, with its own. Intervals are clustered by image (Miller 2024, arXiv 2411.00640), "
+    "and hold also where only a handful of images differ. The average is the unweighted mean over the suites shown.",
     "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
     "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
     "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
@@ -30,7 +30,17 @@ MEASUREMENT = (
 
 def notes_of(table: Table) -> list[str]:
     """What a reader of the table must know: how, where and with what it was measured, and what its results note."""
-    return [*MEASUREMENT, *_latencies(table), *_circumstances(table.results), *_refusals(table)]
+    return [*MEASUREMENT, *_averages(table), *_latencies(table), *_circumstances(table.results), *_refusals(table)]
+
+
+def _averages(table: Table) -> list[str]:
+    """What an average is of, where that is not all suites shown; and which suites share images."""
+    missing = [suite_title(suite) for suite in table.suites if suite not in table.averaged]
+    shared = [suite_title(suite) for suite in table.averaged if suite in COLLECTIONS and table.data != MINI]
+    return [
+        *([f"The average leaves out {', '.join(missing)}: no cell there gave a result."] if missing else []),
+        *([f"{', '.join(shared)} ask about images of one collection: one cluster of the average."] if shared[1:] else []),
+    ]
 
 
 def _latencies(table: Table) -> list[str]:

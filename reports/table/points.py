@@ -52,7 +52,7 @@ def places_of(table: Table) -> list[str]:
 
 def figure_at(row: Row, table: Table, place: str) -> Figure | None:
     """The row's figure on a suite, or averaged over all of them."""
-    return row.average(table.suites) if place == AVERAGE else row.figure(place)
+    return row.average(table.averaged) if place == AVERAGE else row.figure(place)
 
 
 def cost_at(row: Row, table: Table, place: str, axis: Axis) -> float:

@@ -5,7 +5,7 @@ Answers are read file by file, and let go again: at any moment those of one row 
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -17,7 +17,7 @@ from harness.cores import available_cores
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.results.table import Row, Table
-from harness.statistics import paired_drop
+from harness.statistics import average_half_width, paired_drop
 
 RIVALS = ("random", "downsample")
 MANY = 1000  # results from which on several processes read their answers
@@ -62,18 +62,19 @@ class Evidence:
     lost: dict[str, Lost] = field(default_factory=dict)
     against: dict[str, str] = field(default_factory=dict)
 
-    def average(self, rival: str, suites: Sequence[str]) -> Edge | None:
-        """The edge averaged over all of `suites`, errors taken as independent; None if one of them is missing."""
-        edges = self.edges.get(rival, {})
-        return mean_edge([edges[suite] for suite in suites]) if suites and all(suite in edges for suite in suites) else None
+    def average(self, rival: str, table: Table) -> Edge | None:
+        """The edge averaged over all suites that the table's average is of; None if one of them is missing."""
+        edges, suites = self.edges.get(rival, {}), table.averaged
+        if not suites or not all(suite in edges for suite in suites):
+            return None
+        return mean_edge({suite: edges[suite] for suite in suites}, table.data)
 
 
-def mean_edge(edges: Sequence[Edge]) -> Edge:
-    """The unweighted mean of independent edges; each side of its interval is the root of the summed squares of theirs."""
-    count = len(edges)
-    points = sum(edge.points for edge in edges) / count
-    below = math.sqrt(sum((edge.points - edge.low) ** 2 for edge in edges)) / count
-    above = math.sqrt(sum((edge.high - edge.points) ** 2 for edge in edges)) / count
+def mean_edge(edges: Mapping[str, Edge], data: str) -> Edge:
+    """The unweighted mean of the suites' edges; each side of its interval by `average_half_width`."""
+    points = sum(edge.points for edge in edges.values()) / len(edges)
+    below = average_half_width({suite: edge.points - edge.low for suite, edge in edges.items()}, data)
+    above = average_half_width({suite: edge.high - edge.points for suite, edge in edges.items()}, data)
     return Edge(points, points - below, points + above)
 
 

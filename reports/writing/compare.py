@@ -65,8 +65,8 @@ def _section(here: Table, there: Table, store: Store, other_store: Store) -> str
     lines = []
     for pair in pairs:
         edges = {suite: _edge(pair, suite, store, other_store) for suite in suites}
-        both = [edge for edge in edges.values() if edge is not None]
-        average = mean_edge(both) if both and len(both) == len(suites) else None
+        both = {suite: edge for suite, edge in edges.items() if edge is not None}
+        average = mean_edge(both, here.data) if both and len(both) == len(suites) else None
         ratios = [_ratio(pair.here.flops, pair.there.flops), _ratio(pair.there.speedup, pair.here.speedup)]
         lines.append([pair.here.name, *ratios, edge_text(average), *(edge_text(edge) for edge in edges.values())])
     columns = ["pruner", "GFLOPs", "prefill", "average", *map(suite_title, suites)]

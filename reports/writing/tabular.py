@@ -107,7 +107,7 @@ def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> d
 
 def _edge(board: Board, place: int, rival: str, at: str) -> Edge | None:
     evidence = board.evidence[place]
-    return evidence.average(rival, board.table.suites) if at == AVERAGE else evidence.edges.get(rival, {}).get(at)
+    return evidence.average(rival, board.table) if at == AVERAGE else evidence.edges.get(rival, {}).get(at)
 
 
 def _plain(value: Any) -> Any:

@@ -64,7 +64,7 @@ def test_lost_questions_get_lost_bytes_and_their_number_stays(tmp_path, monkeypa
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
 def test_no_text_of_the_csv_is_a_formula(tmp_path, start):
-    board = write(tmp_path, [1.0], [0.0], command=f"{start}cmd|'/c calc'!A1", drop=-2.0)
+    board = write(tmp_path, [0.0], [1.0], command=f"{start}cmd|'/c calc'!A1")
     rows = list(csv.DictReader(io.StringIO(to_csv(board), newline="")))
     assert {row["command"] for row in rows} == {f"'{start}cmd|'/c calc'!A1".replace("\r", "\n"), ""}
-    assert "-2.0" in {row["drop"] for row in rows}  # numbers stay numbers
+    assert "-100.0" in {row["drop"] for row in rows}  # numbers stay numbers

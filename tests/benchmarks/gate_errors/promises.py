@@ -108,7 +108,7 @@ def _gates(times: float) -> Iterator[Promise]:
     for sizes in [(2,) * 10, *MME_SIZES]:
         for loss in (0.05, 0.3):
             name = f"MME, pairs {', '.join(map(str, sizes))}, loss {loss}"
-            yield from at_the_margin(name, *worlds.mme_gated(sizes, loss, round(400 * times)))
+            yield from at_the_margin(name, *worlds.mme_gated(sizes, loss, runs))
     for world in F1_WORLDS:
         name = f"F1, images {world[0]}, loss {world[2]}"
         yield from at_the_margin(name, *worlds.f1_gated(*world, round(400 * times)))

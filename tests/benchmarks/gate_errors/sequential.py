@@ -9,9 +9,8 @@ import math
 import numpy as np
 
 from harness.answering.evaluate import Answer, Answers
-from harness.bench.stretches import image_drops
 from harness.results.store import Store
-from harness.statistics import Units, bounded_mean
+from harness.statistics import Units, bounded_mean, image_drops
 from tests.benchmarks.gate_errors.worlds import decided, ends
 
 # Images of the public edition, margin, share of the images that differ.

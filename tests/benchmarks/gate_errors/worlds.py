@@ -11,7 +11,7 @@ from harness.bench.stretches import stretches
 from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, clustered_mean, stratified_mean
 from harness.statistics.betting import DECIDES, STAKES
 from harness.statistics.drops import bounded_sums
-from harness.statistics.metrics import f1, mean_sums
+from harness.statistics.metrics import f1
 
 Intervals = list[tuple[float, float]]
 Random = np.random.Generator
@@ -77,6 +77,14 @@ def drops(
     """
     kinds, truth = ternary(lost, gained)
     return drops_of(images, kinds, runs, sizes, inside, seed), 100 * truth * inside
+
+
+def mean_sums(units: Units) -> Sums:
+    """The unweighted mean over strata of the stratum means, as a function of sums: per stratum its values' and their number."""
+    names, stratum = np.unique(units.strata, return_inverse=True)
+    member = (stratum[:, None] == np.arange(len(names))).astype(float)
+    parts = np.concatenate([units.values[:, None] * member, member], 1)
+    return Sums(parts, units.clusters, lambda totals: np.mean(totals[..., : len(names)] / totals[..., len(names) :], axis=-1))
 
 
 def covered(intervals: Sequence[tuple[float, float]], truth: float) -> float:
@@ -145,8 +153,7 @@ def mme_gated(sizes: Sequence[int], loss: float, runs: int) -> tuple[list[Drop],
     """Drops of such MMEs as the gate sees them, in points, and the true one."""
     rng = np.random.default_rng(6)
     truth = 100 * _mme_truth(sizes, rng, loss)
-    with patch.object(bootstrap, "REPLICATES", 2000):  # the same bound, read off less finely
-        return [drop_of(_mme_run(sizes, rng, loss)) for _ in range(runs)], truth
+    return [drop_of(_mme_run(sizes, rng, loss)) for _ in range(runs)], truth
 
 
 def f1_gated(images: int, questions: int, loss: float, runs: int) -> tuple[list[Drop], float]:

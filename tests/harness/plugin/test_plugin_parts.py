@@ -13,6 +13,7 @@ from harness.plugin.selection import is_suites_folder, selected_suites
 from harness.plugin.summary import CellReport, figure_text, lines_of, remarks
 from harness.plugin.workers import Worker, dealing_order
 from harness.results.table import Figure, tables_of
+from harness.statistics import average_half_width
 from tests.support.results import result
 
 pytestmark = pytest.mark.releases
@@ -128,6 +129,45 @@ def test_the_newer_of_two_results_counts():
 def test_other_weights_or_data_or_limits_are_other_tables():
     results = [result(), result(revision="new"), result(data="hub"), result(limit=8), result(model="other")]
     assert len(tables_of(results)) == 5
+
+
+@pytest.mark.parametrize(
+    "other", [{"device": "NVIDIA H200"}, {"generation": {"dtype": "bfloat16"}}, {"weights": "x"}, {"data_digest": "new"}]
+)
+def test_another_device_precision_or_digest_is_another_table_and_says_so(other):
+    """Neither stands in for a missing row there, nor is it a rival of the other."""
+    known = {"generation": {"dtype": "float32"}, "data_digest": "old", "weights": "w"}
+    tables = tables_of([result(**known), result(**(known | other), pruner="random", date="2027")])
+    assert [[row.name for row in table.rows] for table in tables] == [["dense", "fastv 0.5"], ["dense", "random 0.5"]]
+    assert tables[0].apart != tables[1].apart
+
+
+def test_the_newest_data_of_each_suite_make_one_table():
+    old = [result(suite=suite, data_digest=f"{suite} old", date="2025") for suite in ("gqa", "pope")]
+    tables = tables_of([*old, result(suite="gqa", data_digest="gqa new", date="2026")])
+    digests = [{suite: read.data_digest for suite, read in table.rows[1].results.items()} for table in tables]
+    assert {"gqa": "gqa new", "pope": "pope old"} in digests
+    assert {"gqa": "gqa old"} in digests
+
+
+def test_a_suite_without_a_result_stays_and_the_average_says_what_it_is_of():
+    (table,) = tables_of([result(suite="gqa"), result(suite="pope")], ["pope", "gqa"], suites=["mme"])
+    assert table.suites == ["pope", "gqa", "mme"]
+    assert (table.averaged, table.average_title) == (["pope", "gqa"], "average of 2/3")
+    head, _, fastv = lines_of([table])
+    assert "average of 2/3" in head
+    assert head.split()[-1] == "mme"
+    assert fastv.split()[-1] == "-"
+    assert "80.0 (10.0" in fastv
+
+
+def test_suites_on_one_collection_are_one_cluster_of_the_average():
+    halves = {"gqa": 3.0, "pope": 1.0, "vqav2": 2.0, "mme": 1.0}
+    assert average_half_width(halves, "hub") == pytest.approx(math.hypot(3, 1 + 2 + 1) / 4)
+    assert average_half_width(halves, "mini") == pytest.approx(math.hypot(3, 1, 2, 1) / 4)
+    assert math.isnan(average_half_width(halves | {"gqa": math.nan}, "hub"))
+    (table,) = tables_of([result(suite=suite, data="hub") for suite in ("pope", "vqav2")])
+    assert table.rows[1].average(table.averaged).drop_half_width == pytest.approx(2)
 
 
 def test_what_was_asked_until_decided_is_a_table_of_its_own():

@@ -48,7 +48,7 @@ def test_answers_give_the_drop_that_was_written_with_them(result):
     if not result.cell.is_dense:
         drop = paired_drop(dense, own)
         assert (drop.drop, drop.n, drop.clusters) == (result.drop, result.n, result.clusters)
-        assert (drop.low, drop.high) == pytest.approx(result.drop_ci95, nan_ok=True)
+        assert (drop.low, drop.high) == pytest.approx(result.drop_ci95, abs=0.05, nan_ok=True)  # once drawn, now worked out
         assert own.to_records(dense) == records
     else:
         assert own.to_records() == records

@@ -29,10 +29,21 @@ def means(kinds, images, sizes="1"):
         lambda: means(worlds.ternary(0.3, 0.0), 20, "2, one with a third"),
         lambda: means(worlds.ternary(0.2, 0.1), 40, "1-60"),
         lambda: means(worlds.ternary(0.2, 0.0), 20),
-        lambda: worlds.mme_gated((20,) * 10, 0.05, RUNS // 2),
+        lambda: worlds.mme_gated((20,) * 10, 0.05, RUNS),
+        lambda: worlds.mme_gated((2,) * 10, 0.3, RUNS),
         lambda: worlds.f1_gated(20, 6, 0.2, RUNS // 2),
     ],
-    ids=["small differences, few losses", "so on fewer", "ANLS", "a third on one image", "1-60", "20 images", "MME", "F1"],
+    ids=[
+        "small differences, few losses",
+        "so on fewer",
+        "ANLS",
+        "a third on one image",
+        "1-60",
+        "20 images",
+        "MME",
+        "MME of 20 images",
+        "F1",
+    ],
 )
 def test_at_the_margin_either_gate_errs_in_at_most_2_5_percent(world):
     for promise in at_the_margin("", *world()):
@@ -69,6 +80,7 @@ def test_an_effective_number_is_the_number_of_equal_ones():
     assert effective_number(np.full(7, 3.0)) == pytest.approx(7)
     assert effective_number(np.array([60.0] + [2.0] * 29)) == pytest.approx(118**2 / (60**2 + 29 * 4))
     assert unseen_weight(np.full(7, 3.0)) == pytest.approx(3)
+    assert unseen_weight(np.array([60.0] + [2.0] * 29)) == pytest.approx(math.sqrt(118 / 30 * (60**2 + 29 * 4) / 118))
 
 
 def test_a_large_image_draws_the_mean_towards_itself_and_its_residual_is_set_right():

@@ -16,8 +16,8 @@ from harness.statistics import (
     score_interval,
 )
 from harness.statistics.bootstrap import REPLICATES
-from harness.statistics.metrics import f1, mean_sums
-from tests.benchmarks.gate_errors.worlds import covered, drops, f1_drops, mme_drops
+from harness.statistics.metrics import f1
+from tests.benchmarks.gate_errors.worlds import covered, drops, f1_drops, mean_sums, mme_drops
 from tests.support.scores import answers, mme
 
 

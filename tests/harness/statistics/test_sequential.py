@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from harness.bench.stretches import image_drops, joined, stretches
+from harness.bench.stretches import joined, stretches
 from harness.results.store import Store
+from harness.statistics import image_drops
 from harness.statistics.betting import BettingBound
 from tests.benchmarks.gate_errors.worlds import decided, ends, image_draws, refuted
 from tests.support import fake_bench
@@ -195,7 +196,12 @@ def test_a_metric_that_is_no_mean_is_asked_in_full_and_says_so(run, monkeypatch)
     monkeypatch.setattr(
         fake_bench.FakeConditions,
         "of",
-        lambda self, suite, dtype: {"metric": "mme_perception_score", "data_digest": "digest", "generation": {}},
+        lambda self, suite, dtype: {
+            "metric": "mme_perception_score",
+            "task_code": "",
+            "data_digest": "digest",
+            "generation": {},
+        },
     )
     plain = fake_bench.FakeEvaluation.evaluate
 

@@ -9,7 +9,6 @@ from scipy.stats import beta, t
 
 from harness.answering.evaluate import Answer, Answers
 from harness.statistics import Units, bounded_mean, mme_units, paired_drop, score_interval, stratified_mean
-from harness.statistics.bootstrap import REPLICATES
 
 
 def test_each_stratum_takes_a_degree_of_freedom():
@@ -28,8 +27,8 @@ def test_the_image_that_was_not_drawn_is_put_where_an_image_weighs_most():
     found = bounded_mean(Units(np.zeros(40), np.arange(40), strata, 40), -1.0)
     unseen = beta(1, 4)
     exact = unseen.ppf(0.975) / 2
-    room = 4 * math.sqrt(0.975 * 0.025 / REPLICATES) / unseen.pdf(unseen.ppf(0.975)) / 2
-    assert (found.low, found.high) == (pytest.approx(-exact, abs=room), pytest.approx(exact, abs=room))
+    assert found.low == pytest.approx(-found.high)
+    assert exact <= found.high <= 1.2 * exact  # the other stratum is not known without error either
     assert exact > 0.3  # a missing image of the other stratum would allow less than 0.05
 
 
