@@ -5,17 +5,18 @@ They note the kind of step that `generate` prepares, the images that are encoded
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from fitprune.engine.session import Session, late_images
 from fitprune.engine.undo import Attachments
 from fitprune.errors import UnsupportedModel
-from fitprune.models.images import Images
+from fitprune.models.images import Images, unmatched
 from fitprune.models.kv_cache import state_of
-from fitprune.models.parts import ModelParts
+from fitprune.models.parts import ModelParts, visual_mask
 from fitprune.models.releases import cache_in
 
 
@@ -50,6 +51,7 @@ class GenerateHooks:
         for name, refusing in (
             ("_get_candidate_generator", self._refusing_candidates),
             ("_prefill", self._refusing_chunks),
+            ("_expand_multimodal_outputs", self._refusing_unmatched),
         ):
             if hasattr(owner, name):
                 self.attached.set(owner, name, refusing(getattr(owner, name)))
@@ -58,6 +60,9 @@ class GenerateHooks:
         features = getattr(parent, "get_image_features", None)
         if features is not None:
             self.attached.set(parent, "get_image_features", self._noting_images(features))
+        for name, naming in (("get_placeholder_mask", self._naming_unmatched), ("get_rope_index", self._naming_misplaced)):
+            if hasattr(parent, name):
+                self.attached.set(parent, name, naming(getattr(parent, name)))
         self.attached.hook(parent.register_forward_pre_hook, self._before_parent, with_kwargs=True)
 
     def remove(self) -> None:
@@ -160,10 +165,62 @@ class GenerateHooks:
             finally:
                 if run is not None:
                     run.finish()
-            session.note(images=Images.of(arguments, output), encoded=output)
+            encoded = getattr(output, "pooler_output", None)
+            # Not the list itself: `generate` repeats it in place for beams, and whoever has encoded ahead may reorder it.
+            session.note(images=Images.of(arguments, output), encoded=None if encoded is None else tuple(encoded))
             return output
 
         return noted
+
+    def _refusing_unmatched(self, expand: Callable[..., Any]) -> Callable[..., Any]:
+        """`generate`'s repetition of images for beams, which tells by numbers of tokens whose an image is."""
+        signature = inspect.signature(expand)
+
+        @functools.wraps(expand)
+        def refused(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            ids, encoded = given.get("input_ids"), getattr(given["mm_encoder_output"].get("image"), "pooler_output", None)
+            if ids is not None and ids.numel() and encoded is not None and self.serving() is not None:
+                tokens = int((ids == self.parts.image_token_id).sum())
+                if tokens != _count(encoded):
+                    raise unmatched(tokens, len(encoded), _count(encoded))
+            return expand(*args, **kwargs)
+
+        return refused
+
+    def _naming_unmatched(self, placing: Callable[..., Any]) -> Callable[..., Any]:
+        """The model's search for the places of images, whose error gives numbers of its own."""
+        signature = inspect.signature(placing)
+
+        @functools.wraps(placing)
+        def placed(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return placing(*args, **kwargs)
+            except ValueError:
+                given, session = signature.bind(*args, **kwargs).arguments, self.serving()
+                encoded = session.call.encoded if session is not None else None
+                if not encoded or given.get("image_features") is None:
+                    raise
+                raise unmatched(int(visual_mask(self.parts, given).sum()), len(encoded), _count(encoded)) from None
+
+        return placed
+
+    def _naming_misplaced(self, position: Callable[..., Any]) -> Callable[..., Any]:
+        """The model's numbering of positions on several axes, which meets a prompt before its images are encoded."""
+
+        @functools.wraps(position)
+        def positioned(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return position(*args, **kwargs)
+            except RuntimeError as error:
+                if self.serving() is None:
+                    raise
+                raise UnsupportedModel(
+                    "the image tokens of this prompt are not as many as its images need; prepare text and images together with "
+                    "the model's processor, without truncation."
+                ) from error
+
+        return positioned
 
     def _before_parent(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         # A replica shares its hooks with the original, but not its modules.
@@ -183,6 +240,11 @@ class GenerateHooks:
             session.forget()
             raise late_images(seen)
         session.note(prompt=prompt)
+
+
+def _count(encoded: Sequence[torch.Tensor]) -> int:
+    """Features of all images."""
+    return sum(image[..., 0].numel() for image in encoded)
 
 
 def _named(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

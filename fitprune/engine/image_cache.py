@@ -1,5 +1,6 @@
 """`remembering_images`: images are encoded once for several passes over the same inputs, such as a sweep of pruners."""
 
+import copy
 import functools
 import inspect
 from collections import OrderedDict
@@ -75,13 +76,14 @@ class _Memory:
         same = known is not None and known.version == version and _same(known.arguments, arguments)
         if known is not None and same and (run is None or run.restore(known.record)):
             self.entries.move_to_end(id(pixels))
-            return known.output
+            return copy.copy(known.output)
         output = self.features(*args, **kwargs)
         record = run.record() if run is not None else None
         if known is not None and same and record is not None and known.record is not None:
             record = record.joined(known.record)
         self._keep(_Entry(arguments, version, output, record, _bytes(arguments) + _bytes(output) + _bytes(record)), pixels)
-        return output
+        # `generate` repeats the images of its output in place, for beams.
+        return copy.copy(output)
 
     def _keep(self, entry: _Entry, pixels: torch.Tensor) -> None:
         # The entry holds the tensor, so that no other can come to have its id.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from fitprune.engine.prefill import Prefill
 from fitprune.engine.tower import TowerRun, require_patches
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.hooks import Hooks
-from fitprune.models.images import Images
+from fitprune.models.images import Images, same_images
 from fitprune.models.kv_cache import CacheState, HeldRows, attach, state_of
 from fitprune.models.parts import ModelParts, newline_mask, refuse_video, visual_mask
 from fitprune.models.releases import cache_in, release, require_arguments
@@ -31,7 +31,7 @@ class Call:
         text_cache: a KV cache whose tokens `generate` was given too, none of them an image's.
         images: the images that were encoded for it, by `generate` or by the forward itself.
         tower: their pass through the vision tower, where the pruner looks into it.
-        encoded: what `get_image_features` made of them.
+        encoded: per image, the features that `get_image_features` made of it; None where it does not say.
         prompt: the arguments of the model's forward.
         forward: what runs its layers; None where nothing is pruned.
         cache: the KV cache that the decoder was called with.
@@ -42,7 +42,7 @@ class Call:
     text_cache: Any = None
     images: Images | None = None
     tower: TowerRun | None = None
-    encoded: Any = None
+    encoded: tuple[torch.Tensor, ...] | None = None
     prompt: dict[str, Any] | None = None
     forward: Prefill | Decode | None = None
     cache: Any = None
@@ -172,7 +172,7 @@ class Session:
                 f"{pruner.name} works in the vision tower, which did not run inside its context; "
                 "call the model with pixel_values, inside it."
             )
-        if call.encoded is not None and not self._its_images(prompt, real, kwargs):
+        if call.encoded is not None and not self._its_images(call.encoded, prompt, real, kwargs):
             if pruner.looks_into_tower:
                 raise UnsupportedModel(
                     f"{pruner.name} ranks a prompt's images by what it saw of them in the vision tower, and the images of this "
@@ -182,19 +182,19 @@ class Session:
         prompt = {**prompt, "images": call.images, "image_tokens": real.sum(1)}
         return Prefill(self.context, real, pool, mask, prompt, call.tower)
 
-    def _its_images(self, prompt: dict[str, Any], real: torch.Tensor, kwargs: dict[str, Any]) -> bool:
-        """Whether the images that were encoded last are the prompt's. Of embeddings that the caller made, the values tell."""
+    @staticmethod
+    def _its_images(
+        encoded: tuple[torch.Tensor, ...], prompt: dict[str, Any], real: torch.Tensor, kwargs: dict[str, Any]
+    ) -> bool:
+        """Whether the images that were `encoded` last are the prompt's. Of embeddings that the caller made, the values tell."""
         if prompt.get("pixel_values") is not None or prompt.get("visual_mask") is not None:
             return True
-        packed = getattr(self.call.encoded, "pooler_output", None)
-        handed = prompt.get("mm_encoder_outputs")
+        handed, embeds = prompt.get("mm_encoder_outputs"), kwargs.get("inputs_embeds")
         if handed is not None:
-            given = getattr(handed.get("image"), "pooler_output", None)
-            return given is packed or _equal(given, packed)
-        embeds = kwargs.get("inputs_embeds")
-        if embeds is None or packed is None or prompt.get("inputs_embeds") is None:
+            return same_images(getattr(handed.get("image"), "pooler_output", ()), encoded)
+        if embeds is None or prompt.get("inputs_embeds") is None:
             return True
-        made = torch.cat([image.flatten(0, -2) for image in packed]).to(embeds.device, embeds.dtype)
+        made = torch.cat([image.flatten(0, -2) for image in encoded]).to(embeds.device, embeds.dtype)
         counts = real.sum(1).tolist()
         # With beams each prompt stands several times in a row; the first of them tells.
         copies = max(sum(counts) // max(len(made), 1), 1)
@@ -264,13 +264,6 @@ class Session:
             raise UnsupportedModel(
                 f"{length} tokens exceed this model's sliding window of {window}; pruning inside a window is not defined."
             )
-
-
-def _equal(given: Sequence[torch.Tensor] | None, packed: Sequence[torch.Tensor] | None) -> bool:
-    """Whether two encodings of images agree. Where layers lie on several devices, copies are handed on."""
-    if given is None or packed is None or len(given) != len(packed):
-        return False
-    return all(torch.equal(one.to(other.device), other) for one, other in zip(given, packed, strict=True))
 
 
 def _given(kwargs: dict[str, Any]) -> torch.Tensor:

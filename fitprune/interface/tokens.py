@@ -214,7 +214,8 @@ class VisualTokens:
         """One seed per sample, from `seed`, the sample's own token ids and its images: the same in every batch.
 
         It is another one where earlier pruners have dropped tokens: two draws of one seed do not depend on each other.
-        Where a model's images cannot be told apart (tiles of several sizes in one unmarked row), from the ids alone.
+        Where a prompt's images are not known (tiles of several sizes in one unmarked row, or embeddings and features of other
+        images than were encoded last), from the ids alone.
         """
         ids, mask, images = self.prompt.get("input_ids"), self.prompt.get("attention_mask"), self.prompt.get("images")
         if ids is None:

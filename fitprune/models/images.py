@@ -1,10 +1,12 @@
 """`Images`: the pixels of each image of a forward, and the number of prompt tokens that it became."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from fitprune.errors import UnsupportedModel
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,45 @@ class Images:
                 return None
             samples.append(own)
         return [own for own in samples for _ in range(expansion)]
+
+
+def unmatched(tokens: int, images: int, features: int) -> UnsupportedModel:
+    """The error for prompts with another number of image tokens than their images have features."""
+    return UnsupportedModel(
+        f"the prompt has {tokens} image tokens, its {images} images have {features} features; prepare text and images together "
+        "with the model's processor, without truncation."
+    )
+
+
+def same_images(given: Sequence[torch.Tensor], encoded: tuple[torch.Tensor, ...]) -> bool:
+    """Whether the features `given`, per image, are those `encoded`, in order.
+
+    With beams each prompt's images stand several times in a row, prompt by prompt. Features on another device are copies.
+    """
+    copies, rest = divmod(len(given), max(len(encoded), 1))
+    if rest or not copies:
+        return False
+    first = 0
+    while first < len(encoded):
+        # The images of one prompt: the fewest that stand there as often as all do.
+        at = first * copies
+        sizes = range(1, len(encoded) - first + 1)
+        size = next((n for n in sizes if _alike(given[at : at + n * copies], encoded[first : first + n] * copies)), 0)
+        if not size:
+            return False
+        first += size
+    return True
+
+
+def _alike(given: Sequence[torch.Tensor], encoded: Sequence[torch.Tensor]) -> bool:
+    return all(_same(one, other) for one, other in zip(given, encoded, strict=True))
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one is other or one.shape != other.shape:
+        return one is other
+    # Views of one place are made anew each time that a tensor of images is looked through.
+    return one.data_ptr() == other.data_ptr() or torch.equal(one.to(other.device), other)
 
 
 def pixel_bytes(pixels: torch.Tensor) -> bytes:

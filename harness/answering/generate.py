@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from fitprune import FitPruneError, Pruner
+from baselines import Dense
+from fitprune import Pruner
 from harness.answering.batching import Finished, Prepared, Record, keys_of
 from harness.cost.flops import prompt_tokens
 from harness.cost.tally import batch_cost
@@ -23,26 +24,26 @@ def generate(loaded: LoadedModel, pruner: Pruner | None, batch: Prepared, counti
     started = time.perf_counter()
     inputs, tokenizer = batch.inputs, decoder_of(loaded.processor.tokenizer)
     model: Any = loaded.model
+    options = {
+        **inputs,
+        "max_new_tokens": batch.requests[0].max_new_tokens,
+        "do_sample": False,
+        "num_beams": 1,
+        "temperature": None,
+        "top_p": None,
+        "top_k": None,
+        "use_cache": True,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     with pruner(model) if pruner else contextlib.nullcontext() as trace:
         try:
-            sequences = model.generate(
-                **inputs,
-                max_new_tokens=batch.requests[0].max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-                use_cache=True,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        except ValueError as error:
-            if "image tokens do not match" not in str(error):
-                raise
-            raise FitPruneError(
-                f"model '{loaded.name}': {' '.join(str(error).split())}; its processor makes another number of image tokens "
-                "than its vision tower, or cuts prompts off (model_max_length)"
-            ) from None
+            sequences = model.generate(**options)
+        except ValueError:
+            if pruner is None:
+                # A prompt that was cut off: under a pruner, also one that prunes nothing, it is named with its numbers.
+                with Dense()(model):
+                    model.generate(**options)
+            raise
     fresh = sequences[:, inputs["input_ids"].shape[1] :]
     new_tokens = lengths_of(fresh, _ends(model))
     text, visual = prompt_tokens(model.config, inputs)

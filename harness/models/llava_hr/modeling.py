@@ -11,6 +11,7 @@ from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from fitprune.errors import FitPruneError
+from fitprune.models.images import unmatched
 from fitprune.models.releases import image_result
 from harness.models.llava_hr.configuration import LlavaHrConfig
 from harness.models.llava_hr.pretrained import LlavaHrPreTrainedModel
@@ -81,10 +82,7 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
                 places = (embeds == embed(torch.tensor(token, device=embeds.device))).all(-1)
             tokens, expected = int(places.sum()), features.shape[0] * features.shape[1]
             if tokens != expected:
-                raise FitPruneError(
-                    f"the prompt has {tokens} image tokens, its {features.shape[0]} images have {expected} features; "
-                    "prepare text and images together with the model's processor, without truncation."
-                )
+                raise unmatched(tokens, len(features), expected)
             embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), features)
         outputs = self.language_model(
             attention_mask=attention_mask,

@@ -1,5 +1,6 @@
 """Which images a tower method ranks by: those of its own prompt, read from the layer that the call reads."""
 
+import contextlib
 import copy
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 
 from baselines.registry import PRUNERS
 from fitprune import FitPrune, FitPruneError, Recipe, UnsupportedModel
+from fitprune.engine.image_cache import remembering_images
+from fitprune.models.images import same_images
+from tests.support import families
 from tests.support.methods import outcome
-from tests.support.models import build, kept, prompt, visual_tokens
+from tests.support.models import batch, build, kept, new_tokens, prompt, visual_tokens
 
 pytestmark = pytest.mark.releases
 
@@ -127,6 +131,80 @@ def test_a_failed_forward_leaves_no_picture_behind(model, inputs, other, name, m
                 model(**other)
         assert torch.equal(model(**inputs).logits, expected[-1])
         assert [kept(trace)] == expected[1][:1]
+
+
+@pytest.mark.parametrize("change", ["reversed in place", "reversed in another output", "one of them twice"])
+def test_features_in_another_order_are_refused(model, inputs, other, change):
+    """On the very object that encoding gave, too."""
+    both = batch([inputs, other])
+    pruner, rest = made("fastervlm", model), {name: value for name, value in both.items() if name != "pixel_values"}
+    with torch.no_grad(), pruner(model):
+        output = model.get_image_features(both["pixel_values"], return_dict=True)
+        first, second = output.pooler_output
+        if change == "reversed in another output":
+            output = type(output)(pooler_output=[second, first])
+        else:
+            output.pooler_output = [second, first] if "reversed" in change else [first, first]
+        with pytest.raises(UnsupportedModel, match="the images of this prompt are not those that were encoded last"):
+            model(**rest, mm_encoder_outputs={"image": output})
+
+
+@pytest.mark.parametrize("name", ["fastervlm", "visionzip", "random"])
+def test_features_that_were_encoded_ahead_in_their_order(model, inputs, other, name):
+    both = batch([inputs, other])
+    pruner, rest = made(name, model), {key: value for key, value in both.items() if key != "pixel_values"}
+    expected = outcome(model, both, pruner)
+    with torch.no_grad(), pruner(model) as trace:
+        output = model.get_image_features(both["pixel_values"], return_dict=True)
+        given = type(output)(pooler_output=[features.clone() for features in output.pooler_output])
+        assert torch.equal(model(**rest, mm_encoder_outputs={"image": given}).logits, expected[-1])
+        assert [kept(trace, row) for row in range(2)] == expected[1]
+
+
+@pytest.mark.parametrize("layout", [[[0, 1], [2]], [[0], [1, 2]], [[0], [1], [2]], [[0, 1, 2]]], ids=str)
+@pytest.mark.parametrize("copies", [1, 2, 3])
+def test_beams_repeat_the_images_of_each_prompt(layout, copies):
+    encoded = tuple(torch.full((2, 3), float(number)) for number in range(3))
+    given = [encoded[number].clone() for images in layout for number in images * copies]
+    assert same_images(given, encoded)
+    if len(given) > 1:
+        assert not same_images(given[::-1], encoded)
+    assert not same_images(given[:-1], encoded)
+    assert not same_images([], encoded)
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_images_that_are_remembered_are_so_under_beams_too(model, inputs, other, pruned):
+    both, context = batch([inputs, other]), made("fastervlm", model) if pruned else lambda model: contextlib.nullcontext()
+    with context(model):
+        expected, greedy = new_tokens(model, both, 4, num_beams=2), new_tokens(model, both, 4)
+    with remembering_images(model):
+        for options, answer in (({"num_beams": 2}, expected), ({"num_beams": 2}, expected), ({}, greedy)):
+            with context(model):
+                assert torch.equal(new_tokens(model, both, 4, **options), answer)
+
+
+@pytest.mark.parametrize("family", ["llava", *families.FAMILIES])
+@pytest.mark.parametrize("way", ["forward", "generate", "beams"])
+def test_a_prompt_that_is_cut_off_is_named_with_its_numbers(family, way):
+    if family == "llava":
+        model = build("llama-gqa", LAYERS, seed=2)
+        whole = batch([prompt(model, [3, "image", 6, 7], seed=1)])
+    else:
+        model = families.build(family, LAYERS, seed=1)
+        whole = families.inputs(families.processor(family), [["w1 w2", (40, 20), "w3"]])
+    visual = whole["input_ids"] == model.config.image_token_id
+    last = int(visual[0].nonzero().max())
+    cut = {name: value[:, : last - 3] if value.shape == visual.shape else value for name, value in whole.items()}
+    beams, tokens = 1 + (way == "beams"), int(visual.sum())
+    said = rf"^the prompt has {tokens - 4} image tokens, its \d images have {tokens} features; prepare"
+    if family == "qwen2_5_vl" and way != "forward":  # its positions are numbered before its images are encoded
+        said = "^the image tokens of this prompt are not as many as its images need; prepare"
+    with torch.no_grad(), DECODER(model):
+        for _ in range(2):
+            with pytest.raises(UnsupportedModel, match=said):
+                model(**cut) if way == "forward" else model.generate(**cut, max_new_tokens=2, do_sample=False, num_beams=beams)
+        model(**whole)
 
 
 def test_pictures_that_were_encoded_twice_and_in_another_order(model, inputs, other):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from baselines import Dense, Random
 from fitprune import FitPruneError
 from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
@@ -45,6 +46,8 @@ def test_prompts_that_are_cut_off_are_named(tmp_path, monkeypatch):
         return plain(**inputs)
 
     monkeypatch.setattr(loaded.model, "generate", cut)
-    with pytest.raises(FitPruneError, match=r"image tokens do not match, tokens: \d+, features: \d+; its processor") as error:
-        evaluate_cell(loaded, None, "pope", data=str(write_suites(tmp_path / "d")), batch_size=2)
-    assert "\n" not in str(error.value)
+    write_suites(tmp_path / "d")
+    for pruner in (None, Dense(), Random(ratio=0.5)):
+        with pytest.raises(FitPruneError, match=r"^the prompt has 20 image tokens, its 2 images have 32 features; ") as error:
+            evaluate_cell(loaded, pruner, "pope", data=str(tmp_path / "d"), batch_size=2)
+        assert "\n" not in str(error.value)
