@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from lmms_eval.api.instance import Instance
-from PIL import Image, ImageFile
+from PIL import Image
 
 from fitprune.errors import FitPruneError
 from harness.answering.arguments import refuse_unheard
 from harness.answering.batching import Request, image_hash
 from harness.models.loading import LoadedModel, ModelOutline
 from harness.models.prompting import encode
-from harness.tasks.pictures import seen
+from harness.tasks.pictures import nothing_filled_up, seen
 
 # For tasks that set no limit of their own (TextVQA); as in LLaVA's own evaluation of short answers.
 MAX_NEW_TOKENS = 128
@@ -37,8 +37,7 @@ class Questions:
         self, loaded: LoadedModel | ModelOutline, datasets: Mapping[str, Mapping[str, Any]], allow_broken: bool = False
     ) -> None:
         self.loaded, self.datasets, self.allow_broken = loaded, datasets, allow_broken
-        # lmms-eval lets Pillow fill up what is cut off, with grey; here that is an error.
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        nothing_filled_up()
 
     def read(self, place: int, request: Instance) -> Request:
         """What an lmms-eval request asks for. Raises FitPruneError for generation options that would have no effect."""

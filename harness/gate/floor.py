@@ -10,8 +10,8 @@ from importlib import resources
 from fitprune.errors import FitPruneError
 from harness.answers import Answers
 from harness.cells import DENSE, Cell
-from harness.results.result import Result, result_name
-from harness.results.store import Store, read_result
+from harness.results.result import Result
+from harness.results.store import Store
 from harness.statistics import score_interval
 
 BELOW = 10.0  # points under a known score of the same model, from which on something is broken
@@ -63,9 +63,9 @@ def _earlier(result: Result, store: Store) -> Iterator[Known]:
     """What the folder's results of the same cell, or of its dense one, have for the same questions to the same weights."""
     dense = Cell(result.model, DENSE, None, result.suite)
     for cell in dict.fromkeys((dense, result.cell)):
-        for path in sorted(store.folder.glob(f"{result_name(cell, '*')}.json")):
+        for name in store.names_of(cell):
             try:
-                earlier = read_result(path)
+                earlier = store.find(name)
             except FitPruneError:
                 continue  # whoever comes to that cell says so
             if _questions(earlier) == _questions(result) and math.isfinite(earlier.dense_score) and not earlier.dense_fault:

@@ -13,8 +13,8 @@ from harness.cells import Cell
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import STRICT_GATES, undecided
 from harness.results.computed import computed
-from harness.results.result import Result, result_name
-from harness.results.store import Store, read_result
+from harness.results.result import Result
+from harness.results.store import Store
 from harness.statistics import Verdict, judge, paired_drop, questions_needed
 
 FOLDER = "saved"
@@ -72,8 +72,8 @@ class SavedRun:
         return max(self._all_of(cell), key=lambda result: result.date, default=None)
 
     def _all_of(self, cell: Cell) -> list[Result]:
-        found = map(read_result, self.store.folder.glob(f"{result_name(cell, '*')}.json"))
-        return [result for result in found if result.cell == cell]
+        store = self.store
+        return [result for result in map(store.find, store.names_of(cell)) if result.cell == cell]
 
 
 def compare(

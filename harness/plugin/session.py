@@ -45,7 +45,7 @@ class RunSession:
         self.worker = worker
         self.folder = folder
         self.store = Store(options.results)
-        self.reports: list[CellReport] = []
+        self.reports: dict[Cell, CellReport] = {}
         self._repeated = Repeated(folder)
         self._bench: Bench | None = None
         self._progress: Progress | None = None
@@ -171,10 +171,9 @@ class RunSession:
             self._repeated.reported(report, CellReport.from_json(record) if record else None)
         if record:
             ended = CellReport.from_json(record)
-            others = [earlier for earlier in self.reports if earlier.cell != ended.cell]
-            again = len(others) < len(self.reports)  # by a plug-in that runs failed tests again
-            self.reports = [*others, ended]
-            if self._progress is not None and not again:
+            again = self.reports.pop(ended.cell, None)  # by a plug-in that runs failed tests again
+            self.reports[ended.cell] = ended
+            if self._progress is not None and again is None:
                 self._progress.ended(ended)
 
     def pytest_runtest_logfinish(self) -> None:
@@ -222,7 +221,7 @@ class RunSession:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""
         if self.reports and not self.worker.is_worker:
-            write_summary(terminalreporter, self.reports, self.options)
+            write_summary(terminalreporter, list(self.reports.values()), self.options)
 
     def pytest_unconfigure(self) -> None:
         """Remove what the processes of the run shared."""

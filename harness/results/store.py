@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fitprune.errors import FitPruneError
+from harness.cells import Cell
 from harness.results.atomic import write_atomically
 from harness.results.journal import Journal
 from harness.results.key import digest_of
 from harness.results.locks import alone
 from harness.results.once import RunFolder
-from harness.results.result import Result
+from harness.results.result import Result, result_name
 from harness.results.strict_json import dumps, loads
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Store:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        # The folder's names by key, as they were when it was last seen to change.
+        # The folder's names by either part of them, as they were when it was last seen to change.
         self._listed: tuple[int, Mapping[str, list[str]]] = (-1, {})
 
     def check_writable(self) -> None:
@@ -87,6 +88,7 @@ class Store:
         With `dense`, each line also holds what the dense model answered to the question. Returns the path of the result.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._listed = (-1, {})  # a file system's clock may tell two changes from one another only after some milliseconds
         lines = [dumps(record) + "\n" for record in answers.to_records(dense)]
         write_atomically(self.folder / f"{result.name}{ANSWERS_SUFFIX}", lines)
         record = dataclasses.replace(result, answers_digest=_digest("".join(lines))).to_json()
@@ -97,16 +99,25 @@ class Store:
 
     def names(self, key: str) -> list[str]:
         """The names of the results with a key: none, one, or several that were asked for in different words."""
+        return self._with(key)
+
+    def names_of(self, cell: Cell) -> list[str]:
+        """The names of a cell's results, whatever their keys."""
+        return self._with(result_name(cell, "").removesuffix("-"))
+
+    def _with(self, part: str) -> list[str]:
+        """The names of results that end in a key, or begin with all that stands before it."""
         try:
             changed = self.folder.stat().st_mtime_ns
         except OSError:
             return []
         if changed != self._listed[0]:
-            by_key: dict[str, list[str]] = defaultdict(list)
+            by_part: dict[str, list[str]] = defaultdict(list)
             for path in sorted(self.folder.glob("*.json")):
-                by_key[path.stem.rpartition("-")[2]].append(path.stem)
-            self._listed = changed, by_key
-        return list(self._listed[1].get(key, ()))
+                for own in path.stem.rpartition("-")[::2]:
+                    by_part[own].append(path.stem)
+            self._listed = changed, by_part
+        return list(self._listed[1].get(part, ()))
 
     def find(self, name: str) -> Result:
         """The result of that name. Raises FitPruneError, in one line, if its file is gone, damaged or edited."""

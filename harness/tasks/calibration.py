@@ -9,7 +9,7 @@ from fitprune.errors import FitPruneError
 from harness.models.prompting import encode
 from harness.tasks.labels import texts
 from harness.tasks.parquet import data_folder, file_digest, read_table, require_columns
-from harness.tasks.pictures import as_seen, encoded_pictures
+from harness.tasks.pictures import as_seen, encoded_pictures, nothing_filled_up
 from harness.tasks.preflight import naming
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ class Batches:
 
 
 def _decode(encoded: bytes, data: str) -> "Image":
-    from PIL import Image, ImageFile
+    from PIL import Image
 
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # which lmms-eval switches on
+    nothing_filled_up()
     try:
         return as_seen(Image.open(io.BytesIO(encoded)))
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -28,8 +28,7 @@ def encoded_pictures(column: pa.ChunkedArray, name: str, files: Sequence[Path]) 
 
     Raises FitPruneError, in one line with column and row, for anything else.
     """
-    kind = column.type
-    if pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}:
+    if is_picture(column.type):
         flat = column.combine_chunks()
         if not flat.null_count and not flat.field("bytes").null_count:
             return column.cast(_STRUCT), []
@@ -41,6 +40,13 @@ def encoded_pictures(column: pa.ChunkedArray, name: str, files: Sequence[Path]) 
 def is_picture(kind: pa.DataType) -> bool:
     """Whether a column of this type holds encoded pictures, whatever it is called."""
     return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+
+
+def nothing_filled_up() -> None:
+    """Have Pillow refuse pictures that are cut off. lmms-eval has it fill up, with grey, what is missing."""
+    from PIL import ImageFile
+
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def seen(value: Any) -> Any:

@@ -23,11 +23,11 @@ def check_data(suite: str, data: str = "mini") -> None:
         _check_hub(spec)
         return
     folder = data_folder(data)
-    files = _part_files(folder, spec, spec.questions)
+    files = part_files(folder, spec, spec.questions)
     with naming(files):
         table = spec.labels(read_table(files, [name for name in spec.questions.columns if name != "image"]))
     if spec.images:
-        image_files = _part_files(folder, spec, spec.images)
+        image_files = part_files(folder, spec, spec.images)
         with naming(image_files):
             places_of_images(table, read_table(image_files, ["id"]))
 
@@ -58,7 +58,8 @@ def places_of_images(questions: pa.Table, images: pa.Table) -> list[int]:
     return [place[name] for name in wanted]
 
 
-def _part_files(folder: Path, spec: SuiteSpec, part: Part) -> list[Path]:
+def part_files(folder: Path, spec: SuiteSpec, part: Part) -> list[Path]:
+    """The files of a part of the suite's data, each with rows and the columns that are read."""
     files = split_files(folder, spec.task, part.config, part.split)
     require_columns(files, part.columns)
     return files

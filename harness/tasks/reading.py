@@ -15,7 +15,7 @@ from harness.results.key import digest_of
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
 from harness.tasks.pictures import encoded_pictures, is_picture
-from harness.tasks.preflight import check_data, naming, places_of_images
+from harness.tasks.preflight import naming, part_files, places_of_images
 from harness.tasks.specs import SUITES, SuiteSpec
 
 
@@ -127,15 +127,16 @@ class LocalTask(_LimitedTask):
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         spec = self._spec()
         if spec:
-            check_data(spec.name, str(self._folder))
-        # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.
-        place = next((spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH), self.config.task)
-        files = split_files(self._folder, place, self.config.dataset_name, self._split)
+            files = part_files(self._folder, spec, spec.questions)
+        else:
+            # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.
+            place = next((spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH), self.config.task)
+            files = split_files(self._folder, place, self.config.dataset_name, self._split)
         with naming(files):
             table = read_table(files)
             table = table if spec is None else spec.labels(table)
         if spec and spec.images:
-            holding = split_files(self._folder, self.config.task, spec.images.config, spec.images.split)
+            holding = part_files(self._folder, spec, spec.images)
             with naming(holding):
                 images, beside = _with_pictures(read_table(holding), holding)
                 places = pa.array(places_of_images(table, images))
