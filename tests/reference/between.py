@@ -61,6 +61,12 @@ def run(model, inputs, rule, new_tokens=0, repack=False):
         here = Before(layer, reference.feed_forward(y, layer), here.names, here.positions, here.after, maps, keys)
         out.kept.append(sorted(name for name in here.names if name is not None))
         out.kv_lengths.append(len(caches[layer]))
+    nexts = [len(cache) if repack else following for cache in caches]
+    return ended(reference, here, caches, nexts, out, new_tokens)
+
+
+def ended(reference, here, caches, nexts, out, new_tokens):
+    """`out` with what the prefill ends in and its greedy continuation, which counts on from `nexts` in each layer."""
     out.hidden = reference.norm(here.x, "norm")
     out.logits = out.hidden @ reference.head.T
     logits = out.logits[-1]
@@ -70,8 +76,7 @@ def run(model, inputs, rule, new_tokens=0, repack=False):
         out.tokens.append(int(logits.argmax()))
         y = reference.weights["embed_tokens.weight"][out.tokens[-1]][None]
         for layer in range(reference.layers):
-            position = len(caches[layer]) if repack else following + step
-            output, _ = reference.attend(y, layer, [position], caches[layer])
+            output, _ = reference.attend(y, layer, [nexts[layer] + step], caches[layer])
             y = reference.feed_forward(y + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
         logits = (reference.norm(y, "norm") @ reference.head.T)[0]
     return out

@@ -13,7 +13,7 @@ import torch
 from . import families  # noqa: F401 - makes the other families known to reference_of
 from . import pool as pooling
 from . import tome as merging
-from .between import Before, follow
+from .between import Before, ended, follow
 from .decoder import Run, lowest, reference_of, statistics
 from .divprune import divprune as farthest
 from .pyramiddrop import rule as stages
@@ -73,19 +73,7 @@ def run(model, inputs, parts, new_tokens=0, made=()):
         here = Before(layer, x, *kept, None, None)
         out.kept.append(sorted(name for name in here.names if name is not None and name not in made))
         out.kv_lengths.append(len(caches[layer]))
-    out.hidden = reference.norm(here.x, "norm")
-    out.logits = out.hidden @ reference.head.T
-    logits = out.logits[-1]
-    for step in range(new_tokens):
-        first, second = logits.topk(2).values.tolist()
-        out.closest = min(out.closest, first - second)
-        out.tokens.append(int(logits.argmax()))
-        y = reference.weights["embed_tokens.weight"][out.tokens[-1]][None]
-        for layer in range(reference.layers):
-            output, _ = reference.attend(y, layer, [nexts[layer] + step], caches[layer])
-            y = reference.feed_forward(y + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
-        logits = (reference.norm(y, "norm") @ reference.head.T)[0]
-    return out
+    return ended(reference, here, caches, nexts, out, new_tokens)
 
 
 def fitprune(recipe, gaps):

@@ -151,6 +151,14 @@ def people(*answers: str) -> list[dict]:
     return [{"answer": answer, "answer_confidence": "yes", "answer_id": place + 1} for place, answer in enumerate(filled)]
 
 
+def write_all(folder: Path) -> None:
+    """A random model `m`, and data `d` of all suites with as many calibration samples as a fit takes."""
+    save_tiny(folder / "m")
+    write_suites(folder / "d")
+    samples = [{"image": picture(100 + n % 9), "question": f"what color {n % 10} ?"} for n in range(128)]
+    write(folder / "d", "calibration", samples)
+
+
 def write_suites(folder: Path) -> Path:
     """Four to twelve questions a suite."""
     gqa = [

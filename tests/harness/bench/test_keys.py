@@ -21,17 +21,13 @@ from harness.results.once import RunFolder
 from harness.results.store import Store
 from tests.support import tiny_llava
 from tests.support.fake_bench import FakeBench
-from tests.support.tiny_llava import save_tiny, write_suites
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A random model `m`, data `d`, and a recipe `r.json`."""
     folder = tmp_path_factory.mktemp("keys")
-    save_tiny(folder / "m")
-    write_suites(folder / "d")
-    samples = [{"image": tiny_llava.picture(100 + n % 9), "question": f"what color {n % 10} ?"} for n in range(128)]
-    tiny_llava.write(folder / "d", "calibration", samples)
+    tiny_llava.write_all(folder)
     Recipe(drop=[4, 6, 0], visual_tokens=16).save(folder / "r.json")
     return folder
 

@@ -26,7 +26,7 @@ from harness.results.once import RunFolder
 from harness.results.store import Store
 from tests.support import tiny_llava
 from tests.support.suite_runs import PLUGIN, ROOT
-from tests.support.tiny_llava import save_tiny, scripted, write_suites
+from tests.support.tiny_llava import save_tiny, scripted
 
 pytestmark = pytest.mark.releases
 PRUNER = FitPrune(Recipe(drop=[4, 6, 0], visual_tokens=16))
@@ -36,10 +36,7 @@ PRUNER = FitPrune(Recipe(drop=[4, 6, 0], visual_tokens=16))
 def place(tmp_path_factory):
     """A random model `m` and data `d`."""
     folder = tmp_path_factory.mktemp("place")
-    save_tiny(folder / "m")
-    write_suites(folder / "d")
-    samples = [{"image": tiny_llava.picture(100 + n % 9), "question": f"what color {n % 10} ?"} for n in range(128)]
-    tiny_llava.write(folder / "d", "calibration", samples)
+    tiny_llava.write_all(folder)
     return folder
 
 

@@ -78,10 +78,7 @@ def test_durations(seconds, said):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
-    tiny_llava.save_tiny(folder / "m")
-    tiny_llava.write_suites(folder / "d")
-    samples = [{"image": tiny_llava.picture(100 + n % 9), "question": f"what color {n % 10} ?"} for n in range(128)]
-    tiny_llava.write(folder / "d", "calibration", samples)
+    tiny_llava.write_all(folder)
     lmms_eval_evaluator()
     return folder
 

@@ -29,10 +29,7 @@ pytest_plugins = ["pytester"]
 def place(tmp_path_factory):
     """A folder with a random model `m`, data `d` of a few questions a suite, and calibration samples."""
     folder = tmp_path_factory.mktemp("real")
-    tiny_llava.save_tiny(folder / "m")
-    tiny_llava.write_suites(folder / "d")
-    samples = [{"image": tiny_llava.picture(100 + n % 9), "question": f"what color {n % 10} ?"} for n in range(128)]
-    tiny_llava.write(folder / "d", "calibration", samples)
+    tiny_llava.write_all(folder)
     # Imports everything here: pytester forgets what is imported inside a run, and datasets cannot be imported twice.
     lmms_eval_evaluator()
     next(sample_inputs(load_model(str(folder / "m"), "cpu"), "gqa", data=str(folder / "d")))
