@@ -64,6 +64,26 @@ def test_the_layer_that_the_call_reads_is_the_methods(model, inputs, name, asked
     assert not torch.equal(got, plain)
 
 
+@pytest.mark.parametrize("name", [*IN_TOWER, "fitprune"])
+@pytest.mark.parametrize("asked", [-2, [-2]], ids=str)
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generate_reads_the_layer_that_it_is_given(model, inputs, other, name, asked, beams):
+    """`generate` hands the layer on to its prefill, whatever it repeats or leaves out in later steps."""
+    both, pruner, read = batch([inputs, other]), DECODER if name == "fitprune" else made(name, model), reading(model, -2)
+
+    def answered(by, **options):
+        with pruner(by) as trace:
+            out = by.generate(
+                **both, **options, max_new_tokens=4, num_beams=beams, output_logits=True, return_dict_in_generate=True
+            )
+        return out.sequences, out.logits[0], [kept(trace, row) for row in range(2 * beams)]
+
+    expected, got, plain = answered(read), answered(model, vision_feature_layer=asked), answered(model)
+    assert all(torch.equal(*pair) for pair in zip(got[:2], expected[:2], strict=True))
+    assert got[2] == expected[2]
+    assert not torch.equal(plain[1], expected[1])
+
+
 @pytest.mark.parametrize("name", IN_TOWER)
 def test_a_list_of_one_layer_in_the_configuration_is_that_layer(model, inputs, name):
     pruner = made(name, model)
