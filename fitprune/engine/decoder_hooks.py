@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import nn
 
 from fitprune.engine.context import Layer
@@ -78,6 +79,7 @@ class LayerForward:
     def __init__(self, layer: Layer, serving: Callable[[], Session | None]) -> None:
         self.layer, self.serving = layer, serving
 
+    @torch.compiler.disable
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         session = self.serving()
         if session is None:

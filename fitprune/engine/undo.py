@@ -1,9 +1,14 @@
-"""`Attachments`: attributes and hooks that stand on live modules for a while, and in no copy of these."""
+"""`Attachments`: attributes and hooks that stand on live modules for a while, and in no copy of these.
 
+torch.compile runs them as they are: what it traced would be guessed to hold for other prompts, and for other pruners.
+"""
+
+import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -25,11 +30,11 @@ class Attachments:
     def set(self, module: nn.Module, name: str, value: Any) -> None:
         """Set an instance attribute; `remove` makes it what it was, or takes it away where the instance had none."""
         self._of(module).before.setdefault(name, vars(module).get(name, _ABSENT))
-        self._set(module, name, value)
+        self._set(module, name, torch.compiler.disable(value) if inspect.isfunction(value) else value)
 
     def hook(self, register: Callable[..., RemovableHandle], hook: Callable[..., Any], **options: Any) -> None:
         """Register a hook; `register` is a module's bound method, such as its `register_forward_hook`."""
-        handle = register(hook, **options)
+        handle = register(torch.compiler.disable(hook), **options)
         self._undo.callback(handle.remove)
         self._of(register.__self__).hooks.add(handle.id)  # type: ignore[attr-defined]
 
