@@ -25,6 +25,7 @@ MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model tha
 MAX_DROP_ELSEWHERE = 1.0
 # Options that `RunOptions` and its settings have under their own names.
 _AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions")
+_OF_PRUNERS = ("reduction", "positions", "recipe")
 _OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images")
 
 
@@ -201,6 +202,9 @@ class RunOptions:
         """Read pytest's namespace. Raises FitPruneError, in one line, for a value that cannot be meant."""
         given = {option.field: option.value(namespace) for option in OPTIONS}
         recipe, gate, save, compare = given["recipe"], given["gate"] or "significant", given["save"], given["compare"]
+        for option in OPTIONS if given["pruner"] == (DENSE,) else ():
+            if option.name in _OF_PRUNERS and given[option.field] != option.default:
+                raise FitPruneError(f"--{option.name} has no effect on --pruner {DENSE}, which prunes nothing; leave it out")
         if recipe and given["reduction"]:
             raise FitPruneError("--recipe and --reduction exclude each other: the recipe says how much is saved")
         if given["compare_fail"] is not None and not compare:

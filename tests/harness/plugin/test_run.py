@@ -169,6 +169,9 @@ def test_more_cells_are_added_to_those_that_are_there(run):
         (["--recipe", "file"], "the recipe file is not JSON*"),
         (["--recipe", "file", "--reduction", "0.5"], "--recipe and --reduction exclude each other*"),
         (["--recipe", "file", "--pruner", "fastv"], "--recipe is for --pruner fitprune*"),
+        (["--recipe", "file", "--pruner", "dense"], "--recipe has no effect on --pruner dense*leave it out"),
+        (["--positions", "repacked", "--pruner", "dense"], "--positions has no effect on --pruner dense*leave it out"),
+        (["--reduction", "0.5", "--pruner", "dense"], "--reduction has no effect on --pruner dense*leave it out"),
     ],
 )
 def test_bad_input_is_one_line_and_status_4(run, pytester, arguments, said):
