@@ -110,5 +110,7 @@ class Pruner(Hooks):
     def require_positions(self, model_config: Any) -> None:
         """Raise UnsupportedModel if the position ids of a model of this configuration cannot be as `positions` says."""
         if self.positions == "repacked" and has_axes(model_config):
-            name = model_config.model_type
-            raise UnsupportedModel(f"{name} has position ids on three axes, which cannot be numbered anew; use positions='kept'.")
+            raise UnsupportedModel(
+                f"{model_config.model_type} has position ids on three axes, "
+                "which cannot be numbered anew; use positions='kept'."
+            )
