@@ -15,7 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A new file in the folder of `path` to write to: it becomes `path` at the end of the block, and goes after an error.
 
     So `path` is at every moment either what it was or the whole of what was written. A rename is only atomic within a file
-    system, hence the folder. Who may read the file is for the umask to say. Once the block has ended, a power cut does not lose it.
+    system, hence the folder. Who may read the file is for the umask to say. Once the block has ended, a power cut loses
+    nothing of it.
     """
     temporary = path.parent / f".writing-{uuid.uuid4().hex}.tmp"
     temporary.touch(exist_ok=False)

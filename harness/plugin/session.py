@@ -27,6 +27,7 @@ from harness.results.computed import with_verdict
 from harness.results.once import RunFolder
 from harness.results.result import Result
 from harness.results.store import Store
+from harness.tasks.hub import take_commits
 
 if TYPE_CHECKING:
     from harness.bench.bench import Bench
@@ -57,6 +58,7 @@ class RunSession:
         try:
             options = RunOptions.parse(config.option).expanded()
             if worker.is_worker:
+                take_commits(worker.commits)
                 return cls(config, options.choosing(worker.chosen), worker, Path(worker.folder))
             options = options.choosing()
             named = ["--pyargs", *config.args] if config.option.pyargs else config.args

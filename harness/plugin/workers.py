@@ -3,8 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import pytest
 from harness.cells import Cell
 from harness.cores import available_cores
 from harness.models.family_names import ChosenModel
+from harness.tasks.hub import known_commits
 
 _FOLDER = "fitprune_folder"
 _MODELS = "fitprune_models"
+_COMMITS = "fitprune_commits"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Worker:
     is_worker: bool = False
     folder: str = ""
     chosen: tuple[ChosenModel, ...] = ()
+    commits: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Worker":
@@ -36,7 +39,7 @@ class Worker:
             return cls()
         models = tuple(ChosenModel(*model) for model in handed[_MODELS])
         digits = re.search(r"\d+", handed["workerid"])
-        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER], models)
+        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER], models, handed[_COMMITS])
 
     def limit_threads(self) -> None:
         """Give each worker cores / workers threads; a smaller OMP_NUM_THREADS stands. Alone, a process keeps
@@ -64,8 +67,11 @@ class Worker:
 
 
 def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = ()) -> None:
-    """Tell an xdist worker, before it starts, which folder the run shares, and which models were taken for families' names."""
+    """Tell an xdist worker, before it starts, which folder the run shares, which models were taken for families' names, and at
+    which commits data sets of the hub are read.
+    """
     node.workerinput[_FOLDER] = str(folder)
+    node.workerinput[_COMMITS] = known_commits()
     node.workerinput[_MODELS] = [[model.asked, model.name, model.note] for model in chosen]
 
 

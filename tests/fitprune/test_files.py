@@ -37,7 +37,6 @@ def test_content_is_flushed_before_the_rename_and_the_folder_after_it(tmp_path, 
 def test_after_an_error_nothing_is_left(tmp_path):
     (tmp_path / "a").write_text("before")
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+        raise ZeroDivisionError(temporary.write_text("half"))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "before"

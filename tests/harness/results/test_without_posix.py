@@ -78,4 +78,4 @@ def test_the_store_needs_nothing_that_only_posix_has(tmp_path):
     assert read.score == 80.0
     shared = json.loads((tmp_path / "results/shared/a value.json").read_text())
     assert shared["value"] == {"one": 1}
-    assert not [path for path in (tmp_path / "results").rglob(".writing-*")]
+    assert not list((tmp_path / "results").rglob(".writing-*"))
