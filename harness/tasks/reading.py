@@ -13,6 +13,7 @@ from lmms_eval.api.task import ConfigurableTask
 from fitprune.errors import FitPruneError
 from harness.results.key import digest_of
 from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned
+from harness.tasks.isolation import ending_its_command
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
 from harness.tasks.pictures import encoded_pictures, is_picture
@@ -23,6 +24,7 @@ from harness.tasks.specs import SUITES, SuiteSpec
 class _LimitedTask(ConfigurableTask):
     """Attributes on top of the original's: rows (the data's row of each doc_id), data_digest, notes, origin (their place)."""
 
+    @ending_its_command
     def __init__(
         self,
         config: dict,
@@ -74,6 +76,7 @@ class _LimitedTask(ConfigurableTask):
             return known
         return known | {"fitprune": {**self._answered_by, "data": self.data_digest, "rows": digest_of(list(self.rows))}}
 
+    @ending_its_command
     def build_all_requests(self, *, cache_requests: bool = False, **options: Any) -> None:
         if cache_requests:
             raise FitPruneError(
