@@ -53,6 +53,11 @@ class Pruner(Hooks):
         return dataclasses.asdict(self)
 
     @classmethod
+    def own_positions(cls, model_config: Any) -> str:
+        """What `positions` is on a model of this configuration where nothing else is asked for: the authors' choice."""
+        return next(str(field.default) for field in dataclasses.fields(cls) if field.name == "positions")
+
+    @classmethod
     def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "Pruner":
         """The method with its free parameter solved so that it saves `reduction` of the visual tokens' decoder FLOPs.
 
@@ -99,8 +104,13 @@ class Pruner(Hooks):
             raise FitPruneError(f"positions must be one of {', '.join(POSITIONS)}, not {self.positions!r}.")
         if self.looks_into_tower:
             require_tower(model, self)
-        if self.positions == "repacked" and has_axes(model.config):
-            raise UnsupportedModel(
-                f"{type(model).__name__} has position ids on three axes, which cannot be numbered anew; use positions='kept'."
-            )
+        self.require_positions(model.config)
         self.check(model)
+
+    def require_positions(self, model_config: Any) -> None:
+        """Raise UnsupportedModel if the position ids of a model of this configuration cannot be as `positions` says."""
+        if self.positions == "repacked" and has_axes(model_config):
+            raise UnsupportedModel(
+                f"{model_config.model_type} has position ids on three axes, "
+                "which cannot be numbered anew; use positions='kept'."
+            )

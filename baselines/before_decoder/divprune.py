@@ -56,6 +56,10 @@ class DivPrune(Repacked):
         return farthest(tokens.features, tokens.present, keep)
 
     @classmethod
+    def own_positions(cls, model_config: Any) -> str:
+        return "kept" if has_axes(model_config) else super().own_positions(model_config)
+
+    @classmethod
     def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "DivPrune":
         """Solve `subset_ratio` for a FLOPs budget, the n² cosines included."""
         sizes = DecoderSizes.of(model_config)
@@ -64,7 +68,7 @@ class DivPrune(Repacked):
             return n**2 * sizes.hidden_size
 
         n, dropped = dropped_before_decoder("DivPrune", model_config, reduction, visual_tokens, scoring)
-        return cls((n - dropped) / n, positions="kept" if has_axes(model_config) else "repacked")
+        return cls((n - dropped) / n, positions=cls.own_positions(model_config))
 
 
 def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from baselines.shared.budget import TEXT_TOKENS, TOLERANCE, prompt_tokens
 from baselines.shared.dry_run import plan
 from fitprune import BudgetError, Calibration, Composed, FitPruneError, Pruner, UnsupportedModel
+from fitprune.composed import OWN
 from fitprune.flops import check_reduction, layer_macs
 from fitprune.models.sizes import DecoderSizes, tower_sizes
 
@@ -29,6 +30,12 @@ class Together(Composed):
     """Base of the classes that `together` makes. `methods` are classes, in the order of the name."""
 
     methods: ClassVar[tuple[type[Pruner], ...]] = ()
+
+    @classmethod
+    def own_positions(cls, model_config: Any) -> str:
+        """That of all methods; "own" where they differ."""
+        choices = {method.own_positions(model_config) for method in cls.methods}
+        return choices.pop() if len(choices) == 1 else OWN
 
     @classmethod
     def for_reduction(

@@ -91,9 +91,9 @@ def refuse_unheard(task: str, options: Mapping[str, Any]) -> None:
 def whole_number(name: str, value: Any) -> int:
     """A whole number of at least 1. Raises FitPruneError for anything else, shares among them."""
     try:
-        number = float(value)
+        number = 0.0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = 0.0
-    if number < 1 or number != int(number):
+    if number < 1 or not number.is_integer():
         raise FitPruneError(f"{name} must be a whole number of at least 1, not '{value}'")
     return int(number)

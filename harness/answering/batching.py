@@ -115,6 +115,11 @@ def in_batches(requests: Sequence[Request], batch_size: int, tokenizer: Any) -> 
         yield batch
 
 
+def halves(batches: Iterable[list[Request]]) -> list[list[Request]]:
+    """Each batch in two; one of a single request as it is."""
+    return [part for batch in batches for part in (batch[: -(-len(batch) // 2)], batch[-(-len(batch) // 2) :]) if part]
+
+
 def keys_of(batch: Iterable[Request]) -> tuple[tuple[str, int], ...]:
     """Task and doc_id of each request."""
     return tuple(request.key for request in batch)

@@ -101,6 +101,9 @@ def evaluate_cell(
         )
     broken = sum(record.image.startswith(BROKEN) for record in model.records.values())
     notes = [f"{suite}: {broken} pictures cannot be decoded; their questions count as wrong"] if broken else []
+    if model.halved:
+        half = -(-batch_size // 2)
+        notes.append(f"{suite}: memory ran out with {batch_size} questions at a time, so from there on {half} were asked")
     return Answers(
         suite=spec.name,
         metric=spec.metric,

@@ -31,14 +31,16 @@ from fitprune import Pruner
 from fitprune.errors import FitPruneError
 from harness.answering.ahead import ahead
 from harness.answering.arguments import answered_by, make_pruner, whole_number
-from harness.answering.batching import Finished, Prepared, Record, Request, in_batches, keys_of, places_of
+from harness.answering.batching import Finished, Prepared, Record, Request, halves, in_batches, keys_of, places_of
 from harness.answering.generate import decoder_of, generate
 from harness.answering.input_cache import SuiteInputs
 from harness.answering.questions import BROKEN, Questions
 from harness.models.family_names import announced
+from harness.models.gpu_memory import is_out_of_memory, no_memory, release_memory
 from harness.models.loading import LoadedModel, load_model
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
+from harness.tasks.isolation import ending_its_command
 from harness.telling import PATIENCE, tell
 from harness.words import duration
 
@@ -62,7 +64,8 @@ class FitPruneLMM(lmms):
         look_ahead: batches whose images and prompts are prepared, in a thread, while the model runs; changes no answer.
         allow_broken: a question whose picture cannot be decoded is answered by nothing, instead of ending the run.
 
-    `records` maps (task, doc_id) to what its answer took.
+    `records` maps (task, doc_id) to what its answer took. `halved`: whether memory ran out, so that from there on half as many
+    questions were asked at a time.
     """
 
     is_simple = True
@@ -89,29 +92,32 @@ class FitPruneLMM(lmms):
         self.questions = Questions(loaded, self.task_dict, allow_broken)
         decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
+        self.halved = False
         self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
         self._release: Callable[[], Any] = lambda: None
 
     @classmethod
+    @ending_its_command
     def create_from_arg_string(cls, arg_string: str, additional_config: dict | None = None) -> "FitPruneLMM":
         """The model that lmms-eval's command line asks for. While it lives, up to `clean`, tasks read its `data`."""
         from lmms_eval.utils import simple_parse_args_string
 
         given = {key: value for key, value in (additional_config or {}).items() if value is not None}
         given |= simple_parse_args_string(arg_string)
-        given.pop("max_batch_size", None)
+        if "max_batch_size" in given:
+            raise FitPruneError("max_batch_size has no effect: no batch size is searched for; give batch_size")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise FitPruneError("the fitprune model runs in one process; for several, use pytest suites/ -n")
         if "pretrained" not in given:
             raise FitPruneError("--model_args needs pretrained=NAME: a registry name, a family's, a hub id or a folder")
+        limit, batch_size = given.pop("limit", None), whole_number("batch_size", given.pop("batch_size", 16))
+        questions = None if limit is None else whole_number("limit", limit)
         dtype, device = given.pop("dtype", None), given.pop("device", None)
         loaded = load_model(announced(str(given.pop("pretrained"))).name, device=device, dtype=dtype)
         data = str(given.pop("data", "mini" if loaded.spec.kind == "embedded" else "hub"))
-        limit, batch_size = given.pop("limit", None), whole_number("batch_size", given.pop("batch_size", 16))
         pruner = make_pruner(loaded, data=data, **given)
         self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr)
         stack = contextlib.ExitStack()
-        questions = None if limit is None else whole_number("limit", limit)
         stack.enter_context(tasks_reading(data, questions, answered_by(loaded, pruner)))
         self._release = weakref.finalize(self, stack.close)
         return self
@@ -120,6 +126,7 @@ class FitPruneLMM(lmms):
     def device(self) -> torch.device:
         return torch.device(self.loaded.device)
 
+    @ending_its_command
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests. Errors are never swallowed."""
         answers: dict[int, GenerationResult] = {}
@@ -143,28 +150,50 @@ class FitPruneLMM(lmms):
                 if self.progress is None and left and now - told > PATIENCE:
                     told = now
                     remaining = duration((now - began) / len(answers) * left)
-                    tell(f"{self._name(requests)}: {len(answers)} of {len(requests)} questions, about {remaining} left")
+                    where = self._named(requests[0].args[4])
+                    tell(f"{where}: {len(answers)} of {len(requests)} questions, about {remaining} left")
         return [answers[request.place] for request in asked]
 
-    def _name(self, requests: Sequence[Instance]) -> str:
+    def _named(self, task: str) -> str:
         pruner = "dense" if self.pruner is None else self.pruner.name
-        return f"{self.loaded.name}, {pruner}, {requests[0].args[4]}"
+        return f"{self.loaded.name}, {pruner}, {task}"
 
     def _answered(self, batches: Sequence[list[Request]]) -> Iterator[tuple[list[Request], Finished]]:
         """Every batch, finished: first those that the journal knows, then the others as they are generated."""
         entries = self.journal.entries if self.journal else []
         earlier = {finished.keys: finished for finished in map(Finished.from_json, entries)}
-        for batch in batches:
-            if (finished := earlier.get(keys_of(batch))) is not None:
-                yield batch, self._finish(finished)
-        left = [batch for batch in batches if keys_of(batch) not in earlier]
+        self.halved = any(entry.get("halved") for entry in entries)
+        left: list[list[Request]] = []
+        for whole in batches:
+            for batch in halves([whole]) if self.halved and keys_of(whole) not in earlier else [whole]:
+                if (finished := earlier.get(keys_of(batch))) is not None:
+                    yield batch, self._finish(finished)
+                else:
+                    left.append(batch)
+        done = 0
+        while done < len(left):
+            try:
+                for batch, finished in self._generated(left[done:]):
+                    done += 1
+                    yield batch, finished
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.halved or len(left[done]) == 1:
+                    raise no_memory(self._named(left[done][0].key[0]), len(left[done])) from None
+                left, self.halved = left[:done] + halves(left[done:]), True
+            if done < len(left):  # the failed batch is let go of by now, with its exception
+                release_memory()
+
+    def _generated(self, left: Sequence[list[Request]]) -> Iterator[tuple[list[Request], Finished]]:
+        """The batches, as they are generated."""
         # What is kept needs no preparing, and a thread for it would only be in the way.
         ready = self.kept_inputs is not None and self.kept_inputs.holds([places_of(batch) for batch in left])
         with ahead(self.prepare, left, 0 if ready else self.look_ahead) as prepared:
             for ready_batch in prepared:
                 finished = generate(self.loaded, self.pruner, ready_batch, bool(self.observer or self.journal))
                 if self.journal:
-                    self.journal.append(finished.to_json())
+                    self.journal.append(finished.to_json() | ({"halved": True} if self.halved else {}))
                 yield ready_batch.requests, self._finish(finished)
 
     def _finish(self, finished: Finished) -> Finished:
@@ -198,10 +227,12 @@ class FitPruneLMM(lmms):
         """Keep the model: it goes on to the next cell. Tasks read lmms-eval's own data again."""
         self._release()
 
+    @ending_its_command
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         raise FitPruneError(
             "tasks scored by log-likelihood are not supported (lmms-eval 0.7.3 mangles them); take generate_until tasks"
         )
 
+    @ending_its_command
     def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
         raise FitPruneError("multi-round tasks are not supported; take a generate_until task")

@@ -8,7 +8,7 @@ from lmms_eval.api.instance import Instance
 from PIL import Image
 
 from fitprune.errors import FitPruneError
-from harness.answering.arguments import refuse_unheard
+from harness.answering.arguments import refuse_unheard, whole_number
 from harness.answering.batching import Request, image_hash
 from harness.models.loading import LoadedModel, ModelOutline
 from harness.models.prompting import encode
@@ -60,7 +60,8 @@ class Questions:
                     f"its picture cannot be decoded ({' '.join(str(error).split())[:160]})"
                 ) from None
 
-        limit = int(options.get("max_new_tokens") or MAX_NEW_TOKENS)
+        given = options.get("max_new_tokens")
+        limit = MAX_NEW_TOKENS if given is None else whole_number(f"task '{task}': max_new_tokens", given)
         return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)
 
     def inputs(self, batch: Sequence[Request]) -> tuple[dict[str, torch.Tensor], list[str]]:

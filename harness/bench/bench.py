@@ -19,6 +19,7 @@ from harness.bench.shelf import Shelf
 from harness.bench.timing import Timing
 from harness.bench.until_decided import until_decided
 from harness.cells import Cell, CellSettings
+from harness.models.gpu_memory import is_out_of_memory, no_memory
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.of_cells import CellPruners
 from harness.results.journal import Journal
@@ -68,14 +69,16 @@ class Bench:
         """
         if self.results is None:
             raise FitPruneError("cells are kept in a results folder, and this bench has none")
-        resolved = self.resolver.resolve(cell)
+        with self._naming_memory(cell):
+            resolved = self.resolver.resolve(cell)
         with self.results.lock(resolved.key, f"{cell.label()} on {cell.suite}"):
             journal = self.results.journal(resolved.key)
             found, damage = (None, "") if self.rerun else _stored(self.results, resolved)
             if found is None:
                 if self.rerun:
                     journal.remove()
-                found = self._measure(resolved, journal)
+                with self._naming_memory(cell):
+                    found = self._measure(resolved, journal)
                 notes = [note for note in (found.result.note, damage) if note]
                 found.result = dataclasses.replace(found.result, note="; ".join(notes))
             yield found
@@ -86,6 +89,16 @@ class Bench:
         else a user can mend.
         """
         return self._measure(self.resolver.resolve(cell))
+
+    @contextlib.contextmanager
+    def _naming_memory(self, cell: Cell) -> Iterator[None]:
+        """Inside, an exception for want of memory is a refusal that names the cell."""
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise no_memory(f"{cell.label()} on {cell.suite}", self.settings.batch_size) from None
 
     def _measure(self, resolved: Resolved, journal: Journal | None = None) -> Measured:
         if resolved.identity["sequential"]:

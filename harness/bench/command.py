@@ -8,13 +8,8 @@ from harness.cells import CellSettings
 BATCH_SIZE = 16
 
 
-def suite_file(suite: str) -> str:
-    """The file that holds a suite's test."""
-    return f"suites/test_{suite}.py"
-
-
 def suites_command(
-    paths: Sequence[str],
+    suites: Sequence[str],
     model: str,
     pruners: Sequence[str],
     settings: CellSettings,
@@ -25,8 +20,11 @@ def suites_command(
     positions: Sequence[str] = (),
     device: str | None = None,
 ) -> str:
-    """`pytest suites/… --model … --pruner … --reduction …`, quoted for a shell; what is the default is left out."""
-    words = ["pytest", *paths, "--model", model, "--pruner", ",".join(pruners)]
+    """`pytest --pyargs suites.test_… --model … --pruner … --reduction …`, quoted for a shell, wherever it runs; what is
+    the default is left out. Without suites, all of them.
+    """
+    words = ["pytest", "--pyargs", *([f"suites.test_{suite}" for suite in suites] or ["suites"])]
+    words += ["--model", model, "--pruner", ",".join(pruners)]
     words += ["--recipe", recipe] if recipe else []
     words += ["--reduction", ",".join(f"{reduction:g}" for reduction in settings.reductions)] if settings.reductions else []
     words += ["--positions", ",".join(positions)] if positions else []

@@ -1,10 +1,18 @@
 """GPU memory that a model needs, from its sizes. An estimate: what is measured stands in results."""
 
+import gc
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from fitprune.arguments import TYPICAL_SIZE
+from fitprune.errors import FitPruneError
+from harness.models.checkpoint import checkpoint_folder, weight_files
+from harness.models.devices import choose_dtype
+from harness.models.registry import find_model
+from harness.models.shipped import family_of, transformers_config
 from harness.models.spec import BYTES, View
+from harness.models.tensors import parameters as parameters_of
 
 NEW_TOKENS = 128
 TEXT_TOKENS = 64
@@ -24,8 +32,49 @@ def decoder_sizes(config: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
     return text["num_hidden_layers"], text["hidden_size"], text["intermediate_size"], kv_size, text["vocab_size"]
 
 
-def gpu_bytes(config: Mapping[str, Any], parameters: int, dtype: str, view: View) -> int:
-    """Bytes for one prompt of an image and 64 text tokens, and 128 generated tokens, dense.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a card, or the CPU's allocator, has no memory left."""
+    import torch
+
+    said = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
+def no_memory(what: str, batch: int) -> FitPruneError:
+    """The refusal of what runs out of memory, in questions at a time."""
+    smaller = f"a --batch-size of {batch // 2}, " if batch > 1 else ""
+    return FitPruneError(
+        f"{what}: out of memory with {batch} question{'s' * (batch > 1)} at a time; take {smaller}fewer workers (-n), "
+        "a card with more free memory (--device), or --device auto, which spreads the model over all cards"
+    )
+
+
+def release_memory() -> None:
+    """Give back what is no longer in use."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def worker_bytes(model: str, batch: int) -> int | None:
+    """Bytes for batches of a model's prompts on a card, in the dtype that it is loaded in there; None where that cannot be said
+    of a model of its kind.
+    """
+    spec = find_model(model)
+    dtype = str(choose_dtype(None, "cuda")).removeprefix("torch.")
+    try:
+        config = transformers_config(spec).to_dict()
+        view = family_of(spec, config).view(config, *TYPICAL_SIZE)
+        total = sum(parameters_of(path) for path in weight_files(checkpoint_folder(spec)))
+        return gpu_bytes(config, total, dtype, view, batch)
+    except (FitPruneError, KeyError, TypeError):
+        return None
+
+
+def gpu_bytes(config: Mapping[str, Any], parameters: int, dtype: str, view: View, batch: int = 1) -> int:
+    """Bytes for a batch of prompts of an image and 64 text tokens, and 128 generated tokens, dense.
 
     The sum of
         weights       parameters × bytes
@@ -34,14 +83,14 @@ def gpu_bytes(config: Mapping[str, Any], parameters: int, dtype: str, view: View
                       and the three FFN products, of the one layer that is running; of the decoder, or of the vision
                       tower over all tiles where that is more
         logits        vocabulary × 4 (of the last row, in float32)
-    and 0.8 GB for CUDA itself.
+    the last three for each prompt of the batch, and 0.8 GB for CUDA itself.
     """
     layers, hidden, inner, kv_size, vocabulary = decoder_sizes(config)
     size = BYTES[dtype]
     prompt = view.tokens + view.newlines + TEXT_TOKENS
     cache = 2 * layers * kv_size * (prompt + NEW_TOKENS) * size
     activations = max(prompt * (6 * hidden + 3 * inner), _tower(config, view)) * size
-    return math.ceil(parameters * size + cache + activations + 4 * vocabulary + OVERHEAD)
+    return math.ceil(parameters * size + batch * (cache + activations + 4 * vocabulary) + OVERHEAD)
 
 
 def _tower(config: Mapping[str, Any], view: View) -> int:

@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fitprune.arguments import known_names, listed, names, one_of, shares, whole
 from fitprune.errors import FitPruneError, unknown_name
-from harness.bench.command import BATCH_SIZE, suite_file, suites_command
+from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
 from harness.gate.saved import SavedRun, run_name
 from harness.gate.thresholds import Thresholds
@@ -25,6 +26,7 @@ MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model tha
 MAX_DROP_ELSEWHERE = 1.0
 # Options that `RunOptions` and its settings have under their own names.
 _AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions")
+_OF_PRUNERS = ("reduction", "positions", "recipe")
 _OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images")
 
 
@@ -201,6 +203,9 @@ class RunOptions:
         """Read pytest's namespace. Raises FitPruneError, in one line, for a value that cannot be meant."""
         given = {option.field: option.value(namespace) for option in OPTIONS}
         recipe, gate, save, compare = given["recipe"], given["gate"] or "significant", given["save"], given["compare"]
+        for option in OPTIONS if given["pruner"] == (DENSE,) else ():
+            if option.name in _OF_PRUNERS and given[option.field] != option.default:
+                raise FitPruneError(f"--{option.name} has no effect on --pruner {DENSE}, which prunes nothing; leave it out")
         if recipe and given["reduction"]:
             raise FitPruneError("--recipe and --reduction exclude each other: the recipe says how much is saved")
         if given["compare_fail"] is not None and not compare:
@@ -289,19 +294,27 @@ class RunOptions:
         store.check_writable()
 
     def command(self, cell: Cell) -> str:
-        """The command that runs one cell again."""
+        """The command that runs one cell again, from whatever folder."""
+        from harness.models.registry import find_model
+
         settings = replace(self.settings, reductions=() if cell.reduction is None else (cell.reduction,))
+        if settings.data not in ("mini", "hub"):
+            settings = replace(settings, data=_from_anywhere(settings.data))
         return suites_command(
-            [suite_file(cell.suite)],
-            cell.model,
+            [cell.suite],
+            _from_anywhere(cell.model) if find_model(cell.model).kind == "folder" else cell.model,
             [cell.pruner],
             settings,
-            recipe=cell.recipe,
+            recipe=_from_anywhere(cell.recipe) if Path(cell.recipe).is_file() else cell.recipe,
             max_drop=self.allowed(cell.suite),
             gate="" if self.gate == "significant" else self.gate,
             positions=[cell.positions] if cell.positions else (),
             device=self.device,
         )
+
+
+def _from_anywhere(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _default_pruners(recipe: str, gate: str) -> tuple[str, ...]:

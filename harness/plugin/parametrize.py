@@ -1,13 +1,14 @@
 """The list of cells that `--collect-only` shows, made of the options."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from baselines.registry import get_pruner_class
-from fitprune.errors import unknown_name
+from fitprune.errors import FitPruneError, unknown_name
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell
+from harness.models.registry import find_model
+from harness.models.shipped import transformers_config
 from harness.plugin.options import RunOptions
 
 
@@ -18,9 +19,7 @@ def cells_of(options: RunOptions, suite: str) -> list[Cell]:
         if DENSE in options.pruners:
             cells.append(Cell(model, DENSE, None, suite))
         for pruner in (pruner for pruner in options.pruners if pruner != DENSE):
-            for positions in options.positions:
-                if (ids := _asked(pruner, positions)) is None:
-                    continue
+            for ids in _choices(options, model, pruner):
                 if pruner == FITPRUNE and options.recipe:
                     cells.append(Cell(model, pruner, None, suite, options.recipe, ids))
                 else:
@@ -28,12 +27,12 @@ def cells_of(options: RunOptions, suite: str) -> list[Cell]:
     return cells
 
 
-def _asked(pruner: str, positions: str) -> str | None:
-    """What a cell asks of its pruner: nothing where it is to be as its authors have it; None for what these do anyway."""
-    if positions == AUTHORS:
-        return ""
-    fields = {field.name: field.default for field in dataclasses.fields(get_pruner_class(pruner))}
-    return None if fields["positions"] == positions else positions
+def _choices(options: RunOptions, model: str, pruner: str) -> list[str]:
+    """What cells ask of their pruner, each choice once: nothing where it is to be as its authors have it, in whatever words."""
+    if options.positions == (AUTHORS,):
+        return [""]
+    own = get_pruner_class(pruner).own_positions(transformers_config(find_model(model)))
+    return list(dict.fromkeys("" if positions in (AUTHORS, own) else positions for positions in options.positions))
 
 
 def cell_ids(cells: list[Cell]) -> list[str]:
@@ -50,5 +49,8 @@ def parametrize_cells(metafunc: pytest.Metafunc, options: RunOptions) -> None:
     suite = metafunc.function.__name__.removeprefix("test_")
     if suite not in SUITES:
         raise pytest.UsageError(str(unknown_name("suite", suite, SUITES)))
-    cells = cells_of(options, suite)
+    try:
+        cells = cells_of(options, suite)
+    except FitPruneError as error:
+        raise pytest.UsageError(str(error)) from None
     metafunc.parametrize("cell", cells, ids=cell_ids(cells), indirect=True)

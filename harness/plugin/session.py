@@ -17,6 +17,7 @@ from fitprune.errors import FitPruneError
 from harness.cells import Cell
 from harness.gate.floor import dense_fault
 from harness.gate.saved import SavedRun, compare
+from harness.plugin.cards import Dealt, deal
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.repeated import Repeated
@@ -27,6 +28,7 @@ from harness.results.computed import with_verdict
 from harness.results.once import RunFolder
 from harness.results.result import Result
 from harness.results.store import Store
+from harness.tasks.hub import take_commits
 
 if TYPE_CHECKING:
     from harness.bench.bench import Bench
@@ -46,6 +48,7 @@ class RunSession:
         self.folder = folder
         self.store = Store(options.results)
         self.reports: dict[Cell, CellReport] = {}
+        self.dealt = Dealt(())
         self._repeated = Repeated(folder)
         self._bench: Bench | None = None
         self._progress: Progress | None = None
@@ -57,6 +60,7 @@ class RunSession:
         try:
             options = RunOptions.parse(config.option).expanded()
             if worker.is_worker:
+                take_commits(worker.commits)
                 return cls(config, options.choosing(worker.chosen), worker, Path(worker.folder))
             options = options.choosing()
             named = ["--pyargs", *config.args] if config.option.pyargs else config.args
@@ -65,7 +69,19 @@ class RunSession:
             raise pytest.UsageError(" ".join(str(error).split())) from None
         if getattr(config.option, "maxschedchunk", 0) is None:
             config.option.maxschedchunk = 1  # xdist deals cells out one by one: a cell takes seconds to hours
-        return cls(config, options, worker, Path(tempfile.mkdtemp(prefix="fitprune-run-")))
+        run = cls(config, options, worker, Path(tempfile.mkdtemp(prefix="fitprune-run-")))
+        run._fit_workers()
+        return run
+
+    def _fit_workers(self) -> None:
+        """Let no more workers start than the cards have room for."""
+        workers = getattr(self.config.option, "numprocesses", None) or 1
+        if workers < 2 or self.config.option.collectonly:
+            return
+        dealt = deal(workers, self.options.device, self.options.models, self.options.settings.batch_size)
+        if dealt is not None:
+            self.dealt = dealt
+            self.config.option.numprocesses, self.config.option.tx = len(dealt.devices), ["popen"] * len(dealt.devices)
 
     def say(self, line: str) -> None:
         """Write a line on the terminal while a test runs, whose output pytest captures."""
@@ -134,7 +150,7 @@ class RunSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Hand the run's shared folder to an xdist worker."""
-        hand_over(node, self.folder, self.options.chosen)
+        hand_over(node, self.folder, self.options.chosen, self.dealt.devices)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> _Reporting:
@@ -216,7 +232,11 @@ class RunSession:
         }
         gate = "no gate" if options.max_drop is None else gates[options.gate]
         compared = f"; compared with '{options.compare}'" if options.compare else ""
-        return [f"fitprune: {what}; {gate}{compared}; results: {options.results}", *options.model_notes()]
+        return [
+            f"fitprune: {what}; {gate}{compared}; results: {options.results}",
+            *options.model_notes(),
+            *filter(None, [self.dealt.note]),
+        ]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""

@@ -3,8 +3,8 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import pytest
 from harness.cells import Cell
 from harness.cores import available_cores
 from harness.models.family_names import ChosenModel
+from harness.tasks.hub import known_commits
 
 _FOLDER = "fitprune_folder"
 _MODELS = "fitprune_models"
+_COMMITS = "fitprune_commits"
+_DEVICES = "fitprune_devices"
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Worker:
     is_worker: bool = False
     folder: str = ""
     chosen: tuple[ChosenModel, ...] = ()
+    commits: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: pytest.Config) -> "Worker":
@@ -36,7 +41,8 @@ class Worker:
             return cls()
         models = tuple(ChosenModel(*model) for model in handed[_MODELS])
         digits = re.search(r"\d+", handed["workerid"])
-        return cls(int(digits[0]) if digits else 0, handed["workercount"], True, handed[_FOLDER], models)
+        index, devices = int(digits[0]) if digits else 0, tuple(handed[_DEVICES])
+        return cls(index, handed["workercount"], True, handed[_FOLDER], models, handed[_COMMITS], devices)
 
     def limit_threads(self) -> None:
         """Give each worker cores / workers threads; a smaller OMP_NUM_THREADS stands. Alone, a process keeps
@@ -54,7 +60,11 @@ class Worker:
         torch.set_num_threads(threads)
 
     def device(self, asked: str | None) -> str | None:
-        """The device asked for, or this worker's CUDA device by turn; None (the loader's choice) without CUDA."""
+        """The device that was dealt to this worker, else the one asked for, or a CUDA device by turn; without CUDA None,
+        the loader's choice.
+        """
+        if self.devices:
+            return self.devices[self.index % len(self.devices)]
         if asked is not None:
             return asked
         import torch
@@ -63,9 +73,13 @@ class Worker:
         return f"cuda:{self.index % cards}" if cards else None
 
 
-def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = ()) -> None:
-    """Tell an xdist worker, before it starts, which folder the run shares, and which models were taken for families' names."""
+def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = (), devices: Iterable[str] = ()) -> None:
+    """Tell an xdist worker, before it starts, which folder the run shares, which models were taken for families' names, at
+    which commits data sets of the hub are read, and which devices were dealt out.
+    """
+    node.workerinput[_DEVICES] = list(devices)
     node.workerinput[_FOLDER] = str(folder)
+    node.workerinput[_COMMITS] = known_commits()
     node.workerinput[_MODELS] = [[model.asked, model.name, model.note] for model in chosen]
 
 

@@ -19,11 +19,17 @@ class CellPruners:
         self.calibrated = calibrated
 
     def of(self, cell: Cell, facts: ModelFacts) -> Pruner:
-        """The cell's pruner, for the model that `facts` are of. Raises BudgetError if the budget is out of its reach."""
+        """The cell's pruner, for the model that `facts` are of. Raises BudgetError if the budget is out of its reach,
+        UnsupportedModel if the model's position ids cannot be as they should.
+        """
         if cell.is_dense:
             return get_pruner_class(DENSE)()
         pruner = self._as_the_authors_have_it(cell, facts)
-        return dataclasses.replace(pruner, positions=cell.positions) if cell.positions else pruner
+        if cell.positions:
+            pruner = dataclasses.replace(pruner, positions=cell.positions)
+        for member in pruner.members:
+            member.require_positions(facts.config)
+        return pruner
 
     def _as_the_authors_have_it(self, cell: Cell, facts: ModelFacts) -> Pruner:
         if cell.recipe:

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,10 +62,10 @@ def _break_if_left_behind(path: Path) -> None:
 
 def _has_flock(path: Path) -> bool:
     """Whether the file system of an existing file has locks of its own."""
-    if sys.platform == "win32":
+    try:
+        import fcntl
+    except ImportError:  # Windows has others
         return True
-    import fcntl
-
     with path.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,13 +1,18 @@
 """lmms-eval, kept to itself: its logs, progress bars, warnings filters, random seeds and patches stay in a context."""
 
 import contextlib
+import functools
 import io
 import random
 import sys
 import warnings
-from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType
+from typing import Any, TypeVar
+
+from fitprune.errors import FitPruneError
+
+Returned = TypeVar("Returned")
 
 
 def lmms_eval_evaluator() -> ModuleType:
@@ -31,6 +36,35 @@ def lmms_eval_evaluator() -> ModuleType:
         for name in shadows:
             vars(loguru.logger).pop(name)
     return lmms_eval.evaluator
+
+
+def ending_its_command(function: Callable[..., Returned]) -> Callable[..., Returned]:
+    """The function, whose refusals end lmms-eval's command line in one line and with status 2.
+
+    That would print a traceback, go on, and exit with status 0. To all other callers they are raised as they are.
+    """
+
+    @functools.wraps(function)
+    def called(*given: Any, **named: Any) -> Returned:
+        try:
+            return function(*given, **named)
+        except (FitPruneError, OSError) as error:
+            if not _in_its_command():
+                raise
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            raise SystemExit(2) from None
+
+    return called
+
+
+def _in_its_command() -> bool:
+    main = getattr(sys.modules.get("lmms_eval.__main__"), "cli_evaluate", None)
+    frame: FrameType | None = sys._getframe()
+    while main is not None and frame is not None:
+        if frame.f_code is main.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

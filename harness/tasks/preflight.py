@@ -1,7 +1,6 @@
 """Pre-flight of a suite's data: fast, before any work, in one-line errors. Imports neither torch nor lmms-eval."""
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from fitprune.errors import FitPruneError
+from harness.tasks.hub import commit_of
 from harness.tasks.parquet import data_folder, read_table, require_columns, split_files
 from harness.tasks.specs import Part, SuiteSpec, find_suite
 
@@ -20,7 +20,10 @@ def check_data(suite: str, data: str = "mini") -> None:
     """
     spec = find_suite(suite)
     if data == "hub":
-        _check_hub(spec)
+        try:
+            commit_of(spec.hub)
+        except FitPruneError as error:
+            raise FitPruneError(f"suite '{spec.name}': {error}") from None
         return
     folder = data_folder(data)
     files = part_files(folder, spec, spec.questions)
@@ -63,22 +66,3 @@ def part_files(folder: Path, spec: SuiteSpec, part: Part) -> list[Path]:
     files = split_files(folder, spec.task, part.config, part.split)
     require_columns(files, part.columns)
     return files
-
-
-def _check_hub(spec: SuiteSpec) -> None:
-    from datasets import config
-    from datasets.naming import camelcase_to_snakecase
-    from huggingface_hub import HfApi
-
-    owner, name = spec.hub.split("/")
-    if (Path(config.HF_DATASETS_CACHE) / f"{owner}___{camelcase_to_snakecase(name)}").is_dir():
-        return
-    hint = "take --data mini, or --data DIR with its parquet files"
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "TRUE", "YES", "ON"):
-        raise FitPruneError(f"suite '{spec.name}': {spec.hub} is not in the cache and HF_HUB_OFFLINE is set; {hint}")
-    try:
-        HfApi().dataset_info(spec.hub, timeout=5)
-    except Exception as error:  # whatever the network or the hub answers, the data cannot be had
-        raise FitPruneError(
-            f"suite '{spec.name}': cannot reach {spec.hub} on the hub ({type(error).__name__}); {hint}"
-        ) from None

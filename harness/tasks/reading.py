@@ -12,6 +12,8 @@ from lmms_eval.api.task import ConfigurableTask
 
 from fitprune.errors import FitPruneError
 from harness.results.key import digest_of
+from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned
+from harness.tasks.isolation import ending_its_command
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
 from harness.tasks.pictures import encoded_pictures, is_picture
@@ -22,6 +24,7 @@ from harness.tasks.specs import SUITES, SuiteSpec
 class _LimitedTask(ConfigurableTask):
     """Attributes on top of the original's: rows (the data's row of each doc_id), data_digest, notes, origin (their place)."""
 
+    @ending_its_command
     def __init__(
         self,
         config: dict,
@@ -73,6 +76,7 @@ class _LimitedTask(ConfigurableTask):
             return known
         return known | {"fitprune": {**self._answered_by, "data": self.data_digest, "rows": digest_of(list(self.rows))}}
 
+    @ending_its_command
     def build_all_requests(self, *, cache_requests: bool = False, **options: Any) -> None:
         if cache_requests:
             raise FitPruneError(
@@ -154,21 +158,27 @@ class LocalTask(_LimitedTask):
 
 
 class HubTask(_LimitedTask):
-    """Downloads as the original does; then only the limit applies."""
+    """Downloads as the original does, at the data set's commit; then only the limit applies."""
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        path, commit = self.DATASET_PATH, str((dataset_kwargs or {}).get("revision") or "")
+        if not commit and is_hub_id(path):
+            commit = commit_of(path)
         try:
-            super().download(dataset_kwargs)
+            with pinned():
+                super().download(dataset_kwargs)
         except Exception as error:  # tenacity's RetryError around whatever the network or the hub answered
             attempt = getattr(error, "last_attempt", None)
             cause = attempt.exception() if attempt else error
             raise FitPruneError(
-                f"task '{self.config.task}': cannot download {self.DATASET_PATH} "
+                f"task '{self.config.task}': cannot download {path} "
                 f"({type(cause).__name__}: {' '.join(str(cause).split())[:120]}); "
                 "take --data mini, or --data DIR with its parquet files"
             ) from error
         dataset = self.dataset[self._split]
-        self.data_digest = f"{self.DATASET_PATH}:{dataset._fingerprint}"
+        if commit:
+            check_commit(path, commit, dataset)
+        self.data_digest = f"{commit or dataset._fingerprint}:{path}:{self.DATASET_NAME or 'default'}:{self._split}"
         self.rows = range(len(dataset))
         if self._limit is not None:
             self._set_dataset(dataset)

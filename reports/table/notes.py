@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from harness.bench.command import BATCH_SIZE, suite_file, suites_command
+from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, CellSettings
 from harness.results.result import Result
 from harness.results.table import Table
@@ -93,7 +93,7 @@ def command_of(table: Table) -> str:
     recipes = each(result.recipe for result in results if result.recipe)
     choices = each(result.positions_asked or AUTHORS for result in results if not result.cell.is_dense)
     return suites_command(
-        ["suites/"] if whole else [suite_file(suite) for suite in table.suites],
+        [] if whole else table.suites,
         table.model,
         each(result.pruner for result in results),
         settings,

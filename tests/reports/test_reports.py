@@ -87,7 +87,7 @@ def test_the_leaderboard_in_markdown(folder, tmp_path, capsys):
     assert "Miller 2024" in text
     assert "seen \\| noted" in text
     assert "up to 2 processes" in text
-    command = "pytest suites/test_gqa.py suites/test_pope.py --model llava-tiny --pruner "
+    command = "pytest --pyargs suites.test_gqa suites.test_pope --model llava-tiny --pruner "
     assert command in text
     assert "--reduction 0.3,0.5 --max-drop 5" in text
     assert capsys.readouterr() == ("", "")

@@ -6,7 +6,6 @@ The same versions of pyarrow and Pillow write the same bytes every time.
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Value
 
+from fitprune.files import replacing
 from harness.scenes import draw, world
 from harness.scenes.draw import Canvas
 from harness.scenes.world import Scene
@@ -66,7 +66,6 @@ def write(table: Table, out: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     arrow = pa.Table.from_pylist(table.rows, schema=table.features.arrow_schema)
     arrow = arrow.replace_schema_metadata({**arrow.schema.metadata, b"pillow": encoder().encode()})
-    unfinished = path.with_suffix(".unfinished")
-    pq.write_table(arrow, unfinished, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 24)
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        pq.write_table(arrow, unfinished, compression="zstd", use_dictionary=True, dictionary_pagesize_limit=1 << 24)
     return path

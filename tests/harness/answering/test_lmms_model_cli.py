@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,14 @@ def test_named_tasks_read_the_data_only_inside_the_context(tmp_path: Path) -> No
         ("pretrained={model},data={folder}/nowhere", "does not exist"),
         ("pretrained={model},batch_size=auto", "batch_size must be a whole number"),
         ("pretrained={model},data={folder},limit=some", "limit must be a whole number"),
+        ("pretrained={model},data={folder},limit=0", "limit must be a whole number of at least 1, not '0'"),
+        ("pretrained={model},data={folder},limit=-3", "limit must be a whole number of at least 1, not '-3(.0)?'"),
+        ("pretrained={model},data={folder},limit=0.1", "limit must be a whole number of at least 1, not '0.1'"),
+        ("pretrained={model},data={folder},limit=inf", "limit must be a whole number of at least 1, not 'inf'"),
+        ("pretrained={model},data={folder},limit=True", "limit must be a whole number of at least 1, not 'True'"),
+        ("pretrained={model},max_batch_size=8", "max_batch_size has no effect"),
+        ("pretrained={model},temperature=1", "temperature: name the pruner it is for"),
+        ("pretrained={model},pruner=random,reduction=0.5,keep=3", "option of random 'keep'"),
         ("pretrained=lava-tiny", "did you mean llava-tiny"),
     ],
 )
@@ -107,6 +116,37 @@ def test_wrong_model_args_are_refused(tmp_path: Path, arguments: str, said: str)
     with pytest.raises(FitPruneError, match=said):
         FitPruneLMM.create_from_arg_string(arguments.format(model=model, folder=tmp_path))
     assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "said"),
+    [
+        ("limit=0", [], "limit must be a whole number of at least 1, not '0'"),
+        ("data=nowhere", [], "data folder 'nowhere' does not exist; --data takes mini, hub or a folder of *"),
+        ("data=.", [], "no data for task 'gqa': * does not exist"),
+        ("data=d", ["--gen_kwargs", "repetition_penalty=3"], "task 'gqa': the generation option repetition_penalty=3 is not *"),
+        ("data=d,recipe=none.json", [], "cannot read the recipe none.json*"),
+    ],
+)
+def test_a_refusal_ends_the_command_line_in_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, options, said):
+    lmms_eval_evaluator()
+    from lmms_eval.cli import dispatch
+    from loguru import logger
+
+    save_tiny(tmp_path / "m")
+    write_gqa(tmp_path / "d", ["red"] * 9)
+    monkeypatch.chdir(tmp_path)
+    model = ["--model", "fitprune", "--model_args", f"pretrained=m,device=cpu,{arguments}"]
+    monkeypatch.setattr(sys, "argv", ["lmms-eval", *model, "--tasks", "gqa", "--batch_size", "4", *options])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            dispatch.main()
+    finally:
+        logger.remove()
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert fnmatch(captured.err.splitlines()[-1], f"error: {said}"), captured.err[-500:]
+    assert "Traceback" not in captured.err + captured.out
 
 
 def test_the_data_are_let_go_with_the_model(tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def test_generation_options_without_effect_are_refused_by_name(place, asked, opt
     assert not asked
 
 
+@pytest.mark.parametrize("given", ["0", "-3", "2.5", "many", "True"])
+def test_a_length_that_is_no_whole_number_is_refused_by_name(place, asked, given):
+    said = rf"^task 'gqa': max_new_tokens must be a whole number of at least 1, not '{given}(.0)?'$"
+    with pytest.raises(FitPruneError, match=said):
+        run(gen_kwargs=f"max_new_tokens={given}", use_cache=None)
+    assert not asked
+
+
 def test_neutral_generation_options_pass(place, asked):
     run(gen_kwargs="repetition_penalty=1.0,min_new_tokens=0,num_return_sequences=1,top_p=0.9", use_cache=None)
     assert asked

@@ -256,7 +256,7 @@ def test_settings_have_the_defaults_of_the_command_line():
 
 def test_a_row_for_each_choice_of_position_ids():
     options = SimpleNamespace(
-        models=("m",),
+        models=("llava-tiny",),
         pruners=("dense", "fastv", "divprune"),
         reductions=(0.5,),
         recipe="",
@@ -271,4 +271,4 @@ def test_a_row_for_each_choice_of_position_ids():
         ("divprune", ""),
         ("divprune", "kept"),
     ]
-    assert cell_ids(cells)[-1] == "m-divprune-0.5-ids-kept"
+    assert cell_ids(cells)[-1] == "llava-tiny-divprune-0.5-ids-kept"

@@ -67,7 +67,7 @@ def test_a_failing_gate_says_what_was_lost_in_two_lines(run):
     assert "Traceback" not in text
     (read,), _ = Store(run.folder).read_all()
     assert (read.verdict, read.max_drop) == ("fail", 1)
-    assert read.command.startswith("pytest suites/test_gqa.py --model ")
+    assert read.command.startswith("pytest --pyargs suites.test_gqa --model ")
     assert read.command.endswith(" --max-drop 1")
 
 
@@ -93,7 +93,7 @@ def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
         ("fastv", 0.7, "pope"),
     }
     assert {refusal.reason for refusal in refusals} == {"FastV cannot save 70.0%; it reaches 60.0%"}
-    assert refusals[0].command.startswith("pytest suites/test_")
+    assert refusals[0].command.startswith("pytest --pyargs suites.test_")
 
 
 def test_too_few_images_are_undecided_and_said_to_be(run):
@@ -169,6 +169,9 @@ def test_more_cells_are_added_to_those_that_are_there(run):
         (["--recipe", "file"], "the recipe file is not JSON*"),
         (["--recipe", "file", "--reduction", "0.5"], "--recipe and --reduction exclude each other*"),
         (["--recipe", "file", "--pruner", "fastv"], "--recipe is for --pruner fitprune*"),
+        (["--recipe", "file", "--pruner", "dense"], "--recipe has no effect on --pruner dense*leave it out"),
+        (["--positions", "repacked", "--pruner", "dense"], "--positions has no effect on --pruner dense*leave it out"),
+        (["--reduction", "0.5", "--pruner", "dense"], "--reduction has no effect on --pruner dense*leave it out"),
     ],
 )
 def test_bad_input_is_one_line_and_status_4(run, pytester, arguments, said):

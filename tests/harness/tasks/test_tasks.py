@@ -185,14 +185,6 @@ def test_textvqa_questions_must_have_answers(data: Path) -> None:
     assert "has no answers" in refused("textvqa", data)
 
 
-def test_the_hub_out_of_reach_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    assert "lmms-lab-encoder/POPE is not in the cache" in refused("pope", "hub")
-    (tmp_path / "lmms-lab-encoder___vq_av2").mkdir()
-    check_data("vqav2", "hub")
-
-
 def test_the_other_tasks_on_a_data_set_read_its_folder(data: Path) -> None:
     rows = pq.read_table(data / "pope/default/test.parquet").slice(0, 4).to_pylist()
     write(data, "pope/Full/adversarial", rows)
@@ -211,6 +203,7 @@ def test_hub_tasks_download_as_always(shared: str, monkeypatch: pytest.MonkeyPat
         asked.append((path, name))
         return DatasetDict({"test": local.eval_docs})
 
+    monkeypatch.setattr("harness.tasks.hub._known", {"lmms-lab-encoder/POPE": "c0ffee"})
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     whole, part = build_task("pope", "hub"), build_task("pope", "hub", limit=6)
     assert asked == [("lmms-lab-encoder/POPE", None)] * 2
@@ -218,7 +211,7 @@ def test_hub_tasks_download_as_always(shared: str, monkeypatch: pytest.MonkeyPat
     assert list(whole.rows) == list(range(12))
     assert part.rows == build_task("pope", shared, limit=6).rows
     assert "image" not in part.eval_docs_no_media.column_names
-    assert whole.data_digest.startswith("lmms-lab-encoder/POPE:")
+    assert whole.data_digest == "c0ffee:lmms-lab-encoder/POPE:default:test"
 
 
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +221,7 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     lmms_eval_evaluator()
     from lmms_eval.api.task import ConfigurableTask
 
+    monkeypatch.setattr("harness.tasks.hub._known", {"lmms-lab-encoder/POPE": "c0ffee"})
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr(ConfigurableTask.download.retry, "wait", wait_none())
     with pytest.raises(FitPruneError, match=r"cannot download lmms-lab-encoder/POPE \(ConnectionError: no route\)") as error:
