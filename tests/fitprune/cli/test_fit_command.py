@@ -18,6 +18,7 @@ import pytest
 import fitprune.fitting.batches
 from fitprune import Recipe
 from fitprune.__main__ import main
+from tests.support import warm
 
 pytestmark = pytest.mark.releases
 SAMPLES = Path(__file__).parents[3] / "suites" / "data" / "calibration.parquet"
@@ -25,7 +26,7 @@ TINY = ("--model", "llava-tiny", "--device", "cpu")
 
 
 def fit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fitprune", "fit", *arguments]
+    command = [warm.python(), "-m", "fitprune", "fit", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
