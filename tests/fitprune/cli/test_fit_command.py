@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import termios
 from pathlib import Path
 
@@ -163,7 +162,7 @@ def test_a_budget_out_of_reach_says_what_is_kept(here: Path, capsys: pytest.Capt
 def test_a_terminal_shows_progress_with_the_time_left(tmp_path: Path) -> None:
     parent, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
-    command = [sys.executable, "-m", "fitprune", "fit", *TINY, "--reduction", "0.5", "--samples", "16", "--batch-size", "2"]
+    command = [warm.python(), "-m", "fitprune", "fit", *TINY, "--reduction", "0.5", "--samples", "16", "--batch-size", "2"]
     done = subprocess.Popen([*command, "-o", "recipe.json"], stdout=subprocess.PIPE, stderr=terminal, cwd=tmp_path)
     os.close(terminal)
     shown = b""
