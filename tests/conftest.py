@@ -1,5 +1,6 @@
 """Tests run offline and on one thread each, so that their arithmetic does not depend on the machine."""
 
+import gc
 import os
 
 import pytest
@@ -7,6 +8,12 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.register_assert_rewrite("tests.support")
+
+
+def pytest_collection_finish():
+    """What all tests share is not looked through again whenever one of them collects garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")

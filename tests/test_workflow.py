@@ -117,7 +117,7 @@ def test_an_environment_of_releases_runs_what_is_marked(environment):
     assert (
         section["commands"]
         .replace("{[testenv:latest]commands}", tox["testenv:latest"]["commands"])
-        .endswith("pytest tests -n 2 --timeout 600 -m releases {posargs}")
+        .endswith("pytest tests -n 2 --dist worksteal --timeout 600 -m releases {posargs}")
     )
     # Neither is held to the versions that the tables were made with.
     assert "constraints.txt" not in section["deps"] + section["set_env"]

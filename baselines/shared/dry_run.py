@@ -7,6 +7,7 @@ many layers and tokens as the real one.
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +124,7 @@ def _unbound(pruner: Pruner) -> Pruner:
     return dataclasses.replace(pruner, **recipes) if recipes else pruner
 
 
+@functools.lru_cache(maxsize=2 * len(WIDTHS))
 def _decoder(layers: int, tokens: int, width: int) -> torch.nn.Module:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 

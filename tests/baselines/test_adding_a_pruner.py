@@ -3,12 +3,12 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support import warm
 from tests.support.models import build, kept, prompt
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def package(tmp_path):
 def run(package, *arguments):
     path = os.pathsep.join(part for part in (str(package), str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
     return subprocess.run(
-        [sys.executable, *arguments],
+        [warm.python(), *arguments],
         env=os.environ | {"PYTHONPATH": path},
         cwd=ROOT,
         capture_output=True,

@@ -1,6 +1,7 @@
 """What holds for every registered method on every model that ships with the package."""
 
 import copy
+import functools
 import io
 import json
 import re
@@ -39,22 +40,30 @@ NEVER_DENSE = {"prumerge"}
 # a tile's padding, and rounding decides between two patches that are nearly as like to a third.
 BY_CONTENT = {"tome": 0.01}
 
+# Prompts over which a saving is measured.
+ASKED = 4
+
 # Pictures of these sizes become prompts of three lengths on a tiled model.
-SIZES = [(96, 96), (200, 90), (96, 96), (90, 210)]
+SIZES = [(96, 96), (200, 90), (90, 210)]
+
+
+@functools.cache
+def model_of(name):
+    return load_model(name, "cpu")
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def loaded(request):
-    return load_model(request.param, "cpu")
+    return model_of(request.param)
 
 
 @pytest.fixture(scope="module")
 def samples(loaded):
-    """Three questions about a picture, one about two, one about none."""
+    """Two questions about a picture, one about two, one about none."""
     drawn = [(Image.open(io.BytesIO(data)).convert("RGB"), text) for data, text in calibration_samples(samples=len(SIZES))]
     pictures = [picture.resize(size) for (picture, _), size in zip(drawn, SIZES, strict=True)]
     texts = [text for _, text in drawn]
-    images = [[picture] for picture in pictures[:3]] + [[pictures[3], pictures[0]], []]
+    images = [[pictures[0]], [pictures[1]], [pictures[2], pictures[0]], []]
     return list(zip([*texts, "How many objects are there?"], images, strict=True))
 
 
@@ -62,9 +71,11 @@ def inputs_of(loaded, samples):
     return encode(loaded, [text for text, _ in samples], [images for _, images in samples])
 
 
-def asked(method, loaded, reduction):
-    """The method at a budget; skips with its reason where it cannot run, or cannot reach it."""
-    cls, config = get_pruner_class(method), loaded.model.config
+@functools.cache
+def solved(method, model, reduction):
+    """The method at a budget on a model that ships; where it cannot run, or cannot reach it, what it says."""
+    cls, loaded = get_pruner_class(method), model_of(model)
+    config = loaded.model.config
     tokens = 288 if config.model_type == "llava_next" else None  # of a picture of 96×96 pixels
     layers, n = config.get_text_config().num_hidden_layers, tokens or 144
     recipe = Recipe([round(n * reduction / 3)] * 3 + [2] * (layers - 3), n)
@@ -74,58 +85,60 @@ def asked(method, loaded, reduction):
     try:
         pruner = cls.for_reduction(config, reduction, visual_tokens=tokens, **given)
         with pruner(loaded.model):
-            pass
+            return pruner
     except BudgetError as error:
-        words = str(error)
-        # What it can reach, in one line.
-        sayable = re.fullmatch(r"[^\n]*\d%[^\n]*", words)
+        said, sayable = str(error), r"[^\n]*\d%[^\n]*"  # what it can reach, in one line
     except UnsupportedModel as error:
-        words = str(error)
-        sayable = re.fullmatch(r"[^\n]+", words)
-    else:
-        return pruner
-    assert sayable, words
-    pytest.skip(f"cannot: {words}")
+        said, sayable = str(error), r"[^\n]+"
+    assert re.fullmatch(sayable, said), said
+    return said
 
 
-def near(method, loaded, *reductions):
-    """The method at the first of these budgets that it reaches."""
+def near(method, model, *reductions):
+    """The method at the first of these budgets that it reaches; skips with the last reason where it reaches none."""
     for reduction in reductions:
-        try:
-            return asked(method, loaded, reduction)
-        except pytest.skip.Exception as skipped:
-            reason = skipped
-    raise reason
+        found = solved(method, model, reduction)
+        if not isinstance(found, str):
+            return found
+    pytest.skip(f"cannot: {found}")
 
 
-@pytest.fixture(params=[*METHODS, *COMPOSED])
+@pytest.fixture(scope="module", params=[*METHODS, *COMPOSED])
 def pruner(request, loaded):
-    return near(request.param, loaded, 0.5, 0.6, 0.4, 0.7, 0.3)
+    return near(request.param, loaded.name, 0.5, 0.6, 0.4, 0.7, 0.3)
+
+
+@pytest.fixture(scope="module")
+def inputs(loaded, samples):
+    return inputs_of(loaded, samples)
 
 
 def generate(model, inputs, new_tokens=4):
-    sequences = model.generate(**inputs, max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
-    return sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    """What generate returns: `sequences` and, per new token, `logits`."""
+    options = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False}
+    return model.generate(**inputs, **options, return_dict_in_generate=True, output_logits=True)
+
+
+@pytest.fixture(scope="module")
+def seen(loaded, inputs, pruner):
+    """The trace of all samples' pruned generation, and what it generates."""
+    with torch.no_grad(), pruner(loaded.model) as trace:
+        return trace, generate(loaded.model, inputs)
 
 
 @torch.no_grad()
-def test_a_batch_gives_what_its_samples_give_one_by_one(loaded, samples, pruner):
-    with pruner(loaded.model) as trace:
-        answers = generate(loaded.model, inputs_of(loaded, samples))
-        together = [kept(trace, row) for row in range(len(samples))]
-        entered = [[int(layer[row]) for layer in trace.visual_in] for row in range(len(samples))]
+def test_a_batch_gives_what_its_samples_give_one_by_one(loaded, samples, seen, pruner):
+    together, generated = seen
     for row, sample in enumerate(samples):
         with pruner(loaded.model) as trace:
-            assert generate(loaded.model, inputs_of(loaded, [sample]))[0] == answers[row]
-        assert kept(trace) == together[row]
-        assert [int(layer[0]) for layer in trace.visual_in] == entered[row]
+            alone = generate(loaded.model, inputs_of(loaded, [sample]))
+        assert alone.sequences[0, -4:].tolist() == generated.sequences[row, -4:].tolist()
+        assert kept(trace) == kept(together, row)
+        assert [int(layer[0]) for layer in trace.visual_in] == [int(layer[row]) for layer in together.visual_in]
 
 
-@torch.no_grad()
-def test_survivors_are_in_order_and_counted(loaded, samples, pruner):
-    with pruner(loaded.model) as trace:
-        loaded.model(**inputs_of(loaded, samples))
-    pruned = False
+def test_survivors_are_in_order_and_counted(samples, seen):
+    trace, pruned = seen[0], False
     for row in range(len(samples)):
         before, total = set(range(int(trace.visual_tokens[row]))), int(trace.visual_tokens[row])
         for layer, survivors in enumerate(kept(trace, row)):
@@ -184,42 +197,50 @@ class _noting:
         self.hook.remove()
 
 
+@pytest.fixture(scope="module")
+def outside(loaded, samples):
+    """A picture and none, for a model that nothing prunes, and what it makes of them."""
+    inputs = inputs_of(loaded, [samples[1], samples[-1]])
+    with torch.no_grad():
+        return inputs, loaded.model(**inputs).logits
+
+
 @torch.no_grad()
-def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, pruner):
+def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, outside, pruner):
     model, text = loaded.model, inputs_of(loaded, samples[-1:])
-    before = model(**inputs_of(loaded, samples)).logits
+    inputs, before = outside
     with pruner(model):
-        model(**inputs_of(loaded, samples))
+        assert not torch.equal(before, model(**inputs).logits)
         inside = model(**text).logits
     assert torch.equal(inside, model(**text).logits)
-    assert torch.equal(before, model(**inputs_of(loaded, samples)).logits)
+    assert torch.equal(before, model(**inputs).logits)
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
 
 @torch.no_grad()
-def test_twice_the_same_and_recorded_as_json(loaded, samples, pruner):
-    inputs, runs = inputs_of(loaded, samples), []
-    for _ in range(2):
-        with pruner(loaded.model) as trace:
-            logits = loaded.model(**inputs, logits_to_keep=1).logits
-        runs.append((logits, kept(trace), kept(trace, 3)))
-    assert torch.equal(runs[0][0], runs[1][0])
-    assert runs[0][1:] == runs[1][1:]
+def test_twice_the_same_and_recorded_as_json(loaded, inputs, seen, pruner):
+    with pruner(loaded.model) as trace:
+        logits = generate(loaded.model, inputs, 1).logits[0]
+    assert torch.equal(seen[1].logits[0], logits)
+    assert [kept(seen[0], row) for row in range(len(logits))] == [kept(trace, row) for row in range(len(logits))]
     params = json.loads(json.dumps(pruner.params()))
     for part in params.get("pruners", [params]):
         assert part["positions"] in ("kept", "repacked")
     assert params["newlines"] == "kept"
 
 
+@pytest.fixture(scope="module")
+def rounded(loaded, inputs):
+    """The model and its inputs in bfloat16."""
+    values = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs.items()}
+    return copy.deepcopy(loaded.model).to(torch.bfloat16), values
+
+
 @torch.no_grad()
-def test_bfloat16_keeps_as_many(loaded, samples, pruner):
-    inputs = inputs_of(loaded, samples)
-    with pruner(loaded.model) as exact:
-        loaded.model(**inputs)
-    model = copy.deepcopy(loaded.model).to(torch.bfloat16)
-    rounded = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs.items()}
+def test_bfloat16_keeps_as_many(rounded, seen, pruner):
+    (model, inputs), exact = rounded, seen[0]
     with pruner(model) as trace:
-        logits = model(**rounded, logits_to_keep=1).logits
+        logits = model(**inputs, logits_to_keep=1).logits
     assert logits.isfinite().all()
     slack = BY_CONTENT.get(pruner.name, 0) * exact.visual_tokens
     for wide, narrow in zip(exact.visual_out, trace.visual_out, strict=True):
@@ -237,28 +258,38 @@ def test_flops_are_those_that_torch_counts(loaded, samples, pruner):
     assert seen - (cost.total - cost.scoring) == pytest.approx(cost.scoring, rel=0.05, abs=1e-3 * seen)
 
 
+@pytest.fixture(scope="module")
+def dense(loaded, samples):
+    """Questions about a picture, and what the unpruned model makes of them."""
+    inputs = inputs_of(loaded, samples[:2])
+    with torch.no_grad():
+        return inputs, loaded.model(**inputs, logits_to_keep=1).logits[:, -1].argmax(-1)
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in NEVER_DENSE])
 @torch.no_grad()
-def test_next_to_nothing_pruned_is_next_to_dense(method, loaded, samples):
-    pruner = near(method, loaded, 0.01, 0.02, 0.04, 0.08)
-    inputs = inputs_of(loaded, samples[:3])
-    dense = loaded.model(**inputs, logits_to_keep=1).logits[:, -1].log_softmax(-1)
-    with pruner(loaded.model):
-        pruned = loaded.model(**inputs, logits_to_keep=1).logits[:, -1].log_softmax(-1)
-    assert (dense.argmax(-1) == pruned.argmax(-1)).all()
+def test_next_to_nothing_pruned_is_next_to_dense(method, loaded, dense):
+    inputs, unpruned = dense
+    with near(method, loaded.name, 0.01, 0.02, 0.04, 0.08)(loaded.model):
+        pruned = loaded.model(**inputs, logits_to_keep=1).logits[:, -1].argmax(-1)
+    assert (unpruned == pruned).all()
+
+
+@pytest.fixture(scope="module")
+def asked(loaded):
+    """Prompts whose saving is measured."""
+    drawn = [(Image.open(io.BytesIO(data)).convert("RGB"), text) for data, text in calibration_samples(samples=ASKED)]
+    return encode(loaded, [text for _, text in drawn], [[picture] for picture, _ in drawn])
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("method", [name for name in [*METHODS, *COMPOSED] if "fitprune" not in name])
 @torch.no_grad()
-def test_the_measured_reduction_is_the_one_asked_for(method, reduction, loaded):
-    pruner = asked(method, loaded, reduction)
-    drawn = [(Image.open(io.BytesIO(data)).convert("RGB"), text) for data, text in calibration_samples(samples=8)]
-    inputs = encode(loaded, [text for _, text in drawn], [[picture] for picture, _ in drawn])
-    tally = Tally(loaded.model.config)
+def test_the_measured_reduction_is_the_one_asked_for(method, reduction, loaded, asked):
+    pruner, tally = near(method, loaded.name, reduction), Tally(loaded.model.config)
     with pruner(loaded.model) as trace:
-        loaded.model(**inputs, logits_to_keep=1)
-    tally(inputs, trace, [1] * len(drawn))
+        loaded.model(**asked, logits_to_keep=1)
+    tally(asked, trace, [1] * len(asked["input_ids"]))
     assert tally.reduction() == pytest.approx(reduction, abs=TOLERANCE)
 
 
@@ -266,7 +297,7 @@ def test_which_methods_cannot_run_at_all(loaded):
     unable = set()
     for method in [*METHODS, *COMPOSED]:
         try:
-            near(method, loaded, 0.5, 0.6, 0.4, 0.7, 0.3)
+            near(method, loaded.name, 0.5, 0.6, 0.4, 0.7, 0.3)
         except pytest.skip.Exception:
             unable.add(method)
     assert unable == UNABLE.get(loaded.name, set())

@@ -1,7 +1,6 @@
 """Runs of the suites with made-up answers, in pytest's own process. For `pytest_plugins`, after pytester."""
 
 import os
-import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import harness.tasks.calibration  # noqa: F401
 from tests.support import (
     fake_bench,  # noqa: F401  (imported once here, since pytester forgets what is imported inside a run)
     tiny_llava,
+    warm,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,8 @@ def environment(folder):
     return kept | {"FAKE_LOG": str(folder / "log"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
 
 
-def command(place, folder, *arguments):
+def command(place, folder, *arguments, python=None):
+    """A command line, for a warm interpreter unless `python` names one."""
     common = ["-p", "tests.support.fake_bench", "-p", "no:cacheprovider", "--results", str(folder / "results")]
     common += ["--model", str(place / "m"), "--data", str(place / "d")]
-    return [sys.executable, "-m", "pytest", *PLUGIN, *common, *arguments]
+    return [python or warm.python(), "-m", "pytest", *PLUGIN, *common, *arguments]

@@ -31,14 +31,23 @@ def weights(folder) -> dict[str, torch.Tensor]:
     return torch.load(folder / trainer.CHECKPOINT, weights_only=True)["model"]
 
 
-@pytest.fixture(autouse=True)
-def few_watched_scenes(monkeypatch):
-    monkeypatch.setattr(losses, "WATCHED", losses.WATCHED[:2])
+@pytest.fixture(autouse=True, scope="module")
+def few_watched_scenes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "WATCHED", losses.WATCHED[:2])
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(few_watched_scenes, tmp_path_factory):
+    """The folder of a run that nothing cut off."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer.run(MICRO, folder, processes=1)
+    return folder
 
 
 @pytest.mark.parametrize("checkpoints", [1, 3])
-def test_a_run_that_was_cut_off_ends_with_the_same_weights(checkpoints, tmp_path, monkeypatch):
-    trainer.run(MICRO, tmp_path / "whole", processes=1)
+def test_a_run_that_was_cut_off_ends_with_the_same_weights(checkpoints, whole, tmp_path, monkeypatch):
     save, saved = trainer.Trainer.checkpoint, []
 
     def save_then_fail(self, *arguments):
@@ -52,26 +61,24 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(checkpoints, tmp_path
         trainer.run(MICRO, tmp_path / "cut", processes=1)
     monkeypatch.setattr(trainer.Trainer, "checkpoint", save)
     trainer.run(MICRO, tmp_path / "cut", processes=1)
-    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
-    assert whole.keys() == cut.keys()
-    assert all(torch.equal(whole[name], cut[name]) for name in whole)
-    log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
+    uncut, cut = weights(whole), weights(tmp_path / "cut")
+    assert uncut.keys() == cut.keys()
+    assert all(torch.equal(uncut[name], cut[name]) for name in uncut)
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in log] == [("tower", 2), ("tower", 3), ("decoder", 2), ("decoder", 4)]
 
 
-def test_training_changes_the_weights_and_the_seed_decides_them(tmp_path):
-    trainer.run(MICRO, tmp_path / "one", processes=1)
-    trainer.run(replace(MICRO, seed=1), tmp_path / "other", processes=1)
-    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+def test_training_changes_the_weights_and_the_seed_decides_them(whole, tmp_path):
+    trainer.run(replace(MICRO, seed=1), tmp_path, processes=1)
+    one, other = weights(whole), weights(tmp_path)
     assert not torch.equal(one["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_another_plan_does_not_go_on_from_these_checkpoints(tmp_path):
-    trainer.run(MICRO, tmp_path, processes=1)
-    before = (tmp_path / trainer.CHECKPOINT).read_bytes()
+def test_another_plan_does_not_go_on_from_these_checkpoints(whole):
+    before = (whole / trainer.CHECKPOINT).read_bytes()
     with pytest.raises(FileExistsError, match="another plan"):
-        trainer.run(replace(MICRO, steps=6), tmp_path, processes=1)
-    assert (tmp_path / trainer.CHECKPOINT).read_bytes() == before
+        trainer.run(replace(MICRO, steps=6), whole, processes=1)
+    assert (whole / trainer.CHECKPOINT).read_bytes() == before
 
 
 def test_a_damaged_checkpoint_is_one_line_and_status_2(tmp_path, capsys, monkeypatch):

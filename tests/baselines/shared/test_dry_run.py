@@ -12,7 +12,7 @@ from baselines.between_layers.vtw import VTW
 from baselines.controls.pool import Pool
 from baselines.controls.random_pruning import Random
 from baselines.in_tower.tome import ToMe
-from baselines.shared.dry_run import plan
+from baselines.shared.dry_run import WIDTHS, _decoder, plan
 from fitprune import Composed, FitPrune, Recipe
 from tests.support.models import build, prompt
 
@@ -76,8 +76,17 @@ def test_a_recipe_bound_to_the_real_model_can_be_planned():
 def test_planning_draws_nothing_from_the_caller_s_generator():
     config = build("llama", 2).config
     state = torch.get_rng_state()
+    _decoder.cache_clear()
     plan(PRUNERS["random"], config, 5, 36)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_decoders_are_built_once():
+    config = build("llama", 4).config
+    _decoder.cache_clear()
+    first, again = (plan(PRUNERS["fitprune"], config, 5, 36) for _ in range(2))
+    assert first == again
+    assert _decoder.cache_info().misses == len(WIDTHS)
 
 
 COMPOSED = {

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import termios
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 import fitprune.fitting.batches
 from fitprune import Recipe
 from fitprune.__main__ import main
+from tests.support import warm
 
 pytestmark = pytest.mark.releases
 SAMPLES = Path(__file__).parents[3] / "suites" / "data" / "calibration.parquet"
@@ -25,7 +25,7 @@ TINY = ("--model", "llava-tiny", "--device", "cpu")
 
 
 def fit(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fitprune", "fit", *arguments]
+    command = [warm.python(), "-m", "fitprune", "fit", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
@@ -162,7 +162,7 @@ def test_a_budget_out_of_reach_says_what_is_kept(here: Path, capsys: pytest.Capt
 def test_a_terminal_shows_progress_with_the_time_left(tmp_path: Path) -> None:
     parent, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
-    command = [sys.executable, "-m", "fitprune", "fit", *TINY, "--reduction", "0.5", "--samples", "16", "--batch-size", "2"]
+    command = [warm.python(), "-m", "fitprune", "fit", *TINY, "--reduction", "0.5", "--samples", "16", "--batch-size", "2"]
     done = subprocess.Popen([*command, "-o", "recipe.json"], stdout=subprocess.PIPE, stderr=terminal, cwd=tmp_path)
     os.close(terminal)
     shown = b""

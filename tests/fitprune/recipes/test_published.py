@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from fitprune.recipes.recipe_text import nearest_published
 from harness.answering.arguments import make_pruner
 from harness.cells import Cell
 from harness.plugin.options import check_recipe
+from tests.support import warm
 
 pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
@@ -154,7 +154,7 @@ def test_pytest_suites_takes_them(tmp_path):
 
 
 def test_pytest_suites_refuses_one_for_another_model(tmp_path):
-    command = [sys.executable, "-m", "pytest", str(ROOT / "suites" / "test_gqa.py"), "-p", "no:cacheprovider"]
+    command = [warm.python(), "-m", "pytest", str(ROOT / "suites" / "test_gqa.py"), "-p", "no:cacheprovider"]
     command += ["--model", "llava-tiny", "--recipe", "published:llava-1.5-7b@60", "--results", str(tmp_path / "results")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 4

@@ -24,7 +24,7 @@ from harness.results.journal import Journal
 from harness.results.key import content_key
 from harness.results.once import RunFolder
 from harness.results.store import Store
-from tests.support import tiny_llava
+from tests.support import tiny_llava, warm
 from tests.support.suite_runs import PLUGIN, ROOT
 from tests.support.tiny_llava import save_tiny, scripted
 
@@ -95,15 +95,24 @@ def test_a_batch_that_is_not_in_the_journal_as_a_whole_is_asked_again(place, tmp
     assert len(model.model.batches) == before + 2
 
 
+@pytest.fixture(scope="module")
+def fresh(place, loaded):
+    """Suite, and whether dense → the outcome where no inputs are kept."""
+    asked = [(suite, pruner) for suite in ("pope", "gqa") for pruner in (None, PRUNER)]
+    return {
+        (suite, pruner is None): outcome(evaluate_cell(loaded, pruner, suite, data=str(place / "d"), batch_size=4))
+        for suite, pruner in asked
+    }
+
+
 @pytest.mark.parametrize("limit", [1 << 29, 30_000, 0])
-def test_kept_inputs_change_no_answer(place, loaded, limit):
+def test_kept_inputs_change_no_answer(place, loaded, fresh, limit):
     """Room for all, for a part, for none."""
-    data, cache = str(place / "d"), InputCache(limit)
+    cache = InputCache(limit)
     for suite in ("pope", "gqa"):
         for pruner in (None, PRUNER, None):
-            fresh = evaluate_cell(loaded, pruner, suite, data=data, batch_size=4)
-            kept = evaluate_cell(loaded, pruner, suite, data=data, batch_size=4, cache=cache)
-            assert outcome(kept) == outcome(fresh)
+            kept = evaluate_cell(loaded, pruner, suite, data=str(place / "d"), batch_size=4, cache=cache)
+            assert outcome(kept) == fresh[suite, pruner is None]
 
 
 def test_inputs_are_processed_once(place, loaded, monkeypatch):
@@ -267,7 +276,7 @@ def test_a_killed_run_of_the_suites_goes_on_and_gives_what_an_unkilled_one_gives
         os.killpg(running.pid, signal.SIGKILL)
     assert batches() >= 4
     assert Store(tmp_path / "results").read_all() == ([], [])
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    ended = subprocess.run([warm.python(), *command[1:]], env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
     (result,), notes = Store(tmp_path / "results").read_all()
     assert not notes

@@ -1,6 +1,7 @@
 """Every method at an asked reduction, through the harness, on the families beside LLaVA-1.5: what is asked is measured."""
 
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -32,9 +33,11 @@ def bench(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     save(request.param, folder / "m", 6, intermediate_size=256)
     (folder / "d").mkdir()
-    samples = [{"image": png(image(*SIZES[n % 6], seed=n)), "question": f"w{n % 10} w{n % 7} w{n % 3}"} for n in range(128)]
+    samples = [{"image": png(image(*SIZES[n % 6], seed=n)), "question": f"w{n % 10} w{n % 7} w{n % 3}"} for n in range(36)]
     tiny_llava.write(folder / "d", "calibration", samples)
-    return Bench(CellSettings(data=str(folder / "d"), reductions=(0.5,)), RunFolder(folder / "run")), str(folder / "m")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.pruners.calibrated.calibration_batches", partial(calibration_batches, samples=36))
+        yield Bench(CellSettings(data=str(folder / "d"), reductions=(0.5,)), RunFolder(folder / "run")), str(folder / "m")
 
 
 def test_a_batch_is_encoded_sample_by_sample(bench):

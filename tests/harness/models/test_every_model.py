@@ -89,10 +89,9 @@ def test_a_model_is_loaded_answers_is_pruned_counted_and_freed(name, tmp_path, m
     batch = encode(loaded, questions, pictures)
 
     none = [0] * model.config.get_text_config().num_hidden_layers
+    answers = new_tokens(model, batch, NEW).tolist()
     for row, sample in enumerate(single):
-        expected = fitprune(model, sample, none, NEW).tokens
-        assert new_tokens(model, sample, NEW)[0].tolist() == expected
-        assert new_tokens(model, batch, NEW)[row].tolist() == expected
+        assert fitprune(model, sample, none, NEW).tokens == new_tokens(model, sample, NEW)[0].tolist() == answers[row]
 
     pruner = FitPrune.for_reduction(model.config, 0.5, model=model, batches=single)
     recipe = pruner.recipe
@@ -108,15 +107,15 @@ def test_a_model_is_loaded_answers_is_pruned_counted_and_freed(name, tmp_path, m
         assert rows[row] == kept(trace) == expected.kept
         assert len(expected.kept[-1]) < totals[row]
         assert together[row].tolist() == alone[0].tolist() == expected.tokens
-        with torch.no_grad(), pruner(model) as trace:
-            model(**sample)
-        for method, measured in ((None, None), (pruner, trace)):
-            cost = count(model, sample, trace=measured)
-            with method(model) if method else torch.no_grad():
-                seen = torch_flops(model, **sample).get_total_flops()
-            assert cost.total == pytest.approx(seen, rel=TOLERANCE)
-        assert cost.scoring > 0
-        assert cost.total - cost.scoring < count(model, sample).total
+    with torch.no_grad(), pruner(model) as trace:
+        model(**sample)
+    for method, measured in ((None, None), (pruner, trace)):
+        cost = count(model, sample, trace=measured)
+        with method(model) if method else torch.no_grad():
+            seen = torch_flops(model, **sample).get_total_flops()
+        assert cost.total == pytest.approx(seen, rel=TOLERANCE)
+    assert cost.scoring > 0
+    assert cost.total - cost.scoring < count(model, sample).total
 
     held = [weakref.ref(model), weakref.ref(next(model.parameters())), weakref.ref(loaded.processor)]
     del loaded, model, trace, method, measured, pruner

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from tests.support import warm
 from tests.support.tiny_llava import processor
 
 ROOT = Path(__file__).parents[3]
@@ -67,8 +68,8 @@ def folders(tmp_path_factory):
 
 def load(folders, dtype, bytes_each, share):
     folder, small, parameters = folders
-    command = [sys.executable, "-c", LOAD, str(folder), dtype, str(share), str(parameters * bytes_each), str(small)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    command = [warm.python(), "-c", LOAD, str(folder), dtype, str(share), str(parameters * bytes_each), str(small)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 

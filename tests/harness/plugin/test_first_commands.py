@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
 from harness.results.store import Store
+from tests.support import warm
 from tests.support.suite_runs import PLUGIN, ROOT, SUITES, command, environment
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
@@ -113,9 +113,9 @@ def test_a_device_of_another_kind_is_one_line_and_status_4(run):
 
 def test_the_missions_command_ends_in_a_table(tmp_path):
     """Nothing made up: all suites, two workers, the family's name, and no other option but fewer questions."""
-    missions = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "suites/", "-n", "2", "--model", "llava-hr"]
+    missions = [warm.python(), "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "suites/", "-n", "2", "--model", "llava-hr"]
     ran = subprocess.run(
-        [*missions, "--limit", "4", "--reduction", "0.5", "--results", str(tmp_path / "results")],
+        [*missions, "--limit", "2", "--reduction", "0.5", "--results", str(tmp_path / "results")],
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
         cwd=ROOT,
