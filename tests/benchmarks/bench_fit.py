@@ -30,9 +30,6 @@ from tests.benchmarks.bench_prefill import random_llava
 from tests.benchmarks.clock import seconds
 from tests.reference.published_fit import PublishedFit
 
-# Token ids of a random prompt's text: between the special ones and the end of the smallest vocabulary.
-WORDS = (5, 90)
-
 
 @dataclass(frozen=True)
 class Workload:
@@ -59,13 +56,15 @@ class Workload:
         generator = torch.Generator().manual_seed(0)
         images = [_noise(generator) for _ in range(min(samples, 16))]
         side, visual = model.config.vision_config.image_size, visual_tokens(model.config)
+        ids = range(5, model.config.get_text_config().vocab_size)  # below are special ones
+        words = torch.tensor([word for word in ids if word != model.config.image_token_id])
         processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
         def prompts(read: list[Image.Image], questions: list[str]) -> dict[str, torch.Tensor]:
             ids = torch.full((len(questions), 5 + visual + 40), model.config.image_token_id)
             for row, question in enumerate(questions):
                 drawn = torch.Generator().manual_seed(int(question.split()[1]))
-                ids[row, :5], ids[row, -40:] = 1, torch.randint(*WORDS, (40,), generator=drawn)
+                ids[row, :5], ids[row, -40:] = 1, words[torch.randint(len(words), (40,), generator=drawn)]
             pixels = processor(read, return_tensors="pt")["pixel_values"]
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
 
@@ -118,11 +117,14 @@ class Workload:
 
 def random_workload(samples: int, width: int) -> Workload:
     """A small one."""
-    model = random_llava(width, 12)
+    return Workload.random(sharpened(random_llava(width, 12)), samples)
+
+
+def sharpened(model: Any) -> Any:
+    """The model with sharper queries: small random weights attend evenly, and no token would matter more than others."""
     for layer in model.model.language_model.layers:
-        # Random weights attend evenly; sharper queries make some tokens matter more than others.
         layer.self_attn.q_proj.weight.data.mul_(8)
-    return Workload.random(model, samples)
+    return model
 
 
 def _noise(generator: torch.Generator) -> bytes:
