@@ -7,9 +7,8 @@ blocks and the whole attention map, in float32. Memory is the peak beyond querie
 """
 
 import argparse
+import functools
 import statistics
-import time
-from collections.abc import Callable
 from importlib.util import find_spec
 
 import torch
@@ -17,8 +16,7 @@ from tabulate import tabulate
 
 from fitprune.scoring.column_sums import head_max_columns_in_blocks
 from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
-
-Work = Callable[[], object]
+from tests.benchmarks.clock import Work, seconds
 
 
 def whole_map(query: torch.Tensor, key: torch.Tensor, weights: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -28,9 +26,11 @@ def whole_map(query: torch.Tensor, key: torch.Tensor, weights: torch.Tensor, sca
     return torch.matmul(weights, logits.masked_fill_(future, float("-inf")).softmax(-1).amax(1))
 
 
-def contestants(device: torch.device, batch: int, heads: int, length: int, dim: int) -> dict[str, Work]:
-    """What is compared, the first with all others, on random queries and keys of one layer."""
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+def contestants(
+    device: torch.device, batch: int, heads: int, length: int, dim: int, half: torch.dtype = torch.bfloat16
+) -> dict[str, Work]:
+    """What is compared, the first with all others, on random queries and keys of one layer; on CUDA in the precision `half`."""
+    dtype = half if device.type == "cuda" else torch.float32
     # As a decoder layer has them: a view of (batch, T, heads, d).
     query, key, value = (torch.randn(batch, length, heads, dim, device=device, dtype=dtype).transpose(1, 2) for _ in range(3))
     weights = torch.rand(batch, 2, length, device=device) / length
@@ -45,30 +45,18 @@ def contestants(device: torch.device, batch: int, heads: int, length: int, dim: 
     return kernels | blocks | {"SDPA attention": lambda: attention(query, key, value, is_causal=True)}
 
 
-def seconds(work: Work, device: torch.device) -> float:
-    """One run, synchronised."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def row(works: dict[str, Work], device: torch.device, repeats: int) -> list[str]:
-    """The first one's time; for each other the median of the first's time over its, in neighbouring runs; peak memories."""
+def measured(works: dict[str, Work], device: torch.device, repeats: int) -> dict[str, float]:
+    """The first one's milliseconds; by `time / NAME` the median of the first's time over each other's, in neighbouring runs; by
+    `NAME MB` the peak memories."""
     first, *others = works
     for work in works.values():
         for _ in range(2):
             work()
     runs = [{name: seconds(work, device) for name, work in works.items()} for _ in range(repeats)]
-    cells = [f"{1000 * statistics.median(run[first] for run in runs):.2f}"]
-    cells += [f"{statistics.median(run[first] / run[other] for run in runs):.2f}" for other in others]
-    for work in works.values():
-        peak = peak_cuda_bytes(work, device) if device.type == "cuda" else peak_cpu_bytes(work)
-        cells.append(f"{peak / 1e6:.0f}")
-    return cells
+    found = {f"{first} ms": 1000 * statistics.median(run[first] for run in runs)}
+    found |= {f"time / {other}": statistics.median(run[first] / run[other] for run in runs) for other in others}
+    peak = functools.partial(peak_cuda_bytes, device=device) if device.type == "cuda" else peak_cpu_bytes
+    return found | {f"{name} MB": peak(work) / 1e6 for name, work in works.items()}
 
 
 def numbers(text: str) -> list[int]:
@@ -94,14 +82,14 @@ def main() -> None:
         print("The kernels need a CUDA device and Triton; here the torch blocks are compared with the whole attention map.\n")
         machine = f"CPU, {torch.get_num_threads()} threads"
     print(f"{machine}; {arguments.heads} heads of {arguments.dim}; medians of {arguments.repeats} paired repeats.\n")
-    rows, names = [], []
+    rows = []
     for length in arguments.lengths:
         for batch in arguments.batch_sizes:
             works = contestants(device, batch, arguments.heads, length, arguments.dim)
-            names = list(works)
-            rows.append([length, batch, *row(works, device, arguments.repeats)])
-    header = ["tokens", "batch", f"{names[0]} ms", *(f"time / {name}" for name in names[1:]), *(f"{name} MB" for name in names)]
-    print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
+            found = measured(works, device, arguments.repeats)
+            cells = {name: f"{value:.{0 if name.endswith(' MB') else 2}f}" for name, value in found.items()}
+            rows.append({"tokens": length, "batch": batch, **cells})
+    print(tabulate(rows, "keys", tablefmt="github", disable_numparse=True))
 
 
 if __name__ == "__main__":

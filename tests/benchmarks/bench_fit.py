@@ -11,8 +11,9 @@ visual tokens.
 import argparse
 import functools
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,49 +21,110 @@ from tabulate import tabulate
 from transformers import CLIPImageProcessorPil
 
 from fitprune import Calibration, FitPruneError
+from fitprune.models.sizes import visual_tokens
+from fitprune.search.prompts import on_device
 from harness.models.loading import load_model
 from harness.models.prompting import encode
 from harness.tasks.calibration import calibration_samples
 from tests.benchmarks.bench_prefill import random_llava
+from tests.benchmarks.clock import seconds
 from tests.reference.published_fit import PublishedFit
 
 
+@dataclass(frozen=True)
 class Workload:
-    """A model, samples as (PNG bytes, question), and how to turn one or several of them into the model's inputs."""
+    """A model, samples as (PNG bytes, question), and how to turn several of them into the model's inputs."""
 
-    def __init__(self, name: str | None, samples: int, width: int) -> None:
-        if name:
-            loaded = load_model(name, device="cpu")
-            self.model = loaded.model
-            self.samples = calibration_samples("mini", samples)
-            self._encode = lambda images, questions: encode(loaded, questions, [[image] for image in images])
-            return
-        self.model = random_llava(width, 12)
-        for layer in self.model.model.language_model.layers:
-            # Random weights attend evenly; sharper queries make some tokens matter more than others.
-            layer.self_attn.q_proj.weight.data.mul_(8)
+    model: Any
+    samples: list[tuple[bytes, str]]
+    encode: Callable[[list[Image.Image], list[str]], Mapping[str, torch.Tensor]]
+
+    @classmethod
+    def named(cls, name: str, samples: int) -> "Workload":
+        """A model with its weights, on calibration samples of the package."""
+        loaded = load_model(name, device="cpu")
+        encoded = functools.partial(encode, loaded)
+        return cls(
+            loaded.model,
+            calibration_samples("mini", samples),
+            lambda images, texts: encoded(texts, [[image] for image in images]),
+        )
+
+    @classmethod
+    def random(cls, model: Any, samples: int) -> "Workload":
+        """A LLaVA-1.5 with random weights, on noise: sixteen images, and words that differ from sample to sample."""
         generator = torch.Generator().manual_seed(0)
-        self.samples = [(_noise(generator), f"question {number}") for number in range(samples)]
-        processor = CLIPImageProcessorPil(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
-        self._encode = lambda images, questions: self._random_prompt(processor(images, return_tensors="pt"), questions)
+        images = [_noise(generator) for _ in range(min(samples, 16))]
+        side, visual = model.config.vision_config.image_size, visual_tokens(model.config)
+        ids = range(5, model.config.get_text_config().vocab_size)  # below are special ones
+        words = torch.tensor([word for word in ids if word != model.config.image_token_id])
+        processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
-    def one(self, image: Image.Image, question: str) -> dict[str, torch.Tensor]:
-        """Inputs of one sample."""
-        return self._encode([image], [question])
+        def prompts(read: list[Image.Image], questions: list[str]) -> dict[str, torch.Tensor]:
+            ids = torch.full((len(questions), 5 + visual + 40), model.config.image_token_id)
+            for row, question in enumerate(questions):
+                drawn = torch.Generator().manual_seed(int(question.split()[1]))
+                ids[row, :5], ids[row, -40:] = 1, words[torch.randint(len(words), (40,), generator=drawn)]
+            pixels = processor(read, return_tensors="pt")["pixel_values"]
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
 
-    def batches(self, size: int) -> Iterator[dict[str, torch.Tensor]]:
+        return cls(model, [(images[place % len(images)], f"question {place}") for place in range(samples)], prompts)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def first(self, samples: int) -> "Workload":
+        """The same with so many of the samples."""
+        return replace(self, samples=self.samples[:samples])
+
+    def one(self, image: Image.Image, question: str) -> dict[str, Any]:
+        """Inputs of one sample, on the model's device."""
+        return on_device(self.model, self.encode([image], [question]))
+
+    def batches(self, size: int) -> Iterator[Mapping[str, torch.Tensor]]:
         """Inputs of all samples, each read once."""
         for start in range(0, len(self.samples), size):
             chunk = self.samples[start : start + size]
             images = [Image.open(io.BytesIO(png)).convert("RGB") for png, _ in chunk]
-            yield self._encode(images, [question for _, question in chunk])
+            yield self.encode(images, [question for _, question in chunk])
 
-    def _random_prompt(self, pixels: dict[str, torch.Tensor], questions: list[str]) -> dict[str, torch.Tensor]:
-        ids = torch.full((len(questions), 5 + 576 + 40), self.model.config.image_token_id)
-        for row, question in enumerate(questions):
-            generator = torch.Generator().manual_seed(int(question.split()[1]))
-            ids[row, :5], ids[row, -40:] = 1, torch.randint(2, 900, (40,), generator=generator)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels["pixel_values"]}
+    def published(self, reduction: float, **inefficiencies: bool) -> float:
+        """Seconds of the published procedure for one budget."""
+        procedure = PublishedFit(self.model, self.samples, self.one, **inefficiencies)
+        return seconds(functools.partial(procedure.run, reduction), self.device)
+
+    def fit(self, reductions: list[float], mode: str, batch: int) -> float:
+        """Seconds of a fit for all the budgets."""
+
+        def work() -> None:
+            calibration = Calibration(self.model, self.batches(batch), mode=mode, progress=False)
+            for reduction in reductions:
+                calibration.recipe(reduction)
+
+        return seconds(work, self.device)
+
+    def forward(self, batch: int) -> float:
+        """Seconds of one plain forward of all samples."""
+
+        def work() -> None:
+            for inputs in self.batches(batch):
+                with torch.no_grad():
+                    self.model(**on_device(self.model, inputs))
+
+        return seconds(work, self.device)
+
+
+def random_workload(samples: int, width: int) -> Workload:
+    """A small one."""
+    return Workload.random(sharpened(random_llava(width, 12)), samples)
+
+
+def sharpened(model: Any) -> Any:
+    """The model with sharper queries: small random weights attend evenly, and no token would matter more than others."""
+    for layer in model.model.language_model.layers:
+        layer.self_attn.q_proj.weight.data.mul_(8)
+    return model
 
 
 def _noise(generator: torch.Generator) -> bytes:
@@ -72,42 +134,20 @@ def _noise(generator: torch.Generator) -> bytes:
     return file.getvalue()
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of processor time where one thread does the work, so that other processes do not count; else of wall clock."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    start = clock()
-    work()
-    return clock() - start
-
-
 def table(work: Workload, reductions: list[float], batch: int) -> str:
     """The markdown table."""
 
     def published(**inefficiencies: bool) -> list[float]:
         """For the first budget and for all: its command line takes one, so the time of several is a sum."""
-        taken = []
-        for reduction in reductions:
-            procedure = PublishedFit(work.model, work.samples, work.one, **inefficiencies)
-            taken.append(seconds(functools.partial(procedure.run, reduction)))
+        taken = [work.published(reduction, **inefficiencies) for reduction in reductions]
         return [taken[0], sum(taken)]
 
-    def ours(budgets: list[float], mode: str) -> None:
-        calibration = Calibration(work.model, work.batches(batch), mode=mode, progress=False)
-        for reduction in budgets:
-            calibration.recipe(reduction)
-
     def fitted(mode: str) -> list[float]:
-        return [seconds(functools.partial(ours, budgets, mode)) for budgets in (reductions[:1], reductions)]
+        return [work.fit(budgets, mode, batch) for budgets in (reductions[:1], reductions)]
 
-    def plain() -> None:
-        for inputs in work.batches(batch):
-            with torch.no_grad():
-                work.model(**inputs)
-
-    next(iter(work.batches(batch)))
-    plain()
+    work.forward(batch)
     rows = {
-        "one plain forward": [seconds(plain)] * 2,
+        "one plain forward": [work.forward(batch)] * 2,
         "published, as its authors run it": published(),
         "published, no Python loops, images read once": published(loops=False, read_again=False),
         "fit, sequential": fitted("sequential"),
@@ -138,7 +178,8 @@ def main() -> None:
     parser.add_argument("--reduction", default="0.5,0.3,0.4,0.7")
     arguments = parser.parse_args()
     try:
-        work = Workload(arguments.model, arguments.samples, arguments.width)
+        asked = arguments.samples
+        work = Workload.named(arguments.model, asked) if arguments.model else random_workload(asked, arguments.width)
     except FitPruneError as error:
         parser.error(str(error))
     threads = torch.get_num_threads()

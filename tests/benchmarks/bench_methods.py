@@ -129,13 +129,14 @@ def scoring_ms(model: Any, inputs: Mapping[str, torch.Tensor], pruner: Pruner, r
     return statistics.median(spent[WARMUP:])
 
 
-def rows(timed: TimedModel, asked: Asked, cannot: list[dict[str, Any]]) -> Iterator[Row]:
-    """Every method at every budget that it reaches; the others are added to `cannot`."""
+def rows(timed: TimedModel, asked: Asked, cannot: list[dict[str, Any]], energy: bool = False) -> Iterator[Row]:
+    """Every method at every budget that it reaches; the others are added to `cannot`. Energy if it is asked for."""
     (batch,) = asked.batch_sizes
     single, inputs = timed.prompt(asked, 1), timed.prompt(asked, batch)
     dense = prompt_flops(count(timed.model, single))
+    options: dict[str, Any] = {"new_tokens": 1, "repeats": asked.repeats, "warmup": WARMUP, "energy": energy}
     for name, reduction, pruner, _, cost in reachable(asked, timed, single, cannot):
-        compared = compare(timed.model, inputs, pruner, new_tokens=1, repeats=asked.repeats, warmup=WARMUP)
+        compared = compare(timed.model, inputs, pruner, **options)
         yield Row(
             name,
             reduction,

@@ -1,14 +1,18 @@
-"""What pruning costs the host: waits for the device, and operations launched, over those of the dense model. One table.
+"""What pruning costs the host: waits for the device, and operations launched, over those of the dense model.
 
-    python -m tests.benchmarks.bench_overhead [--layers 32] [--reduction 0.5]
+    python -m tests.benchmarks.bench_overhead [--layers 32] [--reduction 0.5] [--samples 32]
 
 A GPU runs ahead of its host until the host asks for a number. Both are counted on the CPU, where each prefill runs once: of a
 random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, and of three decoded tokens after it. FitPrune
 drops by the published 60 % recipe. The kernel of the column sums is torch in blocks of rows on a CPU, and counts with all its
 operations.
+
+A second table is of a fit on so many samples, against the published procedure: waits, and passes, forwards that enter the first
+layer. That procedure takes its samples one by one, and is counted on one of them.
 """
 
 import argparse
+import functools
 
 import torch
 from tabulate import tabulate
@@ -16,10 +20,12 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPrune, FitPruneError, Pruner, Recipe
-from tests.support.waits import of_decoding, of_prefill
+from tests.benchmarks.bench_fit import Workload, sharpened
+from tests.support.waits import of_decoding, of_fit, of_prefill
 
 TOKENS = 576
 IMAGE = 199
+FIT_REDUCTION, FIT_BATCH = 0.6, 8
 
 
 def model_of(layers: int) -> LlavaForConditionalGeneration:
@@ -85,10 +91,27 @@ def row_of(name: str, model: LlavaForConditionalGeneration, reduction: float, in
     return row
 
 
+def fit_rows(layers: int, samples: int) -> list[list[str | int]]:
+    """A fit in both modes, and the published procedure: what each takes, and times the first's."""
+    work = Workload.random(sharpened(model_of(layers)), samples)
+    counted = {
+        f"fit, {mode}": of_fit(work.model, functools.partial(work.fit, [FIT_REDUCTION], mode, FIT_BATCH))
+        for mode in ("sequential", "one-pass")
+    }
+    waits, passes = of_fit(work.model, functools.partial(work.first(1).published, FIT_REDUCTION))
+    counted["published, as its authors run it"] = waits * samples, passes * samples
+    first = counted["fit, sequential"]
+    return [
+        [name, layers, *(cell for one, own in zip(taken, first, strict=True) for cell in (one, f"{one / own:.1f}×"))]
+        for name, taken in counted.items()
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=32, help="of the decoder (default: %(default)s)")
     parser.add_argument("--reduction", type=float, default=0.5, help="of all methods but FitPrune (default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=32, help="of the fit (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, inputs = model_of(options.layers), [batch(1), batch(2)]
@@ -103,6 +126,9 @@ def main() -> None:
         ]
     rows = [row_of(name, model, options.reduction, inputs, dense) for name in PRUNERS]
     print(tabulate(rows, header, tablefmt="simple"))
+    fits = [row for layers in sorted({8, options.layers}) for row in fit_rows(layers, options.samples)]
+    print(f"\nA fit at {FIT_REDUCTION:g} on {options.samples} samples, batch {FIT_BATCH} (published: 1):\n")
+    print(tabulate(fits, ["procedure", "layers", "waits", "", "passes", ""], tablefmt="simple", disable_numparse=True))
 
 
 if __name__ == "__main__":

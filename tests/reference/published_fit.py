@@ -52,7 +52,7 @@ class PublishedFit:
         q, k, v = (project(x).view(shape).transpose(1, 2) for project in (block.q_proj, block.k_proj, block.v_proj))
         q, k = apply_rotary_pos_emb(q, k, *self.decoder.rotary_emb(x, positions))
         k, v = repeat_kv(k, block.num_key_value_groups), repeat_kv(v, block.num_key_value_groups)
-        mask = torch.full((x.shape[1], x.shape[1]), -math.inf).triu(1)
+        mask = torch.full((x.shape[1], x.shape[1]), -math.inf, device=x.device).triu(1)
         maps = softmax(q @ k.transpose(2, 3) / math.sqrt(block.head_dim) + mask, dim=-1, dtype=torch.float32).to(q.dtype)
         return maps[0], (maps @ v)[0]
 
@@ -72,7 +72,7 @@ class PublishedFit:
         masses = []
         for place in range(len(self.samples)):
             x, first, visual = self.embed(place)
-            positions = torch.arange(x.shape[1])[None]
+            positions = torch.arange(x.shape[1], device=x.device)[None]
             maps = []
             for layer in self.decoder.layers:
                 of_layer, attended = self.attend(layer, x, positions)
@@ -105,7 +105,7 @@ class PublishedFit:
             for place in range(len(self.samples)):
                 if index == 0:
                     x, first, n = self.embed(place)
-                    positions = torch.arange(x.shape[1])[None]
+                    positions = torch.arange(x.shape[1], device=x.device)[None]
                     visual[place] = n
                 else:
                     if self.read_again:
@@ -119,7 +119,7 @@ class PublishedFit:
                 both = torch.cat([self.removable(cross, share * of_cross), self.removable(own, share * of_own)])
                 found, times = both.unique(return_counts=True)
                 gone = found[times > 1]
-                stays = torch.ones(x.shape[1], dtype=torch.bool)
+                stays = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
                 stays[gone + first] = False
                 x = self.rest(layer, x[:, stays], attended[:, stays])
                 state[place] = (x, positions[:, stays], first)

@@ -56,6 +56,17 @@ CASES["grouped, float16"] = replace(SHAPES["grouped"], dtype="float16")
 CASES["long, bfloat16"] = Case(16, 1100, heads=2, kv_heads=1, first_row=500, padding=(600,), dtype="bfloat16")
 
 
+WIDE = {
+    "7B": Case(128, 700, heads=32, kv_heads=32, first_row=35, padding=(0, 41), dtype="bfloat16", layout="tokens first"),
+    "7B, long": Case(128, 2944, heads=32, kv_heads=8, padding=(0,), dtype="bfloat16"),
+    "head size 80": Case(80, 1300, heads=8, kv_heads=8, padding=(0, 600), dtype="float16"),
+    "float32": Case(128, 700, heads=8, kv_heads=8, padding=(0, 41)),
+}
+
+# Tensor cores cut off what they add to a sum of products, eight times for 128 terms; exp2 and log2 are the card's own.
+ON_CUDA = {"rtol": 4e-5, "atol": 1e-7}
+
+
 # Architecture, type, head size, length. Consumer cards have 99 KiB of shared memory for a program, Hopper has 227.
 COMPILED = [
     (86, "bfloat16", 128, 2944),
@@ -87,6 +98,19 @@ def inputs(case, device="cpu"):
     weights = torch.rand(len(case.padding), case.sums, case.length, generator=generator)
     weights = weights * valid[:, None] * (place >= case.first_row)
     return query, key, weights.to(device), None if bool(valid.all()) else valid.to(device)
+
+
+def literal(case, device="cpu"):
+    """The statistic from the whole attention map, in float64."""
+    query, key, weights, valid = inputs(case, device)
+    key = key.double().repeat_interleave(case.heads // case.kv_heads, 1)
+    logits = query.double() @ key.transpose(2, 3) * case.scaling
+    seen = torch.ones(case.length, case.length, dtype=torch.bool, device=device).tril()
+    if valid is not None:
+        seen = seen & valid[:, None, None, :]
+    # A padding row may see nothing: 0 / 0.
+    attention = logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0)
+    return weights.double() @ attention.amax(1)
 
 
 def pruned(device="cpu"):

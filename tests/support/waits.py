@@ -1,9 +1,12 @@
 """`Waits`: how often the host waits for a device, and how many operations it launches, counted on a CPU."""
 
 import contextlib
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from fitprune.fitting.tensor_store import TensorStore
 
 # Operations whose result, or its shape, the host must know.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "nonzero_static", "unique", "_unique2", "unique_dim"}
@@ -37,6 +40,21 @@ class Waits(TorchDispatchMode):
         torch.Tensor.tolist = self._tolist
         return super().__exit__(*error)
 
+    @contextlib.contextmanager
+    def on_the_host(self, owner, name):
+        """Inside, what a method does counts for nothing: it is given nothing of a device."""
+        method = getattr(owner, name)
+
+        def uncounted(*arguments):
+            before = self.waits
+            try:
+                return method(*arguments)
+            finally:
+                self.waits = before
+
+        with mock.patch.object(owner, name, uncounted):
+            yield
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
         masked = name.startswith("index") and len(args) > 1 and isinstance(args[1], list | tuple)
@@ -63,3 +81,19 @@ def of_decoding(model, inputs, pruner=None, tokens=3):
                 ids = output.logits[:, -1:].argmax(-1)
                 output = model(input_ids=ids, attention_mask=mask, past_key_values=output.past_key_values, use_cache=True)
     return counted.waits / tokens, counted.operations / tokens
+
+
+def of_fit(model, work):
+    """(waits, passes) of `work`, a fit on a LLaVA; a pass is a forward that enters the decoder's first layer.
+
+    Copies to disk, a few for each batch, are not seen on a CPU.
+    """
+    passes = []
+    hook = model.model.language_model.layers[0].input_layernorm.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        # Statistics are read from disk.
+        with Waits() as counted, counted.on_the_host(TensorStore, "get"):
+            work()
+    finally:
+        hook.remove()
+    return counted.waits, len(passes)

@@ -17,7 +17,7 @@ from fitprune.scoring import column_sums
 from fitprune.scoring.column_sums import head_max_columns, head_max_columns_in_blocks
 from fitprune.scoring.macs import counted
 from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
-from tests.support.triton_cases import CASES, COMPILED, SHAPES, Case, inputs, pruned
+from tests.support.triton_cases import CASES, COMPILED, ON_CUDA, SHAPES, WIDE, Case, inputs, literal, pruned
 
 pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
@@ -26,24 +26,9 @@ CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA de
 
 # Float32 sums of a few hundred terms, and logits of up to some 20 whose rounding is an error of the exponent.
 TOLERANCE = {"rtol": 5e-6, "atol": 1e-7}
-# Tensor cores cut off what they add to a sum of products, eight times for 128 terms; exp2 and log2 are the card's own.
-ON_CUDA = {"rtol": 4e-5, "atol": 1e-7}
 
 
 SHARED = {86: 99 * 1024, 90: 227 * 1024}
-
-
-def literal(case, device="cpu"):
-    """The statistic from the whole attention map, in float64."""
-    query, key, weights, valid = inputs(case, device)
-    key = key.double().repeat_interleave(case.heads // case.kv_heads, 1)
-    logits = query.double() @ key.transpose(2, 3) * case.scaling
-    seen = torch.ones(case.length, case.length, dtype=torch.bool, device=device).tril()
-    if valid is not None:
-        seen = seen & valid[:, None, None, :]
-    # A padding row may see nothing: 0 / 0.
-    attention = logits.masked_fill(~seen, float("-inf")).softmax(-1).nan_to_num(0)
-    return weights.double() @ attention.amax(1)
 
 
 def child(*arguments, folder, interpret):
@@ -180,14 +165,6 @@ def test_on_the_cpu_torch_does_it(monkeypatch):
     blocks, block_macs = head_max_columns_in_blocks(query, key, weights, case.scaling, valid, case.first_row)
     assert torch.equal(result, blocks)
     assert counted(macs) == counted(block_macs)
-
-
-WIDE = {
-    "7B": Case(128, 700, heads=32, kv_heads=32, first_row=35, padding=(0, 41), dtype="bfloat16", layout="tokens first"),
-    "7B, long": Case(128, 2944, heads=32, kv_heads=8, padding=(0,), dtype="bfloat16"),
-    "head size 80": Case(80, 1300, heads=8, kv_heads=8, padding=(0, 600), dtype="float16"),
-    "float32": Case(128, 700, heads=8, kv_heads=8, padding=(0, 41)),
-}
 
 
 @CUDA
