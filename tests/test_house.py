@@ -28,7 +28,7 @@ LAYERS = {
         "baselines.registry",
     ],
     "harness": [
-        "harness.words harness.cells harness.cores harness.telling",
+        "harness.words harness.cells harness.cores harness.heap harness.telling",
         "harness.answers",
         "harness.statistics",
         "harness.results",

@@ -66,8 +66,8 @@ class CalibrationBatches:
         name = f"{self._names[batch]}-alpha{step}"
         found = self.store.get(name)
         if found is None:
-            prompt, masses = Prompt.of(self._load(f"{self._names[batch]}-prompt")), self.masses[batch]
-            found = {"dropped": counts(self.model, prompt, step / ALPHA_STEPS, masses["cross"], masses["own"])}
+            prompt, seen = Prompt.of(self._load(f"{self._names[batch]}-prompt")), self._load(self._names[batch])
+            found = {"dropped": counts(self.model, prompt, step / ALPHA_STEPS, seen["cross"], seen["own"])}
             self.store.put(name, found)
         return found["dropped"].numpy()
 

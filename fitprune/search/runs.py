@@ -65,16 +65,18 @@ class Trajectory(ObserveAllLayers):
 
     Attributes:
         cross, own: Wc and Ws, float (batch, layers).
+        first: cross and self in the first layer, float32 (batch, n): nothing has been pruned before it.
         dropped: after a prefill, per layer a LongTensor (batch,).
     """
 
     alpha: float
     cross: torch.Tensor
     own: torch.Tensor
+    first: tuple[torch.Tensor, torch.Tensor]
     dropped: list[torch.Tensor] = field(default_factory=list)
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor:
-        cross, own = cross_and_self(tokens, attention)
+        cross, own = cross_and_self(tokens, attention) if layer else self.first
         # Layers may lie on several devices.
         masses = (mass[:, layer].to(cross.device) for mass in (self.cross, self.own))
         kept = survivors(cross, own, tokens.present, self.alpha, *masses)
@@ -103,9 +105,10 @@ def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tenso
 
 
 def counts(model: nn.Module, prompt: Prompt, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """`drop_counts` of one batch whose Wc and Ws are known: LongTensor (batch, layers) on the CPU."""
+    """`drop_counts` of one batch that was `measure`d: LongTensor (batch, layers) on the CPU."""
     device = execution_device(model_parts(model).decoder)
-    trajectory = Trajectory(alpha, cross.to(device), own.to(device))
+    first = cross[:, 0].to(device), own[:, 0].to(device)
+    trajectory = Trajectory(alpha, cross.sum(2).to(device), own.sum(2).to(device), first)
     prefill(model, prompt, trajectory)
     dropped = _stacked(trajectory.dropped).cpu()
     # Once no sample has a visual token left, there is nothing to observe.
@@ -138,4 +141,4 @@ def _each(model: nn.Module, batches: Iterable[Batch], alpha: float) -> Iterator[
     for batch in batches:
         prompt = embed(model, batch)
         cross, own, _ = measure(model, prompt)
-        yield counts(model, prompt, alpha, cross.sum(2), own.sum(2))
+        yield counts(model, prompt, alpha, cross, own)

@@ -11,6 +11,7 @@ from harness.results.once import RunFolder, slug
 
 LATENCY_BATCH = 4
 LATENCY_REPEATS = 7
+LATENCY_WARMUP = 1  # a cell is timed when it has answered its suite
 LATENCY_TOKENS = 4
 
 
@@ -35,7 +36,9 @@ class Timing:
     def _time(self, resolved: Resolved) -> dict[str, Any]:
         loaded, suite = self.shelf.model(resolved.cell.model), resolved.cell.suite
         inputs = next(sample_inputs(loaded, suite, data=self.settings.data, limit=2 * LATENCY_BATCH, batch_size=LATENCY_BATCH))
-        compared = measure.compare(loaded.model, inputs, resolved.pruner, new_tokens=LATENCY_TOKENS, repeats=LATENCY_REPEATS)
+        compared = measure.compare(
+            loaded.model, inputs, resolved.pruner, LATENCY_TOKENS, repeats=LATENCY_REPEATS, warmup=LATENCY_WARMUP
+        )
         taken = {
             "batch": compared.pruned.batch,
             "repeats": compared.pruned.repeats,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
+from harness.heap import keep_freed_memory
 from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model, weight_files
 from harness.models.devices import check_device, choose_device, choose_dtype, placement
 from harness.models.families import FAMILIES
@@ -120,6 +121,8 @@ def load_model(
         check_folder(folder)
         size = sum(parameters(path) for path in weight_files(folder)) * kind.itemsize
     device = choose_device(device, size)
+    if device == "cpu":
+        keep_freed_memory()
     config = read_json(folder / "config.json")
     family = FAMILIES.get(str(config.get("model_type")))
     if family and family.registers:

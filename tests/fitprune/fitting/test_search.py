@@ -8,7 +8,9 @@ import torch
 
 import fitprune.fitting.alpha_search
 import fitprune.fitting.batches
+import fitprune.search.runs
 from fitprune import Calibration, fit
+from fitprune.search.runs import drop_counts
 from tests.support.models import build, prompt
 
 pytestmark = pytest.mark.releases
@@ -52,6 +54,18 @@ def test_a_search_takes_little_more_than_two_passes(model, samples, monkeypatch)
     recipe = fit(model, samples, 0.5, progress=False)
     assert done.count(recipe.provenance["alpha"]) == len(samples)
     assert len(done) <= 2.25 * len(samples)
+
+
+def test_a_run_scores_no_layer_whose_importances_are_known(model, samples, monkeypatch):
+    """Nothing is pruned before the first layer: its importances are the unpruned model's, to the bit."""
+    scored, given = [], []
+    score, survive = fitprune.search.runs.cross_and_self, fitprune.search.runs.survivors
+    monkeypatch.setattr(fitprune.search.runs, "cross_and_self", lambda *args: scored.append(score(*args)) or scored[-1])
+    monkeypatch.setattr(fitprune.search.runs, "survivors", lambda *args: given.append(args[:2]) or survive(*args))
+    dropped = drop_counts(model, samples[:1], 0.05)
+    assert dropped.sum() > 0
+    assert (len(scored), len(given)) == (6 + 5, 6)
+    assert all(torch.equal(*pair) for pair in zip(given[0], scored[0], strict=True))
 
 
 def test_batches_are_read_once_and_not_held(model, samples):

@@ -1,0 +1,23 @@
+"""`keep_freed_memory`: memory that one batch frees is kept for the next one."""
+
+import contextlib
+import ctypes
+import sys
+
+# glibc's <malloc.h>.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+LARGEST = 1 << 25  # bytes; the most that glibc takes from its heap on 64-bit machines
+KEPT = 1 << 29
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed, up to half a gigabyte, in pieces of up to 32 MiB. Elsewhere nothing happens.
+
+    By default it hands activations back to the system after nearly every layer, and the system clears each page anew at its
+    first touch: a tenth of the processor time of a dense prefill on llava-tiny at batch 16.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            libc = ctypes.CDLL(None)
+            libc.mallopt(_MMAP_THRESHOLD, LARGEST)
+            libc.mallopt(_TRIM_THRESHOLD, KEPT)
