@@ -152,7 +152,7 @@ def main() -> None:
     rows = [row_of(name, model, options.reduction, inputs, dense) for name in PRUNERS]
     print(tabulate(rows, header, tablefmt="simple"))
     columns = {family: in_family(family, options.layers, options.reduction) for family in families.FAMILIES}
-    print(tabulate({"operations, one / two": list(PRUNERS), **columns}, "keys", tablefmt="simple"))
+    print("\n" + tabulate({"operations, one / two": list(PRUNERS), **columns}, "keys", tablefmt="simple"))
     fits = [row for layers in sorted({8, options.layers}) for row in fit_rows(layers, options.samples)]
     print(f"\nA fit at {FIT_REDUCTION:g} on {options.samples} samples, batch {FIT_BATCH} (published: 1):\n")
     print(tabulate(fits, ["procedure", "layers", "waits", "", "passes", ""], tablefmt="simple", disable_numparse=True))
