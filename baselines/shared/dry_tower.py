@@ -39,7 +39,7 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
             original=position,
             total=torch.tensor([visual_tokens]),
             valid=None,
-            text_after=torch.zeros(1, visual_tokens, dtype=torch.bool),
+            roles=torch.zeros(1, 2, visual_tokens, dtype=torch.bool),
             first_row=0,
         )
         seen = _seen(pruner, sizes, hidden_size, views)

@@ -7,6 +7,7 @@ scores, the earlier token counts as the higher.
 import torch
 
 from fitprune import Selection
+from fitprune.interface.gather import true_first
 
 
 def marked(index: torch.Tensor, n: int) -> torch.Tensor:
@@ -19,11 +20,6 @@ def group_sums(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.
     """Sums (batch, groups) of `values` (batch, n) over the tokens of each group; `group` LongTensor (batch, n), -1 for none."""
     # -1 falls on an extra first column, which is cut off.
     return values.new_zeros(len(values), groups + 1).scatter_add(1, group + 1, values)[:, 1:]
-
-
-def true_first(mask: torch.Tensor) -> torch.Tensor:
-    """The order, LongTensor (batch, n), that brings the True ones of `mask` (batch, n) to the front, all else unchanged."""
-    return (~mask).byte().argsort(dim=1, stable=True)
 
 
 def indices_of(mask: torch.Tensor, most: int | None = None) -> torch.Tensor:

@@ -1,10 +1,11 @@
 """Cuts: a `Layout` and a method's choice give the rows that survive, and the layout of what is left. No model is needed."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 
-from fitprune.interface.gather import put, take
+from fitprune.interface.gather import put, take, true_first
 from fitprune.interface.layout import HostCounts, Keep, Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.vision import Vision
@@ -26,9 +27,13 @@ class Cut:
     merged: torch.Tensor | None = None
     made: torch.Tensor | None = None
 
+    def take(self, values: torch.Tensor) -> torch.Tensor:
+        """Rows (…, batch, T, d) of the old sequence, or (…, 1, T, d) for all samples, as (…, batch, T', d)."""
+        return take(values, self.rows, self.layout.samples)
+
     def shorten(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states (batch, T, hidden_size) of the old sequence as those of the new one, (batch, T', hidden_size)."""
-        hidden = take(hidden, self.rows)
+        hidden = self.take(hidden)
         return hidden if self.merged is None else put(hidden, self.layout.position, self.merged.to(hidden.dtype))
 
 
@@ -48,65 +53,61 @@ def plan_cut(layout: Layout, choice: torch.Tensor | Keep | Selection) -> Cut | N
     low, high = min(dropped), max(dropped)
     if high == 0 and selection is None:
         return None
-    keep, leaving = kept.mask, layout.present & ~kept.mask
-    batch, length = layout.shape
-    stays = torch.ones(batch, length + 1, dtype=torch.bool, device=keep.device)
-    # What does not leave is written to an extra column that is cut off.
-    stays = stays.scatter(1, torch.where(leaving, layout.position, length), False)[:, :length]
-    rows = stays.byte().argsort(dim=1, stable=True)[:, low:]
-    if layout.valid is None and low == high:
-        valid = None
+    order, length = true_first(kept.mask), layout.shape[1]
+    if layout.full and low == high:
+        leaving = layout.position.gather(1, order[:, kept.counts[0] :])
+        stays = torch.ones_like(layout.text_after).scatter(1, leaving, False)
     else:
-        valid = (stays if layout.valid is None else stays & layout.valid).gather(1, rows)
+        # What does not leave is written to an extra column that is cut off.
+        leaving = layout.position.masked_fill(kept.mask | layout.absent, length)
+        stays = kept.mask.new_ones(len(leaving), length + 1).scatter(1, leaving, False)[:, :length]
+    rows = stays.view(torch.uint8).argsort(dim=1, stable=True)[:, low:]
+    roles, valid = layout.roles.gather(2, rows[:, None].expand(-1, 2, -1)), layout.valid
+    if low < high:
+        valid = (stays if valid is None else stays & valid).gather(1, rows)
+        roles = roles & valid[:, None]
+    elif valid is not None:
+        valid = valid.gather(1, rows)
     host = None if layout.host is None else layout.host.after(kept.counts, low)
-    return _shortened(layout, kept, rows, valid, selection, host)
+    return _shortened(dataclasses.replace(layout, valid=valid, roles=roles, host=host), layout, kept, order, rows, selection)
 
 
 def _shortened(
-    layout: Layout,
-    kept: Keep,
-    rows: torch.Tensor,
-    valid: torch.Tensor | None,
-    selection: Selection | None,
-    host: HostCounts | None,
+    left: Layout, layout: Layout, kept: Keep, order: torch.Tensor, rows: torch.Tensor, selection: Selection | None
 ) -> Cut:
-    """The cut to `rows` (batch, T'), of which `valid` are no padding, with the visual tokens `kept`."""
-    length, keep, n = rows.shape[1], kept.mask, max(kept.counts)
-    new_row = torch.zeros(layout.shape, dtype=torch.long, device=rows.device)
-    new_row.scatter_(1, rows, torch.arange(length, device=rows.device).expand_as(rows))
-    order = (~keep).byte().argsort(dim=1, stable=True)[:, :n]
-    present = keep.gather(1, order)
-    position = new_row.gather(1, layout.position.gather(1, order).clamp(min=0)).masked_fill(~present, -1)
-    sources, original, merged = rows, layout.original.gather(1, order), None
-    made = None
+    """The cut of `layout` to `rows` (batch, T'); `left` says of these all but which visual tokens stand there.
+
+    These are the `kept`, the first columns of `order`.
+    """
+    most = max(kept.counts)
+    order = order[:, :most]
+    named = order if selection is None else selection.index[:, :most].clamp(min=0)
+    position, original = true_first(left.row_mask())[:, :most], layout.original.gather(1, named)
+    if min(kept.counts) < most:
+        absent = ~kept.mask.gather(1, order)
+        position, original = (values.masked_fill(absent, -1) for values in (position, original))
+    sources, merged, made = rows, None, None
     if selection is not None:
-        named = selection.index[:, :n].clamp(min=0)
         sources = put(rows, position, layout.position.gather(1, named))
-        original = layout.original.gather(1, named)
+        merged = None if selection.hidden is None else selection.hidden[:, :most]
         if selection.made is not None:
-            made = selection.made[:, :n]
+            made = selection.made[:, :most]
             original = original.masked_fill(made, -1)
-        if selection.hidden is not None:
-            merged = selection.hidden[:, :n]
-    left = Layout(
+    left = dataclasses.replace(
+        left,
         position=position,
-        original=original.masked_fill(~present, -1),
-        total=layout.total,
-        valid=valid,
-        text_after=layout.text_after.gather(1, rows),
-        first_row=_first_row(position, present, host, length),
+        original=original,
+        first_row=_first_row(position, left.host, rows.shape[1]),
         reordered=layout.reordered or selection is not None,
-        shift=layout.shift,
-        host=host,
     )
     return Cut(sources, left, merged, made)
 
 
-def _first_row(position: torch.Tensor, present: torch.Tensor, host: HostCounts | None, length: int) -> int:
+def _first_row(position: torch.Tensor, host: HostCounts | None, length: int) -> int:
     """The first row of a visual token in a sequence of that length; the length where there is none."""
     if host is not None:
         return min((row for row, count in zip(host.first, host.present, strict=True) if count), default=length)
-    return int(position.masked_fill(~present, length).min()) if position.shape[1] else length
+    return int(position.masked_fill(position < 0, length).min()) if position.shape[1] else length
 
 
 def tower_choice(vision: Vision, *, in_prompt_order: bool) -> torch.Tensor | Selection:

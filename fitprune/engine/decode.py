@@ -19,7 +19,7 @@ class Decode:
         state.check(cache, len(context.parts.layers))
         state.extend(mask, length)
         self.masks: dict[int, Any] = {}
-        self.embeddings: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.repacked: dict[tuple[int, torch.device], dict[str, Any]] = {}
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The decoder's arguments, without the mask that fits no layer, and with position ids of the first layer."""
@@ -34,19 +34,22 @@ class Decode:
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer, with the mask and the position ids of what its cache holds."""
-        held = self.state.layers[at.index]
-        if id(held) not in self.masks:
-            valid = moved(self.state.valid(held), hidden.device)
-            self.masks[id(held)] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
-        return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[id(held)]})
+        if id(self.state.layers[at.index]) not in self.masks:
+            valid = moved(self.state.valid(at.index), hidden.device)
+            mask = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
+            self.masks[id(self.state.layers[at.index])] = mask
+        mask = self.masks[id(self.state.layers[at.index])]
+        return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": mask})
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The position ids of a layer that has fewer tokens than the first, where they are repacked."""
         first, own = self.state.layers[0], self.state.layers[at.index]
         if own.removed is None or own.removed is first.removed:
             return {}
-        ids, removed, before = moved((kwargs["position_ids"], own.removed, first.removed), hidden.device)
-        ids = ids - (removed if before is None else removed - before)[:, None]
-        if id(own.removed) not in self.embeddings:
-            self.embeddings[id(own.removed)] = self.context.parts.decoder.rotary_emb(hidden, ids)
-        return {"position_ids": ids, "position_embeddings": self.embeddings[id(own.removed)]}
+        stage = id(own.removed), hidden.device
+        if stage not in self.repacked:
+            ids, removed, before = moved((kwargs["position_ids"], own.removed, first.removed), hidden.device)
+            ids = ids - (removed if before is None else removed - before)[:, None]
+            embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, ids), hidden.device)
+            self.repacked[stage] = {"position_ids": ids, "position_embeddings": embeddings}
+        return self.repacked[stage]

@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from transformers.masking_utils import create_causal_mask
+from transformers import AttentionMaskInterface
+from transformers.masking_utils import create_causal_mask, sdpa_mask
 
 from fitprune.errors import UnsupportedModel
 from fitprune.models.parts import ModelParts
@@ -31,9 +32,22 @@ def causal_mask(
             f"the attention '{config._attn_implementation}' has no mask function, so a padded batch cannot be pruned; register "
             "one with transformers' AttentionMaskInterface, or give the prompts one by one."
         )
+    if valid is not None and (layer is None or hidden.shape[1] == 1) and _plain_sdpa(config):
+        # What transformers makes of it in eleven operations, once per layer.
+        seen = valid[:, None, None]
+        if layer is not None:
+            return seen
+        rows = torch.arange(valid.shape[1], device=valid.device)
+        return (rows[:, None] >= rows) & seen
     # The fourth argument goes by position: its name differs between transformers releases.
     # Whether anything is padding is known, so that the mask itself need not be read from the device to find out.
     return create_causal_mask(config, hidden, valid, cache, layer_idx=layer, allow_is_causal_skip=valid is None)
+
+
+def _plain_sdpa(config: Any) -> bool:
+    """Whether the attention is torch's SDPA, causal, with the masks that transformers makes for it."""
+    attention = config._attn_implementation
+    return attention == "sdpa" and getattr(config, "is_causal", True) and AttentionMaskInterface()[attention] is sdpa_mask
 
 
 def replaced_mask(like: torch.Tensor) -> torch.Tensor:

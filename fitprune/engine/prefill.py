@@ -1,6 +1,7 @@
 """Prefill under a pruner: tracks which visual tokens remain, and rebuilds rotary embeddings and masks after each cut."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from fitprune.engine.context import Layer, Member, RunContext
 from fitprune.engine.cuts import Cut, plan_cut, tower_choice
 from fitprune.engine.masks import causal_mask, replaced_mask
-from fitprune.engine.tap import Observation
+from fitprune.engine.tap import Observation, Shorten
 from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.attention import Attention
@@ -47,7 +48,6 @@ class Prefill:
             tower: the pass of these images through the vision tower, where the pruner looks into it.
         """
         self.context, self.prompt, self.tower = context, prompt, tower
-        batch, length = visual.shape
         real = None if mask is None else mask.to(device=visual.device, dtype=torch.bool)
         self.layout = Layout.of_prompt(visual, image, real)
         # Layers may lie on several devices. The trace is kept on the first.
@@ -57,18 +57,18 @@ class Prefill:
         # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
         self.changed = self.layout.valid is not None and not self.layout.empty
         self.mask: Any = None
-        self.embeddings: tuple[torch.Tensor, torch.Tensor] | None = None
+        # Cosine and sine of the rotary embedding in one tensor, (2, …, 1 or batch, T, d), so that one gather takes both.
+        self.rotary: torch.Tensor | None = None
         # Images are encoded, so what the tower showed is complete.
         self.record = tower.record() if tower is not None else None
         self.global_index = self._global_index(image) if tower is not None and not self.layout.empty else None
         self.members = Member.all_of(context, self.global_index)
-        text_from = None if self.layout.empty else self.layout.position.max() + 1
-        self.held = HeldRows(length, self.layout.valid)
+        text_from = None if self.layout.empty or self.layout.host is None else self.layout.host.text_from
+        self.held = HeldRows(visual.shape[1], self.layout.valid)
         self.held_layout, self.state = self.layout, CacheState(self.held, text_from)
         # Padding that the position ids count: those of a repacked layer do not.
         self.counted: torch.Tensor | None = None
-        tokens = real.sum(1) if real is not None else torch.full((batch,), length, device=visual.device)
-        self.facts = PrefillFacts(self.layout, tokens, tower.counts if tower is not None else None)
+        self.facts = PrefillFacts(self.layout, tower.counts if tower is not None else None)
         context.trace.start(self.facts)
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -86,8 +86,8 @@ class Prefill:
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
         hidden, kwargs = self._follow(at, hidden, kwargs)
-        if self.embeddings is None:
-            self.embeddings, self.mask = kwargs["position_embeddings"], kwargs.get("attention_mask")
+        if self.rotary is None:
+            self.rotary, self.mask = torch.stack(kwargs["position_embeddings"]), kwargs.get("attention_mask")
             if self.changed:
                 self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
         spent: list[Macs] = []
@@ -100,7 +100,7 @@ class Prefill:
             kwargs = {
                 **kwargs,
                 "attention_mask": self.mask,
-                "position_embeddings": self.embeddings,
+                "position_embeddings": (self.rotary[0], self.rotary[1]),
                 "position_ids": None,
             }
         if any(at.index in member.observed for member in self.members) and not self.layout.empty:
@@ -116,7 +116,7 @@ class Prefill:
         device = execution_device(at.module)
         if device != self.layout.position.device:
             self.layout = self.layout.to(device)
-            self.mask, self.embeddings, self.global_index = moved((self.mask, self.embeddings, self.global_index), device)
+            self.mask, self.rotary, self.global_index = moved((self.mask, self.rotary, self.global_index), device)
             for member in self.members:
                 member.to(device)
         return hidden.to(device), kwargs if device == self.home else moved(kwargs, device)
@@ -163,7 +163,7 @@ class Prefill:
         layer = at.module
         cuts: list[tuple[Cut | None, Member]] = []
 
-        def show(attention: Attention) -> torch.Tensor | None:
+        def show(attention: Attention) -> Shorten | None:
             rows, seen, layout = None, self.layout, self.layout
             for member in self.members:
                 if at.index not in member.observed or layout.empty:
@@ -181,7 +181,7 @@ class Prefill:
                     rows, layout = cut.rows if rows is None else rows.gather(1, cut.rows), cut.layout
                     seen = seen.narrowed(keep) if member is not self.members[-1] else seen
             spent.extend(attention.spent)
-            return rows
+            return None if rows is None else functools.partial(take, rows=rows, samples=layout.samples)
 
         with Observation(show) as observation:
             attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden), **kwargs)
@@ -190,7 +190,7 @@ class Prefill:
                 f"{type(layer.self_attn).__name__} does not pass through the attention interface of {release()} (replaced, "
                 "fused or quantised). Its queries and keys cannot be seen; load the model without that."
             )
-        if observation.rows is not None:
+        if observation.shorten is not None:
             raise UnsupportedModel(
                 f"{type(layer.self_attn).__name__} of decoder layer {at.index} does not call its o_proj as a module, before "
                 "which pruned tokens leave; load the model without what replaced it."
@@ -207,7 +207,8 @@ class Prefill:
     def _tokens(self, at: Layer, hidden: torch.Tensor, member: Member, layout: Layout | None = None) -> VisualTokens:
         """What a member is shown: the tokens present, or those in `layout`."""
         parts, total = self.context.parts, self.layout.total
-        around = LayerContext(parts, at.module, self.prompt, self.embeddings, self.record, member.global_index, total)
+        embeddings = None if self.rotary is None else (self.rotary[0], self.rotary[1])
+        around = LayerContext(parts, at.module, self.prompt, embeddings, self.record, member.global_index, total)
         seen = member.layout(self.layout if layout is None else layout)
         return VisualTokens(hidden, seen, member.memory, around, carried=member.carried)
 
@@ -223,7 +224,6 @@ class Prefill:
         """Bring hidden states, embeddings and mask to the shorter sequence of a member's `cut`; None where nothing leaves."""
         if cut is None and not (member.repacked and self.gaps):
             return hidden
-        assert self.embeddings is not None
         if cut is not None:
             hidden, self.layout = cut.shorten(hidden), cut.layout
             member.cut = True
@@ -232,10 +232,11 @@ class Prefill:
         if member.repacked:
             # Also where nothing leaves: in another batch, something may.
             self.layout = dataclasses.replace(self.layout, shift=self.layout.removed)
-            self.embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids()), hidden.device)
+            rotary = torch.stack(self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids()))
+            self.rotary = rotary.to(hidden.device)
         elif cut is not None:
-            cosine, sine = self.embeddings
-            self.embeddings = (take(cosine, cut.rows, len(hidden)), take(sine, cut.rows, len(hidden)))
+            assert self.rotary is not None
+            self.rotary = cut.take(self.rotary)
         self.gaps = not member.repacked
         self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
         self.changed = True

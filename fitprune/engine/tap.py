@@ -12,10 +12,12 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from fitprune.interface.attention import Attention
-from fitprune.interface.gather import take
 from fitprune.models.parts import module_global
 
 IMPLEMENTATION = "fitprune"
+
+# Takes the rows that survive of (batch, T, d).
+Shorten = Callable[[torch.Tensor], torch.Tensor]
 
 # The attention call under observation in this execution context.
 _observed: ContextVar["Observation | None"] = ContextVar("fitprune_observed", default=None)
@@ -26,13 +28,13 @@ class Observation:
     """One attention call under observation, and the pruner's answer to it.
 
     Attributes:
-        show: called with the layer's attention; answers which rows survive, LongTensor (batch, T'), or None for all.
-        rows: that answer, until it has been carried out.
+        show: called with the layer's attention; answers what takes the rows that survive, or None for all.
+        shorten: that answer, until it has been carried out.
         shown: whether the attention was shown.
     """
 
-    show: Callable[[Attention], torch.Tensor | None]
-    rows: torch.Tensor | None = None
+    show: Callable[[Attention], Shorten | None]
+    shorten: Shorten | None = None
     shown: bool = False
     _before: "Token[Observation | None] | None" = field(default=None, repr=False)
 
@@ -77,7 +79,7 @@ def observed_attention(
     observation = _observed.get()
     if observation is not None:
         scaling = kwargs.get("scaling") or module.scaling
-        observation.rows, observation.shown = observation.show(Attention(query, key, scaling)), True
+        observation.shorten, observation.shown = observation.show(Attention(query, key, scaling)), True
     implementation = config._attn_implementation
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, module_global(module, "eager_attention_forward"))
     return attend(_Unobserved(module, config), query, key, value, attention_mask, **kwargs)
@@ -92,7 +94,7 @@ def gather_survivors(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torc
     An adapter may have put a module around the projection; then both bring this, and the outer one does it.
     """
     observation = _observed.get()
-    if observation is None or observation.rows is None:
+    if observation is None or observation.shorten is None:
         return None
-    rows, observation.rows = observation.rows, None
-    return (take(args[0], rows),)
+    shorten, observation.shorten = observation.shorten, None
+    return (shorten(args[0]),)

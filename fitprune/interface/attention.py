@@ -37,7 +37,7 @@ class Attention:
         at = tokens.layout
         sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, at.valid, first_row=at.first_row)
         self.spent.append(macs)
-        return torch.stack([at.columns(sums[:, r]) for r in range(sums.shape[1])], 1)
+        return at.columns(sums)
 
     def last_token_mean(self, tokens: HasLayout) -> torch.Tensor:
         """Head-mean attention that each sample's last token pays to its visual tokens: (batch, n)."""

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
-from fitprune.interface.gather import put, take
+from fitprune.interface.gather import put, take, true_first
 from fitprune.models.execution import moved
 
 
@@ -26,10 +27,37 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class HostCounts:
+    """What the host knows of a `Layout`, per sample.
+
+    Attributes:
+        present: visual tokens present.
+        total: those in the prompt.
+        first: the row of the first one present; of none, what it would be.
+        text: rows of `text_after`.
+        text_from: of the prompt, for all samples at once: the first row from which on none has a visual token.
+    """
+
+    present: tuple[int, ...]
+    total: tuple[int, ...]
+    first: tuple[int, ...]
+    text: tuple[int, ...]
+    text_from: int
+
+    def after(self, left: tuple[int, ...], fewest: int) -> "HostCounts":
+        """Once `left` are left, in a sequence that is shorter by the `fewest` that a sample drops: the others are padded on the
+        left."""
+        dropped = (before - after for before, after in zip(self.present, left, strict=True))
+        first = tuple(row + gone - fewest for row, gone in zip(self.first, dropped, strict=True))
+        return dataclasses.replace(self, present=left, first=first)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where the visual tokens of a padded batch stand. n is the largest count in the batch, T the length of the sequence.
 
-    A layout holds no hidden states and knows no model. A cut makes a new one (`fitprune.engine.cuts`).
+    A layout holds no hidden states and knows no model. A cut makes a new one (`fitprune.engine.cuts`). What the host knows is
+    not asked of the device again, nor are padding columns masked where there are none: each would be an operation a layer.
 
     Attributes:
         position: LongTensor (batch, n): the row of each visual token in the sequence, ascending, padded with -1 on the right.
@@ -37,28 +65,30 @@ class Layout:
             for no single token (`Selection.made`).
         total: (batch,) visual tokens in the prompt.
         valid: (batch, T) bool, False for padding; None where all tokens are real.
-        text_after: (batch, T) bool: real text tokens after the sample's last image; newline tokens are no text.
+        roles: (batch, 2, T) bool: `text_after` and `row_mask()`.
         first_row: no visual token stands before this row, in any sample.
         reordered: whether a `Selection` was applied, so that `original` need not ascend.
         shift: (batch,), by how much the position id of a token decoded after this sequence is smaller than after the unpruned
             prompt; None for nothing, where no cut has numbered the position ids anew.
-        host: the same numbers on the host: per sample the visual tokens present, those in the prompt, and the row of the first
-            one present; None where they must be read from the device.
+        host: what the host knows of these; None where it must be read from the device.
+        samples: LongTensor (batch, 1): 0, 1, …, as `take` uses it; None where nobody has made it yet.
     """
 
     position: torch.Tensor
     original: torch.Tensor
     total: torch.Tensor
     valid: torch.Tensor | None
-    text_after: torch.Tensor
+    roles: torch.Tensor
     first_row: int
     reordered: bool = False
     shift: torch.Tensor | None = None
-    host: "HostCounts | None" = None
+    host: HostCounts | None = None
+    samples: torch.Tensor | None = None
 
     @classmethod
     def of_prompt(cls, visual: torch.Tensor, image: torch.Tensor, real: torch.Tensor | None) -> "Layout":
-        """The layout of a whole prompt. This is where a prefill reads counts from the device.
+        """The layout of a whole prompt. This is where a prefill waits for the device: the host reads the masks, works out what
+        follows from them, and hands it back.
 
         Args:
             visual: bool (batch, T): the visual tokens that may be pruned.
@@ -66,31 +96,33 @@ class Layout:
             real: bool (batch, T), False for padding; None where all tokens are real.
         """
         batch, length = visual.shape
-        device = visual.device
-        total = visual.sum(1)
-        reals = torch.full_like(total, length) if real is None else real.sum(1)
-        firsts = visual.byte().argmax(1).masked_fill(total == 0, length)
-        # The one wait for all of them.
-        totals, first_rows, real_counts = torch.stack([total, firsts, reals]).tolist()
-        n = max(totals)
+        masks = torch.stack([visual, image] if real is None else [visual, image, real]).cpu().numpy()
+        at, reals = masks[0], masks[2] if real is not None else np.ones_like(masks[0])
+        total, number = at.sum(1), np.arange(max(length, 1))
+        n = int(total.max(initial=0))
+        present = number[:n] < total[:, None]
         # A stable sort brings each sample's visual positions to the front, in order.
-        position = (~visual).long().argsort(dim=1, stable=True)[:, :n]
-        present = torch.arange(n, device=device)[None] < total[:, None]
-        last = length - 1 - image.flip(1).byte().argmax(1)
-        after = torch.arange(length, device=device)[None] > last[:, None]
+        position = np.where(present, np.argsort(~at, axis=1, kind="stable")[:, :n], -1)
+        last = length - 1 - masks[1][:, ::-1].argmax(1)
+        after = (number[:length] > last[:, None]) & reals & (total > 0)[:, None]
+        first = np.where(total > 0, at.argmax(1), length)
+        numbers = np.concatenate([position, np.where(present, number[:n], -1), total[:, None], np.arange(batch)[:, None]], 1)
+        packed, roles = (torch.from_numpy(made).to(visual.device) for made in (numbers, np.stack([after, at], 1)))
+        present_counts, firsts, texts = (tuple(counts.tolist()) for counts in (total, first, after.sum(1)))
         return cls(
-            position=position.masked_fill(~present, -1),
-            original=torch.arange(n, device=device).expand(batch, n).masked_fill(~present, -1),
-            total=total,
-            valid=None if min(real_counts) == length else real,
-            text_after=(after if real is None else after & real) & (total > 0)[:, None],
-            first_row=min(first_rows),
-            host=HostCounts(tuple(totals), tuple(totals), tuple(first_rows)),
+            position=packed[:, :n],
+            original=packed[:, n : 2 * n],
+            total=packed[:, 2 * n],
+            valid=None if reals.all() else real,
+            roles=roles,
+            first_row=min(firsts),
+            host=HostCounts(present_counts, present_counts, firsts, texts, int(position.max(initial=-1)) + 1),
+            samples=packed[:, 2 * n + 1 :],
         )
 
     def to(self, device: torch.device) -> "Layout":
         """The same layout, its tensors on `device`."""
-        names = ("position", "original", "total", "valid", "text_after", "shift")
+        names = ("position", "original", "total", "valid", "roles", "shift", "samples")
         return dataclasses.replace(self, **moved({name: getattr(self, name) for name in names}, device))
 
     # Worked out when first asked for, once per layout: most layers do not change it.
@@ -98,6 +130,11 @@ class Layout:
     def present(self) -> torch.Tensor:
         """(batch, n) bool: which columns hold a token."""
         return self.position >= 0
+
+    @functools.cached_property
+    def absent(self) -> torch.Tensor:
+        """(batch, n) bool: which columns are padding."""
+        return self.position < 0
 
     @functools.cached_property
     def count(self) -> torch.Tensor:
@@ -113,6 +150,26 @@ class Layout:
     def totals(self) -> tuple[int, ...]:
         """Per sample, the visual tokens in the prompt, on the host."""
         return tuple(self.total.tolist()) if self.host is None else self.host.total
+
+    @functools.cached_property
+    def full(self) -> bool:
+        """Whether the host knows that every column holds a token."""
+        return self.host is not None and all(count == self.position.shape[1] for count in self.host.present)
+
+    @property
+    def lacks_text(self) -> bool:
+        """Whether a sample may have visual tokens, and no text after its last image."""
+        host = self.host
+        return host is None or any(total and not text for total, text in zip(host.total, host.text, strict=True))
+
+    @property
+    def text_after(self) -> torch.Tensor:
+        """(batch, T) bool: real text tokens after the sample's last image; newline tokens are no text."""
+        return self.roles[:, 0]
+
+    def row_mask(self) -> torch.Tensor:
+        """(batch, T) bool: which rows hold visual tokens."""
+        return self.roles[:, 1]
 
     @functools.cached_property
     def removed(self) -> torch.Tensor:
@@ -132,31 +189,31 @@ class Layout:
     @property
     def shape(self) -> tuple[int, int]:
         """The sequence's (batch, T)."""
-        return self.text_after.shape[0], self.text_after.shape[1]
+        return self.roles.shape[0], self.roles.shape[2]
 
     @property
     def empty(self) -> bool:
         """Whether no sample has a visual token."""
         return self.position.shape[1] == 0
 
+    @functools.cached_property
+    def _index(self) -> torch.Tensor:
+        return self.position if self.full else self.position.clamp(min=0)
+
     def columns(self, values: torch.Tensor) -> torch.Tensor:
-        """Pick from (batch, T) the values at the visual tokens: (batch, n), 0 in padding columns."""
-        return values.gather(1, self.position.clamp(min=0)).masked_fill(~self.present, 0)
+        """Pick from (batch, …, T) the values at the visual tokens: (batch, …, n), 0 in padding columns."""
+        between = [1] * (values.ndim - 2)
+        picked = values.gather(-1, self._index.view(len(values), *between, -1).expand(*values.shape[:-1], -1))
+        return picked if self.full else picked.masked_fill(self.absent.view(len(values), *between, -1), 0)
 
     def rows(self, values: torch.Tensor) -> torch.Tensor:
         """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding columns."""
-        return take(values, self.position.clamp(min=0)).masked_fill(~self.present[..., None], 0)
+        picked = take(values, self._index, self.samples)
+        return picked if self.full else picked.masked_fill(self.absent[..., None], 0)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """The inverse of `columns`: values (batch, n) of the visual tokens in their rows, (batch, T), 0 in all others."""
         return put(values.new_zeros(self.shape), self.position, values)
-
-    def row_mask(self) -> torch.Tensor:
-        """(batch, T) bool: which rows hold visual tokens."""
-        batch, length = self.shape
-        # Padding falls on column 0 of an extra column that is cut off again.
-        rows = torch.zeros(batch, length + 1, dtype=torch.bool, device=self.position.device)
-        return rows.scatter(1, self.position + 1, True)[:, 1:]
 
     def last_row(self) -> torch.Tensor:
         """LongTensor (batch,): the row of each sample's last real token."""
@@ -174,17 +231,18 @@ class Layout:
         """A method's choice, bool (batch, n), among the tokens present. Of a mask alone the counts are read from the device."""
         if isinstance(choice, Keep):
             return choice
-        mask = choice & self.present
+        mask = choice if self.full else choice & self.present
         return Keep(mask, tuple(mask.sum(1).tolist()))
 
     def narrowed(self, choice: "torch.Tensor | Keep") -> "Layout":
         """The layout of the same sequence in which only the visual tokens of the choice, bool (batch, n), count as such."""
         keep = self.kept_of(choice)
-        order = (~keep.mask).byte().argsort(dim=1, stable=True)[:, : max(keep.counts)]
+        order = true_first(keep.mask)[:, : max(keep.counts)]
         left = keep.mask.gather(1, order)
         position, original = (values.gather(1, order).masked_fill(~left, -1) for values in (self.position, self.original))
+        roles = torch.stack([self.text_after, self.spread(keep.mask)], 1)
         host = None if self.host is None else dataclasses.replace(self.host, present=keep.counts)
-        return dataclasses.replace(self, position=position, original=original, host=host)
+        return dataclasses.replace(self, position=position, original=original, roles=roles, host=host)
 
     def keep_counts(self, score: torch.Tensor, keep: Sequence[int]) -> Keep:
         """`keep_highest` of numbers that the host knows, one per sample."""
@@ -192,9 +250,11 @@ class Layout:
         kept = tuple(min(max(asked, 0), count) for asked, count in zip(keep, counts, strict=True))
         drop = [count - left for count, left in zip(counts, kept, strict=True)]
         if len(set(drop)) == 1:
-            return Keep((self._rank(score) >= drop[0]) & self.present, kept)
-        limits = torch.cat([torch.full((1, 1), number, device=score.device) for number in drop])
-        return Keep((self._rank(score) >= limits) & self.present, kept)
+            return Keep(self.present.scatter(1, self._rising(score)[:, : drop[0]], False), kept)
+        rank = np.arange(self.position.shape[1])
+        stays = torch.from_numpy((rank >= np.array(drop)[:, None]) & (rank < np.array(counts)[:, None]))
+        # The copy is not waited for. All columns are written.
+        return Keep(self.absent.scatter(1, self._rising(score), stays.to(score.device, non_blocking=True)), kept)
 
     def keep_highest(self, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Keep in each sample its `keep` tokens of highest score; of equals, the later ones.
@@ -206,34 +266,13 @@ class Layout:
         Returns:
             (batch, n) bool, False in padding columns.
         """
-        return (self._rank(score) >= (self.count - keep).clamp(min=0)[:, None]) & self.present
+        leading = torch.arange(self.position.shape[1], device=score.device) >= (self.count - keep)[:, None]
+        mask = self.present.scatter(1, self._rising(score), leading)
+        return mask if self.full else mask & self.present
 
-    def _rank(self, score: torch.Tensor) -> torch.Tensor:
-        """LongTensor (batch, n): each token's rank by rising score; padding comes last."""
-        order = score.masked_fill(~self.present, float("inf")).argsort(dim=1, stable=True)
-        return torch.empty_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
-
-
-@dataclass(frozen=True)
-class HostCounts:
-    """What the host knows of a `Layout`, per sample.
-
-    Attributes:
-        present: visual tokens present.
-        total: those in the prompt.
-        first: the row of the first one present; of none, what it would be.
-    """
-
-    present: tuple[int, ...]
-    total: tuple[int, ...]
-    first: tuple[int, ...]
-
-    def after(self, left: tuple[int, ...], fewest: int) -> "HostCounts":
-        """Once `left` are left, in a sequence that is shorter by the `fewest` that a sample drops: the others are padded on the
-        left."""
-        dropped = (before - after for before, after in zip(self.present, left, strict=True))
-        first = tuple(row + gone - fewest for row, gone in zip(self.first, dropped, strict=True))
-        return HostCounts(left, self.total, first)
+    def _rising(self, score: torch.Tensor) -> torch.Tensor:
+        """LongTensor (batch, n): the columns by rising score, equals in order; padding comes last."""
+        return (score if self.full else score.masked_fill(self.absent, float("inf"))).argsort(dim=1, stable=True)
 
 
 class HasLayout(Protocol):

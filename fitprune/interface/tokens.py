@@ -97,6 +97,16 @@ class VisualTokens:
         return self.layout.text_after
 
     @property
+    def roles(self) -> torch.Tensor:
+        """(batch, 2, T) bool: `text_after` and `row_mask()`."""
+        return self.layout.roles
+
+    @property
+    def lacks_text(self) -> bool:
+        """Whether a sample may have visual tokens, and no text after its last image."""
+        return self.layout.lacks_text
+
+    @property
     def first_row(self) -> int:
         """No visual token stands before this row, in any sample."""
         return self.layout.first_row
@@ -220,14 +230,15 @@ class VisualTokens:
         ids, mask, images = self.prompt.get("input_ids"), self.prompt.get("attention_mask"), self.prompt.get("images")
         if ids is None:
             ids = self.prompt["inputs_embeds"].float()
-        own = images.of_samples(self.prompt["image_tokens"].tolist()) if images is not None else None
-        left = self.total.tolist()
+        own = images.on_host().of_samples(self.prompt["image_tokens"].tolist()) if images is not None else None
+        left = self.layout.totals
         whole = left if self.context.visual_tokens is None else self.context.visual_tokens.tolist()
+        ids, mask = ids.detach().cpu(), None if mask is None else mask.bool().cpu()
         seeds = []
-        for row in range(len(self.total)):
+        for row in range(len(left)):
             digest = hashlib.blake2b(str(seed).encode(), digest_size=8)
-            real = ids[row] if mask is None else ids[row][mask[row].bool()]
-            digest.update(real.detach().cpu().contiguous().numpy().tobytes())
+            real = ids[row] if mask is None else ids[row][mask[row]]
+            digest.update(real.contiguous().numpy().tobytes())
             if left[row] != whole[row]:
                 digest.update(f"of {left[row]}".encode())
             for pixels in own[row] if own is not None else ():

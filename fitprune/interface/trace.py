@@ -33,14 +33,13 @@ class PrefillFacts:
     """What the engine notes of one prefill, without waiting for the device.
 
     Attributes:
-        prompt: the layout of the prompt; tokens: (batch,) its tokens, padding not counted.
+        prompt: the layout of the prompt.
         tower: what ran in the vision tower, where the pruner changed it; else None.
         entered, left: per decoder layer, the layout before it and after it.
         scoring: per decoder layer, what was spent on scoring.
     """
 
     prompt: Layout
-    tokens: torch.Tensor
     tower: TowerCounts | None = None
     entered: list[Layout] = field(default_factory=list)
     left: list[Layout] = field(default_factory=list)
@@ -87,7 +86,9 @@ class PrefillTrace:
     @property
     def text_tokens(self) -> torch.Tensor:
         """(batch,) the prompt's other tokens, newlines among them, padding not counted."""
-        return self._read().tokens - self._read().prompt.total
+        prompt = self._read().prompt
+        tokens = torch.full_like(prompt.total, prompt.shape[1]) if prompt.valid is None else prompt.valid.sum(1)
+        return tokens - prompt.total
 
     @property
     def visual_in(self) -> list[torch.Tensor]:
@@ -120,10 +121,9 @@ _NOTHING = PrefillFacts(
         original=torch.empty(0, 0, dtype=torch.long),
         total=torch.empty(0, dtype=torch.long),
         valid=None,
-        text_after=torch.empty(0, 0, dtype=torch.bool),
+        roles=torch.empty(0, 2, 0, dtype=torch.bool),
         first_row=0,
-    ),
-    torch.empty(0, dtype=torch.long),
+    )
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from fitprune.errors import UnsupportedModel
@@ -33,6 +34,12 @@ class Images:
         if grid is not None:
             pixels = pixels.split(grid.prod(-1).tolist())
         return cls(list(pixels), tokens) if len(pixels) == len(tokens) else None
+
+    def on_host(self) -> "Images":
+        """The same images with their pixels on the host, as float32: one copy for all of them."""
+        values = torch.cat([pixels.detach().float().flatten() for pixels in self.pixels]).cpu()
+        parts = values.split([pixels.numel() for pixels in self.pixels])
+        return Images([part.view(pixels.shape) for part, pixels in zip(parts, self.pixels, strict=True)], self.tokens)
 
     def of_samples(self, counts: list[int]) -> list[list[torch.Tensor]] | None:
         """The images of each sample whose prompt has `counts` positions for them; None where the counts do not match.
@@ -98,8 +105,9 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def pixel_bytes(pixels: torch.Tensor) -> bytes:
-    """An image's values as float32, without the empty tiles at its end, of which there are more in some batches."""
-    if pixels.ndim == 4:
-        filled = pixels.flatten(1).any(1).nonzero()
-        pixels = pixels[: int(filled.max()) + 1] if len(filled) else pixels[:1]
-    return pixels.detach().float().cpu().contiguous().numpy().tobytes()
+    """The values, as float32, of an image on the host, without the empty tiles at its end: some batches have more of these."""
+    values = pixels.detach().float().numpy()
+    if values.ndim == 4:
+        filled = np.flatnonzero(values.any((1, 2, 3)))
+        values = values[: filled.max(initial=0) + 1]
+    return values.tobytes()

@@ -18,6 +18,9 @@ from fitprune.errors import UnsupportedModel
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
+# Columns that a layer's mask of padding grows by when it is full.
+ROOM = 64
+
 
 @dataclass(frozen=True)
 class HeldRows:
@@ -25,7 +28,8 @@ class HeldRows:
 
     Attributes:
         rows: their number, padding counted.
-        valid: bool (batch, rows), False for padding; None where all rows are real.
+        valid: bool (batch, at least `rows`), False for padding; None where all rows are real. Columns beyond `rows`, all
+            True, stand ready for rows that come later.
         removed: (batch,): by how much the layer's position ids are smaller than those that the decoder was called with; None
             where they are the same.
     """
@@ -41,18 +45,18 @@ class HeldRows:
 
     def crop(self, count: int) -> "HeldRows":
         """Without the last `count` rows."""
-        return replace(self, rows=self.rows - count, valid=None if self.valid is None else self.valid[:, :-count])
+        return replace(self, rows=self.rows - count, valid=None if self.valid is None else self.valid[:, : self.rows - count])
 
 
 class CacheState:
     """What the engine knows of one KV cache."""
 
-    def __init__(self, prompt: HeldRows, text_from: torch.Tensor | None = None) -> None:
+    def __init__(self, prompt: HeldRows, text_from: int | None = None) -> None:
         """The state of a cache that a prefill is about to fill.
 
         Args:
             prompt: the whole prompt, before anything leaves.
-            text_from: 0-dimensional: the first row of the prompt from which on no sample has a visual token; None for a prompt
+            text_from: the first row of the prompt from which on no sample has a visual token; None for a prompt
                 without visual tokens.
         """
         self.prompt, self.text_from = prompt, text_from
@@ -103,7 +107,7 @@ class CacheState:
             )
         valid = self.prompt.valid
         prompt, later = mask[:, : self.prompt.rows], mask[:, self.prompt.rows :]
-        same = prompt.all() if valid is None else (prompt == valid).all()
+        same = prompt.all() if valid is None else (prompt == valid[:, : self.prompt.rows]).all()
         # One read from the device for both.
         same_prompt, real = torch.stack([same, later.all()]).tolist()
         if not same_prompt:
@@ -113,13 +117,25 @@ class CacheState:
             )
         return None if real else later
 
-    def valid(self, held: HeldRows) -> torch.Tensor | None:
-        """bool (batch, rows): which rows of a layer are no padding, those of `extend` included; None where all are real."""
+    def valid(self, layer: int) -> torch.Tensor | None:
+        """bool (batch, rows): which rows of a layer are no padding, those of `extend` included; None where all are real.
+
+        `layers` may hold another object for that layer afterwards, which has room for what comes later.
+        """
+        held = self.layers[layer]
         if self.later is not None:
             if held.valid is not None:
-                return torch.cat([held.valid, self.later.to(held.valid.device)], 1)
+                return torch.cat([held.valid[:, : held.rows], self.later.to(held.valid.device)], 1)
             return nn.functional.pad(self.later, (held.rows, 0), value=True)
-        return None if held.valid is None else nn.functional.pad(held.valid, (0, self.seen - self.prompt.rows), value=True)
+        if held.valid is None:
+            return None
+        rows = held.rows + self.seen - self.prompt.rows
+        if held.valid.shape[1] < rows:
+            wide = replace(held, valid=nn.functional.pad(held.valid, (0, rows + ROOM - held.valid.shape[1]), value=True))
+            self.layers = [wide if each is held else each for each in self.layers]
+            held = wide
+        assert held.valid is not None
+        return held.valid[:, :rows]
 
     def rearrange(self, change: Change) -> None:
         """Note that `change` was done to the samples of the batch."""
@@ -135,7 +151,7 @@ class CacheState:
         into_prompt = count - (self.seen - self.prompt.rows)
         if into_prompt > 0:
             assert self.text_from is not None
-            text = self.prompt.rows - int(self.text_from)
+            text = self.prompt.rows - self.text_from
             if into_prompt > text:
                 raise UnsupportedModel(
                     f"cropping {count} of {self.seen} tokens reaches into the pruned image of this KV cache; at most "

@@ -9,12 +9,13 @@ class Tokens(Protocol):
     """What the importances need of `fitprune.interface.tokens.VisualTokens`."""
 
     @property
-    def text_after(self) -> torch.Tensor: ...
+    def roles(self) -> torch.Tensor: ...
 
     @property
     def present(self) -> torch.Tensor: ...
 
-    def row_mask(self) -> torch.Tensor: ...
+    @property
+    def lacks_text(self) -> bool: ...
 
 
 class Columns(Protocol):
@@ -34,7 +35,9 @@ def cross_and_self(tokens: Tokens, attention: Columns) -> tuple[torch.Tensor, to
     Several images in one prompt form one pool: "after the image" is after the last of them, and text between them is
     not counted.
     """
-    text, visual = tokens.text_after.float(), tokens.row_mask().float()
-    weights = torch.stack([text / text.sum(1, True).clamp(min=1), visual / visual.sum(1, True).clamp(min=1)], 1)
-    cross, own = attention.head_max_columns(tokens, weights).unbind(1)
-    return torch.where(tokens.text_after.any(1, keepdim=True), cross, tokens.present.float()), own
+    roles = tokens.roles
+    found = attention.head_max_columns(tokens, roles / roles.sum(2, keepdim=True, dtype=torch.float32).clamp(min=1))
+    cross, own = found[:, 0], found[:, 1]
+    if tokens.lacks_text:
+        cross = torch.where(roles[:, 0].any(1, keepdim=True), cross, tokens.present.float())
+    return cross, own

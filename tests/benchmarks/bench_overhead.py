@@ -4,10 +4,12 @@
 
 A GPU runs ahead of its host until the host asks for a number. Both are counted on the CPU, where each prefill runs once: of a
 random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, and of three decoded tokens after it. FitPrune
-drops by the published 60 % recipe. The kernel of the column sums is torch in blocks of rows on a CPU, and counts with all its
-operations.
+drops by the published 60 % recipe. What is a kernel on a GPU (the column sums) counts as one operation, though it is many in
+torch on a CPU.
 
-A second table is of a fit on so many samples, against the published procedure: waits, and passes, forwards that enter the first
+A second table has the operations of a prefill in five families of models, whose images differ in size.
+
+A third is of a fit on so many samples, against the published procedure: waits, and passes, forwards that enter the first
 layer. That procedure takes its samples one by one, and is counted on one of them.
 """
 
@@ -16,11 +18,13 @@ import functools
 
 import torch
 from tabulate import tabulate
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPrune, FitPruneError, Pruner, Recipe
+from fitprune.models.parts import image_token_id
 from tests.benchmarks.bench_fit import Workload, sharpened
+from tests.support import families
 from tests.support.waits import of_decoding, of_fit, of_prefill
 
 TOKENS = 576
@@ -67,13 +71,34 @@ def batch(samples: int) -> dict[str, torch.Tensor]:
     }
 
 
-def pruner_of(name: str, model: LlavaForConditionalGeneration, reduction: float) -> Pruner:
-    """The method at a budget. Raises FitPruneError where it cannot reach it."""
+def pruner_of(name: str, model: PreTrainedModel, reduction: float, tokens: int = TOKENS) -> Pruner:
+    """The method at a budget for `tokens` visual tokens. Raises FitPruneError where it cannot reach it, or prune the model."""
     if name == "fitprune":
         published = Recipe.published("llava-1.5-7b", 60).drop
         return FitPrune(Recipe(drop=published[: model.config.text_config.num_hidden_layers], visual_tokens=TOKENS))
     method = get_pruner_class(name)
-    return method() if name == "dense" else method.for_reduction(model.config, reduction)
+    pruner = method() if name == "dense" else method.for_reduction(model.config, reduction, visual_tokens=tokens)
+    pruner.require(model)
+    return pruner
+
+
+def in_family(family: str, layers: int, reduction: float) -> list[str]:
+    """For each method, the operations of a prefill beyond the dense one's: of a prompt, and of a padded batch of two."""
+    model, processor = families.build(family, layers), families.processor(family)
+    texts = [["w1 w2", (40, 20), "w3 w4 w5 w6"], ["w6", (44, 48)]]
+    inputs = [families.inputs(processor, texts[:samples]) for samples in (1, 2)]
+    dense = [of_prefill(model, given)[1] for given in inputs]
+    tokens = int((inputs[0]["input_ids"] == image_token_id(model.config)).sum())
+    cells = []
+    for name in PRUNERS:
+        try:
+            pruner = pruner_of(name, model, reduction, tokens)
+        except FitPruneError:
+            cells.append("cannot")
+            continue
+        more = [of_prefill(model, given, pruner)[1] - own for given, own in zip(inputs, dense, strict=True)]
+        cells.append(" / ".join(map(str, more)))
+    return cells
 
 
 def row_of(name: str, model: LlavaForConditionalGeneration, reduction: float, inputs: list, dense: list) -> list[str | int]:
@@ -126,6 +151,8 @@ def main() -> None:
         ]
     rows = [row_of(name, model, options.reduction, inputs, dense) for name in PRUNERS]
     print(tabulate(rows, header, tablefmt="simple"))
+    columns = {family: in_family(family, options.layers, options.reduction) for family in families.FAMILIES}
+    print("\n" + tabulate({"operations, one / two": list(PRUNERS), **columns}, "keys", tablefmt="simple"))
     fits = [row for layers in sorted({8, options.layers}) for row in fit_rows(layers, options.samples)]
     print(f"\nA fit at {FIT_REDUCTION:g} on {options.samples} samples, batch {FIT_BATCH} (published: 1):\n")
     print(tabulate(fits, ["procedure", "layers", "waits", "", "passes", ""], tablefmt="simple", disable_numparse=True))

@@ -7,9 +7,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitprune.fitting.tensor_store import TensorStore
+from fitprune.interface import attention
 
 # Operations whose result, or its shape, the host must know.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "nonzero_static", "unique", "_unique2", "unique_dim"}
+# Functions that are kernels on a GPU, where they are looked up.
+KERNELS = [(attention, "head_max_columns")]
 VIEWS = {
     "view", "_unsafe_view", "slice", "expand", "t", "transpose", "unsqueeze", "squeeze", "select", "permute", "detach", "alias",
     "split", "reshape", "as_strided", "_reshape_alias",
@@ -19,25 +22,27 @@ VIEWS = {
 class Waits(TorchDispatchMode):
     """Inside, `waits` counts what a GPU's host would have to wait for, `operations` what it would launch.
 
-    `item()`, `int()` and `bool()` of a tensor, `tolist()`, `nonzero` and its kin, and a boolean mask as an index.
+    A wait is `item()`, `int()` and `bool()` of a tensor, `tolist()`, `cpu()`, `nonzero` and its kin, and a boolean mask as an
+    index. What runs as kernels of Triton on a GPU, and in torch on a CPU, is one operation.
     """
 
-    def __init__(self):
+    def __init__(self, copies=True):
+        """Without `copies`, `cpu()` counts for nothing."""
         super().__init__()
+        self._waiting_methods = ("tolist", "cpu") if copies else ("tolist",)
         self.waits = self.operations = 0
 
     def __enter__(self):
-        self._tolist = torch.Tensor.tolist
-
-        def tolist(tensor):
-            self.waits += 1
-            return self._tolist(tensor)
-
-        torch.Tensor.tolist = tolist
+        self._undo = contextlib.ExitStack()
+        for name in self._waiting_methods:
+            counted = self._waiting(getattr(torch.Tensor, name))
+            self._undo.enter_context(mock.patch.object(torch.Tensor, name, counted))
+        for module, name in KERNELS:
+            self._undo.enter_context(mock.patch.object(module, name, self._at_once(getattr(module, name))))
         return super().__enter__()
 
     def __exit__(self, *error):
-        torch.Tensor.tolist = self._tolist
+        self._undo.close()
         return super().__exit__(*error)
 
     @contextlib.contextmanager
@@ -54,6 +59,22 @@ class Waits(TorchDispatchMode):
 
         with mock.patch.object(owner, name, uncounted):
             yield
+
+    def _waiting(self, function):
+        def wrapped(*args):
+            self.waits += 1
+            return function(*args)
+
+        return wrapped
+
+    def _at_once(self, function):
+        def wrapped(*args, **kwargs):
+            before = self.operations
+            result = function(*args, **kwargs)
+            self.operations = before + 1
+            return result
+
+        return wrapped
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -86,13 +107,13 @@ def of_decoding(model, inputs, pruner=None, tokens=3):
 def of_fit(model, work):
     """(waits, passes) of `work`, a fit on a LLaVA; a pass is a forward that enters the decoder's first layer.
 
-    Copies to disk, a few for each batch, are not seen on a CPU.
+    Copies to disk, a few for each batch, are not seen on a CPU, so that no copy counts, nor that of the prompt's layout.
     """
     passes = []
     hook = model.model.language_model.layers[0].input_layernorm.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
         # Statistics are read from disk.
-        with Waits() as counted, counted.on_the_host(TensorStore, "get"):
+        with Waits(copies=False) as counted, counted.on_the_host(TensorStore, "get"):
             work()
     finally:
         hook.remove()

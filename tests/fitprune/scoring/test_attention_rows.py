@@ -41,7 +41,7 @@ def scene(request):
         original=position,
         total=(position >= 0).sum(1),
         valid=valid if request.param == "padded" else None,
-        text_after=torch.zeros_like(valid),
+        roles=torch.zeros(BATCH, 2, LENGTH, dtype=torch.bool),
         first_row=2,
     )
     tokens = VisualTokens(torch.zeros(BATCH, LENGTH, 1), layout)
