@@ -12,7 +12,7 @@ from fitprune.engine.patch import announce
 from fitprune.errors import FitPruneError
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.interface.trace import Trace
-from fitprune.models.execution import execution_device
+from fitprune.models.execution import execution_device, moved
 from fitprune.models.parts import model_parts
 from fitprune.pruner import Pruner
 from fitprune.scoring.importance import cross_and_self
@@ -76,8 +76,8 @@ class Trajectory(ObserveAllLayers):
     dropped: list[torch.Tensor] = field(default_factory=list)
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor:
-        cross, own = cross_and_self(tokens, attention) if layer else self.first
         # Layers may lie on several devices.
+        cross, own = cross_and_self(tokens, attention) if layer else moved(self.first, tokens.present.device)
         masses = (mass[:, layer].to(cross.device) for mass in (self.cross, self.own))
         kept = survivors(cross, own, tokens.present, self.alpha, *masses)
         self.dropped.append(tokens.count - kept.sum(1))
