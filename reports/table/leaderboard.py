@@ -71,7 +71,7 @@ def read_leaderboard(folder: Path) -> Leaderboard:
             f"no results in {folder}" + (f": {damaged[0]}" if damaged else "; pytest suites/ --results writes them")
         )
     refusals = standing(refusals, results)
-    tables = tables_of(results, list(SUITES), refusals)
+    tables = tables_of(results, list(SUITES), refusals, store=store)
     damaged += _homeless(refusals, tables)
     methods = each(row.cell.pruner for table in tables for row in table.rows)
     boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store), strict=True)]
