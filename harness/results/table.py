@@ -30,13 +30,13 @@ class Figure:
 @dataclass
 class Row:
     """A model under a pruner at a reduction (`cell`, without its suite), over the suites that were run; `refused` gives,
-    for suites where it could not run, the reason.
+    for suites where it gave no result, the reason.
     """
 
     cell: Cell
     results: dict[str, Result]
     is_dense: bool = False
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
     averages: Averages = field(default_factory=Averages, compare=False, repr=False)
 
     @property
@@ -173,7 +173,7 @@ def tables_of(
 
     Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by pruner in
     order of appearance, then by reduction. Suites in `suite_order`, others after them by name; of `suites`, and of
-    refusals, also those without a result. Cells that could not run stand in every table of their model, data and limit;
+    refusals, also those without a result. Cells that gave none stand in every table of their model, data and limit;
     one of a model without a single result stands in none.
 
     store: where the results' answers are, whose images averages ask for.
@@ -250,7 +250,8 @@ def _rows(
             rows.setdefault(place, Row(place, {})).results[result.suite] = result
     for refusal in refusals:
         place = _place(refusal.cell)
-        rows.setdefault(place, Row(place, {})).refused[refusal.cell.suite] = refusal.reason
+        row = dense if refusal.cell.is_dense else rows.setdefault(place, Row(place, {}))
+        row.refused[refusal.cell.suite] = refusal
 
     def place_of(row: Row) -> tuple[int, str, float, str]:
         cell = row.cell

@@ -69,9 +69,9 @@ def _circumstances(results: Iterable[Result]) -> list[str]:
 
 
 def _refusals(table: Table) -> list[str]:
-    """The reasons of rows that could run on some suites only; the others' stand in their rows."""
+    """The reasons of rows with a result on some suites only; the others' stand in their rows."""
     partial = [row for row in table.rows if row.results and row.refused.keys() - row.results.keys()]
-    return [f"{row.name} cannot run on every suite: {refusal(row)}" for row in partial]
+    return [f"{row.name} has no result on every suite: {refusal(row)}" for row in partial]
 
 
 def command_of(table: Table) -> str:

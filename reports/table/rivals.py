@@ -137,7 +137,7 @@ def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -
     other = rivals.get((rival, row.cell.reduction))
     if other is None:
         return "not run"
-    return "" if other.results else "cannot"
+    return "" if other.results else next(iter(other.refused.values())).kind
 
 
 def read_scores(store: Store, result: Result) -> Answers:

@@ -26,6 +26,6 @@ def flips(share, count=80):
     return (RNG.random(count) < share).astype(float)
 
 
-def refuse(folder, pruner="vtw", reduction=0.9, suite="gqa", reason="it saves at most 40 %", limit=None):
+def refuse(folder, pruner="vtw", reduction=0.9, suite="gqa", reason="it saves at most 40 %", limit=None, kind="cannot"):
     cell = Cell("llava-tiny", pruner, reduction, suite)
-    return write_refusal(folder, cell, reason, data="mini", limit=limit, command="pytest suites/test_gqa.py")
+    return write_refusal(folder, cell, reason, data="mini", limit=limit, command="pytest suites/test_gqa.py", kind=kind)
