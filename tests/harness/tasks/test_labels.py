@@ -51,6 +51,9 @@ def at(row, value):
         ("pope", "answer", lambda row, old: row, None, "column answer, row 0: must be yes or no, not 0"),
         ("mme", "category", at(1, None), None, "column category, row 1: is null"),
         ("mme", "answer", at(1, "perhaps."), None, "column answer, row 1: must be yes or no, not 'perhaps.'"),
+        ("mme", "question_id", at(1, "elsewhere"), None, "each category and question_id must name a pair of questions, but ('"),
+        ("vqav2", "answers", lambda row, old: [{"answer": "red"}] * 10, None, "column answers: the answers lack answer_id"),
+        ("vqav2", "answers", at(1, [{"answer": "red", "answer_id": 1}] * 10), None, "column answers, row 1: the answer_id of"),
         ("vqav2", "question_id", lambda row, old: 7, None, "column question_id: 7 stands 4 times"),
         ("vqav2", "answers", lambda row, old: old[0]["answer"], None, "column answers, row 0: must be a list of reference"),
         ("vqav2", "answers", at(2, people("red")[:3]), None, "column answers, row 2: 3 reference answers; the"),
@@ -66,6 +69,8 @@ def at(row, value):
         ("scienceqa", "answer", lambda row, old: "A", None, "column answer, row 0: 'A' is not the index of one of 3 choices"),
         ("scienceqa", "answer", lambda row, old: "1", None, "column answer, row 0: '1' is not the index of one of 3 choices"),
         ("scienceqa", "answer", lambda row, old: 0.5, None, "column answer, row 0: 0.5 is not the index of one of 3 choices"),
+        ("scienceqa", "answer", at(2, 3), None, "column answer, row 2: 3 is not the index of one of 3 choices"),
+        ("scienceqa", "answer", at(2, -1), None, "column answer, row 2: -1 is not the index of one of 3 choices"),
         ("scienceqa", "choices", at(1, ["red", None, "blue"]), None, "column choices, row 1: must be a list of strings"),
     ],
 )  # fmt: skip
