@@ -8,8 +8,7 @@ from typing import Any
 from baselines.registry import get_pruner_class
 from fitprune import Composed, FitPrune, Pruner
 from fitprune.errors import FitPruneError, unknown_name
-from harness.cells import DENSE
-from harness.models.facts import model_facts
+from harness.models.facts import ModelFacts
 from harness.models.loading import LoadedModel
 from harness.pruners.solve import from_recipe, solve
 from harness.results.result import versions
@@ -59,17 +58,14 @@ def make_pruner(
     return solve(pruner, reduction, loaded.model.config, visual_tokens=typical_tokens(loaded, data), **options)
 
 
-def answered_by(loaded: LoadedModel, pruner: Pruner | None) -> dict[str, Any]:
-    """What decides a model's answers under a pruner, but for the questions: content, no names and no paths."""
-    facts = model_facts(loaded.name, loaded.device)
-    pruner = get_pruner_class(DENSE)() if pruner is None else pruner
+def answered_by(facts: ModelFacts, pruner: Pruner) -> dict[str, Any]:
+    """What decides a model's answers under a pruner, but for the questions and the precision: content, no paths."""
     return {
         "weights": facts.weights,
         "pruner": pruner.name,
         "params": strict(pruner.params()),
         "code": code_of(pruner),
         "versions": versions(),
-        "dtype": str(loaded.dtype),
         "device": facts.device,
     }
 

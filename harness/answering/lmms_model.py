@@ -27,6 +27,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
+from baselines.registry import get_pruner_class
 from fitprune import Pruner
 from fitprune.errors import FitPruneError
 from harness.answering.ahead import ahead
@@ -35,6 +36,8 @@ from harness.answering.batching import Finished, Prepared, Record, Request, halv
 from harness.answering.generate import decoder_of, generate
 from harness.answering.input_cache import SuiteInputs
 from harness.answering.questions import BROKEN, Questions
+from harness.cells import DENSE
+from harness.models.facts import model_facts
 from harness.models.family_names import announced
 from harness.models.gpu_memory import is_out_of_memory, no_memory, release_memory
 from harness.models.loading import LoadedModel, load_model
@@ -118,7 +121,8 @@ class FitPruneLMM(lmms):
         pruner = make_pruner(loaded, data=data, **given)
         self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr)
         stack = contextlib.ExitStack()
-        stack.enter_context(tasks_reading(data, questions, answered_by(loaded, pruner)))
+        known = answered_by(model_facts(loaded.name, loaded.device), pruner or get_pruner_class(DENSE)())
+        stack.enter_context(tasks_reading(data, questions, known | {"dtype": str(loaded.dtype)}))
         self._release = weakref.finalize(self, stack.close)
         return self
 

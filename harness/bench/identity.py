@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fitprune import Pruner
+from harness.answering.arguments import answered_by
 from harness.answering.evaluate import conditions
 from harness.cells import Cell, CellSettings
 from harness.models.facts import ModelFacts
-from harness.results.result import SCHEMA, versions
-from harness.results.sources import code_of
-from harness.results.strict_json import strict
+from harness.results.result import SCHEMA
 from harness.statistics import is_mean
 
 Margin = Callable[[str], float | None]
@@ -57,16 +56,12 @@ def identity(
         "schema": SCHEMA,
         "model": cell.model,
         "revision": facts.revision,
-        "weights": facts.weights,
+        **answered_by(facts, pruner),
         "pruner": cell.pruner,
-        "code": code_of(pruner),
-        "params": strict(pruner.params()),
         "suite": cell.suite,
         **known,
         "limit": settings.limit,
         "seed": settings.seed,
-        "versions": versions(),
-        "device": facts.device,
         "sequential": stopping(cell, known["metric"], settings.seed, margin),
     }
 

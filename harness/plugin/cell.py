@@ -1,5 +1,6 @@
 """`RunCell`: what the `cell` fixture hands to a test."""
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,7 @@ from harness.cells import Cell
 from harness.gate.wording import complaints
 from harness.plugin.repeated import stopped
 from harness.plugin.summary import CellReport
-from harness.results.refusals import write_refusal
+from harness.results.refusals import Kind, remove_refusal, write_refusal
 from harness.results.result import Result
 from harness.telling import telling
 
@@ -37,29 +38,35 @@ class RunCell:
         the comparison with a saved run.
 
         A budget that the pruner cannot reach skips the test with the reason, as does, where `--pruner all` brought it in, a
-        model that it cannot prune; any other error that a user can mend fails it, in one line. A cell that its method
-        cannot run is noted in the results folder. After cells that failed one after another with the same error, the test
+        model that it cannot prune; any other error that a user can mend fails it, in one line. A cell without a result is
+        noted in the results folder, until it has one. After cells that failed one after another with the same error, the test
         is skipped.
         """
         if reason := stopped(self.run.folder):
             self._report("not run", reason=reason)
             pytest.skip(f"not run: {reason}")
+        measured = None
         try:
             with telling(self.run.say), self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
         except (FitPruneError, OSError) as error:
             reason = " ".join(str(error).split())
             unfit = isinstance(error, UnsupportedModel)
-            if isinstance(error, BudgetError | UnsupportedModel):
-                self._note_refusal(error)
+            if measured is None:
+                self._note(reason, "cannot" if isinstance(error, BudgetError | UnsupportedModel) else "failed")
             if isinstance(error, BudgetError) or (unfit and self.run.options.every):
                 self._report("cannot", reason=reason)
                 pytest.skip(f"cannot: {reason}")
             self._report("error", reason=reason, crashed=not isinstance(error, FitPruneError))
             pytest.fail(reason, pytrace=False)
         except Exception as error:
-            self._report("error", reason=" ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST], crashed=True)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
+            if measured is None:
+                self._note(reason, "failed")
+            self._report("error", reason=reason, crashed=True)
             raise
+        settings = self.run.options.settings
+        remove_refusal(self.run.store.folder, self.cell, settings.data, settings.limit)
         self._report(result.verdict or "pass", result=result, cached=measured.cached)
         found = properties(result, measured.cached)
         names = {name for name, _ in found}  # a plug-in that runs a failed test again keeps what it has
@@ -68,10 +75,11 @@ class RunCell:
             pytest.fail("\n".join(said), pytrace=False)
         return result
 
-    def _note_refusal(self, error: FitPruneError) -> None:
-        settings = self.run.options.settings
-        command = self.run.options.command(self.cell)
-        write_refusal(self.run.store.folder, self.cell, str(error), data=settings.data, limit=settings.limit, command=command)
+    def _note(self, reason: str, kind: Kind) -> None:
+        settings, command = self.run.options.settings, self.run.options.command(self.cell)
+        known: dict[str, Any] = {"data": settings.data, "limit": settings.limit, "command": command, "kind": kind}
+        with contextlib.suppress(OSError):  # what the cell's error says is worth more
+            write_refusal(self.run.store.folder, self.cell, reason, **known)
 
     def _report(
         self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False, crashed: bool = False

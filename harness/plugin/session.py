@@ -241,7 +241,7 @@ class RunSession:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table."""
         if self.reports and not self.worker.is_worker:
-            write_summary(terminalreporter, list(self.reports.values()), self.options)
+            write_summary(terminalreporter, list(self.reports.values()), self.options, self.store)
 
     def pytest_unconfigure(self) -> None:
         """Remove what the processes of the run shared."""

@@ -13,6 +13,7 @@ from harness.gate.saved import comparison_lines
 from harness.gate.wording import asked, interval, questions
 from harness.plugin.options import RunOptions
 from harness.results.result import Result
+from harness.results.store import Store
 from harness.results.table import Figure, Row, Table, tables_of
 
 # What differs between two crashes of one cause: addresses and numbers, such as sizes, cells' reductions, process ids.
@@ -60,14 +61,15 @@ class CellReport:
         return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"], record["crashed"])
 
 
-def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions) -> None:
+def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions, store: Store) -> None:
     """One table of all models on the same suites, then what a reader must know."""
     from harness.tasks.specs import SUITES
 
     terminal.section("accuracy against FLOPs")
     together: dict[tuple[str, ...], list[Table]] = {}
     results = [report.result for report in reports if report.result is not None]
-    for table in tables_of(results, list(SUITES), suites={report.cell.suite for report in reports}):
+    made = tables_of(results, list(SUITES), suites={report.cell.suite for report in reports}, store=store)
+    for table in made:
         _sort_rows(table, options)
         together.setdefault((table.data, *table.suites, "of", *table.averaged), []).append(table)
     for tables in together.values():
@@ -79,7 +81,7 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
         terminal.line(line)
     if options.max_drop is None:
         terminal.line(UNGATED)
-    for remark in remarks(reports):
+    for remark in [*remarks(reports), *dict.fromkeys(f"note: {note}" for table in made for note in table.average_notes())]:
         terminal.line(remark)
     for line in comparison_lines([report.result for report in reports if report.result is not None]):
         terminal.line(line)

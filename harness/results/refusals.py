@@ -1,6 +1,6 @@
-"""Refusals: the cells that could not run, a small file each in the results folder's `cannot/`.
+"""Refusals: cells without a result, for what a method cannot do or an error: small files in the results folder's `cannot/`.
 
-So a method without a result keeps its row and its reason in the table.
+So a method, or a suite, without a result keeps its place and its reason in the table.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, StrictFloat, StrictInt
 
@@ -22,13 +22,16 @@ from harness.results.validation import checked
 
 SCHEMA = 1
 FOLDER = "cannot"
+Kind = Literal["cannot", "failed"]
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A cell that a method cannot run, and why: a budget out of its reach, or a model that it cannot prune.
+    """A cell without a result, and why.
 
     Attributes:
+        kind: `cannot` of what its method cannot run, a budget out of its reach or a model that it cannot prune; `failed` of
+            any other error.
         reason: one line.
         data, limit: the questions that would have been asked, as in a result.
         command: what was typed to run this cell.
@@ -41,11 +44,17 @@ class Refusal:
     limit: int | None
     command: str
     date: str
+    kind: Kind = "cannot"
+
+    @property
+    def text(self) -> str:
+        """`cannot: it saves at most 40 %`."""
+        return f"{self.kind}: {self.reason}"
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values; the cell's fields stand beside the others."""
         record = dataclasses.asdict(self)
-        return {"schema": SCHEMA, "kind": FOLDER, **record.pop("cell"), **record}
+        return {"schema": SCHEMA, **record.pop("cell"), **record}
 
     @classmethod
     def from_json(cls, record: Any) -> "Refusal":
@@ -54,7 +63,7 @@ class Refusal:
             raise FitPruneError(f"no record of a cell that could not run, of schema {SCHEMA}")
         read = checked(_Record.model_validate, record)
         cell = Cell(read.model, read.pruner, read.reduction, read.suite, read.recipe, read.positions)
-        return cls(cell, read.reason, read.data, read.limit, read.command, read.date)
+        return cls(cell, read.reason, read.data, read.limit, read.command, read.date, read.kind)
 
 
 class _Record(BaseModel):
@@ -71,18 +80,35 @@ class _Record(BaseModel):
     limit: StrictInt | None = None
     command: str
     date: str
+    kind: Kind = "cannot"
 
 
 def write_refusal(
-    folder: str | os.PathLike[str], cell: Cell, reason: str, *, data: str, limit: int | None, command: str
+    folder: str | os.PathLike[str],
+    cell: Cell,
+    reason: str,
+    *,
+    data: str,
+    limit: int | None,
+    command: str,
+    kind: Kind = "cannot",
 ) -> Path:
-    """Note, in the results folder, that a cell could not run; the same cell's earlier note is replaced."""
-    refusal = Refusal(cell, " ".join(reason.split()), data, limit, command, now())
-    key = hashlib.sha256(dumps([dataclasses.astuple(cell), data, limit]).encode()).hexdigest()[:10]
-    path = Path(folder) / FOLDER / f"{result_name(cell, key)}.json"
+    """Note, in the results folder, that a cell gave no result; the same cell's earlier note is replaced."""
+    refusal = Refusal(cell, " ".join(reason.split()), data, limit, command, now(), kind)
+    path = _path(folder, cell, data, limit)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, [json.dumps(refusal.to_json(), indent=1, ensure_ascii=False), "\n"])
     return path
+
+
+def remove_refusal(folder: str | os.PathLike[str], cell: Cell, data: str, limit: int | None) -> None:
+    """Take the note on a cell out of the folder: it has a result."""
+    _path(folder, cell, data, limit).unlink(missing_ok=True)
+
+
+def _path(folder: str | os.PathLike[str], cell: Cell, data: str, limit: int | None) -> Path:
+    key = hashlib.sha256(dumps([dataclasses.astuple(cell), data, limit]).encode()).hexdigest()[:10]
+    return Path(folder) / FOLDER / f"{result_name(cell, key)}.json"
 
 
 def read_refusals(folder: str | os.PathLike[str]) -> tuple[list[Refusal], list[str]]:

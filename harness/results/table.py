@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.cells import DENSE, Cell, recipe_name
+from harness.results.averages import Averages, Together
 from harness.results.refusals import Refusal
 from harness.results.result import Result
+from harness.results.store import Store
 from harness.statistics import Verdict, average_half_width
 
 
@@ -28,13 +30,14 @@ class Figure:
 @dataclass
 class Row:
     """A model under a pruner at a reduction (`cell`, without its suite), over the suites that were run; `refused` gives,
-    for suites where it could not run, the reason.
+    for suites where it gave no result, the reason.
     """
 
     cell: Cell
     results: dict[str, Result]
     is_dense: bool = False
-    refused: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    averages: Averages = field(default_factory=Averages, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -59,25 +62,26 @@ class Row:
         """The unweighted mean over all of `suites`; None if one of them is missing, since means over different
         suites cannot be compared.
 
-        Suites whose images come from one collection count as one cluster: see `average_half_width`.
+        An image is one draw, in however many of the suites it is: see `statistics.correlations`.
         """
-        figures = {suite: figure for suite in suites if (figure := self.figure(suite)) is not None}
+        figures = [figure for suite in suites if (figure := self.figure(suite)) is not None]
         if not figures or len(figures) < len(suites):
             return None
-        data = next(iter(self.results.values())).data
+        together = self.together(suites)
 
         def mean(read: Callable[[Figure], float]) -> float:
-            return sum(map(read, figures.values())) / len(figures)
-
-        def combined(read: Callable[[Figure], float]) -> float:
-            return average_half_width({suite: read(figure) for suite, figure in figures.items()}, data)
+            return sum(map(read, figures)) / len(figures)
 
         return Figure(
             mean(lambda f: f.score),
-            combined(lambda f: f.half_width),
+            average_half_width([f.half_width for f in figures], together.scores),
             mean(lambda f: f.drop),
-            combined(lambda f: f.drop_half_width),
+            average_half_width([f.drop_half_width for f in figures], together.drops),
         )
+
+    def together(self, suites: Sequence[str]) -> Together:
+        """What the suites, all of which were run, have in common."""
+        return self.averages.of({suite: self.results[suite] for suite in suites})
 
     @property
     def flops(self) -> float:
@@ -133,6 +137,23 @@ class Table:
         whole = len(self.averaged) == len(self.suites)
         return "average" if whole else f"average of {len(self.averaged)}/{len(self.suites)}"
 
+    def average_notes(self, title: Callable[[str], str] = str) -> list[str]:
+        """What an average is of, where that is not all suites; and which suites share images."""
+        missing = [title(suite) for suite in self.suites if suite not in self.averaged]
+        notes = [f"The average leaves out {', '.join(missing)}: no cell there gave a result."] if missing else []
+        whole = next((row for row in self.rows if self.averaged and all(suite in row.results for suite in self.averaged)), None)
+        if whole is not None:
+            together = whole.together(self.averaged)
+            sharing, unproven = (", ".join(map(title, suites)) for suites in (together.sharing, together.unproven))
+            if sharing:
+                notes.append(f"{sharing} ask about the same images: the average's interval takes each image as one draw.")
+            if unproven:
+                notes.append(
+                    f"{unproven} ask about images of one collection, and their answers do not show which are the same: "
+                    "their half-widths are added up in the average's, the most that they can come to."
+                )
+        return notes
+
     @property
     def results(self) -> list[Result]:
         """All results in the table, in row order."""
@@ -144,6 +165,7 @@ def tables_of(
     suite_order: Sequence[str] = (),
     refusals: Iterable[Refusal] = (),
     suites: Iterable[str] = (),
+    store: Store | None = None,
 ) -> list[Table]:
     """One table per model, revision, weights, data, limit, device and precision, in order of first appearance. Of two results
     for one place the newer counts. Where a suite's data changed, so that its digest is another, older results are tables of
@@ -151,10 +173,12 @@ def tables_of(
 
     Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by pruner in
     order of appearance, then by reduction. Suites in `suite_order`, others after them by name; of `suites`, and of
-    refusals, also those without a result. Cells that could not run stand in every table of their model, data and limit;
+    refusals, also those without a result. Cells that gave none stand in every table of their model, data and limit;
     one of a model without a single result stands in none.
+
+    store: where the results' answers are, whose images averages ask for.
     """
-    refusals, suites = list(refusals), list(suites)
+    refusals, suites, averages = list(refusals), list(suites), Averages(store)
     groups: dict[tuple[Any, ...], dict[tuple[Cell, str], Result]] = {}
     ordered = sorted(results, key=lambda result: result.date)
     editions = _editions(ordered)
@@ -168,6 +192,8 @@ def tables_of(
         made = list(places.values())
         tables.append(Table(model, revision, data, limit, *_rows(made, suite_order, own, suites), sequential))
     for table in tables:
+        for row in table.rows:
+            row.averages = averages
         alike = [other for other in tables if _heading(other) == _heading(table)]
         table.apart = _apart(table) if len(alike) > 1 else ""
     return tables
@@ -224,7 +250,8 @@ def _rows(
             rows.setdefault(place, Row(place, {})).results[result.suite] = result
     for refusal in refusals:
         place = _place(refusal.cell)
-        rows.setdefault(place, Row(place, {})).refused[refusal.cell.suite] = refusal.reason
+        row = dense if refusal.cell.is_dense else rows.setdefault(place, Row(place, {}))
+        row.refused[refusal.cell.suite] = refusal
 
     def place_of(row: Row) -> tuple[int, str, float, str]:
         cell = row.cell

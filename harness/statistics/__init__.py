@@ -10,10 +10,11 @@ interval here is therefore clustered by image.
 Values are shares (0-1) while they are arrays, and points (0-100) in everything that is returned about answers.
 """
 
-from harness.statistics.averages import average_half_width
+from harness.statistics.averages import average_half_width, correlations
 from harness.statistics.bootstrap import bootstrap_interval, rare_interval
 from harness.statistics.drops import Drop, bounded_mean, image_drops, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
+from harness.statistics.influence import Influence
 from harness.statistics.metrics import MME_COGNITION, Sums, Units, is_mean, mme_units, pope_f1_sums, question_units
 from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
 
@@ -23,6 +24,7 @@ __all__ = [
     "MME_COGNITION",
     "Drop",
     "Estimate",
+    "Influence",
     "Sums",
     "Units",
     "Verdict",
@@ -31,6 +33,7 @@ __all__ = [
     "bounded_mean",
     "certified",
     "clustered_mean",
+    "correlations",
     "image_drops",
     "is_mean",
     "judge",

@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, questions_of, rare_interval
 from harness.statistics.estimates import Estimate, stratified_mean
+from harness.statistics.influence import Influence
 from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, question_units, scores_of
 from harness.statistics.pairs import paired
 from harness.statistics.unseen import unseen_interval, unseen_weight
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Drop:
     """Score before minus score after, in points, with its 95 % interval, over `n` questions on `clusters` images.
 
-    `unscored` questions had no score in one of the two and take no part.
+    `unscored` questions had no score in one of the two and take no part. `influence`: how much each image moves it.
     """
 
     drop: float
@@ -33,6 +34,7 @@ class Drop:
     clusters: int
     standard_error: float = math.nan
     unscored: int = 0
+    influence: Influence | None = field(default=None, compare=False, repr=False)
 
     @property
     def half_width(self) -> float:
@@ -84,7 +86,8 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
         found = bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0)
         questions = old.questions
     found = found.points()
-    return Drop(found.value, found.low, found.high, questions, found.clusters, found.standard_error, unscored)
+    ends = found.value, found.low, found.high
+    return Drop(*ends, questions, found.clusters, found.standard_error, unscored, found.influence)
 
 
 def image_drops(before: "Answers", after: "Answers") -> np.ndarray:
@@ -118,7 +121,8 @@ def bounded_mean(units: Units, least: float) -> Estimate:
     )
     low, high = unseen_interval(by_image[:, 0], by_image[:, 1], least, unseen)
     low, high = max(least, min(low, mean.low)), min(1.0, max(high, mean.high))
-    return dataclasses.replace(mean, low=low, high=high)
+    influence = mean.influence and dataclasses.replace(mean.influence, unseen=unseen / len(weights))
+    return dataclasses.replace(mean, low=low, high=high, influence=influence)
 
 
 def bounded_sums(sums: Sums, width: int, least: float) -> Estimate:

@@ -1,10 +1,12 @@
 """Means of clustered questions, with standard errors and intervals by Student's t."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.special import stdtrit
+
+from harness.statistics.influence import Influence
 
 CONFIDENCE = 0.95
 FEWEST = 5.0  # effective clusters below which nothing is said where some clusters are much larger than others
@@ -13,7 +15,9 @@ UNEQUAL = 0.75  # they are, where the effective number is below this share of th
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and what is known about it: standard error and two-sided 95 % interval, over `n` values in `clusters` clusters."""
+    """A mean and what is known about it: standard error and two-sided 95 % interval, over `n` values in `clusters` clusters;
+    where these are pictures, also how much each moves it.
+    """
 
     value: float
     standard_error: float
@@ -21,10 +25,12 @@ class Estimate:
     high: float
     n: int
     clusters: int
+    influence: Influence | None = field(default=None, compare=False, repr=False)
 
     def points(self) -> "Estimate":
         """The same estimate on the scale of 0-100."""
-        return Estimate(100 * self.value, 100 * self.standard_error, 100 * self.low, 100 * self.high, self.n, self.clusters)
+        figures = ("value", "standard_error", "low", "high")
+        return replace(self, **{name: 100 * getattr(self, name) for name in figures})
 
 
 def t_interval(value: float, standard_error: float, freedom: float) -> tuple[float, float]:
@@ -98,7 +104,8 @@ def stratified_mean(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray
     np.add.at(residuals, (stratum, cluster), values - means[stratum])
     left = 1 - member / sizes[:, None]
     influence = residuals / left * np.sqrt((counts - 1) / counts)[:, None] / (sizes[:, None] * len(stratum_names))
-    standard_error = float(np.sqrt((influence.sum(0) ** 2).sum()))
+    moved = influence.sum(0)
+    standard_error = float(np.sqrt((moved**2).sum()))
     freedom = math.nan if too_few(weights) else effective_number(weights) - len(stratum_names)
     low, high = t_interval(value, standard_error, freedom)
-    return Estimate(value, standard_error, low, high, n, len(cluster_names))
+    return Estimate(value, standard_error, low, high, n, len(cluster_names), Influence.of(cluster_names, moved, 0.0))

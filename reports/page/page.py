@@ -116,7 +116,7 @@ class _Rows:
             "average": _figure(row.average(self.table.averaged)),
             "vs": {rival: evidence.against.get(rival) or _edge(edge) for rival, edge in averages.items()},
             "cells": {suite: self._cell(row, evidence, suite) for suite in self.table.suites if suite in row.results},
-            "refused": {suite: self.texts.place(reason) for suite, reason in row.refused.items() if suite not in row.results},
+            "refused": {suite: self.texts.place(no.text) for suite, no in row.refused.items() if suite not in row.results},
             "tokens": _tokens(row),
             "optimal": {axis.name: [at for at in self.places if place in self.optimal[axis, at]] for axis in AXES},
         }

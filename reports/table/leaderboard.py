@@ -66,12 +66,11 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     results, damaged = read_computed(store)
     refusals, damaged_too = read_refusals(folder)
     damaged += damaged_too
-    if not results:
-        raise FitPruneError(
-            f"no results in {folder}" + (f": {damaged[0]}" if damaged else "; pytest suites/ --results writes them")
-        )
     refusals = standing(refusals, results)
-    tables = tables_of(results, list(SUITES), refusals)
+    if not results:
+        said = [*damaged, *(f"{refusal.cell.label()} on {refusal.cell.suite} {refusal.text}" for refusal in refusals)]
+        raise FitPruneError(f"no results in {folder}" + (f": {said[0]}" if said else "; pytest suites/ --results writes them"))
+    tables = tables_of(results, list(SUITES), refusals, store=store)
     damaged += _homeless(refusals, tables)
     methods = each(row.cell.pruner for table in tables for row in table.rows)
     boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store), strict=True)]
@@ -79,10 +78,10 @@ def read_leaderboard(folder: Path) -> Leaderboard:
 
 
 def _homeless(refusals: list[Refusal], tables: list[Table]) -> list[str]:
-    """Cells that could not run, of a model without any result, which has no table."""
+    """Cells without a result, of a model without any, which has no table."""
     known = {(table.model, table.data, table.limit) for table in tables}
     alone = [refusal for refusal in refusals if (refusal.cell.model, refusal.data, refusal.limit) not in known]
-    return each(f"{refusal.cell.label()} cannot run, and its model has no result: {refusal.reason}" for refusal in alone)
+    return each(f"{refusal.cell.label()} has no result, nor has its model: {refusal.text}" for refusal in alone)
 
 
 def prefill_title(table: Table) -> str:
@@ -120,7 +119,7 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
 def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]], optimal: bool) -> list[Text]:
     if not row.results:
         blanks = len(RIVALS) + len(table.suites)
-        return [Text(row.name), *[Text("–")] * 4, Text(f"cannot: {refusal(row)}"), *[Text("–")] * blanks]
+        return [Text(row.name), *[Text("–")] * 4, Text(refusal(row)), *[Text("–")] * blanks]
     figures = [row.average(table.averaged), *(row.figure(suite) for suite in table.suites)]
     texts = [figure_text(figures[0]), *(_suite_text(row, suite, evidence) for suite in table.suites)]
     average, *suites = (
@@ -141,7 +140,7 @@ def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]]
 
 def _suite_text(row: Row, suite: str, evidence: Evidence) -> str:
     if suite in row.refused and suite not in row.results:
-        return "cannot"
+        return row.refused[suite].kind
     marks = [mark for rival, mark in _MARKS.items() if _verdict(evidence.edges.get(rival, {}).get(suite)) == "beats"]
     return " ".join(part for part in (figure_text(row.figure(suite)), "".join(marks)) if part)
 

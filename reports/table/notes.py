@@ -6,7 +6,6 @@ from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, CellSettings
 from harness.results.result import Result
 from harness.results.table import Table
-from harness.statistics.averages import COLLECTIONS, MINI
 from harness.tasks.specs import SUITES
 from reports.table import pareto
 from reports.table.points import timed_on
@@ -30,16 +29,12 @@ MEASUREMENT = (
 
 def notes_of(table: Table) -> list[str]:
     """What a reader of the table must know: how, where and with what it was measured, and what its results note."""
-    return [*MEASUREMENT, *_averages(table), *_latencies(table), *_circumstances(table.results), *_refusals(table)]
-
-
-def _averages(table: Table) -> list[str]:
-    """What an average is of, where that is not all suites shown; and which suites share images."""
-    missing = [suite_title(suite) for suite in table.suites if suite not in table.averaged]
-    shared = [suite_title(suite) for suite in table.averaged if suite in COLLECTIONS and table.data != MINI]
     return [
-        *([f"The average leaves out {', '.join(missing)}: no cell there gave a result."] if missing else []),
-        *([f"{', '.join(shared)} ask about images of one collection: one cluster of the average."] if shared[1:] else []),
+        *MEASUREMENT,
+        *table.average_notes(suite_title),
+        *_latencies(table),
+        *_circumstances(table.results),
+        *_refusals(table),
     ]
 
 
@@ -74,9 +69,9 @@ def _circumstances(results: Iterable[Result]) -> list[str]:
 
 
 def _refusals(table: Table) -> list[str]:
-    """The reasons of rows that could run on some suites only; the others' stand in their rows."""
+    """The reasons of rows with a result on some suites only; the others' stand in their rows."""
     partial = [row for row in table.rows if row.results and row.refused.keys() - row.results.keys()]
-    return [f"{row.name} cannot run on every suite: {refusal(row)}" for row in partial]
+    return [f"{row.name} has no result on every suite: {refusal(row)}" for row in partial]
 
 
 def command_of(table: Table) -> str:

@@ -17,7 +17,7 @@ from harness.cores import available_cores
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.results.table import Row, Table
-from harness.statistics import average_half_width, paired_drop
+from harness.statistics import Influence, average_half_width, correlations, paired_drop
 
 RIVALS = ("random", "downsample")
 MANY = 1000  # results from which on several processes read their answers
@@ -26,11 +26,14 @@ LOST_SHOWN = 5  # questions kept of those that a row lost on a suite
 
 @dataclass(frozen=True)
 class Edge:
-    """Points by which a row scores above another on the same questions, with the 95 % interval of the paired difference."""
+    """Points by which a row scores above another on the same questions, with the 95 % interval of the paired difference, and
+    how much each image moves them.
+    """
 
     points: float
     low: float
     high: float
+    influence: Influence | None = field(default=None, compare=False, repr=False)
 
     @property
     def verdict(self) -> str:
@@ -73,8 +76,9 @@ class Evidence:
 def mean_edge(edges: Mapping[str, Edge], data: str) -> Edge:
     """The unweighted mean of the suites' edges; each side of its interval by `average_half_width`."""
     points = sum(edge.points for edge in edges.values()) / len(edges)
-    below = average_half_width({suite: edge.points - edge.low for suite, edge in edges.items()}, data)
-    above = average_half_width({suite: edge.high - edge.points for suite, edge in edges.items()}, data)
+    correlation = correlations({suite: edge.influence for suite, edge in edges.items()}, data)
+    below = average_half_width([edge.points - edge.low for edge in edges.values()], correlation)
+    above = average_half_width([edge.high - edge.points for edge in edges.values()], correlation)
     return Edge(points, points - below, points + above)
 
 
@@ -123,7 +127,7 @@ def _add(
             except FitPruneError as error:
                 unread.append(f"{row.name} and {rival} on {suite}: {error}")
                 continue
-            evidence.edges.setdefault(rival, {})[suite] = Edge(drop.drop, drop.low, drop.high)
+            evidence.edges.setdefault(rival, {})[suite] = Edge(drop.drop, drop.low, drop.high, drop.influence)
 
 
 def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -> str:
@@ -133,7 +137,7 @@ def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -
     other = rivals.get((rival, row.cell.reduction))
     if other is None:
         return "not run"
-    return "" if other.results else "cannot"
+    return "" if other.results else next(iter(other.refused.values())).kind
 
 
 def read_scores(store: Store, result: Result) -> Answers:

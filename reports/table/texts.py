@@ -38,11 +38,11 @@ def edge_text(edge: Edge | None) -> str:
 
 
 def refusal(row: Row) -> str:
-    """Why a row could not run, in one line; several reasons name their suites."""
-    reasons = each(row.refused.values())
+    """Why a row has no result, in one line; several reasons name their suites."""
+    reasons = each(refused.text for refused in row.refused.values())
     if len(reasons) == 1:
         return reasons[0]
-    return "; ".join(f"{suite_title(suite)}: {reason}" for suite, reason in row.refused.items())
+    return "; ".join(f"{suite_title(suite)} {refused.text}" for suite, refused in row.refused.items())
 
 
 def suite_title(suite: str) -> str:

@@ -10,7 +10,7 @@ from harness.results.table import Figure, Row
 from reports.table.leaderboard import Board, Leaderboard, Text
 from reports.table.points import AVERAGE, FLOPS, figure_at, optimal_at
 from reports.table.rivals import RIVALS, Edge
-from reports.table.texts import suite_title
+from reports.table.texts import refusal, suite_title
 
 _COLUMNS = (
     *(
@@ -28,7 +28,7 @@ _COLUMNS = (
     ),
     *("drop", "drop_half_width", "n", "verdict", "gflops", "of_dense", "reduction", "prefill_speedup", "pareto_optimal"),
     *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
-    *("device", "seed", "date", "command", "cannot"),
+    *("device", "seed", "date", "command", "cannot", "failed"),
 )
 # What makes a spreadsheet read a text as a formula, or look behind it for one (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")
@@ -77,7 +77,7 @@ def _records(board: Board) -> Iterator[dict[str, Any]]:
 
 
 def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> dict[str, Any]:
-    table, figure, result = board.table, figure_at(row, board.table, at), row.results.get(at)
+    figure, result = figure_at(row, board.table, at), row.results.get(at)
     known = figure or Figure(math.nan)
     record = {
         "method": row.cell.pruner,
@@ -92,8 +92,9 @@ def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> d
         "of_dense": row.flops_share,
         "reduction": row.reduction,
         "prefill_speedup": row.speedup,
-        "cannot": row.refused.get(at, "") if at in table.suites else "",
     }
+    if at in row.refused:
+        record[row.refused[at].kind] = row.refused[at].reason
     if result is not None:
         flops = FLOPS.of(row, result)
         record |= {"gflops": flops, "reduction": 0.0 if row.is_dense else result.reduction, "n": result.n}
@@ -150,8 +151,7 @@ def _tabular(board: Board) -> str:
 
 def _latex_line(line: Sequence[Text], row: Row) -> str:
     if not row.results:
-        reason = next(text.text for text in line if text.text.startswith("cannot: "))
-        return rf"{escape_latex(line[0].text)} & \multicolumn{{{len(line) - 1}}}{{l}}{{{escape_latex(reason)}}} \\"
+        return rf"{escape_latex(line[0].text)} & \multicolumn{{{len(line) - 1}}}{{l}}{{{escape_latex(refusal(row))}}} \\"
     cells = [rf"\textbf{{{escape_latex(text.text)}}}" if text.best else escape_latex(text.text) for text in line]
     return " & ".join(cells) + r" \\"
 

@@ -1,7 +1,9 @@
 """What a row of the table claims: against random and downsampling, Pareto-optimal, refused, published."""
 
 import contextlib
+import csv
 import dataclasses
+import io
 import math
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from fitprune.errors import UnsupportedModel
+from fitprune.errors import FitPruneError, UnsupportedModel
 from harness.cells import Cell, CellSettings
 from harness.plugin.cell import RunCell
 from harness.results.refusals import FOLDER, read_refusals
@@ -19,6 +21,7 @@ from reports.table.leaderboard import read_leaderboard
 from reports.table.pareto import frontier
 from reports.table.published import published
 from reports.table.rivals import Edge, mean_edge
+from reports.writing.tabular import to_csv
 from tests.support.boards import answers_with, flips, put, refuse
 from tests.support.results import result
 
@@ -143,7 +146,7 @@ def test_a_method_that_could_not_run_has_its_row_and_reason(tmp_path):
     assert path.parent == tmp_path / FOLDER
     refuse(tmp_path, pruner="tome", limit=7)  # of another table, which has no row
     found = read_leaderboard(tmp_path)
-    assert found.damaged == ["llava-tiny-tome-0.9 cannot run, and its model has no result: it saves at most 40 %"]
+    assert found.damaged == ["llava-tiny-tome-0.9 has no result, nor has its model: cannot: it saves at most 40 %"]
     (board,) = found.boards
     assert [line[0].text for line in board.lines] == ["dense", "fastv 0.5 ◆", "vtw 0.9"]
     assert board.lines[-1][5].text == "cannot: it saves at most 40 %"
@@ -158,7 +161,7 @@ def test_a_row_that_could_run_on_one_suite_only(tmp_path):
     (board,) = read_leaderboard(tmp_path).boards
     row = next(line for line in board.lines if line[0].text.startswith("vtw"))
     assert row[-1].text == "cannot"
-    assert "vtw 0.9 cannot run on every suite: it saves at most 40 %" in board.notes
+    assert "vtw 0.9 has no result on every suite: cannot: it saves at most 40 %" in board.notes
 
 
 def test_a_later_result_overtakes_a_refusal(tmp_path):
@@ -166,6 +169,28 @@ def test_a_later_result_overtakes_a_refusal(tmp_path):
     put(Store(tmp_path), "vtw", np.ones(10), reduction=0.9, date="2999-01-01T00:00:00+00:00")
     (board,) = read_leaderboard(tmp_path).boards
     assert not any(row.refused for row in board.table.rows)
+
+
+def test_a_suite_whose_cells_failed_stays_in_a_folder_that_is_read_later(tmp_path):
+    """Also the dense cell's failure, which makes no second dense row."""
+    put(Store(tmp_path), "fastv", np.ones(10))
+    for pruner, reduction in (("fastv", 0.5), ("dense", None)):
+        refuse(tmp_path, pruner, reduction, "pope", "out of memory", kind="failed")
+    found = read_leaderboard(tmp_path)
+    (board,) = found.boards
+    assert [line[0].text.removesuffix(" ◆") for line in board.lines] == ["dense", "fastv 0.5"]
+    assert board.columns[-2:] == ["GQA", "POPE"]
+    assert board.columns[5] == "average of 1/2"
+    assert [line[-1].text for line in board.lines] == ["failed", "failed"]
+    assert "fastv 0.5 has no result on every suite: failed: out of memory" in board.notes
+    lines = {(line["method"], line["suite"]): line for line in csv.DictReader(io.StringIO(to_csv(found)))}
+    assert (lines["fastv", "pope"]["failed"], lines["fastv", "pope"]["cannot"]) == ("out of memory", "")
+
+
+def test_of_a_folder_with_nothing_but_failures_the_first_is_said(tmp_path):
+    refuse(tmp_path, "fastv", 0.5, reason="out of memory", kind="failed")
+    with pytest.raises(FitPruneError, match=r"^no results in .*: llava-tiny-fastv-0\.5 on gqa failed: out of memory$"):
+        read_leaderboard(tmp_path)
 
 
 @pytest.mark.parametrize(("every", "outcome"), [(False, pytest.fail), (True, pytest.skip)])

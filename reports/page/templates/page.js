@@ -77,8 +77,11 @@ function scoreColumn(place) {
   };
 }
 
+// "cannot: it saves at most 40 %", by its first word.
+const missing = (text) => make("span", { title: text }, text.split(":")[0]);
+
 function showScore(row, place, figure) {
-  if (place !== AVERAGE && place in row.refused) return make("span", { title: textAt(row.refused[place]) }, "cannot");
+  if (place !== AVERAGE && place in row.refused) return missing(textAt(row.refused[place]));
   if (!figure) return "–";
   const cell = row.cells[place] || { vs: {} };
   const marks = data.rivals.filter((rival) => cell.vs[rival] && cell.vs[rival][3] === "beats").map((rival) => MARKS[rival] || "");
@@ -215,7 +218,7 @@ function rowButton(row) {
 
 function refusal(row) {
   const reasons = new Set(Object.values(row.refused).map(textAt));
-  return "cannot: " + [...reasons].join("; ");
+  return [...reasons].join("; ");
 }
 
 function unfold(row, button) {
@@ -228,7 +231,7 @@ function unfold(row, button) {
 // ---- What is behind a row
 
 function details(row) {
-  const parts = Object.entries(row.refused).map(([suite, reason]) => make("p", {}, title(suite) + " cannot: " + textAt(reason)));
+  const parts = Object.entries(row.refused).map(([suite, reason]) => make("p", {}, title(suite) + " " + textAt(reason)));
   const suites = Object.keys(row.cells);
   const head = ["suite", "score", "drop", ...data.rivals.map((rival) => "vs " + rival), "n", "verdict", "GFLOPs", "date"];
   const lines = suites.map((suite) => detailLine(row, suite, row.cells[suite]));

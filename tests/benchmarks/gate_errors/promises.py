@@ -33,6 +33,15 @@ ANLS = [(images, (0.2, 0.05)) for images in (20, 200, 2000)]
 # Of images with two questions that are lost or gained as a whole: (lost, gained).
 HANDFULS = [(0.005, 0.0), (0.02, 0.0), (0.02, 0.02), (0.05, 0.01)]
 MME_SIZES = [(20,) * 10, (30, 30, 40, 60, 20)]
+# An average over three suites on the pictures of one collection: from which picture to which, and how many questions each.
+SHARED = {
+    "on the same 100 images": [(0, 100, "1"), (0, 100, "2"), (0, 100, "1-6")],
+    "on the same 20 images": [(0, 20, "1"), (0, 20, "2"), (0, 20, "1-6")],
+    "on 50, 400 and 120 images, in part the same": [(0, 50, "2"), (0, 400, "1-6"), (300, 420, "2")],
+    "on 20, 1000 and 20 images, in part the same": [(0, 20, "2"), (0, 1000, "1"), (10, 30, "1")],
+}
+# Shares of the images that lose and gain, and in which share of them all suites do as one.
+GOING_TOGETHER = [((0.2, 0.0), 1.0), ((0.1, 0.1), 0.5), ((0.05, 0.01), 0.5), ((0.02, 0.0), 1.0), ((0.2, 0.0), 0.0)]
 F1_WORLDS = [(100, 6, 0.05), (20, 6, 0.2), (400, 6, 0.02)]
 ERROR = 0.025  # of either gate at the margin
 # Questions an image, shares of the images that lose and gain, chance of each question then: rare losses only; losses beside
@@ -60,6 +69,7 @@ def promises(times: float = 1.0) -> Iterator[Promise]:
     """All of them, with `times` the usual number of runs."""
     yield from _coverage(times)
     yield from _gates(times)
+    yield from _averages(times)
     yield from _width(times)
     yield from _monitored(times)
 
@@ -112,6 +122,21 @@ def _gates(times: float) -> Iterator[Promise]:
     for world in F1_WORLDS:
         name = f"F1, images {world[0]}, loss {world[2]}"
         yield from at_the_margin(name, *worlds.f1_gated(*world, round(400 * times)))
+
+
+def _averages(times: float) -> Iterator[Promise]:
+    """Of suites that share images; and their width, of that where no answer says which image it is about."""
+    for where, suites in SHARED.items():
+        for losses, same in GOING_TOGETHER:
+            kinds, truth = worlds.ternary(*losses)
+            name = f"average of 3 suites {where}: {losses[0]} lose, {losses[1]} gain, {same} as one"
+            found = worlds.averaged(suites, kinds, round(1000 * times), same)
+            yield from at_the_margin(name, found, 100 * truth)
+            bound = worlds.averaged(suites, kinds, round(40 * times), same, known=False)
+            narrower = np.mean([drop.half_width for drop in found]) / np.mean([drop.half_width for drop in bound])
+            # Where half of the images go as one, the correlation is at most a half, and the half-widths' sum too wide.
+            most = 0.9 if same < 1 and losses[0] >= 0.1 else 1.01
+            yield Promise(name, "width, of added half-widths", float(narrower), 0.0, most)
 
 
 def _width(times: float) -> Iterator[Promise]:

@@ -9,9 +9,11 @@ import numpy as np
 
 from harness.bench.stretches import stretches
 from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, clustered_mean, stratified_mean
+from harness.statistics.averages import COLLECTIONS
 from harness.statistics.betting import DECIDES, STAKES
 from harness.statistics.drops import bounded_sums
 from harness.statistics.metrics import f1
+from reports.table.rivals import Edge, mean_edge
 
 Intervals = list[tuple[float, float]]
 Random = np.random.Generator
@@ -66,6 +68,29 @@ def drop_of(units: Units) -> Drop:
     """The drop in points of differences (n,)."""
     mean = bounded_mean(units, -1.0).points()
     return Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters, mean.standard_error)
+
+
+def averaged(
+    suites: Sequence[tuple[int, int, str]], kinds: Kinds, runs: int, same: float, inside: float = 1.0, known: bool = True
+) -> list[Drop]:
+    """Runs of an average over suites that ask about the pictures of one collection, each about those from one number to
+    another, so many questions each; in points. What becomes of a picture is the same in all suites with chance `same`, else
+    each suite's own. With `known` False no answer says which picture it is about.
+    """
+    rng, found = np.random.default_rng(9), []
+    pictures = np.array([f"{number:016x}" if known else str(number) for number in range(max(end for _, end, _ in suites))])
+    for _ in range(runs):
+        common, edges = kinds(rng, len(pictures)), {}
+        for suite, (start, end, sizes) in zip(COLLECTIONS, suites, strict=True):
+            kind = np.where(rng.random(end - start) < same, common[start:end], kinds(rng, end - start))
+            image = np.repeat(np.arange(end - start), SIZES[sizes](rng, end - start))
+            values = kind[image] * (rng.random(len(image)) < inside)
+            units = Units(values, pictures[start + image], np.zeros(len(values), dtype=int), len(values))
+            mean = bounded_mean(units, -1.0).points()
+            edges[suite] = Edge(mean.value, mean.low, mean.high, mean.influence)
+        edge = mean_edge(edges, "hub")
+        found.append(Drop(edge.points, edge.low, edge.high, 0, len(pictures)))
+    return found
 
 
 @cache

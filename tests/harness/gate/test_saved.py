@@ -34,3 +34,8 @@ def test_whole_answers_to_other_questions_are_refused(saved, name):
     with pytest.raises(FitPruneError, match=said):
         compare(saved, result(), answers(), "significant", None)
     assert compare(saved, result(), other, "significant", None)["drop"] == 0
+
+
+def test_the_saved_score_is_that_of_its_answers_not_of_its_file(saved):
+    saved.write(result(score=1.0), answers(), answers())
+    assert compare(saved, result(), answers(), "significant", None)["score"] == pytest.approx(100)

@@ -13,7 +13,6 @@ from harness.plugin.selection import is_suites_folder, selected_suites
 from harness.plugin.summary import CellReport, figure_text, lines_of, remarks
 from harness.plugin.workers import Worker, dealing_order
 from harness.results.table import Figure, tables_of
-from harness.statistics import average_half_width
 from tests.support.results import result
 
 pytestmark = pytest.mark.releases
@@ -159,15 +158,6 @@ def test_a_suite_without_a_result_stays_and_the_average_says_what_it_is_of():
     assert head.split()[-1] == "mme"
     assert fastv.split()[-1] == "-"
     assert "80.0 (10.0" in fastv
-
-
-def test_suites_on_one_collection_are_one_cluster_of_the_average():
-    halves = {"gqa": 3.0, "pope": 1.0, "vqav2": 2.0, "mme": 1.0}
-    assert average_half_width(halves, "hub") == pytest.approx(math.hypot(3, 1 + 2 + 1) / 4)
-    assert average_half_width(halves, "mini") == pytest.approx(math.hypot(3, 1, 2, 1) / 4)
-    assert math.isnan(average_half_width(halves | {"gqa": math.nan}, "hub"))
-    (table,) = tables_of([result(suite=suite, data="hub") for suite in ("pope", "vqav2")])
-    assert table.rows[1].average(table.averaged).drop_half_width == pytest.approx(2)
 
 
 def test_what_was_asked_until_decided_is_a_table_of_its_own():

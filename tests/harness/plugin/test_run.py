@@ -97,6 +97,38 @@ def test_the_table_has_dense_on_top_and_marks_what_failed_or_cannot(run):
     assert refusals[0].command.startswith("pytest --pyargs suites.test_")
 
 
+@pytest.mark.parametrize("refused", ["", "no such precision"], ids=["an exception", "a line"])
+def test_a_failed_cell_is_noted_in_the_folder_until_it_has_a_result(run, monkeypatch, refused):
+    """A result of another day is no failure, and a failure is no result."""
+    monkeypatch.setenv("FAKE_CRASH", "m-fastv-0.5")
+    monkeypatch.setenv("FAKE_REFUSE", refused)
+    cells = ("--pruner", "dense,fastv", "--reduction", "0.5")
+    assert run(*cells, suites=("gqa", "pope")).ret == 1
+    refusals, damaged = read_refusals(run.folder)
+    assert not damaged
+    assert {(refusal.cell.label(), refusal.cell.suite, refusal.kind) for refusal in refusals} == {
+        (refusals[0].cell.label(), suite, "failed") for suite in ("gqa", "pope")
+    }
+    assert refused in refusals[0].reason
+    assert refused or refusals[0].reason.startswith("ZeroDivisionError: no cache")
+    assert [result.pruner for result in Store(run.folder).read_all().results] == ["dense", "dense"]
+    monkeypatch.delenv("FAKE_CRASH")
+    assert run(*cells).ret == 0
+    (left,), _ = read_refusals(run.folder)
+    assert left.cell.suite == "pope"
+
+
+def test_a_comparison_that_cannot_be_made_is_no_failed_cell(run):
+    """Its result is written; what failed is something else."""
+    assert run("--pruner", "fastv", "--reduction", "0.5", "--save", "before").ret == 0
+    (saved,) = run.folder.rglob("before/*.answers.jsonl")
+    saved.write_text("")
+    result = run("--pruner", "fastv", "--reduction", "0.5", "--compare", "before", "--rerun")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*cannot read the answers in *before*"])
+    assert read_refusals(run.folder) == ([], [])
+
+
 def test_too_few_images_are_undecided_and_said_to_be(run):
     result = run("--pruner", "random", "--reduction", "0.9", "--limit", "2", "--max-drop", "1")
     assert result.ret == 0

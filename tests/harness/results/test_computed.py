@@ -87,3 +87,10 @@ def test_of_the_dense_model_too_more_than_a_hundredth_without_a_score_is_noted(m
     for place, answer in enumerate(made.answers):
         answer.answer = str(place % 2)
     assert computed(result(pruner="dense", reduction_asked=None), made, made).note == said
+
+
+def test_questions_without_a_score_in_one_of_the_two_are_noted():
+    own = answers([1.0, 0.0] * 19 + [1.0, math.nan], IMAGES)
+    for place, answer in enumerate(own.answers):
+        answer.answer = str(place % 2)
+    assert computed(result(), own, DENSE).note == "gqa: 1 questions have no score and take no part in the drop"

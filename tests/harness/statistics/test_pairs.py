@@ -24,6 +24,7 @@ def changed(**changes):
         (changed(question="what?"), "question 3 has the question 'q' and 'what?'"),
         (changed(image="z"), "question 3 has the image 'd' and 'z'"),
         (changed(target="no"), "question 3 has the target 't' and 'no'"),
+        (changed(group="count"), "question 3 has the group '' and 'count'"),
         (changed(doc_id=9), "they are not the same questions"),
         (dataclasses.replace(changed(), suite="pope"), "they are not the same questions"),
         (dataclasses.replace(changed(), metric="anls"), "the metric is exact_match and anls"),
