@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from fitprune import FitPruneError, Pruner
+from fitprune import FitPruneError
 from harness.models.loading import LoadedModel, load_model
 from harness.tasks.build import build_task
 from harness.tasks.isolation import lmms_eval_evaluator, quiet
@@ -44,12 +44,10 @@ class Timed(FitPruneLMM):
         return answers
 
 
-def run(
-    loaded: LoadedModel, suite: str, data: str, limit: int, batch_size: int, look_ahead: int, pruner: Pruner | None = None
-) -> list[float]:
+def run(loaded: LoadedModel, suite: str, data: str, limit: int, batch_size: int, look_ahead: int) -> list[float]:
     """Seconds of one evaluation: wall, model, preparing, waiting."""
     task = build_task(suite, data, limit)
-    model = Timed(loaded, pruner, batch_size=batch_size, look_ahead=look_ahead)
+    model = Timed(loaded, batch_size=batch_size, look_ahead=look_ahead)
     model.task_dict[task.config.task] = task.dataset
     with quiet():
         task.build_all_requests()

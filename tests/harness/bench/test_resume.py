@@ -197,7 +197,7 @@ def test_a_rerun_measures_all_again_and_the_dense_model_once(place, tmp_path, mo
 def test_a_method_whose_code_changed_is_measured_again(place, tmp_path, monkeypatch):
     cell = Cell(str(place / "m"), "random", 0.3, "gqa")
     finish(bench(place, tmp_path, "first"), cell)
-    monkeypatch.setattr("harness.bench.identity.code_of", lambda pruner: "edited")
+    monkeypatch.setattr("harness.answering.arguments.code_of", lambda pruner: "edited")
     assert not finish(bench(place, tmp_path, "second"), cell).cached
 
 
