@@ -34,12 +34,12 @@ class Decode:
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer, with the mask and the position ids of what its cache holds."""
-        if id(self.state.layers[at.index]) not in self.masks:
+        held = self.state.layers[at.index]
+        if id(held) not in self.masks:
             valid = moved(self.state.valid(at.index), hidden.device)
-            mask = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
-            self.masks[id(self.state.layers[at.index])] = mask
-        mask = self.masks[id(self.state.layers[at.index])]
-        return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": mask})
+            held = self.state.layers[at.index]  # with room for what comes later, for every layer that shares it
+            self.masks[id(held)] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
+        return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[id(held)]})
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The position ids of a layer that has fewer tokens than the first, where they are repacked."""

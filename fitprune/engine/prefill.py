@@ -100,7 +100,7 @@ class Prefill:
             kwargs = {
                 **kwargs,
                 "attention_mask": self.mask,
-                "position_embeddings": (self.rotary[0], self.rotary[1]),
+                "position_embeddings": self._embeddings(),
                 "position_ids": None,
             }
         if any(at.index in member.observed for member in self.members) and not self.layout.empty:
@@ -207,10 +207,13 @@ class Prefill:
     def _tokens(self, at: Layer, hidden: torch.Tensor, member: Member, layout: Layout | None = None) -> VisualTokens:
         """What a member is shown: the tokens present, or those in `layout`."""
         parts, total = self.context.parts, self.layout.total
-        embeddings = None if self.rotary is None else (self.rotary[0], self.rotary[1])
-        around = LayerContext(parts, at.module, self.prompt, embeddings, self.record, member.global_index, total)
+        around = LayerContext(parts, at.module, self.prompt, self._embeddings(), self.record, member.global_index, total)
         seen = member.layout(self.layout if layout is None else layout)
         return VisualTokens(hidden, seen, member.memory, around, carried=member.carried)
+
+    def _embeddings(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosine and sine of the rotary embedding, as layers take them; None before the first layer."""
+        return None if self.rotary is None else (self.rotary[0], self.rotary[1])
 
     def _global_index(self, image: torch.Tensor) -> torch.Tensor:
         """LongTensor (batch, n): see `LayerContext.global_index`."""

@@ -22,10 +22,12 @@ def deal(workers: int, device: str | None, models: Iterable[str], batch_size: in
 
     Returns None where no card is in question, or nobody knows what a model needs. At least one worker starts.
     """
+    if device == "cpu":
+        return None
     import torch
 
     cards = torch.cuda.device_count()
-    if device == "cpu" or not cards:
+    if not cards:
         return None
     needs = {model: worker_bytes(model, batch_size) for model in models}
     model, need = max(needs.items(), key=lambda entry: entry[1] or 0)

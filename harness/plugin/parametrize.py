@@ -1,6 +1,7 @@
 """The list of cells that `--collect-only` shows, made of the options."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,10 +17,11 @@ def cells_of(options: RunOptions, suite: str) -> list[Cell]:
     """The cells of one suite: per model the dense one, then each pruner at each reduction, with each choice of position ids."""
     cells = []
     for model in options.models:
+        config = None if options.positions == (AUTHORS,) else transformers_config(find_model(model))
         if DENSE in options.pruners:
             cells.append(Cell(model, DENSE, None, suite))
         for pruner in (pruner for pruner in options.pruners if pruner != DENSE):
-            for ids in _choices(options, model, pruner):
+            for ids in _choices(options, config, pruner):
                 if pruner == FITPRUNE and options.recipe:
                     cells.append(Cell(model, pruner, None, suite, options.recipe, ids))
                 else:
@@ -27,11 +29,12 @@ def cells_of(options: RunOptions, suite: str) -> list[Cell]:
     return cells
 
 
-def _choices(options: RunOptions, model: str, pruner: str) -> list[str]:
-    """What cells ask of their pruner, each choice once: nothing where it is to be as its authors have it, in whatever words."""
-    if options.positions == (AUTHORS,):
-        return [""]
-    own = get_pruner_class(pruner).own_positions(transformers_config(find_model(model)))
+def _choices(options: RunOptions, config: Any, pruner: str) -> list[str]:
+    """What cells ask of their pruner, each choice once: nothing where it is to be as its authors have it, in whatever words.
+
+    `config` is the model's; None where nothing else is asked for.
+    """
+    own = AUTHORS if config is None else get_pruner_class(pruner).own_positions(config)
     return list(dict.fromkeys("" if positions in (AUTHORS, own) else positions for positions in options.positions))
 
 
