@@ -61,6 +61,7 @@ class FitPrune(Pruner):
         return {
             "drop": recipe.drop,
             "visual_tokens": recipe.visual_tokens,
+            **recipe.scaled_otherwise,
             "positions": self.positions,
             "newlines": self.newlines,
             "provenance": recipe.provenance,

@@ -53,6 +53,7 @@ def _facts(recipe: Recipe) -> list[str]:
         "model": _listed("{model}, revision {revision}", made),
         "architecture": "" if sizes is None else f"{sizes.describe()} (fingerprint {fingerprint(sizes)})",
         "visual tokens": f"{recipe.visual_tokens}; {tokens_left(recipe)[-1]} are left after the last layer",
+        "scaling": "" if recipe.scaling == "left" else "for another number, each layer's count is scaled and rounded down",
         "budget": _listed("{asked:.1%} asked, {reached:.2%} reached", budget)
         + (", scoring paid for" if budget.get("scoring_counted") else ""),
         "mode": _listed("{mode}, alpha {alpha:.4g}", made),

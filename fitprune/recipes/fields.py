@@ -8,6 +8,8 @@ from fitprune import flops
 from fitprune.errors import RecipeError
 from fitprune.models.sizes import DecoderSizes
 
+SCALINGS = ("left", "counts")
+
 
 @dataclass(frozen=True)
 class RecipeFields:
@@ -21,6 +23,7 @@ class RecipeFields:
     visual_tokens: int
     sizes: DecoderSizes | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    scaling: str = "left"
 
     def __post_init__(self) -> None:
         if isinstance(self.drop, str) or not hasattr(self.drop, "__iter__"):
@@ -31,6 +34,13 @@ class RecipeFields:
             raise RecipeError("drop is empty; a recipe needs one count per decoder layer.")
         if self.sizes is not None and self.sizes.layers != len(self.drop):
             raise RecipeError(f"drop has {len(self.drop)} counts for a model of {self.sizes.layers} layers.")
+        if self.scaling not in SCALINGS:
+            raise RecipeError(f"scaling must be {' or '.join(SCALINGS)}, not {self.scaling!r:.60}.")
+
+    @property
+    def scaled_otherwise(self) -> dict[str, str]:
+        """The entry of a file, and of a key, that says another scaling than the usual."""
+        return {} if self.scaling == "left" else {"scaling": self.scaling}
 
     @property
     def reduction(self) -> float:

@@ -94,6 +94,7 @@ def to_record(recipe: RecipeFields) -> dict[str, Any]:
         "version": VERSION,
         "visual_tokens": recipe.visual_tokens,
         "drop": recipe.drop,
+        **recipe.scaled_otherwise,
         "reduction": None if sizes is None else recipe.reduction,
         "architecture": None if sizes is None else {**dataclasses.asdict(sizes), "fingerprint": fingerprint(sizes)},
         "provenance": recipe.provenance,
@@ -115,6 +116,7 @@ def from_record(record: Mapping[str, Any]) -> RecipeFields:
         visual_tokens=record["visual_tokens"],
         sizes=None if architecture is None else _sizes(architecture),
         provenance=_provenance(record.get("provenance")),
+        scaling=record.get("scaling", "left"),
     )
     dropped = sum(recipe.drop)
     if dropped > recipe.visual_tokens:

@@ -1,9 +1,10 @@
 """The authors' own recipes, by name: `published:llava-1.5-7b@60`.
 
 Source: the per-layer deletion tables in the inference code of github.com/ywh187/FitPrune (arXiv 2409.10197), for
-LLaVA-1.5-7B at 576 visual tokens and LLaVA-HR-7B at 1024. A table is named by the percentage of FLOPs that its authors
-asked for. It saves less, since they floor each layer's mean count: 60 gives 59.7 %, 10 gives 6.4 %. `Recipe.reduction` is
-what it really saves.
+LLaVA-1.5-7B at 576 visual tokens, LLaVA-HR-7B at 1024 and LLaVA-NeXT-7B at 2880 (commit fcddfbd2). A table is named by the
+percentage of FLOPs that its authors asked for, and saves another: they floor each layer's mean count, so that 60 gives
+59.7 % and 10 gives 6.4 % of LLaVA-1.5; LLaVA-NeXT's give 40.3 % and 60.3 %. `Recipe.reduction` is what it really saves. For
+another number of tokens the code of LLaVA-NeXT floors each layer's scaled count (`Recipe.scaling`); the other two know one.
 """
 
 import functools
@@ -30,7 +31,9 @@ def entry(name: str) -> RecipeFields:
         there = " and ".join(f"{known}@{','.join(tables['drop'])}" for known, tables in table.items())
         raise RecipeError(f"there is no published recipe '{name}'; there are {there}.")
     tables = table[model]
-    recipe = RecipeFields(tables["drop"][percent]["per_layer"], tables["visual_tokens"], _sizes(tables))
+    recipe = RecipeFields(
+        tables["drop"][percent]["per_layer"], tables["visual_tokens"], _sizes(tables), scaling=tables.get("scaling", "left")
+    )
     recipe.provenance.update(
         model=model,
         budget={"asked": int(percent) / 100, "reached": recipe.reduction, "scoring_counted": False},

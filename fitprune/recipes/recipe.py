@@ -25,22 +25,24 @@ class Recipe(RecipeFields):
         sizes: the decoder that the recipe was fitted on; None for a recipe written by hand.
         provenance: how it came to be, for people: of which model and revision, on which data, for which budget, and so on
             (`fitprune.recipes.file.PROVENANCE` lists the entries).
+        scaling: what `schedule` rounds for another number of tokens: "left", the tokens left after each layer; "counts",
+            each layer's drop, down, as the authors' code for LLaVA-NeXT does.
 
     Raises:
-        RecipeError: counts that are not whole numbers ≥ 0, or no layers or tokens.
+        RecipeError: counts that are not whole numbers ≥ 0, no layers or tokens, or another scaling.
     """
 
     def schedule(self, visual_tokens: int) -> list[int]:
         """The counts for another number of visual tokens: per layer, the same share of the tokens stays.
 
-        The tokens left after each layer are rounded, not the drops. So the total is right, and no layer drops more than is
-        left. At `self.visual_tokens` the result is `drop`, less what asks for more than is left.
+        The tokens left after each layer are rounded, not the drops (unless `scaling` says so). So the total is right, and no
+        layer drops more than is left. At `self.visual_tokens` the result is `drop`, less what asks for more than is left.
         """
         n, base = operator.index(visual_tokens), self.visual_tokens
         left, before, counts = base, n, []
         for drop in self.drop:
             left = max(left - drop, 0)
-            after = (2 * n * left + base) // (2 * base)
+            after = max(before - drop * n // base, 0) if self.scaling == "counts" else (2 * n * left + base) // (2 * base)
             counts.append(before - after)
             before = after
         return counts
@@ -105,4 +107,4 @@ class Recipe(RecipeFields):
 
     @classmethod
     def _of(cls, fields: RecipeFields) -> "Recipe":
-        return cls(fields.drop, fields.visual_tokens, fields.sizes, fields.provenance)
+        return cls(fields.drop, fields.visual_tokens, fields.sizes, fields.provenance, fields.scaling)

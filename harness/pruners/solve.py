@@ -56,8 +56,8 @@ class Solver:
     def pruner(self, name: str, reduction: float) -> tuple[Pruner, str]:
         """The method at its budget, and where its parameters are from; empty where they follow from the budget.
 
-        FitPrune takes the published recipe that is nearest to the budget where its authors have given any for this
-        decoder, since a recipe fitted on noise has another shape than one fitted on pictures.
+        FitPrune takes the published recipe that is nearest to the budget where its authors have given any within ten points
+        of it for this decoder, since a recipe fitted on noise has another shape than one fitted on pictures.
 
         Raises:
             FitPruneError: an unknown name; BudgetError, one of them: a budget that the method cannot reach.
@@ -74,7 +74,7 @@ class Solver:
     def _parameters(self, reduction: float) -> tuple[dict[str, Any], str]:
         """What FitPrune is solved with, and where that is from."""
         published = nearest_published(DecoderSizes.of(self.model.config), reduction)
-        if published is not None:
+        if published is not None and abs(published[1].reduction - reduction) <= 0.1:
             name, recipe = published
             return {"recipe": recipe}, f"published recipe {name}"
         if self._calibration is None:

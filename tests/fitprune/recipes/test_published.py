@@ -8,7 +8,7 @@ import pytest
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 import fitprune
-from fitprune import FitPruneError, Recipe, RecipeError
+from fitprune import FitPrune, FitPruneError, Recipe, RecipeError
 from fitprune.recipes.published import published_names
 from fitprune.recipes.recipe_text import nearest_published
 from harness.answering.arguments import make_pruner
@@ -19,8 +19,9 @@ from tests.support import warm
 pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
 TABLES = json.loads((Path(fitprune.__file__).parent / "recipes" / "published_recipes.json").read_text(encoding="utf-8"))
-NAMES = [(model, percent) for model in ("llava-1.5-7b", "llava-hr-7b") for percent in TABLES[model]["drop"]]
-LISTED = "llava-1.5-7b@10,20,30,40,50,55,60,70,80,90 and llava-hr-7b@40,60"
+NAMES = [(model, percent) for model in ("llava-1.5-7b", "llava-hr-7b", "llava-next-7b") for percent in TABLES[model]["drop"]]
+TOKENS = {"llava-1.5-7b": 576, "llava-hr-7b": 1024, "llava-next-7b": 2880}
+LISTED = "llava-1.5-7b@10,20,30,40,50,55,60,70,80,90 and llava-hr-7b@40,60 and llava-next-7b@40,60"
 
 # Share of the visual tokens' FLOPs that each of the authors' tables really saves, from the facts about their code.
 REDUCTIONS = {
@@ -36,6 +37,8 @@ REDUCTIONS = {
     "llava-1.5-7b@90": 0.8968,
     "llava-hr-7b@40": 0.3884,
     "llava-hr-7b@60": 0.5961,
+    "llava-next-7b@40": 0.4033,
+    "llava-next-7b@60": 0.6030,
 }
 
 
@@ -52,12 +55,12 @@ def test_they_save_what_is_listed(model, percent):
     table, entry = TABLES[model], TABLES[model]["drop"][percent]
     recipe = Recipe.published(model, int(percent))
     assert recipe.drop == entry["per_layer"]
-    assert recipe.visual_tokens == table["visual_tokens"] == {"llava-1.5-7b": 576, "llava-hr-7b": 1024}[model]
+    assert recipe.visual_tokens == table["visual_tokens"] == TOKENS[model]
     assert round(recipe.reduction, 5) == entry["reduction_visual_macs"]
     assert recipe.reduction == pytest.approx(REDUCTIONS[f"{model}@{percent}"], abs=5e-5)
     assert recipe.visual_tokens - sum(recipe.drop) == entry["left_after_last_layer"]
     assert recipe.provenance["budget"] == {"asked": int(percent) / 100, "reached": recipe.reduction, "scoring_counted": False}
-    assert recipe.reduction < int(percent) / 100  # the nominal percentage is missed
+    assert (recipe.reduction < int(percent) / 100) == (model != "llava-next-7b")  # nominal percentages are missed
     assert Recipe.load(f"published:{model}@{percent}") == recipe
 
 
@@ -73,6 +76,30 @@ def test_they_fit_their_own_model_alone():
             recipe.for_model(other)
     with pytest.raises(RecipeError, match="this recipe is for llava_hr with"):
         Recipe.published("llava-hr-7b", 60).for_model(llava_7b())
+
+
+@pytest.mark.parametrize("percent", [40, 60])
+@pytest.mark.parametrize("tokens", [2880, 2879, 2144, 1968, 1200, 1, 0])
+def test_llava_nexts_counts_are_scaled_as_by_its_authors(tmp_path, percent, tokens):
+    recipe = Recipe.published("llava-next-7b", percent)
+    recipe.save(tmp_path / "recipe.json")
+    theirs = [int(count * tokens / 2880) for count in TABLES["llava-next-7b"]["drop"][str(percent)]["per_layer"]]
+    assert recipe.schedule(tokens) == Recipe.load(tmp_path / "recipe.json").schedule(tokens) == theirs
+    if tokens == 1968:  # elsewhere the tokens left are rounded
+        assert Recipe(recipe.drop, 2880).schedule(tokens) != theirs
+
+
+def test_the_scaling_is_a_part_of_what_identifies_a_pruner():
+    theirs = Recipe.published("llava-next-7b", 40)
+    usual = Recipe(theirs.drop, 2880, theirs.sizes, theirs.provenance)
+    assert FitPrune(theirs).params() == {**FitPrune(usual).params(), "scaling": "counts"}
+
+
+def test_floored_counts_never_drop_more_than_is_left():
+    assert Recipe([30, 30, 30], 36, scaling="counts").schedule(36) == [30, 6, 0]
+    assert Recipe([30, 30, 30], 36, scaling="counts").schedule(19) == [15, 4, 0]
+    with pytest.raises(RecipeError, match="scaling must be left or counts, not 'up'"):
+        Recipe([1], 36, scaling="up")
 
 
 def test_they_can_be_saved(tmp_path):

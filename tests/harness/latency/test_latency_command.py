@@ -295,4 +295,15 @@ def test_it_is_scaled_to_the_prompt_and_others_have_none():
     assert pruner.recipe.drop == Recipe.published("llava-1.5-7b", 60).schedule(288)
     config.text_config.num_hidden_layers = 8
     assert nearest_published(DecoderSizes.of(config), 0.6) is None
-    assert nearest_published(DecoderSizes.of(transformers_config(MODELS["llava-next-7b"])), 0.6) is None
+    assert nearest_published(DecoderSizes.of(transformers_config(MODELS["llava-next-13b"])), 0.6) is None
+
+
+def test_one_more_than_ten_points_from_the_budget_is_not_taken(monkeypatch):
+    class Fit(Exception):
+        pass
+
+    monkeypatch.setattr("harness.pruners.solve.Calibration", lambda *given, **options: (_ for _ in ()).throw(Fit()))
+    solver = Solver(SimpleNamespace(config=transformers_config(MODELS["llava-next-7b"])), 2880, [], "nothing")
+    assert solver.pruner("fitprune", 0.5)[1] == "published recipe llava-next-7b@40"
+    with pytest.raises(Fit):
+        solver.pruner("fitprune", 0.3)
