@@ -1,6 +1,7 @@
-"""The table at the end of a run, for terminals of 160 columns and for CI logs."""
+"""The table at the end of a run: one for a wide terminal and for CI logs, below one another for a narrow terminal."""
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -72,9 +73,10 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
     for table in made:
         _sort_rows(table, options)
         together.setdefault((table.data, *table.suites, "of", *table.averaged), []).append(table)
+    width = terminal._tw.fullwidth if terminal.isatty or "COLUMNS" in os.environ else None
     for tables in together.values():
         terminal.line(headline(tables, options))
-        for line in lines_of(tables, options):
+        for line in lines_of(tables, options, width):
             terminal.line(line)
         terminal.line("")
     for line in options.model_notes():
@@ -95,8 +97,11 @@ def headline(tables: Sequence[Table], options: RunOptions | None = None) -> str:
     return f"{models}, {tables[0].data} data, {n} questions a suite; score (drop±95 % half-width) in points"
 
 
-def lines_of(tables: Sequence[Table], options: RunOptions | None = None) -> list[str]:
-    """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`."""
+def lines_of(tables: Sequence[Table], options: RunOptions | None = None, width: int | None = None) -> list[str]:
+    """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`.
+
+    What does not fit a terminal of `width` columns stands below, block after block of columns, each with the rows' names.
+    """
     suites = tables[0].suites
     cells = [["", "saved", "GFLOPs", "prefill", tables[0].average_title, *suites]]
     names: dict[int, str] = {}
@@ -107,8 +112,17 @@ def lines_of(tables: Sequence[Table], options: RunOptions | None = None) -> list
         cells += [_cells(row, table) for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     gaps = [" "] * 4 + ["  "] * len(suites) + [""]
-    aligned = ["".join(text.ljust(width) + gap for text, width, gap in zip(line, widths, gaps, strict=True)) for line in cells]
-    return [names.get(place, line.rstrip()) for place, line in enumerate(aligned)]
+    aligned = [[text.ljust(each) + gap for text, each, gap in zip(line, widths, gaps, strict=True)] for line in cells]
+    blocks, room = [[0]], math.inf if width is None else width + 2
+    for column in range(1, len(widths)):
+        if len(blocks[-1]) > 1 and sum(len(aligned[0][place]) for place in [*blocks[-1], column]) > room:
+            blocks.append([0])
+        blocks[-1].append(column)
+    lines = []
+    for block in blocks:
+        lines += [""] * bool(lines)
+        lines += [names.get(at, "".join(line[column] for column in block).rstrip()) for at, line in enumerate(aligned)]
+    return lines
 
 
 def _name(table: Table, options: RunOptions | None) -> str:

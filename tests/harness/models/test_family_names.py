@@ -83,6 +83,17 @@ def test_the_downloaded_checkpoint_is_taken(nowhere: Path) -> None:
     assert (loaded.name, loaded.revision) == ("llava-1.5-7b", MODELS["llava-1.5-7b"].revision)
 
 
+@pytest.mark.parametrize("family", sorted(set(STANDARD) - {"llava-hr"}))
+def test_so_it_is_of_every_family(nowhere: Path, family: str) -> None:
+    snapshot = download(nowhere, STANDARD[family])
+    chosen = choose_model(family)
+    assert (chosen.name, chosen.label) == (STANDARD[family], f"{STANDARD[family]} (for {family})")
+    assert chosen.note.startswith(f"{family}: {STANDARD[family]} is taken, which is on this machine")
+    shutil.rmtree(snapshot)
+    if family in EMBEDDED:
+        assert choose_model(family).name == EMBEDDED[family]
+
+
 def test_a_configuration_alone_is_no_checkpoint(nowhere: Path) -> None:
     download(nowhere, "llava-1.5-7b", weights=False)
     assert choose_model("llava-1.5").name == "llava-tiny"

@@ -1,5 +1,6 @@
 """The plugin's parts by themselves: selection, cell ids, dealing order, threads, the table's arithmetic."""
 
+import itertools
 import math
 import os
 from types import SimpleNamespace
@@ -201,6 +202,32 @@ def test_six_suites_fit_160_columns():
     lines = lines_of(tables_of(results, suites))
     assert "51.3 (41.7±2.1)!" in lines[2]
     assert max(map(len, lines)) <= 160
+    assert lines_of(tables_of(results, suites), width=160) == lines
+
+
+@pytest.mark.parametrize("width", [80, 60, 1])
+def test_in_a_narrow_terminal_suites_stand_below_one_another(width):
+    """Every figure of the wide table, each once, in blocks that begin with the rows' names."""
+    suites = ["gqa", "vqav2", "textvqa", "pope", "mme", "scienceqa"]
+    results = [
+        result(model=model, suite=suite, pruner="fitprune", score=place + 0.3, drop=41.7, drop_ci95=(39.6, 43.8))
+        for model in ("llava-tiny", "llava-next-tiny")
+        for place, suite in enumerate(suites)
+    ]
+    wide = lines_of(tables_of(results, suites))
+    blocks = "\n".join(lines_of(tables_of(results, suites), width=width)).split("\n\n")
+    assert len(blocks) > 1
+    for block in blocks:
+        lines = block.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == [line.split()[0] for line in wide[1:]]
+        assert width == 1 or max(map(len, lines)) <= width
+
+    def figures(block):
+        head, *rows = block.splitlines()
+        return [head.split(), *(line.removeprefix("fitprune 0.5").split() for line in rows if not line.startswith("llava"))]
+
+    together = [" ".join(itertools.chain(*parts)) for parts in zip(*map(figures, blocks), strict=True)]
+    assert [row.replace(" dense", "") for row in together] == [" ".join(row) for row in figures("\n".join(wide))]
 
 
 def test_several_models_share_one_table():
