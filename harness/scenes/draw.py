@@ -90,6 +90,11 @@ def _layout(scene: Scene) -> tuple[Random, list[tuple[Thing, int, int, int]]]:
     return rng, [(thing, *_block(rng, thing)) for thing in scene.things]
 
 
+def boxes(scene: Scene) -> dict[Thing, tuple[int, int, int, int]]:
+    """Left, top, width and height, in pixels of the 96×96 picture, of the block of patches that each thing fills."""
+    return {thing: (column * PATCH, row * PATCH, 2 * PATCH, 2 * PATCH) for thing, row, column, _ in _layout(scene)[1]}
+
+
 def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
     """What each patch shows, as int64 (12, 12) arrays where 0 is nothing.
 

@@ -12,6 +12,8 @@ from datasets import Features, Image, List, Value
 
 from harness.scenes import draw, questions, world
 from harness.scenes.mini.asking import POPE_EACH, POPE_SPLITS, absent_classes, asked, mme_pair, scenes, ten_answers
+from harness.scenes.mini.multiple_choice import ai2d, mmbench_cn, mmbench_en, seedbench
+from harness.scenes.mini.open_ended import chartqa, ocrbench, refcoco, vizwiz
 from harness.scenes.mini.table import Row, Table, png, text
 from harness.scenes.prompts import prompt
 from harness.scenes.questions import KINDS, Question
@@ -278,6 +280,14 @@ MAKERS: dict[str, Callable[[], list[Table]]] = {
     "pope": pope,
     "mme": mme,
     "scienceqa_img": scienceqa,
+    "vizwiz_vqa_val": vizwiz,
+    "mmbench_en_dev_static": mmbench_en,
+    "mmbench_cn_dev": mmbench_cn,
+    "seedbench": seedbench,
+    "ai2d": ai2d,
+    "chartqa": chartqa,
+    "ocrbench": ocrbench,
+    "refcoco_bbox_rec_val": refcoco,
     "calibration": calibration,
 }
 """What writes each suite, and the calibration set."""

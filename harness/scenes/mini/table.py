@@ -20,6 +20,8 @@ from harness.scenes.draw import Canvas
 from harness.scenes.world import Scene
 
 Row = dict[str, object]
+BOXES = ("bbox", "segmentation")
+"""Columns of pixels from the left and from the top, in turn."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,19 @@ def png(scene: Scene, canvas: Canvas = (1, 1)) -> dict[str, object]:
 
 
 def fine_print(table: Table, canvas: Canvas) -> Table:
-    """The same questions about the same scenes, drawn on a larger canvas; a picture's file name tells its seed."""
+    """The same questions about the same scenes, drawn on a larger canvas; a picture's file name tells its seed.
 
-    def redrawn(value: object) -> object:
+    Boxes grow with the picture: pixels from the left and from the top take turns in them.
+    """
+
+    def redrawn(name: str, value: object) -> object:
         if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
             return png(world.sample(int(str(value["path"]).removesuffix(".png"))), canvas)
-        return value
+        if isinstance(value, list) and name in BOXES:
+            return [pixels * canvas[1 - place % 2] for place, pixels in enumerate(value)]
+        return [redrawn(name, part) for part in value] if isinstance(value, list) else value
 
-    rows = [{name: redrawn(value) for name, value in row.items()} for row in table.rows]
+    rows = [{name: redrawn(name, value) for name, value in row.items()} for row in table.rows]
     return Table(table.path, table.features, rows)
 
 

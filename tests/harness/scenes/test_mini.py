@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import combinations
 from random import Random
 
@@ -13,7 +15,9 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 
 from harness.scenes import calibration_samples, draw, mini, world
+from harness.scenes.mini.chinese import in_chinese
 from harness.scenes.prompts import LETTER_ANSWER, SHORT_ANSWER
+from harness.scenes.questions import Question
 from harness.tasks.mini_data import mini_folder
 
 MINI = mini_folder()
@@ -54,15 +58,66 @@ COLUMNS = {
         "hint": "string",
     },
     "calibration": {"image": "image", "question": "string", "answer": "string"},
+    "vizwiz_vqa_val/default/val": {
+        "question_id": "string",
+        "image": "image",
+        "question": "string",
+        "answers": "strings",
+        "category": "string",
+    },
+    **{
+        f"{name}/dev": {
+            "index": "int64",
+            **dict.fromkeys(("question", "hint", "answer", "A", "B", "C", "D", "category", "L2-category"), "string"),
+            "image": "image",
+            **dict.fromkeys(("source", "comment", "split"), "string"),
+        }
+        for name in ("mmbench_en_dev_static/en", "mmbench_cn_dev/cn")
+    },
+    "seedbench/default/test": {
+        **dict.fromkeys(("answer", "choice_a", "choice_b", "choice_c", "choice_d", "data_id", "data_type"), "string"),
+        "question": "string",
+        "question_id": "string",
+        "question_type_id": "int16",
+        "image": "images",
+    },
+    "ai2d/default/test": {"question": "string", "options": "strings", "answer": "string", "image": "image"},
+    "chartqa/default/test": {"type": "string", "question": "string", "answer": "string", "image": "image"},
+    "ocrbench/default/test": {
+        **dict.fromkeys(("dataset", "question", "question_type"), "string"),
+        "answer": "strings",
+        "image": "image",
+    },
+    "refcoco_bbox_rec_val/default/val": {
+        "question_id": "string",
+        "image": "image",
+        "question": "string",
+        "answer": "strings",
+        "segmentation": "float32s",
+        "bbox": "float32s",
+        "iscrowd": "int8",
+        "file_name": "string",
+    },
 }
+SMALL = list(COLUMNS)[list(COLUMNS).index("calibration") + 1 :]
+"""Editions of the suites beside the six."""
 
 
 def rows_of(name: str) -> list[dict]:
     return pq.read_table(MINI / f"{name}.parquet").to_pylist()
 
 
+def picture_of(row: dict) -> dict:
+    (picture,) = row["image"] if isinstance(row["image"], list) else [row["image"]]
+    return picture
+
+
+def seed_of(row: dict) -> int:
+    return int(picture_of(row)["path"].removesuffix(".png"))
+
+
 def seeds_of(name: str) -> set[int]:
-    return {int(row["image"]["path"].removesuffix(".png")) for row in rows_of(name)}
+    return {seed_of(row) for row in rows_of(name)}
 
 
 def kind_of(feature: object) -> object:
@@ -92,6 +147,10 @@ def test_each_suite_has_500_questions_and_several_an_image():
         if "image" not in COLUMNS[name] or name == "calibration":
             continue
         rows = rows_of(name)
+        if name in SMALL:
+            assert 60 <= len(rows) <= 120
+            assert len(seeds_of(name)) >= 20
+            continue
         if not name.startswith("gqa"):
             assert len(rows) >= 500, name
             assert len(rows) >= 2.5 * len(seeds_of(name)), name
@@ -141,11 +200,10 @@ def test_no_image_is_in_two_places():
         if "image" not in COLUMNS[name]:
             continue
         for row in rows_of(name):
-            pixels = np.asarray(Pillow.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"))
+            pixels = np.asarray(Pillow.open(io.BytesIO(picture_of(row)["bytes"])).convert("RGB"))
             places[name.split("/")[0]].add(hashlib.sha256(pixels.tobytes()).digest())
-            seed = int(row["image"]["path"].removesuffix(".png"))
-            assert seed in (world.CALIBRATION_SEEDS if name == "calibration" else world.SUITE_SEEDS)
-    assert all(len(places[suite]) >= 60 for suite in mini.MAKERS)
+            assert seed_of(row) in (world.CALIBRATION_SEEDS if name == "calibration" else world.SUITE_SEEDS)
+    assert all(len(places[suite]) >= (20 if any(name.startswith(suite) for name in SMALL) else 60) for suite in mini.MAKERS)
     rng = Random(0)
     for seed in (*range(2000), *(rng.randrange(70_000) for _ in range(1000))):
         places["training"].add(hashlib.sha256(draw.pixels(world.sample(seed)).tobytes()).digest())
@@ -166,7 +224,7 @@ def test_people_agree_enough_to_score_the_truth():
 
 
 def present(row: dict) -> set[str]:
-    return {thing.name for thing in world.sample(int(row["image"]["path"].removesuffix(".png"))).things}
+    return {thing.name for thing in world.sample(seed_of(row)).things}
 
 
 def test_pope_is_built_as_in_the_paper():
@@ -214,6 +272,104 @@ def test_mme_comes_in_pairs():
     assert set(Counter(row["category"] for row in rows)) == {"existence", "count", "position", "color", "OCR"}
 
 
+@pytest.mark.parametrize("name", ["mmbench_en_dev_static/en/dev", "mmbench_cn_dev/cn/dev"])
+def test_mmbenchs_options_stand_in_every_rotation(name):
+    """As the circular evaluation wants them: one answer, and each letter is right once."""
+    groups = defaultdict(list)
+    for row in rows_of(name):
+        groups[row["index"] % 1_000_000].append(row)
+    assert list(groups) == list(range(len(groups)))
+    for number, rows in groups.items():
+        options = [[row[letter] for letter in "ABCD" if row[letter] not in (None, "nan")] for row in rows]
+        assert [row["index"] for row in rows] == [number + 1_000_000 * turn for turn in range(len(options[0]))]
+        assert all(turned == options[0][turn:] + options[0][:turn] for turn, turned in enumerate(options))
+        assert len({row[row["answer"]] for row in rows}) == len({(row["question"], row["image"]["path"]) for row in rows}) == 1
+        assert sorted(row["answer"] for row in rows) == list("ABCD"[: len(rows)])
+
+
+def test_chinese_questions_say_what_english_ones_say():
+    """Each kind of question, in both of its forms, by a dictionary of this test's own."""
+    said = {
+        "What color is the moon?": "图中的月牙形是什么颜色？",
+        "What color is the object in the top left?": "图中左上角的物体是什么颜色？",
+        "What shape is the cyan object?": "图中青色的物体是什么形状？",
+        "What shape is the object in the center?": "图中中央的物体是什么形状？",
+        "Where is the red cross?": "图中的红色十字形在哪里？",
+        "How many crosses are in the image?": "图中有多少个十字形？",
+        "How many brown objects are in the image?": "图中有多少个棕色物体？",
+        "What word is under the blue star?": "图中蓝色星形下面的单词是什么？",
+        "What number is in the bottom?": "图中下方的数字是什么？",
+    }
+    for english, chinese in said.items():
+        assert in_chinese(Question("", english, "A", ("red", "25"))) == Question("", chinese, "A", ("红色", "25"))
+    assert in_chinese(Question("", "Where is the red cross?", "A", ("top",), "Look.")).hint == "请看图。"
+    with pytest.raises(ValueError, match="no Chinese for: Why"):
+        in_chinese(Question("", "Why?", "A"))
+
+
+def test_the_right_option_is_true_of_the_scene():
+    options = {
+        "seedbench/default/test": lambda row: row[f"choice_{row['answer'].lower()}"],
+        "ai2d/default/test": lambda row: row["options"][int(row["answer"])],
+        "mmbench_en_dev_static/en/dev": lambda row: row[row["answer"]],
+    }
+    checked = Counter()
+    for name, right in options.items():
+        for row in rows_of(name):
+            things, question = world.sample(seed_of(row)).things, row["question"].rstrip("?")
+            if found := re.fullmatch("What is in the (.+)", question):
+                (thing,) = (thing for thing in things if world.CELLS[thing.cell] == found[1])
+                assert right(row) == thing.name
+            elif found := re.fullmatch(r"Where is the (.+)", question):
+                (thing,) = (thing for thing in things if thing.name == found[1])
+                assert right(row) == world.CELLS[thing.cell]
+            elif found := re.fullmatch(r"What (?:word|number) is in the (.+)", question):
+                (thing,) = (thing for thing in things if world.CELLS[thing.cell] == found[1])
+                assert right(row) == thing.text
+            elif found := re.fullmatch(r"How many (\w+) objects are in the image", question):
+                assert right(row) == str(sum(thing.color == found[1] for thing in things))
+            else:
+                continue
+            checked[name] += 1
+    assert min(checked.values()) >= 20, checked
+
+
+def test_a_third_of_vizwiz_cannot_be_answered():
+    rows = rows_of("vizwiz_vqa_val/default/val")
+    for row in rows:
+        common, times = Counter(row["answers"]).most_common(1)[0]
+        assert (len(row["answers"]), times >= 8) == (10, True)
+        assert (common == "unanswerable") == (row["category"] == "unanswerable")
+        if common == "unanswerable":
+            assert row["question"].removeprefix("What word is under the ").rstrip("?") not in present(row)
+    assert sum(row["category"] == "unanswerable" for row in rows) == len(rows) / 3
+
+
+def test_what_is_to_be_read_stands_in_the_scene():
+    for name in ("ocrbench/default/test", "chartqa/default/test"):
+        for row in rows_of(name):
+            answer = row["answer"][0] if isinstance(row["answer"], list) else row["answer"]
+            if not row["question"].startswith("How many"):
+                assert answer in {thing.text for thing in world.sample(seed_of(row)).things}
+    assert len({row["question_type"] for row in rows_of("ocrbench/default/test")}) == 4
+    assert {row["type"] for row in rows_of("chartqa/default/test")} == {"human_test", "augmented_test"}
+
+
+def test_refcocos_boxes_hold_what_is_named():
+    """The whole thing and nothing of another: its colour, less what its characters and marks have of it, is in the box."""
+    for row in rows_of("refcoco_bbox_rec_val/default/val"):
+        things = world.sample(seed_of(row)).things
+        for said in row["answer"]:
+            (thing,) = (thing for thing in things if thing.name in said)
+        left, top, wide, tall = map(int, row["bbox"])
+        pixels = np.asarray(Pillow.open(io.BytesIO(row["image"]["bytes"])))
+        colored = (pixels == draw.RGB[thing.color]).all(axis=-1)
+        assert (wide, tall) == (16, 16)
+        assert colored[top : top + tall, left : left + wide].sum() >= 25
+        assert (left // 32, top // 32) == (thing.column, thing.row)
+        assert row["segmentation"] == [left, top, left + 16, top, left + 16, top + 16, left, top + 16]
+
+
 def test_calibration_samples_are_prompts_with_answers():
     samples = calibration_samples(300, seed=1)
     assert len({sample["image"].tobytes() for sample in samples}) == 300
@@ -248,6 +404,17 @@ def test_fine_print_asks_the_same_of_larger_pictures():
         picture = Pillow.open(io.BytesIO(large["image"]["bytes"]))
         seed = int(large["image"]["path"].removesuffix(".png"))
         assert (np.asarray(picture) == draw.pixels(world.sample(seed), (1, 3))).all()
+
+
+def test_boxes_and_pictures_in_lists_grow_with_the_canvas():
+    (boxes,) = mini.MAKERS["refcoco_bbox_rec_val"]()
+    large = mini.fine_print(boxes, (2, 3)).rows[0]
+    left, top, wide, tall = boxes.rows[0]["bbox"]
+    assert large["bbox"] == [3 * left, 2 * top, 3 * wide, 2 * tall]
+    assert large["segmentation"][4:6] == [3 * (left + wide), 2 * (top + tall)]
+    (seed,) = mini.MAKERS["seedbench"]()
+    (picture,) = mini.fine_print(replace(seed, rows=seed.rows[:1]), (2, 3)).rows[0]["image"]
+    assert Pillow.open(io.BytesIO(picture["bytes"])).size == (288, 192)
 
 
 @pytest.mark.parametrize("canvas", ["3", "0x3", "1x9", "axb", "1x-2"])
