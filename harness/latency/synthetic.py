@@ -12,6 +12,7 @@ from fitprune.errors import FitPruneError
 from harness.models.devices import AUTO, choose_device, choose_dtype
 from harness.models.shipped import transformers_config
 from harness.models.spec import ModelSpec, View
+from harness.models.unpadding import keep_padding
 
 SEED = 0
 # Token ids of a prompt's text are drawn below this; what stands for an image, a video or padding is left out.
@@ -69,6 +70,8 @@ def random_model(
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         torch.manual_seed(SEED)
         model = AutoModelForImageTextToText.from_config(config, dtype=kind)
+    if spec.variant:
+        keep_padding(model)
     return SyntheticModel(model.eval().requires_grad_(False), chosen, text.num_hidden_layers)
 
 

@@ -42,7 +42,7 @@ def model_facts(name: str, device: str | None = None) -> ModelFacts:
     return ModelFacts(
         name=name,
         revision=folder.name if spec.kind == "hub" else digest(folder),
-        weights=weights_digest(folder, spec.chat_template or ""),
+        weights=weights_digest(folder, (spec.chat_template or "") + spec.variant),
         dtype=str(choose_dtype(None, device)).removeprefix("torch."),
         device=device_kind(device),
         config=transformers_config(spec),

@@ -5,14 +5,14 @@ taken is never silent: `ChosenModel.note` says it, and how to get the other.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fitprune.errors import FitPruneError
 from harness.models.checkpoint import checkpoint_folder
 from harness.models.families import FAMILY_NAMES
 from harness.models.registry import MODELS, embedded_models
-from harness.models.spec import FamilyName, ModelSpec
+from harness.models.spec import NO_UNPAD, FamilyName, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ def choose_model(asked: str, weights: bool = True) -> ChosenModel:
     gives its standard checkpoint, whose configuration ships with the package.
     Raises FitPruneError, in one line that says how to download, for a family of which nothing is here.
     """
+    base, colon, variant = asked.rpartition(":")
+    if variant == NO_UNPAD and base in FAMILY_NAMES:
+        chosen = choose_model(base, weights)
+        return replace(chosen, asked=asked, name=chosen.name + colon + variant)
     if asked not in FAMILY_NAMES:
         return ChosenModel(asked, asked)
     family = FAMILY_NAMES[asked]

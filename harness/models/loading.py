@@ -6,7 +6,7 @@ Stock classes, safetensors only, no remote code, no download.
 import importlib
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from harness.models.family_names import choose_model
 from harness.models.json_files import read_json
 from harness.models.processors import load_processor
 from harness.models.registry import find_model
-from harness.models.shipped import transformers_config
+from harness.models.shipped import read_config, transformers_config
 from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
+from harness.models.unpadding import keep_padding
 
 if TYPE_CHECKING:
     import torch
@@ -123,14 +124,14 @@ def load_model(
     device = choose_device(device, size)
     if device == "cpu":
         keep_freed_memory()
-    config = read_json(folder / "config.json")
+    config = _config_of(spec, folder)
     family = FAMILIES.get(str(config.get("model_type")))
     if family and family.registers:
         importlib.import_module(family.registers)
     model: Any
     common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor = load_processor(folder, str(config.get("model_type")), common)
+        processor = load_processor(folder, str(config.get("model_type")), common, spec.variant)
         if with_weights:
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=kind, use_safetensors=True, device_map=placement(device), output_loading_info=True, **common
@@ -149,6 +150,8 @@ def load_model(
             f"{folder}: transformers cannot load this checkpoint: {' '.join(str(error).split())[:300]}"
         ) from error
     _prepare_processor(processor, spec, config)
+    if spec.variant:
+        keep_padding(model)
     where = str(execution_device(model.get_input_embeddings())) if device == "auto" else device
     return LoadedModel(name, _revision(spec, folder, with_weights), model.eval(), processor, spec, where)
 
@@ -157,12 +160,12 @@ def load_processor_of(name: str) -> "ProcessorMixin":
     """The processor alone, as `load_model` prepares it. Raises FitPruneError for a model that is not there."""
     spec = find_model(choose_model(name).name)
     folder = checkpoint_folder(spec)
-    config = read_json(folder / "config.json")
+    config = _config_of(spec, folder)
     family = FAMILIES.get(str(config.get("model_type")))
     if family and family.registers:
         importlib.import_module(family.registers)
     common = {"local_files_only": True, "trust_remote_code": False}
-    processor = load_processor(folder, str(config.get("model_type")), common)
+    processor = load_processor(folder, str(config.get("model_type")), common, spec.variant)
     _prepare_processor(processor, spec, config)
     return processor
 
@@ -170,6 +173,11 @@ def load_processor_of(name: str) -> "ProcessorMixin":
 def load_outline(name: str) -> ModelOutline:
     """The model without its weights. Raises FitPruneError as `load_model` does for a model that is not there."""
     return ModelOutline(name, transformers_config(find_model(choose_model(name).name)), load_processor_of(name))
+
+
+def _config_of(spec: ModelSpec, folder: Path) -> Mapping[str, Any]:
+    """The checkpoint's own configuration, also where another ships. Raises FitPruneError for a variant that it cannot have."""
+    return read_config(replace(spec, kind="folder", source=str(folder))) if spec.variant else read_json(folder / "config.json")
 
 
 def _check_complete(folder: Path, report: Mapping[str, Any]) -> None:

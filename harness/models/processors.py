@@ -5,6 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.models.spec import NO_UNPAD
+from harness.models.unpadding import whole_canvas
+
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
 BACKEND = "pil"
 
 
-def load_processor(folder: Path, model_type: str, common: Mapping[str, Any]) -> "ProcessorMixin":
+def load_processor(folder: Path, model_type: str, common: Mapping[str, Any], variant: str = "") -> "ProcessorMixin":
     """The processor saved in `folder`; where its class also takes videos, without that part.
 
     transformers' video processors need torchvision, and no suite asks about a video.
@@ -20,11 +23,14 @@ def load_processor(folder: Path, model_type: str, common: Mapping[str, Any]) -> 
     Args:
         model_type: of the checkpoint's configuration.
         common: options of every `from_pretrained`.
+        variant: NO_UNPAD gives each image of a LLaVA-NeXT the tokens of its whole canvas, and no newlines.
     """
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
     found = getattr(transformers, PROCESSOR_MAPPING_NAMES.get(model_type) or "", None)
+    if found is not None and variant == NO_UNPAD:
+        return whole_canvas(found).from_pretrained(folder, backend=BACKEND, **common)
     if found is None or "video_processor" not in found.get_attributes():
         return transformers.AutoProcessor.from_pretrained(folder, backend=BACKEND, **common)
     record, _ = found.get_processor_dict(folder, local_files_only=True)

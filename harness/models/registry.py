@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from fitprune.errors import FitPruneError, unknown_name
 from harness.models.families import ENTRIES, FAMILY_NAMES
-from harness.models.spec import ModelSpec
+from harness.models.spec import NO_UNPAD, ModelSpec
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
 
@@ -23,8 +24,12 @@ def find_model(name: str) -> ModelSpec:
 
     A registry name wins over a folder of the same name; write `./llava-tiny` for the folder.
     A family's name is none of these: `harness.models.family_names` says which model it stands for.
+    `NAME:no-unpad` is the same model run otherwise: see `spec.NO_UNPAD`.
     Raises FitPruneError, with the nearest names, when it is none of these.
     """
+    base, colon, variant = name.rpartition(":")
+    if colon and variant == NO_UNPAD:
+        return replace(find_model(base), variant=variant)
     if name in MODELS:
         return MODELS[name]
     if name and Path(name).is_dir():

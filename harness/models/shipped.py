@@ -29,8 +29,20 @@ def config_file(spec: ModelSpec) -> Path:
 
 
 def read_config(spec: ModelSpec) -> Mapping[str, Any]:
-    """The configuration as a dictionary; no torch, no transformers."""
-    return read_json(config_file(spec))
+    """The configuration as a dictionary, with `image_unpad` false for a variant that cuts no padding off; no torch, no
+    transformers.
+
+    Raises FitPruneError for such a variant of a model that has no padding to cut off.
+    """
+    config = read_json(config_file(spec))
+    if not spec.variant:
+        return config
+    if config.get("model_type") != "llava_next":
+        raise FitPruneError(
+            f"'{spec.name}:{spec.variant}': only a LLaVA-NeXT cuts padding off, and this is {config.get('model_type')}; "
+            f"take --model {spec.name}"
+        )
+    return {**config, "image_unpad": False}
 
 
 def family_of(spec: ModelSpec, config: Mapping[str, Any]) -> Family:

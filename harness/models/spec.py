@@ -4,6 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+NO_UNPAD = "no-unpad"
+"""Ends the name of a LLaVA-NeXT that keeps the features of the padding around an image and has no newline tokens:
+`llava-next-7b:no-unpad` has 2880 visual tokens on a canvas of 2×2 tiles, as published tables count them.
+"""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -79,6 +83,7 @@ class ModelSpec:
         dtype: of the weights in the checkpoint.
         parameters: published number; None where it is read from the checkpoint.
         chat_template: Jinja template for a checkpoint without one of its own; None takes the family's.
+        variant: how it is run other than its checkpoint says, as a name's ending tells: NO_UNPAD; empty for as it says.
         convert: command that makes a readable checkpoint of the download, with SOURCE and TARGET; empty where none is needed.
         notes: what a user should know.
     """
@@ -91,6 +96,7 @@ class ModelSpec:
     dtype: str = "float16"
     parameters: int | None = None
     chat_template: str | None = None
+    variant: str = ""
     convert: str = ""
     notes: str = ""
 

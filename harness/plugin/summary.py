@@ -118,7 +118,7 @@ def lines_of(tables: Sequence[Table], options: RunOptions | None = None, width: 
         if len(blocks[-1]) > 1 and sum(len(aligned[0][place]) for place in [*blocks[-1], column]) > room:
             blocks.append([0])
         blocks[-1].append(column)
-    lines = []
+    lines: list[str] = []
     for block in blocks:
         lines += [""] * bool(lines)
         lines += [names.get(at, "".join(line[column] for column in block).rstrip()) for at, line in enumerate(aligned)]

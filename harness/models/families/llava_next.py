@@ -13,15 +13,19 @@ from harness.models.spec import Family, FamilyName, ModelSpec, View
 
 
 def view(config: Mapping[str, Any], width: int, height: int) -> View:
-    """Base tokens, and for the tiles the unpadded grid with one newline token a row."""
+    """Base tokens, and for the tiles the unpadded grid with one newline token a row; or their whole grid, without any."""
     side, patch = config["vision_config"]["image_size"], config["vision_config"]["patch_size"]
     tall, wide = best_resolution(width, height, [(tall, wide) for tall, wide in config["image_grid_pinpoints"]])
-    columns, rows = unpadded(width, height, side // patch * (wide // side), side // patch * (tall // side))
+    columns, rows = side // patch * (wide // side), side // patch * (tall // side)
+    unpads = config.get("image_unpad", True)
+    if unpads:
+        columns, rows = unpadded(width, height, columns, rows)
     base = (side // patch) ** 2
     if config.get("vision_feature_select_strategy", "default") == "full":
         base += cls_tokens(config)
     tiles = 1 + (wide // side) * (tall // side)
-    return View(base + columns * rows, (1, tiles, 3, side, side), rows, {"image_sizes": [[height, width]]})
+    size, newlines = ([height, width], rows) if unpads else ([tall, wide], 0)
+    return View(base + columns * rows, (1, tiles, 3, side, side), newlines, {"image_sizes": [size]})
 
 
 FAMILY = Family(

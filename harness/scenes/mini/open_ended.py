@@ -27,22 +27,22 @@ def vizwiz(least: int = 100) -> list[Table]:
             continue
         name = rng.choice(absent_classes(scene, rng.choice(POPE_SPLITS), rng))
         said = [(question.text, ten_answers(question, scene, rng)) for question in found]
-        said.append((f"What word is under the {name}?", [UNANSWERABLE] * 9 + ["nothing"]))
+        said.append((f"What word is under the {name}?", [*[UNANSWERABLE] * 9, "nothing"]))
         picture = png(scene)
-        for question, answers in said:
+        for words, answers in said:
             rows.append(
                 {
                     "question_id": f"VizWiz_val_{len(rows):08d}",
                     "image": picture,
-                    "question": question,
+                    "question": words,
                     "answers": answers,
                     "category": UNANSWERABLE if UNANSWERABLE in answers else "other",
                 }
             )
         if len(rows) >= least:
             break
-    answers = {"answers": List(Value("string"))}
-    features = Features({**text("question_id"), "image": Image(), **text("question"), **answers, **text("category")})
+    given = {"answers": List(Value("string"))}
+    features = Features({**text("question_id"), "image": Image(), **text("question"), **given, **text("category")})
     return [Table("vizwiz_vqa_val/default/val.parquet", features, rows)]
 
 
