@@ -12,6 +12,11 @@ from typing import Any, Protocol
 
 from fitprune.errors import FitPruneError
 
+# How a suite's score is made of its questions' scores: as their mean; of pairs of questions about an image, group by group, as
+# MME does; as the F1 of "yes"; or by lmms-eval's own aggregation, of which nothing is known but what it gives of parts.
+MEAN, PAIRS, F1, RESAMPLED = "mean", "pairs", "f1", "resampled"
+_BEFORE = {"mme_perception_score": PAIRS, "pope_f1_score": F1}  # in results of versions that wrote no statistic; else the mean
+
 
 @dataclass
 class Answer:
@@ -21,7 +26,7 @@ class Answer:
         doc_id: row of the question in the data, whatever the limit.
         image: hash of its pixels; equal for questions about one image.
         score: 0-1; NaN where the metric does not score this question.
-        group: the category for MME, else empty.
+        group: the category, where questions about an image are scored together; else empty.
     """
 
     doc_id: int
@@ -60,8 +65,11 @@ class Scored(Protocol):
 
     suite: str
     metric: str
+    statistic: str
     score: float
     dense_score: float
+    replicates: list[float]
+    dense_replicates: list[float]
     seconds: float | None
     data_digest: str
     generation: dict[str, Any]
@@ -80,6 +88,8 @@ class Answers:
         generation: settings, known before anything is asked.
         tokens: means per question: `prompt_tokens`, `visual_tokens`, `new_tokens`.
         notes: what a reader must know, e.g. that there are fewer questions than asked.
+        statistic: how the answers' scores make the score.
+        replicates: of `RESAMPLED`, the score in points of each of `half_samples`.
     """
 
     suite: str
@@ -92,6 +102,11 @@ class Answers:
     generation: dict[str, Any] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    statistic: str = ""
+    replicates: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.statistic = self.statistic or _BEFORE.get(self.metric, MEAN)
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]], result: Scored, *, dense: bool = False) -> "Answers":
@@ -112,6 +127,8 @@ class Answers:
             seconds=result.seconds or 0.0,
             data_digest=result.data_digest,
             generation=result.generation,
+            statistic=result.statistic,
+            replicates=result.dense_replicates if dense else result.replicates,
         )
 
     def to_records(self, dense: "Answers | None" = None) -> list[dict[str, Any]]:

@@ -1,15 +1,14 @@
 """`evaluate_cell`: a model's answers to a suite under a pruner, scored by lmms-eval."""
 
 import argparse
-import math
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
+from harness.answering.scoring import group_of, scored
 from harness.answers import Answer, Answers
 from harness.results.sources import folder_digest
 from harness.tasks.build import build_task, task_folder, task_manager
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from harness.answering.lmms_model import Observer
     from harness.models.loading import LoadedModel, ModelOutline
     from harness.results.journal import Journal
-
-_MME_CATEGORY_POINTS = 200  # accuracy plus pair accuracy, 0-100 each
 
 
 def evaluate_cell(
@@ -93,7 +90,10 @@ def evaluate_cell(
             cli_args=argparse.Namespace(output_path=folder, process_with_media=False),
         )
     samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
-    answers = [_answer(spec, sample, task.rows, model.records) for sample in samples]
+    images = [model.records[spec.task, sample["doc_id"]].image for sample in samples]
+    with quiet():
+        made = scored(spec, task, samples, images, results["results"][spec.task])
+    answers = [_answer(spec, *one, task.rows) for one in zip(samples, images, made.scores, strict=True)]
     if not any(answer.answer for answer in answers):
         raise FitPruneError(
             f"all {len(answers)} answers of '{loaded.name}' on {suite} are empty: "
@@ -106,8 +106,10 @@ def evaluate_cell(
         notes.append(f"{suite}: memory ran out with {batch_size} questions at a time, so from there on {half} were asked")
     return Answers(
         suite=spec.name,
-        metric=spec.metric,
-        score=_points(spec, results["results"][spec.task], answers),
+        metric=spec.metric.name,
+        statistic=made.statistic,
+        score=made.points,
+        replicates=made.replicates,
         answers=answers,
         prompts=len(answers),
         seconds=earlier + time.perf_counter() - started,
@@ -121,10 +123,13 @@ def evaluate_cell(
 def conditions(
     suite: str, data: str, limit: int | None, batch_size: int, dtype: str, allow_broken: bool = False
 ) -> dict[str, Any]:
-    """What of a cell's outcome its suite decides, known before it runs: `metric`, `task_code`, `data_digest`, `generation`."""
+    """What of a cell's outcome its suite decides, known before it runs: `metric` and the `statistic` that it claims,
+    `task_code`, `data_digest`, `generation`.
+    """
     spec, task = find_suite(suite), build_task(suite, data, limit)
     return {
-        "metric": spec.metric,
+        "metric": spec.metric.name,
+        "statistic": spec.metric.statistic,
         "task_code": folder_digest(task_folder(suite)),
         "data_digest": task.data_digest,
         "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype, allow_broken),
@@ -148,31 +153,18 @@ def sample_inputs(
         yield questions.inputs(batch)[0]
 
 
-def _answer(spec: SuiteSpec, sample: dict, rows: Any, records: "dict[tuple[str, int], Record]") -> Answer:
+def _answer(spec: SuiteSpec, sample: dict, image: str, score: float, rows: Any) -> Answer:
     doc = sample["doc"]
-    value = sample.get(spec.metric)
-    score = value["score"] if isinstance(value, dict) else value
     counted = Counter(answer["answer"] if isinstance(answer, dict) else answer for answer in doc.get("answers") or ())
     return Answer(
         doc_id=int(rows[sample["doc_id"]]),
-        image=records[spec.task, sample["doc_id"]].image,
+        image=image,
         question=str(doc.get("question", "")),
         answer=str(sample["filtered_resps"][0]),
         target=str(counted.most_common(1)[0][0] if counted else sample["target"]),
-        score=float(score) if isinstance(score, Real) else math.nan,
-        group=str(doc["category"]) if spec.paired else "",
+        score=score,
+        group=group_of(spec, doc),
     )
-
-
-def _points(spec: SuiteSpec, aggregates: dict, answers: list[Answer]) -> float:
-    """lmms-eval's aggregate in points of 0-100. MME's is a sum over categories of up to 200 each."""
-    value = aggregates.get(f"{spec.metric},none")
-    if not isinstance(value, Real) or math.isnan(value):
-        raise FitPruneError(f"lmms-eval gave no {spec.metric} for {spec.name}: {value!r}")
-    if not spec.paired:
-        return 100 * float(value)
-    categories = {answer.group for answer in answers if not math.isnan(answer.score)}
-    return 100 * float(value) / (_MME_CATEGORY_POINTS * len(categories))
 
 
 def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str, allow_broken: bool = False) -> dict[str, Any]:

@@ -9,19 +9,17 @@ from typing import Any
 from fitprune import Pruner
 from harness.answering.arguments import answered_by
 from harness.answering.evaluate import conditions
+from harness.answers import MEAN
 from harness.cells import Cell, CellSettings
 from harness.models.facts import ModelFacts
 from harness.results.result import SCHEMA
-from harness.statistics import is_mean
 
 Margin = Callable[[str], float | None]
 """Points, per suite, of a run that stops asking as soon as a drop is known to be above or below."""
 
 
 class Conditions:
-    """What a run's suites decide of an outcome: `metric`, `task_code`, `data_digest` and `generation`; each suite's data is
-    read once.
-    """
+    """What a run's suites decide of an outcome, as `conditions` has it; each suite's data is read once."""
 
     def __init__(self, settings: CellSettings) -> None:
         self.settings = settings
@@ -62,11 +60,11 @@ def identity(
         **known,
         "limit": settings.limit,
         "seed": settings.seed,
-        "sequential": stopping(cell, known["metric"], settings.seed, margin),
+        "sequential": stopping(cell, known["statistic"], settings.seed, margin),
     }
 
 
-def stopping(cell: Cell, metric: str, seed: int, margin: Margin | None) -> dict[str, Any]:
+def stopping(cell: Cell, statistic: str, seed: int, margin: Margin | None) -> dict[str, Any]:
     """What decides when a cell's run stops: margin and seed; empty where all questions are asked."""
     points = None if margin is None or cell.is_dense else margin(cell.suite)
-    return {} if points is None or not is_mean(metric) else {"margin": points, "seed": seed}
+    return {} if points is None or statistic != MEAN else {"margin": points, "seed": seed}

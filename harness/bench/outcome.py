@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitprune import FitPruneError
-from harness.answers import Answers
+from harness.answers import MEAN, RESAMPLED, Answers
 from harness.bench.evaluation import Pair
 from harness.bench.resolved import Resolved
 from harness.cells import Cell, CellSettings
 from harness.results.computed import computed
 from harness.results.result import Result, now
-from harness.statistics import is_mean
 
 REDUCTION_TOLERANCE = 0.01  # a measured reduction farther from the one asked for is noted
 
@@ -68,9 +67,13 @@ def outcome(
         may_stop: whether the run was to stop asking where a drop is decided.
     """
     cell, dense, pruned = resolved.cell, pair.dense, pair.pruned
+    # What is no mean for one of the two is compared as none.
+    found = {pruned.answers.statistic, dense.answers.statistic}
+    statistic = RESAMPLED if RESAMPLED in found else pruned.answers.statistic
+    own, before = (dataclasses.replace(answers, statistic=statistic) for answers in (pruned.answers, dense.answers))
     remarks = [*pruned.answers.notes, *notes, *_remarks(resolved, pair, settings, may_stop)]
     result = Result(
-        **resolved.identity,
+        **{**resolved.identity, "statistic": statistic},
         key=resolved.key,
         score=pruned.answers.score,
         dense_score=dense.answers.score,
@@ -93,8 +96,10 @@ def outcome(
         seconds=pruned.answers.seconds,
         tokens_per_layer=pruned.tokens_per_layer,
         note="; ".join(remarks),
+        replicates=own.replicates,
+        dense_replicates=before.replicates,
     )
-    return Measured(computed(result, pruned.answers, dense.answers), pruned.answers, dense.answers)
+    return Measured(computed(result, own, before), own, before)
 
 
 def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, may_stop: bool) -> list[str]:
@@ -104,8 +109,10 @@ def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, may_stop: b
         remarks.append(
             f"{cell.suite}: {cell.label()} saves {saved:.3f} of the visual tokens' FLOPs, not the {cell.reduction:g} asked for"
         )
-    if may_stop and not cell.is_dense and not is_mean(pair.pruned.answers.metric):
-        remarks.append(f"{cell.suite}: its metric is no mean over questions, so all were asked, and the gate is `significant`")
+    if may_stop and not cell.is_dense and resolved.identity["statistic"] != MEAN:
+        remarks.append(
+            f"{cell.suite}: its metric is no mean that is known before, so all were asked, and the gate is `significant`"
+        )
     if cell.needs_fit and settings.data == "hub":
         remarks.append(
             f"{cell.model}: its recipes were fitted on the embedded calibration scenes; "

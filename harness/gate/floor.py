@@ -15,8 +15,6 @@ from harness.results.store import Store
 from harness.statistics import score_interval
 
 BELOW = 10.0  # points under a known score of the same model, from which on something is broken
-# What guessing gives, in points: of yes and no; MME's two questions an image; the longest list of ScienceQA's choices.
-CHANCE = {"pope": 50.0, "mme": (50.0 + 25.0) / 2, "scienceqa": 100 / 5}
 
 
 @dataclass(frozen=True)
@@ -32,16 +30,17 @@ class Known:
     same: bool
 
 
-def dense_fault(result: Result, dense: Answers, store: Store) -> str:
+def dense_fault(result: Result, dense: Answers, store: Store, chance: float = 0.0) -> str:
     """What is wrong with the dense score that a cell is compared with, in one line; empty if nothing is.
 
     It is nothing at all, below chance with 95 % confidence, or more than `BELOW` points under what a card, a paper or an
-    earlier run of this results folder has: with 95 % confidence where other questions were asked there.
+    earlier run of this results folder has: with 95 % confidence where other questions were asked there. chance: points that
+    guessing gives on the suite.
     """
     scored, said = result.dense_score, f"the dense {result.model} scores {result.dense_score:.1f} on {result.suite}"
     if not scored > 0:
         return f"{said}: it has nothing to lose, and no drop says anything; the model, its prompt or the data do not fit"
-    high, chance = score_interval(dense).high, CHANCE.get(result.suite, 0.0)
+    high = score_interval(dense).high
     if high < chance:
         return f"{said}, below the {chance:g} of guessing with 95 % confidence; the model, its prompt or the data do not fit"
     for known in (*_registered(result), *_earlier(result, store)):

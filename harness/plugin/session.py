@@ -29,6 +29,7 @@ from harness.results.once import RunFolder
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.tasks.hub import take_commits
+from harness.tasks.specs import find_suite
 
 if TYPE_CHECKING:
     from harness.bench.bench import Bench
@@ -125,7 +126,7 @@ class RunSession:
         and with `--save` beside it. A comparison that cannot be made raises FitPruneError, when all is written.
         """
         options, dense = self.options, None if cell.is_dense else measured.dense
-        fault = dense_fault(measured.result, measured.dense, self.store)
+        fault = dense_fault(measured.result, measured.dense, self.store, find_suite(cell.suite).chance)
         measured.result = dataclasses.replace(measured.result, dense_fault=fault)
         result = judged(measured, options.gate, options.allowed(cell.suite), options.command(cell))
         chosen = options.chosen_as(cell.model)

@@ -10,11 +10,10 @@ import math
 import numpy as np
 
 from fitprune.errors import FitPruneError
-from harness.answers import Answers
+from harness.answers import RESAMPLED, Answers
 from harness.results.result import Result
 from harness.results.store import Store, StoredResults
 from harness.statistics import (
-    MME_COGNITION,
     Drop,
     Verdict,
     image_drops,
@@ -23,6 +22,7 @@ from harness.statistics import (
     paired_drop,
     questions_needed,
     score_interval,
+    taking_part,
 )
 from harness.statistics.betting import BettingBound
 
@@ -85,8 +85,9 @@ def oddities(own: Answers, drop: Drop) -> list[str]:
         notes.append(f"{suite}: all {len(own.answers)} answers are {next(iter(texts))!r}, whatever the question")
     if drop.unscored:
         notes.append(f"{suite}: {drop.unscored} questions have no score and take no part in the drop")
-    counted = [answer.score for answer in own.answers if answer.group not in MME_COGNITION]
-    missing = int(np.isnan(counted).sum())
+    scores = np.array([answer.score for answer in own.answers])
+    counted = scores[taking_part(own.answers, scores)]
+    missing = 0 if own.statistic == RESAMPLED else int(np.isnan(counted).sum())
     if missing > UNSCORED * len(counted) and not drop.unscored:
         notes.append(f"{suite}: {missing} of {len(counted)} questions have no score")
     return notes

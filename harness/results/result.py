@@ -82,6 +82,9 @@ class Result:
     needed: StrictFloat | None = None  # questions that would decide, where the verdict is undecided
     dense_fault: str = ""  # what is wrong with the dense score, against which nothing is judged then
     compared: dict[str, Any] = field(default_factory=dict)  # with a saved run, see harness/gate/saved.py
+    statistic: str = ""  # how the answers' scores make the score, see harness/answers.py
+    replicates: list[Number] = field(default_factory=list)  # where they do not: the score of each half of the images
+    dense_replicates: list[Number] = field(default_factory=list)
 
     @property
     def cell(self) -> Cell:

@@ -15,13 +15,13 @@ from harness.statistics.bootstrap import bootstrap_interval, rare_interval
 from harness.statistics.drops import Drop, bounded_mean, image_drops, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
 from harness.statistics.influence import Influence
-from harness.statistics.metrics import MME_COGNITION, Sums, Units, is_mean, mme_units, pope_f1_sums, question_units
+from harness.statistics.metrics import Sums, Units, pair_units, question_units, taking_part, yes_f1_sums
+from harness.statistics.resampled import half_samples
 from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
 
 __all__ = [
     "CONFIDENCE",
     "GATES",
-    "MME_COGNITION",
     "Drop",
     "Estimate",
     "Influence",
@@ -34,13 +34,12 @@ __all__ = [
     "certified",
     "clustered_mean",
     "correlations",
+    "half_samples",
     "image_drops",
-    "is_mean",
     "judge",
-    "mme_units",
     "no_drop",
+    "pair_units",
     "paired_drop",
-    "pope_f1_sums",
     "question_units",
     "questions_needed",
     "rare_interval",
@@ -48,4 +47,6 @@ __all__ = [
     "significant",
     "stratified_mean",
     "t_interval",
+    "taking_part",
+    "yes_f1_sums",
 ]

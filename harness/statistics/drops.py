@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fitprune.errors import FitPruneError
+from harness.answers import RESAMPLED
 from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, questions_of, rare_interval
 from harness.statistics.estimates import Estimate, stratified_mean
 from harness.statistics.influence import Influence
-from harness.statistics.metrics import MME_COGNITION, SUMS, UNITS, Sums, Units, question_units, scores_of
+from harness.statistics.metrics import SUMS, UNITS, Sums, Units, scores_of, taking_part
 from harness.statistics.pairs import paired
+from harness.statistics.resampled import resampled
 from harness.statistics.unseen import unseen_interval, unseen_weight
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class Drop:
 
 def no_drop(answers: "Answers") -> Drop:
     """The drop of answers against themselves: no estimate, but nothing, with certainty."""
+    if answers.statistic == RESAMPLED:
+        return Drop(0.0, 0.0, 0.0, len(answers.answers), len({answer.image for answer in answers.answers}), 0.0)
     units = _units(answers, answers.answers, scores_of(answers))
     return Drop(0.0, 0.0, 0.0, units.questions, len(np.unique(units.clusters)), 0.0)
 
@@ -51,12 +56,14 @@ def no_drop(answers: "Answers") -> Drop:
 def score_interval(answers: "Answers") -> Estimate:
     """A suite's own score in points with its 95 % interval, clustered by image.
 
-    `bounded_mean` over the metric's units, or `bounded_sums` of a metric that has none. Raises FitPruneError for a score
-    that is no share.
+    `bounded_mean` over the metric's units, `bounded_sums` of a metric that has none, `resampled` where nothing is known of it.
+    Raises FitPruneError for a score that is no share.
     """
+    if answers.statistic == RESAMPLED:
+        return resampled(answers.score, answers.replicates, _images(answers), 0.0)
     scores = scores_of(answers)
-    if answers.metric in SUMS:
-        sums = SUMS[answers.metric](answers.answers, scores)
+    if answers.statistic in SUMS:
+        sums = SUMS[answers.statistic](answers.answers, scores)
         return bounded_sums(sums, sums.parts.shape[1], 0.0).points()
     return bounded_mean(_units(answers, answers.answers, scores), 0.0).points()
 
@@ -67,18 +74,27 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
 
     Miller 2024 (arXiv 2411.00640): on paired questions the standard error is that of the question-level differences, which
     is far smaller than that of two independent scores. Means are differenced in their own units (`UNITS`) and have
-    Student's interval; a metric that is no mean (`SUMS`) has the paired cluster bootstrap's. Both are widened to one that
-    holds where the drop hangs on a few images; it is never empty because nothing differed.
+    Student's interval; a metric that is no mean (`SUMS`) has the paired cluster bootstrap's, and one of which nothing is known
+    that of its own aggregation on halves of the images. All are widened to one that holds where the drop hangs on a few images;
+    it is never empty because nothing differed.
 
     Raises FitPruneError, by name, where the two are no pair, and for a score that is no share.
     """
     matched = paired(before, after)
+    if RESAMPLED in (before.statistic, after.statistic):
+        if len(before.replicates) != len(after.replicates):
+            raise FitPruneError(
+                f"cannot pair answers on {before.suite}: the halves of the questions were scored for one of the two only"
+            )
+        points = (np.array(before.replicates) - np.array(after.replicates)).tolist()
+        found = resampled(before.score - after.score, points, _images(before), -100.0)
+        return Drop(found.value, found.low, found.high, found.n, found.clusters, found.standard_error)
     first, second = scores_of(before), scores_of(matched)
     both = np.isfinite(first) & np.isfinite(second)
-    unscored = sum(not scored for scored, a in zip(both, before.answers, strict=True) if a.group not in MME_COGNITION)
     first, second = np.where(both, first, np.nan), np.where(both, second, np.nan)
-    if before.metric in SUMS:
-        of = SUMS[before.metric]
+    unscored = int((taking_part(before.answers, first) & ~both).sum())
+    if before.statistic in SUMS:
+        of = SUMS[before.statistic]
         found = _difference(of(before.answers, first), of(matched.answers, second))
         questions = found.n
     else:
@@ -153,4 +169,8 @@ def _difference(old: Sums, new: Sums) -> Estimate:
 
 
 def _units(answers: "Answers", chosen: "Sequence[Answer]", scores: np.ndarray) -> Units:
-    return UNITS.get(answers.metric, question_units)(chosen, scores)
+    return UNITS[answers.statistic](chosen, scores)
+
+
+def _images(answers: "Answers") -> np.ndarray:
+    return np.array([answer.image for answer in answers.answers])

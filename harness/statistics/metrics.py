@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fitprune.errors import FitPruneError
+from harness.answers import F1, MEAN, PAIRS
 
 if TYPE_CHECKING:
     from harness.answers import Answer, Answers
-
-# The four categories that MME counts as cognition (Fu et al. 2023, arXiv 2306.13394); the perception score leaves them out.
-MME_COGNITION = frozenset({"commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"})
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,8 @@ def question_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
     return Units(scores[scored], _images(answers, scored), np.zeros(questions, dtype=int), questions)
 
 
-def mme_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
-    """One unit per image of an MME perception category: the mean of acc and acc+ on its pair of questions.
+def pair_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
+    """One unit per pair of questions about an image of one group: the mean of acc and acc+ on it.
 
     MME (Fu et al. 2023, arXiv 2306.13394): accuracy over the questions plus accuracy+ (both questions
     of an image right), summed over categories. With 200 points a category this is the mean over categories of (acc
@@ -71,8 +69,7 @@ def mme_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
     pairs: dict[tuple[str, str], list[int]] = {}
     for position in sorted(range(len(answers)), key=lambda i: answers[i].doc_id):
         answer = answers[position]
-        if answer.group not in MME_COGNITION:
-            pairs.setdefault((answer.group, answer.image), []).append(position)
+        pairs.setdefault((answer.group, answer.image), []).append(position)
     values, images, categories = [], [], []
     for (category, image), positions in pairs.items():
         for first, second in zip(positions[::2], positions[1::2], strict=False):
@@ -84,8 +81,8 @@ def mme_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
     return Units(np.array(values, dtype=float), np.array(images, dtype=str), np.array(categories, dtype=str), 2 * len(values))
 
 
-def pope_f1_sums(answers: "Sequence[Answer]", scores: np.ndarray) -> Sums:
-    """POPE's F1 of "yes" (Li et al. 2023, arXiv 2305.10355), of true and false positives and false negatives, as
+def yes_f1_sums(answers: "Sequence[Answer]", scores: np.ndarray) -> Sums:
+    """F1 of "yes", POPE's (Li et al. 2023, arXiv 2305.10355), of true and false positives and false negatives, as
     lmms-eval counts them: an answer that is neither yes nor no is none of the three.
     """
     scored = np.isfinite(scores)
@@ -106,11 +103,15 @@ def _images(answers: "Sequence[Answer]", scored: np.ndarray) -> np.ndarray:
     return np.array([answer.image for answer in answers], dtype=object)[scored].astype(str)
 
 
-# Metrics that are not a plain mean over questions: of units, or of sums.
-UNITS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Units]] = {"mme_perception_score": mme_units}
-SUMS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Sums]] = {"pope_f1_score": pope_f1_sums}
+def taking_part(answers: "Sequence[Answer]", scores: np.ndarray) -> np.ndarray:
+    """Which answers (n,) the metric asks for: not those of groups without any score beside others that have some, such as the
+    cognition categories beside MME's perception score.
+    """
+    groups = np.array([answer.group for answer in answers], dtype=object).astype(str)
+    scored = np.isin(groups, groups[np.isfinite(scores)])
+    return scored if scored.any() else np.ones(len(groups), dtype=bool)
 
 
-def is_mean(metric: str) -> bool:
-    """Whether a suite's metric is a plain mean over its questions."""
-    return metric not in UNITS and metric not in SUMS
+# By statistic: what a mean is taken of, and what a metric that is none is a function of.
+UNITS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Units]] = {MEAN: question_units, PAIRS: pair_units}
+SUMS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Sums]] = {F1: yes_f1_sums}

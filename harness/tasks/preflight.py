@@ -25,6 +25,8 @@ def check_data(suite: str, data: str = "mini") -> None:
         except FitPruneError as error:
             raise FitPruneError(f"suite '{spec.name}': {error}") from None
         return
+    if spec.questions is None:
+        return
     folder = data_folder(data)
     files = part_files(folder, spec, spec.questions)
     with naming(files):

@@ -130,7 +130,7 @@ class LocalTask(_LimitedTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         spec = self._spec()
-        if spec:
+        if spec and spec.questions:
             files = part_files(self._folder, spec, spec.questions)
         else:
             # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.

@@ -57,7 +57,13 @@ class FakePruners:
 class FakeConditions:
     def of(self, suite, dtype):
         generation = {"max_new_tokens": 4, "batch_size": 16}
-        return {"metric": "exact_match", "task_code": "task", "data_digest": "digest", "generation": generation}
+        return {
+            "metric": "exact_match",
+            "statistic": "mean",
+            "task_code": "task",
+            "data_digest": "digest",
+            "generation": generation,
+        }
 
 
 class FakeEvaluation(Evaluation):

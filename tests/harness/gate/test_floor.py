@@ -7,6 +7,7 @@ import pytest
 
 from harness.gate.floor import dense_fault
 from harness.results.store import Store
+from harness.tasks.specs import find_suite
 from tests.support import fake_bench
 from tests.support.results import result
 from tests.support.scores import answers
@@ -37,7 +38,7 @@ def of(points, count=100, **changes):
     ],
 )
 def test_a_dense_score_below_the_floor_is_a_fault(tmp_path, points, changes, said):
-    fault = dense_fault(*of(points, **changes), Store(tmp_path))
+    fault = dense_fault(*of(points, **changes), Store(tmp_path), find_suite(changes.get("suite", "gqa")).chance)
     assert said in fault
     assert bool(fault) == bool(said)
     assert "\n" not in fault

@@ -9,11 +9,11 @@ from scipy.stats import beta
 from harness.statistics import (
     bootstrap_interval,
     clustered_mean,
-    mme_units,
+    pair_units,
     paired_drop,
-    pope_f1_sums,
     rare_interval,
     score_interval,
+    yes_f1_sums,
 )
 from harness.statistics.bootstrap import REPLICATES
 from harness.statistics.metrics import f1
@@ -138,7 +138,7 @@ def test_mme_needs_no_bootstrap():
 
 def test_the_mean_of_sums_is_the_metric():
     made = mme([1, 1, 1, 0, 0, 0, 1, 1], list("aabbccdd"), ["count"] * 4 + ["color"] * 4)
-    units = mme_units(made.answers, np.array([answer.score for answer in made.answers]))
+    units = pair_units(made.answers, np.array([answer.score for answer in made.answers]))
     sums = mean_sums(units)
     assert sums.metric(sums.parts.sum(0)) == pytest.approx(score_interval(made).value / 100)
 
@@ -149,6 +149,6 @@ def test_coverage_of_the_paired_bootstrap_on_f1():
 
 def test_pope_sums_leave_unscored_questions_out():
     made = pope(["yes", "yes", "no"], ["yes", "no", "yes"], ["a", "b", "c"])
-    sums = pope_f1_sums(made.answers, np.array([1.0, math.nan, 0.0]))
+    sums = yes_f1_sums(made.answers, np.array([1.0, math.nan, 0.0]))
     assert sums.parts.tolist() == [[1, 0, 0], [0, 0, 1]]
     assert list(sums.clusters) == ["a", "c"]

@@ -198,6 +198,7 @@ def test_a_metric_that_is_no_mean_is_asked_in_full_and_says_so(run, monkeypatch)
         "of",
         lambda self, suite, dtype: {
             "metric": "mme_perception_score",
+            "statistic": "pairs",
             "task_code": "",
             "data_digest": "digest",
             "generation": {},
@@ -207,7 +208,7 @@ def test_a_metric_that_is_no_mean_is_asked_in_full_and_says_so(run, monkeypatch)
 
     def evaluate(self, *arguments):
         found = plain(self, *arguments)
-        found.answers.metric = "mme_perception_score"
+        found.answers.metric, found.answers.statistic = "mme_perception_score", "pairs"
         return found
 
     monkeypatch.setattr(fake_bench.FakeEvaluation, "evaluate", evaluate)
@@ -216,7 +217,7 @@ def test_a_metric_that_is_no_mean_is_asked_in_full_and_says_so(run, monkeypatch)
     (read,), _ = Store(run.folder).read_all()
     assert (read.gate, read.full_n, read.n) == ("significant", None, 60)
     result.stdout.fnmatch_lines(
-        ["note: mme: its metric is no mean over questions, so all were asked, and the gate is `significant`"]
+        ["note: mme: its metric is no mean that is known before, so all were asked, and the gate is `significant`"]
     )
 
 

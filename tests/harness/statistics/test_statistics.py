@@ -134,7 +134,7 @@ def test_mme_is_lmms_evals_own_metric():
 
 def test_mme_leaves_cognition_and_half_scored_pairs_out():
     made = mme(
-        [1, 1, 0, 0, 1, math.nan, 0, 0],
+        [1, 1, 0, 0, 1, math.nan, math.nan, math.nan],
         ["a", "a", "b", "b", "c", "c", "d", "d"],
         ["count"] * 6 + ["code_reasoning"] * 2,
     )

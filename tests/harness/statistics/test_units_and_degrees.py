@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import beta, t
 
 from harness.answering.evaluate import Answer, Answers
-from harness.statistics import Units, bounded_mean, mme_units, paired_drop, score_interval, stratified_mean
+from harness.statistics import Units, bounded_mean, pair_units, paired_drop, score_interval, stratified_mean
 
 
 def test_each_stratum_takes_a_degree_of_freedom():
@@ -71,7 +71,7 @@ SCORES = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0]
 @pytest.mark.parametrize("order", [[0, 2, 1, 3, 4, 6, 5, 7], random.Random(0).sample(range(8), 8)])
 def test_pairs_are_of_neighbouring_questions_in_whatever_order_they_were_answered(order):
     made = mme(SCORES, order).answers
-    units = mme_units(made, np.array([answer.score for answer in made]))
+    units = pair_units(made, np.array([answer.score for answer in made]))
     assert sorted(units.values) == [0, 0.25, 1, 1]
     assert score_interval(mme(SCORES, order)) == score_interval(mme(SCORES))
 

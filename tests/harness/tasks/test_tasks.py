@@ -46,7 +46,7 @@ def test_a_task_is_the_original_but_for_its_data(suite: str, shared: str) -> Non
     # The functions are loaded afresh for every task object, from the same file: compare what they are compiled to.
     assert task.config.doc_to_text.__code__ == original["doc_to_text"].__code__
     assert [metric["metric"] for metric in task.config.metric_list] == [m["metric"] for m in original["metric_list"]]
-    assert SUITES[suite].metric in task._metric_fn_list
+    assert SUITES[suite].metric.name in task._metric_fn_list
     for name, value in original["generation_kwargs"].items():
         assert task.config.generation_kwargs[name] == value
 

@@ -1,0 +1,117 @@
+"""`scored`: from what lmms-eval made of the answers to points, scores of questions, and how the one is made of the other."""
+
+import inspect
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from fitprune.errors import FitPruneError
+from harness.answers import MEAN, RESAMPLED
+from harness.statistics import half_samples
+from harness.tasks.specs import Metric, SuiteSpec
+
+if TYPE_CHECKING:
+    from lmms_eval.api.task import ConfigurableTask
+
+SAME = 1e-9  # of a share
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a suite's answers score.
+
+    Attributes:
+        points: lmms-eval's aggregate, as points of 0-100.
+        scores: per sample, a share; NaN where it has none.
+        replicates: where the metric says nothing of its statistic, the points of each of `half_samples`.
+    """
+
+    points: float
+    scores: list[float]
+    statistic: str
+    replicates: list[float] = field(default_factory=list)
+
+
+def scored(
+    spec: SuiteSpec, task: "ConfigurableTask", samples: Sequence[Mapping[str, Any]], images: Sequence[str], aggregates: Mapping
+) -> Scored:
+    """What the samples score, and by which statistic.
+
+    A mean, claimed or found, is one that is proven here: the scores' mean, as a share, is lmms-eval's aggregate to `SAME`;
+    found, on every half of the images as well.
+
+    Args:
+        samples: lmms-eval's, by doc_id; images: what each is about.
+        aggregates: of lmms-eval, by metric and filter.
+
+    Raises FitPruneError where lmms-eval gives no number, and where a claimed mean is none.
+    """
+    metric = spec.metric
+    there = [place for place, sample in enumerate(samples) if metric.name in sample]
+    values = [samples[place][metric.name] for place in there]
+    scores = [math.nan] * len(samples)
+    for place, value in zip(there, values, strict=True):
+        scores[place] = share_of(metric, value)
+    known = next((value for name, value in aggregates.items() if name.partition(",")[0] == metric.name), None)
+    value = known if metric.aggregate is None else metric.aggregate(values)
+    if not isinstance(value, Real) or math.isnan(value):
+        raise FitPruneError(f"lmms-eval gave no {metric.name} for {spec.name}: {value!r}")
+    groups = {group_of(spec, samples[place]["doc"]) for place in there if not math.isnan(scores[place])}
+    full = metric.full * (len(groups) if metric.per_group else 1)
+    points = 100 * float(value) / full
+    if metric.statistic:
+        if metric.statistic == MEAN and not _is_mean(scores, points):
+            raise FitPruneError(
+                f"{spec.name}: the mean of the questions' {metric.name} is {100 * _mean(scores):.6g} points, and lmms-eval's "
+                f"aggregate is {points:.6g}: it is no mean of them"
+            )
+        return Scored(points, scores, metric.statistic)
+    parts = half_samples([images[place] for place in there])
+    aggregate = aggregation_of(task, metric)
+    replicates = [100 * _number(aggregate([values[place] for place in part])) / full for part in parts]
+    asked = [scores[place] for place in there]
+    proven = _is_mean(asked, points) and all(
+        _is_mean([asked[place] for place in part], made) for part, made in zip(parts, replicates, strict=True)
+    )
+    return Scored(points, scores, MEAN if proven else RESAMPLED, replicates)
+
+
+def share_of(metric: Metric, value: Any) -> float:
+    """A sample's score of 0-1; NaN where its value is none."""
+    if metric.score is not None:
+        value = metric.score(value)
+    elif isinstance(value, Mapping):
+        value = value.get("score")
+    found = float(value) if isinstance(value, Real) else math.nan
+    return found if metric.statistic or 0 <= found <= 1 else math.nan
+
+
+def aggregation_of(task: "ConfigurableTask", metric: Metric) -> Callable[[Sequence[Any]], Any]:
+    """The metric's aggregation, as lmms-eval calls it: values -> aggregate."""
+    if metric.aggregate is not None:
+        return metric.aggregate
+    own = task.aggregation()[metric.name]
+    if "args" not in inspect.signature(own).parameters:
+        return own
+    return lambda values: own(values, args=task.args)
+
+
+def group_of(spec: SuiteSpec, doc: Mapping[str, Any]) -> str:
+    """The group of a question whose suite scores several together; else empty."""
+    return str(doc[spec.stratum]) if spec.paired and spec.stratum else ""
+
+
+def _mean(scores: Sequence[float]) -> float:
+    there = [score for score in scores if not math.isnan(score)]
+    return statistics.fmean(there) if there else math.nan
+
+
+def _is_mean(scores: Sequence[float], points: float) -> bool:
+    return abs(_mean(scores) - points / 100) <= SAME
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, Real) else math.nan
