@@ -83,7 +83,8 @@ def test_no_modules_import_each_other(house):
 
 
 def test_no_folder_file_or_class_is_too_large(house):
-    assert [found for found in house.too_large() if not found.startswith("training/")] == []
+    # Of suites/ one file a benchmark is what people look for.
+    assert [found for found in house.too_large() if not found.startswith(("training/", "suites/ "))] == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from harness.answers import Answer, Answers
 from harness.results.sources import folder_digest
 from harness.tasks.build import build_task, task_folder, task_manager
 from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
-from harness.tasks.specs import SuiteSpec, find_suite
+from harness.tasks.spec import SuiteSpec
+from harness.tasks.specs import find_suite
 
 if TYPE_CHECKING:
     import torch

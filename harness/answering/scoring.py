@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fitprune.errors import FitPruneError
 from harness.answers import MEAN, RESAMPLED
 from harness.statistics import half_samples
-from harness.tasks.specs import Metric, SuiteSpec
+from harness.tasks.spec import Metric, SuiteSpec
 
 if TYPE_CHECKING:
     from lmms_eval.api.task import ConfigurableTask

@@ -42,7 +42,7 @@ def build_task(suite: str, data: str = "mini", limit: int | None = None) -> "Con
         raise FitPruneError(f"limit must be at least 1, not {limit}")
     with quiet():
         config = task_manager(suite)._get_config(spec.task)
-        return _task_class(data, limit)(config=config, model_name=MODEL_NAME)
+        return _task_class(data, limit)(config={**config, **spec.options}, model_name=MODEL_NAME, suite=spec)
 
 
 @functools.cache

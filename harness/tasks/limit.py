@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 
-def choose_rows(clusters: Sequence[Hashable], strata: Sequence[Hashable], limit: int, paired: bool = False) -> list[int]:
+def choose_rows(
+    clusters: Sequence[Hashable], strata: Sequence[Hashable], limit: int, units: Sequence[Hashable] | None = None
+) -> list[int]:
     """Rows of at most `limit` questions, ascending.
 
     Strata are taken in proportion to their size (largest remainder). Within one, every image is asked about once before
@@ -16,21 +18,27 @@ def choose_rows(clusters: Sequence[Hashable], strata: Sequence[Hashable], limit:
     Args:
         clusters: per row, what names its image.
         strata: per row, its category.
-        paired: the two questions of a cluster stay together; an odd limit is rounded down, and 1 up to 2.
+        units: per row, what names the questions that are scored together with it, which stay together: the limit is rounded
+            down to as many of the largest of these as it has room for, but one. None: each question is scored by itself.
     """
     groups: dict[Hashable, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
     for row, (stratum, cluster) in enumerate(zip(strata, clusters, strict=True)):
         groups[stratum][cluster].append(row)
-    units = [_ordered(stratum, group, paired) for stratum, group in groups.items()]
-    quotas = _shares([len(parts) for parts in units], max(1, limit // 2) if paired else limit)
-    return sorted(row for parts, quota in zip(units, quotas, strict=True) for part in parts[:quota] for row in part)
+    names = range(len(clusters)) if units is None else units
+    parted = [_ordered(stratum, group, names) for stratum, group in groups.items()]
+    largest = max((len(part) for parts in parted for part in parts), default=1)
+    quotas = _shares([len(parts) for parts in parted], max(1, limit // largest))
+    return sorted(row for parts, quota in zip(parted, quotas, strict=True) for part in parts[:quota] for row in part)
 
 
-def _ordered(stratum: Hashable, group: dict[Hashable, list[int]], paired: bool) -> list[list[int]]:
-    """What is taken as a whole, questions or pairs of them, in the order of taking."""
+def _ordered(stratum: Hashable, group: dict[Hashable, list[int]], units: Sequence[Hashable]) -> list[list[int]]:
+    """What is taken as a whole, questions or what is scored together of them, in the order of taking."""
     keyed = []
     for cluster, rows in group.items():
-        parts = [rows] if paired else [[row] for row in rows]
+        together: dict[Hashable, list[int]] = defaultdict(list)
+        for row in rows:
+            together[units[row]].append(row)
+        parts = list(together.values())
         shuffled = sorted(enumerate(parts), key=lambda numbered: _hash(stratum, cluster, numbered[0]))
         keyed += [((turn, _hash(stratum, cluster)), part) for turn, (_, part) in enumerate(shuffled)]
     return [part for _, part in sorted(keyed, key=lambda pair: pair[0])]

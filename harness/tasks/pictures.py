@@ -86,7 +86,7 @@ def as_seen(picture: "Image") -> "Image":
     return Image.fromarray(np.rint(values * scale).astype(np.uint8)).convert("RGB")
 
 
-def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) -> dict[str, Any]:
+def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) -> dict[str, Any] | None:
     """One row's picture."""
 
     def refused(what: str) -> FitPruneError:
@@ -96,6 +96,8 @@ def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) 
         if len(value) != 1:
             raise refused(f"holds {len(value)} pictures; the suite's questions are about one")
         return _encoded(value[0], name, row, folder, beside)
+    if value is None and name != "image":
+        return None  # of several columns, the ones that a question does not use
     if value is None:
         raise refused("the picture is null")
     if isinstance(value, dict):

@@ -10,7 +10,8 @@ import pyarrow as pa
 from fitprune.errors import FitPruneError
 from harness.tasks.hub import commit_of
 from harness.tasks.parquet import data_folder, read_table, require_columns, split_files
-from harness.tasks.specs import Part, SuiteSpec, find_suite
+from harness.tasks.spec import Part, SuiteSpec
+from harness.tasks.specs import find_suite
 
 
 def check_data(suite: str, data: str = "mini") -> None:
@@ -65,6 +66,6 @@ def places_of_images(questions: pa.Table, images: pa.Table) -> list[int]:
 
 def part_files(folder: Path, spec: SuiteSpec, part: Part) -> list[Path]:
     """The files of a part of the suite's data, each with rows and the columns that are read."""
-    files = split_files(folder, spec.task, part.config, part.split)
+    files = split_files(folder, spec.data or spec.task, part.config, part.split)
     require_columns(files, part.columns)
     return files

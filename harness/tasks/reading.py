@@ -18,7 +18,8 @@ from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
 from harness.tasks.pictures import encoded_pictures, is_picture
 from harness.tasks.preflight import naming, part_files, places_of_images
-from harness.tasks.specs import SUITES, SuiteSpec
+from harness.tasks.spec import SuiteSpec
+from harness.tasks.specs import SUITES
 
 
 class _LimitedTask(ConfigurableTask):
@@ -32,8 +33,9 @@ class _LimitedTask(ConfigurableTask):
         *,
         limit: int | None = None,
         answered_by: Mapping[str, Any] | None = None,
+        suite: SuiteSpec | None = None,
     ) -> None:
-        self._limit, self._answered_by = limit, answered_by
+        self._limit, self._answered_by, self._suite = limit, answered_by, suite
         self.rows: Sequence[int] = ()
         self.data_digest = ""
         self.origin = str(config.get("dataset_path", ""))
@@ -49,7 +51,7 @@ class _LimitedTask(ConfigurableTask):
         return self.config.test_split or self.config.validation_split
 
     def _spec(self) -> SuiteSpec | None:
-        return next((spec for spec in SUITES.values() if spec.task == self.config.task), None)
+        return self._suite or next((spec for spec in SUITES.values() if spec.task == self.config.task), None)
 
     def _take(self, dataset: Dataset) -> Dataset:
         """The questions that the limit takes; sets rows and notes."""
@@ -61,12 +63,14 @@ class _LimitedTask(ConfigurableTask):
             self.notes.append(f"{self.config.task}: {limit} questions asked, the data have {total}; all are used")
             return dataset
         spec = self._spec()
-        paired = spec is not None and spec.paired
         strata = _column(dataset, spec.stratum if spec else None) or [None] * total
         clusters = _column(dataset, spec.cluster if spec else None) or _image_keys(dataset)
-        self.rows = choose_rows(clusters, strata, limit, paired)
+        together = spec.together(dataset) if spec and spec.together else clusters if spec and spec.paired else None
+        self.rows = choose_rows(clusters, strata, limit, together)
         if len(self.rows) != limit:
-            self.notes.append(f"{self.config.task}: {limit} questions asked, {len(self.rows)} used; its pairs stay together")
+            self.notes.append(
+                f"{self.config.task}: {limit} questions asked, {len(self.rows)} used; those scored together stay together"
+            )
         return dataset.select(self.rows)
 
     def dump_config(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def test_categories_keep_their_proportion() -> None:
 @pytest.mark.parametrize(("limit", "used"), [(1, 2), (2, 2), (7, 6), (10, 10)])
 def test_pairs_stay_together(limit: int, used: int) -> None:
     clusters = [row // 2 for row in range(40)]
-    rows = choose_rows(clusters, [row // 20 for row in range(40)], limit, paired=True)
+    rows = choose_rows(clusters, [row // 20 for row in range(40)], limit, clusters)
     assert len(rows) == used
     assert set(Counter(clusters[row] for row in rows).values()) == {2}
 
@@ -90,7 +90,7 @@ def test_pope_keeps_its_three_kinds_of_questions(data: str) -> None:
 def test_an_odd_limit_on_mme_is_noted(data: str) -> None:
     task = build_task("mme", data, limit=7)
     assert len(task.eval_docs) == 6
-    assert task.notes == ["mme: 7 questions asked, 6 used; its pairs stay together"]
+    assert task.notes == ["mme: 7 questions asked, 6 used; those scored together stay together"]
 
 
 def test_fewer_questions_than_asked_are_noted(data: str) -> None:

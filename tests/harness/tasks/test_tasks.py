@@ -19,6 +19,8 @@ from harness.tasks.specs import SUITES
 from tests.support.tiny_llava import people, picture, write, write_suites
 
 pytestmark = pytest.mark.releases
+EVERYDAY = [name for name, spec in SUITES.items() if spec.everyday]
+"""The suites that `write_suites` writes; test_shipped_suites.py has the others."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def refused(suite: str, data: object) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", EVERYDAY)
 def test_a_task_is_the_original_but_for_its_data(suite: str, shared: str) -> None:
     task = build_task(suite, shared)
     original = task_manager(suite)._get_config(SUITES[suite].task)
@@ -105,12 +107,12 @@ def test_shards_are_read_in_order(data: Path) -> None:
     assert build_task("pope", str(data)).eval_docs_no_media["question"][:] == table["question"].to_pylist()
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", EVERYDAY)
 def test_good_data_pass(suite: str, shared: str) -> None:
     check_data(suite, shared)
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", EVERYDAY)
 def test_a_missing_file_is_named(suite: str, tmp_path: Path) -> None:
     assert f"{tmp_path}/{SUITES[suite].task}" in refused(suite, tmp_path)
 

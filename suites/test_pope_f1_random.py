@@ -1,0 +1,5 @@
+"""POPE by the F1 of "yes": any objects."""
+
+
+def test_pope_f1_random(cell):
+    cell.check()
