@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from fitprune.arguments import Parser, exit_status
+from fitprune.errors import FitPruneError
 from fitprune.files import check_target
 from harness.results.atomic import write_atomically
 from reports.charts import charts
@@ -24,7 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         asked = _parser().parse_args(arguments)
-        board = read_leaderboard(asked.results)
+        if asked.difficulty and (asked.compare or ((asked.html or asked.latex) and not (asked.markdown or asked.csv))):
+            raise FitPruneError(
+                "--difficulty adds to the leaderboard in Markdown and as CSV: ask for one of them, not for --compare"
+            )
+        board = read_leaderboard(asked.results, asked.difficulty)
         for note in board.damaged + _write(board, asked):
             print(f"reports: {note}", file=sys.stderr)
 
@@ -42,6 +47,11 @@ def _parser() -> Parser:
     parser.add_argument("--latex", metavar="FILE", type=Path, help="write the tables as LaTeX (booktabs)")
     parser.add_argument(
         "--compare", metavar="DIR2", type=Path, help="in Markdown, how DIR differs from DIR2 instead of the leaderboard"
+    )
+    parser.add_argument(
+        "--difficulty",
+        action="store_true",
+        help="in Markdown and CSV, also the share of questions that a downsampled model answers, and the drop on the rest",
     )
     return parser
 

@@ -11,6 +11,7 @@ from harness.results.refusals import Refusal, read_refusals, standing
 from harness.results.store import Store
 from harness.results.table import Figure, Row, Table, tables_of
 from harness.tasks.specs import SUITES
+from reports.table.difficulty import Difficulty, difficulty_of
 from reports.table.notes import command_of, notes_of
 from reports.table.points import AVERAGE, FLOPS, optimal_at, timed_on
 from reports.table.published import PublishedTable, published
@@ -36,6 +37,7 @@ class Board:
     Attributes:
         evidence: what the answers of each row say, in the table's order.
         optimal: the places of the Pareto-optimal rows, average against FLOPs.
+        difficulty: what rows lose on the questions that downsampling does not answer; None where it was not asked for.
     """
 
     heading: str
@@ -46,6 +48,7 @@ class Board:
     table: Table
     evidence: list[Evidence]
     optimal: set[int]
+    difficulty: Difficulty | None = None
 
 
 @dataclass
@@ -58,8 +61,11 @@ class Leaderboard:
     store: Store
 
 
-def read_leaderboard(folder: Path) -> Leaderboard:
-    """The leaderboard of a results folder. Raises FitPruneError, in one line, if there is nothing to show."""
+def read_leaderboard(folder: Path, difficulty: bool = False) -> Leaderboard:
+    """The leaderboard of a results folder. Raises FitPruneError, in one line, if there is nothing to show.
+
+    difficulty: also what rows lose on the questions that downsampling does not answer.
+    """
     if not folder.is_dir():
         raise FitPruneError(f"results folder {folder} does not exist")
     store = Store(folder)
@@ -74,6 +80,9 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     damaged += _homeless(refusals, tables)
     methods = each(row.cell.pruner for table in tables for row in table.rows)
     boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store), strict=True)]
+    if difficulty:
+        for board in boards:
+            board.difficulty = difficulty_of(board.table, store)
     return Leaderboard(boards, published(methods), damaged, store)
 
 

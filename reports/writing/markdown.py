@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from reports.table.difficulty import Difficulty
 from reports.table.leaderboard import Board, Leaderboard, Text
 from reports.table.published import QUOTED, PublishedTable
 
@@ -27,7 +28,14 @@ def _section(board: Board, chart: str) -> str:
     table += f"\n\n![{escape(board.heading)}: average score against GFLOPs]({quote(chart)})" if chart else ""
     notes = "\n".join(f"- {escape(note)}" for note in board.notes)
     again = "- Run it again (each result's file holds the command of its own cell):"
-    return f"## {escape(board.heading)}\n\n{table}\n\n{notes}\n{again}\n\n```\n{board.command}\n```"
+    made = f"## {escape(board.heading)}\n\n{table}\n\n{notes}\n{again}\n\n```\n{board.command}\n```"
+    return made if board.difficulty is None else f"{made}\n\n{_difficulty(board.difficulty)}"
+
+
+def _difficulty(difficulty: Difficulty) -> str:
+    table = table_of(difficulty.columns, [[escape(text) for text in line] for line in difficulty.lines])
+    notes = "\n".join(f"- {escape(note)}" for note in difficulty.notes)
+    return f"### Drop on the questions that downsampling does not answer\n\n{table}\n\n{notes}"
 
 
 def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

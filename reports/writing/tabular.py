@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.results.table import Figure, Row
+from reports.table.difficulty import Difficulty
 from reports.table.leaderboard import Board, Leaderboard, Text
 from reports.table.points import AVERAGE, FLOPS, figure_at, optimal_at
 from reports.table.rivals import RIVALS, Edge
@@ -30,6 +31,7 @@ _COLUMNS = (
     *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
     *("device", "seed", "date", "command", "cannot", "failed"),
 )
+_DIFFICULTY = ("easier", "answered_by_easier", "rest_n", "rest_drop", "rest_drop_low", "rest_drop_high")
 # What makes a spreadsheet read a text as a formula, or look behind it for one (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")
 _SPECIAL = {
@@ -57,7 +59,8 @@ _SPECIAL = {
 def to_csv(board: Leaderboard) -> str:
     """One line a row and suite, `average` among the suites; numbers in full, what is not known is empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _COLUMNS, restval="", lineterminator="\n")
+    more = _DIFFICULTY if any(part.difficulty for part in board.boards) else ()
+    writer = csv.DictWriter(buffer, (*_COLUMNS, *more), restval="", lineterminator="\n")
     writer.writeheader()
     for part in board.boards:
         writer.writerows(_records(part))
@@ -71,9 +74,8 @@ def _records(board: Board) -> Iterator[dict[str, Any]]:
         for place, row in enumerate(table.rows):
             edges = {rival: _edge(board, place, rival, at) for rival in RIVALS}
             head = {"model": table.model, "revision": table.revision, "data": table.data, "limit": table.limit, "suite": at}
-            yield {name: _plain(value) for name, value in (head | _record(row, board, at, edges)).items()} | {
-                "pareto_optimal": str(place in optimal).lower()
-            }
+            record = head | _record(row, board, at, edges) | _rest(board.difficulty, place, at)
+            yield {name: _plain(value) for name, value in record.items()} | {"pareto_optimal": str(place in optimal).lower()}
 
 
 def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> dict[str, Any]:
@@ -104,6 +106,16 @@ def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> d
         if edge is not None:
             record |= {f"vs_{rival}": edge.points, f"vs_{rival}_low": edge.low, f"vs_{rival}_high": edge.high}
     return record
+
+
+def _rest(difficulty: Difficulty | None, place: int, at: str) -> dict[str, Any]:
+    """What a row loses on the questions that downsampling does not answer, where that was asked for."""
+    if difficulty is None:
+        return {}
+    rest = difficulty.rests[place].get(at)
+    drop = difficulty.average(place) if at == AVERAGE else None if rest is None else rest.drop
+    record = {} if rest is None else dict(zip(_DIFFICULTY, (rest.by, rest.answered, rest.questions), strict=False))
+    return record | ({} if drop is None else dict(zip(_DIFFICULTY[3:], (drop.points, drop.low, drop.high), strict=True)))
 
 
 def _edge(board: Board, place: int, rival: str, at: str) -> Edge | None:
