@@ -6,10 +6,12 @@ from fitprune.lazy import importing
 
 if TYPE_CHECKING:
     from harness.tasks.build import build_task, tasks_reading
-    from harness.tasks.specs import SUITES, SuiteSpec, find_suite
+    from harness.tasks.spec import Metric, SuiteSpec
+    from harness.tasks.specs import SUITES, find_suite
 
 __all__ = [
     "SUITES",
+    "Metric",
     "SuiteSpec",
     "build_task",
     "find_suite",
@@ -18,6 +20,7 @@ __all__ = [
 
 __getattr__ = importing(
     __name__,
-    dict.fromkeys(("SUITES", "SuiteSpec", "find_suite"), "harness.tasks.specs")
+    dict.fromkeys(("SUITES", "find_suite"), "harness.tasks.specs")
+    | dict.fromkeys(("Metric", "SuiteSpec"), "harness.tasks.spec")
     | dict.fromkeys(("build_task", "tasks_reading"), "harness.tasks.build"),
 )

@@ -10,7 +10,8 @@ import pyarrow as pa
 from fitprune.errors import FitPruneError
 from harness.tasks.hub import commit_of
 from harness.tasks.parquet import data_folder, read_table, require_columns, split_files
-from harness.tasks.specs import Part, SuiteSpec, find_suite
+from harness.tasks.spec import Part, SuiteSpec
+from harness.tasks.specs import find_suite
 
 
 def check_data(suite: str, data: str = "mini") -> None:
