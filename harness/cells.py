@@ -45,7 +45,7 @@ class Cell:
 @dataclass(frozen=True)
 class CellSettings:
     """What all cells of a run share. `reductions` are the budgets that recipes are fitted for; with `allow_broken_images`
-    questions whose pictures cannot be decoded count as wrong.
+    questions whose pictures cannot be decoded count as wrong; `judge` is the endpoint that scores where a language model does.
     """
 
     data: str = "mini"
@@ -54,6 +54,7 @@ class CellSettings:
     seed: int = 0
     reductions: tuple[float, ...] = ()
     allow_broken_images: bool = False
+    judge: str = ""
 
 
 def recipe_name(path: str) -> str:

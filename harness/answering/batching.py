@@ -43,7 +43,7 @@ class Record:
     """What answering one question took.
 
     Attributes:
-        image: hash of its pixels, 16 hex digits; empty for a question without an image.
+        image: hash of its first image's pixels, 16 hex digits; empty for a question without an image.
         prompt_tokens: real (non-padding) tokens of the prompt, visual ones included.
         visual_tokens: those that stand for image patches, before pruning.
         new_tokens: generated tokens, the end token included.
@@ -131,11 +131,9 @@ def places_of(batch: Iterable[Request]) -> tuple[int, ...]:
 
 
 def image_hash(images: Sequence[Image.Image]) -> str:
-    """16 hex digits over the pixels of a question's images; empty without any."""
+    """16 hex digits over the pixels of a question's first image, which it hangs on; empty without any."""
     if not images:
         return ""
-    total = hashlib.sha256()
-    for image in images:
-        total.update(f"{image.mode}{image.size}".encode())
-        total.update(image.tobytes())
+    total = hashlib.sha256(f"{images[0].mode}{images[0].size}".encode())
+    total.update(images[0].tobytes())
     return total.hexdigest()[:16]

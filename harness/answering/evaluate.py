@@ -1,6 +1,6 @@
 """`evaluate_cell`: a model's answers to a suite under a pruner, scored by lmms-eval."""
 
-import argparse
+import contextlib
 import tempfile
 import time
 from collections import Counter
@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
-from harness.answering.scoring import group_of, scored
+from harness.answering.judge import Judge, asked, open_judge
+from harness.answering.scoring import group_of, scored, scoring_arguments
+from harness.answering.trial import tried
 from harness.answers import Answer, Answers
-from harness.results.sources import folder_digest
-from harness.tasks.build import build_task, task_folder, task_manager
+from harness.results.key import digest_of
+from harness.results.sources import folder_digest, package_digest
+from harness.tasks.build import build_task, refusing, task_folder, task_manager
 from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
 from harness.tasks.spec import SuiteSpec
-from harness.tasks.specs import find_suite
+from harness.tasks.specs import find_suite, package_of
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +45,7 @@ def evaluate_cell(
     cache: "InputCache | None" = None,
     task: "ConfigurableTask | None" = None,
     allow_broken: bool = False,
+    judge: str = "",
 ) -> Answers:
     """Ask a model the questions of a suite and let lmms-eval score the answers.
 
@@ -55,17 +59,19 @@ def evaluate_cell(
         cache: inputs kept from cells of the same model.
         task: the suite's task if it is built already; a part of its questions, say.
         allow_broken: questions whose pictures cannot be decoded count as wrong, with a note.
+        judge: `URL` or `URL#MODEL` of an OpenAI-compatible endpoint, for suites that a language model scores.
 
     Raises FitPruneError for unfit data, and when every answer is empty.
     """
     started = time.perf_counter()
-    spec = find_suite(suite)
     evaluator = lmms_eval_evaluator()
     from harness.answering.lmms_model import FitPruneLMM
     from harness.answering.questions import BROKEN
 
     part = None if task is None else tuple(task.rows)
     task = task or build_task(suite, data, limit)
+    judging = open_judge(judge)
+    spec = tried(find_suite(suite), task, judging)
     model = FitPruneLMM(
         loaded,
         pruner,
@@ -76,7 +82,7 @@ def evaluate_cell(
         allow_broken=allow_broken,
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
-    with contained(), tempfile.TemporaryDirectory() as folder, quiet():
+    with contained(), tempfile.TemporaryDirectory() as folder, quiet(), asked(judging, suite), _scoring(spec):
         results = evaluator.simple_evaluate(
             model=model,
             tasks=[task],
@@ -87,12 +93,10 @@ def evaluate_cell(
             torch_random_seed=seed,
             fewshot_random_seed=seed,
             process_docs_parallel=1,
-            # TextVQA writes a submission file: into here, not into the working directory.
-            cli_args=argparse.Namespace(output_path=folder, process_with_media=False),
+            cli_args=scoring_arguments(folder),
         )
-    samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
-    images = [model.records[spec.task, sample["doc_id"]].image for sample in samples]
-    with quiet():
+        samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
+        images = [model.records[spec.task, sample["doc_id"]].image for sample in samples]
         made = scored(spec, task, samples, images, results["results"][spec.task])
     answers = [_answer(spec, *one, task.rows) for one in zip(samples, images, made.scores, strict=True)]
     if not any(answer.answer for answer in answers):
@@ -115,25 +119,37 @@ def evaluate_cell(
         prompts=len(answers),
         seconds=earlier + time.perf_counter() - started,
         data_digest=task.data_digest,
-        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype), allow_broken),
+        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype), allow_broken)
+        | _judged(spec, judging),
         tokens=_mean_tokens(list(model.records.values())),
         notes=[*task.notes, *notes],
     )
 
 
 def conditions(
-    suite: str, data: str, limit: int | None, batch_size: int, dtype: str, allow_broken: bool = False
+    suite: str,
+    data: str,
+    limit: int | None,
+    batch_size: int,
+    dtype: str,
+    allow_broken: bool = False,
+    judge: str = "",
 ) -> dict[str, Any]:
     """What of a cell's outcome its suite decides, known before it runs: `metric` and the `statistic` that it claims,
     `task_code`, `data_digest`, `generation`.
     """
-    spec, task = find_suite(suite), build_task(suite, data, limit)
+    task, judging = build_task(suite, data, limit), open_judge(judge)
+    spec = tried(find_suite(suite), task, judging)
+    code = folder_digest(task_folder(suite))
+    if package := package_of(spec):
+        code = digest_of([code, package_digest(package)], 12)
     return {
         "metric": spec.metric.name,
         "statistic": spec.metric.statistic,
-        "task_code": folder_digest(task_folder(suite)),
+        "task_code": code,
         "data_digest": task.data_digest,
-        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype, allow_broken),
+        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype, allow_broken)
+        | _judged(spec, judging),
     }
 
 
@@ -152,6 +168,20 @@ def sample_inputs(
     requests = [questions.read(place, request) for place, request in enumerate(task.instances)]
     for batch in in_batches(requests, batch_size, loaded.processor.tokenizer):
         yield questions.inputs(batch)[0]
+
+
+def _judged(spec: SuiteSpec, judge: Judge | None) -> dict[str, Any]:
+    """What of a suite's settings says who scored its answers, where a language model does."""
+    if not spec.judge:
+        return {}
+    if judge is None:
+        raise FitPruneError(f"suite '{spec.name}': a language model scores it; give --judge URL, an OpenAI-compatible endpoint")
+    return {"judge": judge.known(task_folder(spec.name))}
+
+
+def _scoring(spec: SuiteSpec) -> contextlib.AbstractContextManager[None]:
+    """Inside, what a task of which nothing is known raises is refused in one line."""
+    return contextlib.nullcontext() if spec.questions is not None else refusing(spec.name, "lmms-eval stopped")
 
 
 def _answer(spec: SuiteSpec, sample: dict, image: str, score: float, rows: Any) -> Answer:

@@ -1,5 +1,6 @@
 """`scored`: from what lmms-eval made of the answers to points, scores of questions, and how the one is made of the other."""
 
+import argparse
 import inspect
 import math
 import statistics
@@ -60,9 +61,9 @@ def scored(
     if not isinstance(value, Real) or math.isnan(value):
         raise FitPruneError(f"lmms-eval gave no {metric.name} for {spec.name}: {value!r}")
     groups = {group_of(spec, samples[place]["doc"]) for place in there if not math.isnan(scores[place])}
-    full = metric.full * (len(groups) if metric.per_group else 1)
+    full = (metric.full or 1.0) * (len(groups) if metric.per_group else 1)
     points = 100 * float(value) / full
-    if metric.statistic:
+    if metric.statistic not in ("", RESAMPLED):
         if metric.statistic == MEAN and not _is_mean(scores, points):
             raise FitPruneError(
                 f"{spec.name}: the mean of the questions' {metric.name} is {100 * _mean(scores):.6g} points, and lmms-eval's "
@@ -97,6 +98,11 @@ def aggregation_of(task: "ConfigurableTask", metric: Metric) -> Callable[[Sequen
     if "args" not in inspect.signature(own).parameters:
         return own
     return lambda values: own(values, args=task.args)
+
+
+def scoring_arguments(folder: str) -> argparse.Namespace:
+    """What lmms-eval's command line would have: some tasks write files where it says, here into `folder`."""
+    return argparse.Namespace(output_path=folder, process_with_media=False)
 
 
 def group_of(spec: SuiteSpec, doc: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 from harness.cells import CellSettings
+from harness.tasks.specs import SUITES, package_of
 
 BATCH_SIZE = 16
 
@@ -23,7 +24,12 @@ def suites_command(
     """`pytest --pyargs suites.test_… --model … --pruner … --reduction …`, quoted for a shell, wherever it runs; what is
     the default is left out. Without suites, all of them.
     """
-    words = ["pytest", "--pyargs", *([f"suites.test_{suite}" for suite in suites] or ["suites"])]
+    words = (
+        ["pytest", "--pyargs", *(f"suites.{_file_of(suite)}" for suite in suites)]
+        if suites
+        else ["pytest", "--pyargs", "suites"]
+    )
+    words += ["--suite", ",".join(suites)] if "suites.test_lmms" in words else []
     words += ["--model", model, "--pruner", ",".join(pruners)]
     words += ["--recipe", recipe] if recipe else []
     words += ["--reduction", ",".join(f"{reduction:g}" for reduction in settings.reductions)] if settings.reductions else []
@@ -36,4 +42,11 @@ def suites_command(
     words += ["--device", device] if device is not None else []
     words += ["--max-drop", f"{max_drop:g}"] if max_drop is not None else []
     words += ["--gate", gate] if gate else []
+    words += ["--judge", settings.judge] if settings.judge else []
     return shlex.join(words)
+
+
+def _file_of(suite: str) -> str:
+    """Which of the files that ship runs a suite: its own, or that of all others."""
+    ships = suite in SUITES and not package_of(SUITES[suite])
+    return f"test_{suite.replace('-', '_')}" if ships else "test_lmms"

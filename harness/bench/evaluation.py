@@ -105,6 +105,7 @@ class Evaluation:
                 journal=journal,
                 cache=self.shelf.inputs,
                 allow_broken=settings.allow_broken_images,
+                judge=settings.judge,
                 task=task,
             )
         return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())

@@ -30,7 +30,8 @@ class Conditions:
         if (suite, dtype) not in self._known:
             settings = self.settings
             self._known[suite, dtype] = conditions(
-                suite, settings.data, settings.limit, settings.batch_size, dtype, settings.allow_broken_images
+                *(suite, settings.data, settings.limit, settings.batch_size, dtype, settings.allow_broken_images),
+                judge=settings.judge,
             )
         return self._known[suite, dtype]
 

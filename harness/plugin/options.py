@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fitprune.arguments import known_names, listed, names, one_of, shares, whole
-from fitprune.errors import FitPruneError, unknown_name
+from fitprune.errors import FitPruneError
 from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
 from harness.gate.saved import SavedRun, run_name
@@ -19,6 +19,7 @@ from harness.models.family_names import ChosenModel, choose_model
 from harness.plugin.selection import DEST
 from harness.results.store import Store
 from harness.statistics import GATES
+from harness.tasks.specs import SUITES, find_suite
 
 DEFAULT_PRUNERS = (DENSE, FITPRUNE, "fastv", "random")
 DEFAULT_REDUCTIONS = (0.3, 0.5, 0.7)
@@ -27,7 +28,7 @@ MAX_DROP_ELSEWHERE = 1.0
 # Options that `RunOptions` and its settings have under their own names.
 _AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions")
 _OF_PRUNERS = ("reduction", "positions", "recipe")
-_OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images")
+_OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images", "judge")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ OPTIONS = (
         shares,
         repeatable=True,
     ),
+    Option(
+        "suite",
+        "NAME",
+        "suites by name, also TASK or TASK:METRIC of lmms-eval; comma lists (default: those whose files are named, "
+        "of the whole folder the everyday ones)",
+        names,
+        (),
+        repeatable=True,
+    ),
+    Option("judge", "URL[#MODEL]", "OpenAI-compatible endpoint of the language model that scores some suites", default=""),
     Option(
         "max-drop",
         "POINTS|SUITE:POINTS,…",
@@ -177,6 +188,7 @@ class RunOptions:
     Attributes:
         max_drop: what a cell may lose; None where no gate was asked for, neither by --max-drop nor by --gate.
         every: whether all pruners were asked for, not these by name.
+        suites: by name, what `--suite` names; empty where it is not given.
         chosen: what was taken for each model that was asked for; `models` are their names, each once.
     """
 
@@ -196,6 +208,7 @@ class RunOptions:
     positions: tuple[str, ...] = (AUTHORS,)
     every: bool = False
     plan: bool = False
+    suites: tuple[str, ...] = ()
     chosen: tuple[ChosenModel, ...] = ()
 
     @classmethod
@@ -220,6 +233,7 @@ class RunOptions:
         reductions = given["reduction"] or DEFAULT_REDUCTIONS
         return cls(
             models=given["model"],
+            suites=tuple(dict.fromkeys(find_suite(name).name for name in given["suite"])),
             pruners=given["pruner"] or _default_pruners(recipe, gate),
             reductions=reductions,
             max_drop=max_drop,
@@ -271,19 +285,30 @@ class RunOptions:
         from harness.models.loading import require_model
         from harness.tasks.calibration import check_samples
         from harness.tasks.preflight import check_data
-        from harness.tasks.specs import SUITES
 
-        for suite in suites:
-            if suite not in SUITES:
-                raise unknown_name("suite", suite, SUITES)
+        specs = [find_suite(suite) for suite in suites]
         for thresholds in (self.max_drop, self.compare_fail):
             if thresholds is not None:
-                thresholds.check(SUITES)
+                thresholds.check({*SUITES, *suites})
         check_device(self.device)
         for model in self.models:
             require_model(model)
-        for suite in suites:
-            check_data(suite, self.settings.data)
+        for spec in specs:
+            if spec.judge and not self.settings.judge:
+                raise FitPruneError(
+                    f"suite '{spec.name}': a language model scores it; give --judge URL, an OpenAI-compatible endpoint"
+                )
+            if spec.metric.full is not None:
+                check_data(spec.name, self.settings.data)
+        if self.settings.judge or any(spec.metric.full is None for spec in specs):
+            from harness.answering.judge import open_judge
+            from harness.answering.trial import tried
+            from harness.tasks.build import build_task
+
+            judge = open_judge(self.settings.judge)
+            for spec in specs:
+                if spec.metric.full is None:
+                    tried(spec, build_task(spec.name, self.settings.data, self.settings.limit), judge)
         if self.recipe:
             check_recipe(self.recipe, self.models)
         elif any(FITPRUNE in name.split("+") for name in self.pruners):

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from baselines.registry import get_pruner_class
-from fitprune.errors import FitPruneError, unknown_name
+from fitprune.errors import FitPruneError
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell
 from harness.models.registry import find_model
 from harness.models.shipped import transformers_config
 from harness.plugin.options import RunOptions
+from harness.plugin.selection import LMMS, suite_of, without_file
+from harness.tasks.specs import find_suite
 
 
 def cells_of(options: RunOptions, suite: str) -> list[Cell]:
@@ -46,14 +48,21 @@ def cell_ids(cells: list[Cell]) -> list[str]:
 
 
 def parametrize_cells(metafunc: pytest.Metafunc, options: RunOptions) -> None:
-    """Parametrise a test that uses the `cell` fixture; its name after `test_` is the suite."""
-    from harness.tasks.specs import SUITES
-
-    suite = metafunc.function.__name__.removeprefix("test_")
-    if suite not in SUITES:
-        raise pytest.UsageError(str(unknown_name("suite", suite, SUITES)))
+    """Parametrise a test that uses the `cell` fixture; its name after `test_` is the suite, or says that it runs all suites
+    that were named and have no file beside it.
+    """
+    name = suite_of(metafunc.function.__name__)
     try:
-        cells = cells_of(options, suite)
+        if name != LMMS:
+            cells = cells_of(options, find_suite(name).name)
+            ids = cell_ids(cells)
+        else:
+            cells = [
+                cell
+                for suite in without_file(options.suites, metafunc.definition.path.parent)
+                for cell in cells_of(options, suite)
+            ]
+            ids = [f"{label}-{cell.suite}" for label, cell in zip(cell_ids(cells), cells, strict=True)]
     except FitPruneError as error:
         raise pytest.UsageError(str(error)) from None
-    metafunc.parametrize("cell", cells, ids=cell_ids(cells), indirect=True)
+    metafunc.parametrize("cell", cells, ids=ids, indirect=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+LMMS = "lmms"  # of the file that runs suites without a file
 DEST = "fitprune_"  # prefix of our names in pytest's one namespace of options
 _AGAIN = frozenset({"--lf", "--last-failed", "--ff", "--failed-first"})
 _FLAGS = _AGAIN | {"-q", "-qq", "-v", "-vv", "-s", "-x", "--pyargs"}
@@ -56,13 +57,49 @@ def _file(root: Path, place: str, test: str) -> Path | None:
     return root / place if (root / place).is_file() else installed
 
 
-def selected_suites(here: Path, args: Iterable[str]) -> list[str]:
-    """The names of the suites that pytest's positional arguments lead to, whether there is such a suite or not."""
-    names: dict[str, None] = {}
-    for path in _paths(here, args):
-        files = sorted(path.glob("test_*.py")) if path.is_dir() else [path]
-        names.update((file.stem.removeprefix("test_"), None) for file in files if is_suites_folder(file.parent))
-    return list(names)
+def selected_suites(here: Path, args: Iterable[str], named: Iterable[str] = (), unasked: Iterable[str] = ()) -> list[str]:
+    """The names of the suites that pytest's positional arguments lead to, whether there is such a suite or not: of a folder
+    all but those that are not run `unasked`. Where suites are `named`, these: they run in their files, or in that for others.
+
+    Raises pytest.UsageError for a suite whose file is none of those that were named, and for the file of all others by itself.
+    """
+    named = list(named)
+    files = {file: path.is_file() for path in _paths(here, args) for file in _files(path)}
+    by_file = {file: suite_of(file.stem) for file in files}
+    if not named:
+        if any(suite == LMMS and files[file] for file, suite in by_file.items()):
+            raise pytest.UsageError(f"test_{LMMS}.py runs tasks of lmms-eval by name: give --suite TASK[:METRIC]")
+        left = {*unasked, LMMS}
+        return list(dict.fromkeys(suite for file, suite in by_file.items() if files[file] or suite not in left))
+    for suite in named:
+        if not {suite, LMMS}.intersection(by_file.values()) and files:
+            raise pytest.UsageError(f"--suite {suite} runs in none of the files that were named: {', '.join(map(str, files))}")
+    return named
+
+
+def suite_of(test: str) -> str:
+    """The suite of a test's name, or of its file's."""
+    return test.removeprefix("test_").replace("_", "-")
+
+
+def without_file(suites: Iterable[str], folder: Path) -> list[str]:
+    """Which suites have no file of their own in a folder of suites."""
+    return [suite for suite in suites if not (folder / f"test_{suite.replace('-', '_')}.py").is_file()]
+
+
+def left_out(file: Path, asked: Iterable[str], unasked: Iterable[str], by_name: bool) -> bool:
+    """Whether a file of a suites folder is not run: where suites are `asked` for, any other; else, unless it was given
+    `by_name`, one that is not run `unasked`.
+    """
+    asked, suite = list(asked), suite_of(file.stem)
+    if suite == LMMS:
+        return not without_file(asked, file.parent)
+    return suite not in asked if asked else not by_name and suite in unasked
+
+
+def _files(path: Path) -> list[Path]:
+    files = sorted(path.glob("test_*.py")) if path.is_dir() else [path]
+    return [file for file in files if is_suites_folder(file.parent)]
 
 
 def is_suites_folder(folder: Path) -> bool:

@@ -21,7 +21,7 @@ from harness.plugin.cards import Dealt, deal
 from harness.plugin.options import RunOptions
 from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.repeated import Repeated
-from harness.plugin.selection import selected_suites
+from harness.plugin.selection import is_suites_folder, left_out, selected_suites
 from harness.plugin.summary import CellReport, write_summary
 from harness.plugin.workers import Worker, dealing_order, hand_over
 from harness.results.computed import with_verdict
@@ -29,7 +29,7 @@ from harness.results.once import RunFolder
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.tasks.hub import take_commits
-from harness.tasks.specs import find_suite
+from harness.tasks.specs import SUITES, find_suite
 
 if TYPE_CHECKING:
     from harness.bench.bench import Bench
@@ -65,7 +65,7 @@ class RunSession:
                 return cls(config, options.choosing(worker.chosen), worker, Path(worker.folder))
             options = options.choosing()
             named = ["--pyargs", *config.args] if config.option.pyargs else config.args
-            options.check(selected_suites(config.invocation_params.dir, named))
+            options.check(selected_suites(config.invocation_params.dir, named, options.suites, _unasked()))
         except FitPruneError as error:
             raise pytest.UsageError(" ".join(str(error).split())) from None
         if getattr(config.option, "maxschedchunk", 0) is None:
@@ -141,6 +141,17 @@ class RunSession:
             compared = compare(saved, result, measured.answers, options.gate, options.compare_fail, timed=not measured.cached)
             result = dataclasses.replace(result, compared=compared)
         return result
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Files of suites that are not run."""
+        if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+            return None
+        if not is_suites_folder(collection_path.parent):
+            return None
+        by_name = collection_path in {
+            Path(self.config.invocation_params.dir, arg.partition("::")[0]) for arg in self.config.args
+        }
+        return left_out(collection_path, self.options.suites, _unasked(), by_name) or None
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -248,6 +259,11 @@ class RunSession:
         """Remove what the processes of the run shared."""
         if not self.worker.is_worker:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _unasked() -> list[str]:
+    """The shipped suites that run when they are named only."""
+    return [name for name, spec in SUITES.items() if not spec.everyday]
 
 
 def _begin_line(terminal: Any) -> None:

@@ -61,7 +61,7 @@ def _code(name: str, *modules: str) -> str:
         if package == "baselines":
             total.update(_digest(map(_source, _closure(module))).encode())
         elif package not in _VERSIONED:
-            total.update(_package(module).encode())
+            total.update(package_digest(module).encode())
     return total.hexdigest()[:12]
 
 
@@ -113,7 +113,7 @@ def _source(module: str) -> Path | None:
 
 
 @functools.cache
-def _package(module: str) -> str:
+def package_digest(module: str) -> str:
     """Of the package that a module is of, or of its one file. What has no file is never found again by another process."""
     top = module.partition(".")[0]
     places = getattr(sys.modules.get(top), "__path__", None)

@@ -6,11 +6,12 @@ from fitprune.lazy import importing
 
 if TYPE_CHECKING:
     from harness.tasks.build import build_task, tasks_reading
-    from harness.tasks.spec import SuiteSpec
+    from harness.tasks.spec import Metric, SuiteSpec
     from harness.tasks.specs import SUITES, find_suite
 
 __all__ = [
     "SUITES",
+    "Metric",
     "SuiteSpec",
     "build_task",
     "find_suite",
@@ -20,6 +21,6 @@ __all__ = [
 __getattr__ = importing(
     __name__,
     dict.fromkeys(("SUITES", "find_suite"), "harness.tasks.specs")
-    | {"SuiteSpec": "harness.tasks.spec"}
+    | dict.fromkeys(("Metric", "SuiteSpec"), "harness.tasks.spec")
     | dict.fromkeys(("build_task", "tasks_reading"), "harness.tasks.build"),
 )

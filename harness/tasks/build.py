@@ -8,6 +8,7 @@ A task keeps its original configuration, prompts and scores; only its `download`
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from lmms_eval.tasks import TaskManager
 
 MODEL_NAME = "fitprune"  # what tasks choose model-specific prompts by
+# What a task that generates no answer to one prompt does.
+_KINDS = {
+    "multiple_choice": "which compares the likelihoods of given answers; here answers are generated",
+    "loglikelihood": "which compares the likelihoods of given answers; here answers are generated",
+    "generate_until_multi_round": "which asks in several rounds; here each question is asked once",
+    "generate_until_agentic": "which asks in several rounds; here each question is asked once",
+    "generate_visual_cot": "which asks for pictures; the models here answer in text",
+}
 
 
 def build_task(suite: str, data: str = "mini", limit: int | None = None) -> "ConfigurableTask":
@@ -37,12 +46,68 @@ def build_task(suite: str, data: str = "mini", limit: int | None = None) -> "Con
 
     Raises FitPruneError for an unknown suite, and for data that are missing, damaged or out of reach.
     """
-    spec = find_suite(suite)
     if limit is not None and limit < 1:
         raise FitPruneError(f"limit must be at least 1, not {limit}")
-    with quiet():
-        config = task_manager(suite)._get_config(spec.task)
-        return _task_class(data, limit)(config={**config, **spec.options}, model_name=MODEL_NAME, suite=spec)
+    spec, config = find_suite(suite), task_config(suite)
+    known = spec.questions is not None
+    with quiet(), contextlib.nullcontext() if known else refusing(suite, "lmms-eval cannot read its data"):
+        return _task_class(data, limit)(config=config, model_name=MODEL_NAME, suite=spec)
+
+
+def task_config(suite: str) -> dict[str, Any]:
+    """lmms-eval's configuration of the suite's task, with what the suite has otherwise.
+
+    Raises FitPruneError, in one line, where it cannot be loaded, and for a task that is no generating task about images.
+    """
+    spec = find_suite(suite)
+    # Tasks that would ask a judge make its client when they are loaded; `harness.answering.judge` is what answers it.
+    os.environ.setdefault("OPENAI_API_KEY", "none")
+    with quiet(), refusing(suite, "lmms-eval cannot load it"):
+        config = {**task_manager(suite)._get_config(spec.task), **spec.options}
+    kind = config.get("output_type") or "generate_until"
+    if kind != "generate_until":
+        raise FitPruneError(f"suite '{suite}': its task is '{kind}', {_KINDS.get(kind, 'which is not asked here')}")
+    if (repeats := config.get("repeats") or 1) > 1:
+        raise FitPruneError(f"suite '{suite}': its task asks each question {repeats} times; answers here are greedy and repeat")
+    for medium in ("video", "audio"):
+        if (config.get("dataset_kwargs") or {}).get(medium):
+            raise FitPruneError(f"suite '{suite}': its task is about {medium}; the models here see images")
+    if config.get("doc_to_visual") is None:
+        raise FitPruneError(f"suite '{suite}': its task shows no picture, so that there are no visual tokens to prune")
+    metrics = [str(entry.get("metric")) for entry in config.get("metric_list") or ()]
+    if metrics and all(map(is_submission, metrics)):
+        raise FitPruneError(
+            f"suite '{suite}': its task only writes a file to hand in ({', '.join(metrics)}), and gives no score"
+        )
+    return config
+
+
+def is_submission(metric: str) -> bool:
+    """Whether a metric of lmms-eval is none, but a file that is handed in to whoever has the answers."""
+    return "submission" in metric.lower() or "submit" in metric.lower()
+
+
+@contextlib.contextmanager
+def refusing(suite: str, what: str) -> Iterator[None]:
+    """Inside, what code of a task raises of which nothing is known is refused in one line, a missing package by its name."""
+    try:
+        yield
+    except FitPruneError:
+        raise
+    except ImportError as error:
+        name = str(error.name or "").partition(".")[0]
+        if not name or name == "lmms_eval":
+            raise FitPruneError(f"suite '{suite}': {what}: {_said(error)}") from None
+        raise FitPruneError(f"suite '{suite}' needs the Python module '{name}', which is not installed") from None
+    except Exception as error:
+        raise FitPruneError(f"suite '{suite}': {what}: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    name = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
+    if name and name.isupper() and name not in os.environ:
+        return f"it reads the environment variable {name}, which is not set"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 @functools.cache

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from fitprune.errors import FitPruneError
 from harness.models.digests import content_digest
 from harness.tasks.mini_data import mini_folder
-from harness.tasks.pictures import is_picture
+from harness.tasks.pictures import are_pictures, is_picture
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -125,14 +125,17 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def to_dataset(table: pa.Table, fingerprint: str) -> "Dataset":
-    """An in-memory dataset. Columns of struct{bytes, path} are images, also where the file does not say so."""
-    from datasets import Dataset, DatasetInfo, Features, Image
+    """An in-memory dataset. Columns of struct{bytes, path} are images, and of lists of these images, also where the
+    file does not say so."""
+    from datasets import Dataset, DatasetInfo, Features, Image, List
     from datasets.table import InMemoryTable
 
     features = Features.from_arrow_schema(table.schema)
     for field in table.schema:
         if is_picture(field.type):
             features[field.name] = Image()
+        elif are_pictures(field.type):
+            features[field.name] = List(Image())
     table = table.cast(features.arrow_schema).replace_schema_metadata(features.arrow_schema.metadata)
     return Dataset(InMemoryTable(table), info=DatasetInfo(features=features), fingerprint=fingerprint)
 

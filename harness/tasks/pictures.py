@@ -42,6 +42,11 @@ def is_picture(kind: pa.DataType) -> bool:
     return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
+def are_pictures(kind: pa.DataType) -> bool:
+    """Whether each row of a column of this type holds a list of encoded pictures."""
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and is_picture(kind.value_type)
+
+
 def nothing_filled_up() -> None:
     """Have Pillow refuse pictures that are cut off. lmms-eval has it fill up, with grey, what is missing."""
     from PIL import ImageFile

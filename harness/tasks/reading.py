@@ -16,7 +16,7 @@ from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned
 from harness.tasks.isolation import ending_its_command
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
-from harness.tasks.pictures import encoded_pictures, is_picture
+from harness.tasks.pictures import are_pictures, encoded_pictures, is_picture
 from harness.tasks.preflight import naming, part_files, places_of_images
 from harness.tasks.spec import SuiteSpec
 from harness.tasks.specs import SUITES
@@ -51,7 +51,9 @@ class _LimitedTask(ConfigurableTask):
         return self.config.test_split or self.config.validation_split
 
     def _spec(self) -> SuiteSpec | None:
-        return self._suite or next((spec for spec in SUITES.values() if spec.task == self.config.task), None)
+        if self._suite is not None and self._suite.questions is not None:
+            return self._suite
+        return next((spec for spec in SUITES.values() if spec.task == self.config.task), None)
 
     def _take(self, dataset: Dataset) -> Dataset:
         """The questions that the limit takes; sets rows and notes."""
@@ -152,7 +154,7 @@ class LocalTask(_LimitedTask):
             files = [*files, *holding]
         else:
             with naming(files):
-                table, beside = _with_pictures(table, files)
+                table, beside = _with_pictures(table, files, lists=spec is None or spec.several)
         self.origin = str(files[0])
         self.data_digest = file_digest([*files, *beside])
         dataset = to_dataset(table, self.data_digest)
@@ -188,11 +190,14 @@ class HubTask(_LimitedTask):
             self._set_dataset(dataset)
 
 
-def _with_pictures(table: pa.Table, files: Sequence[Path]) -> tuple[pa.Table, list[Path]]:
-    """The table with its pictures encoded in it, and the files beside it that hold some of them."""
+def _with_pictures(table: pa.Table, files: Sequence[Path], lists: bool = False) -> tuple[pa.Table, list[Path]]:
+    """The table with its pictures encoded in it, and the files beside it that hold some of them. With `lists`, a question may
+    have several in a column.
+    """
     beside: list[Path] = []
     for place, name in enumerate(table.column_names):
-        if name == "image" or is_picture(table.schema.field(name).type):
+        kind = table.schema.field(name).type
+        if is_picture(kind) or (name == "image" and not (lists and are_pictures(kind))):
             column, read = encoded_pictures(table[name], name, files)
             table, beside = table.set_column(place, name, column), [*beside, *read]
     return table, list(dict.fromkeys(beside))
@@ -211,8 +216,12 @@ def _column(dataset: Dataset, name: str | None) -> list[Hashable] | None:
 
 
 def _image_keys(dataset: Dataset) -> list[Hashable]:
-    """A key per row that is equal for equal images: a hash of the encoded file, or the row number without images."""
-    if "image" not in dataset.column_names or not isinstance(dataset.features["image"], Image):
+    """A key per row that is equal for equal first images: a hash of the encoded file, or the row number without images."""
+    column = next((name for name in ("image", *_pictures_of(dataset)) if name in _pictures_of(dataset)), None)
+    if column is None:
         return list(range(len(dataset)))
-    encoded = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
-    return [hashlib.sha256(row["image"]["bytes"] or str(row["image"]["path"]).encode()).hexdigest() for row in encoded]
+    keys: list[Hashable] = []
+    for row, held in enumerate(dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()):
+        first = next(iter(held or ()), None) if isinstance(held, list) else held
+        keys.append(row if first is None else hashlib.sha256(first["bytes"] or str(first["path"]).encode()).hexdigest())
+    return keys

@@ -1,4 +1,4 @@
-"""What a suite is: `SuiteSpec`, its `Metric`, and the parts of its data."""
+"""`SuiteSpec`: what a suite is: a task of lmms-eval, the data that it reads, and how its answers become points."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ class Metric:
     """A task's metric, and how it becomes points of 0-100: 100 x lmms-eval's aggregate / `full`.
 
     Attributes:
-        name: lmms-eval's, in `metric_list`.
+        name: lmms-eval's, in `metric_list`; empty: the only one there that is no submission.
         statistic: how samples' scores make the aggregate, and so its intervals (`harness.answers`); empty: found in each run,
             a mean where it is proven to be one, else resampled. A claimed mean is proven in each run as well.
-        full: the aggregate of a model that is right throughout: 1 of shares, 100 of points.
+        full: the aggregate of a model that is right throughout: 1 of shares, 100 of points; None: found by trying the task.
         per_group: a `full` for each value of the suite's stratum that has a score (MME's sums over categories).
         score: what a sample has under `name` -> share of 0-1, None for no score. By default a number, or a dict's `score`.
         aggregate: in place of lmms-eval's own aggregation: values -> aggregate. For one that is no function of its samples.
@@ -35,7 +35,7 @@ class Metric:
 
     name: str
     statistic: str = ""
-    full: float = 1.0
+    full: float | None = 1.0
     per_group: bool = False
     score: Callable[[Any], float | None] | None = None
     aggregate: Callable[[Sequence[Any]], float] | None = None
@@ -50,6 +50,7 @@ class SuiteSpec:
         folder: below `lmms_eval/tasks`, or anywhere.
         metric: the task's metric that is reported.
         questions: None for a task of which nothing but lmms-eval's configuration is known.
+        several: whether a question's column of pictures holds a list of them.
         cluster: column that names a question's image; images are compared by content where it is absent.
         stratum: column whose values a `--limit` keeps in proportion.
         paired: questions with the same cluster are scored together, so a `--limit` never parts them.
@@ -58,6 +59,7 @@ class SuiteSpec:
         labels: checks a table of the columns (without images) and mends it where that is certain; refuses what lmms-eval would
             score 0 or stop at half-way.
         options: what of lmms-eval's configuration of the task is otherwise, top-level keys (a variant's prompts).
+        judge: whether a language model scores the answers; it is asked through --judge.
         chance: points that guessing gives; a dense score below is a fault.
         everyday: whether `pytest suites/` runs it unasked.
     """
@@ -76,6 +78,8 @@ class SuiteSpec:
     together: Callable[[Any], Sequence[Hashable]] | None = None
     labels: Labels = _QUESTIONS
     options: Mapping[str, Any] = field(default_factory=dict)
+    judge: bool = False
     chance: float = 0.0
     everyday: bool = True
     data: str = ""
+    several: bool = False

@@ -1,17 +1,112 @@
-"""The suites, by name."""
+"""The suites by name: those that ship, other packages', and any task of lmms-eval.
 
-from fitprune.errors import unknown_name
+Other packages add suites by entry points of the group `fitprune.suites`, name = "module:SPEC", a `SuiteSpec` of that name. Any
+other task of lmms-eval is a suite too, by the name TASK or TASK:METRIC.
+"""
+
+import difflib
+import functools
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+from fitprune.errors import FitPruneError, unknown_name
 from harness.tasks.shipped import SHIPPED
-from harness.tasks.spec import SuiteSpec
+from harness.tasks.spec import Metric, SuiteSpec
 
-SUITES: dict[str, SuiteSpec] = {spec.name: spec for spec in SHIPPED}
+GROUP = "fitprune.suites"
+_TASK = re.compile(r"""^["']?task["']?\s*:\s*["']?([\w.+-]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
 
 
+class _Registry(Mapping[str, SuiteSpec]):
+    """Names and suites, shipped ones first. Another package's is imported when it is looked up."""
+
+    def __init__(self, shipped: Mapping[str, SuiteSpec]) -> None:
+        self._shipped = shipped
+
+    @functools.cached_property
+    def others(self) -> dict[str, EntryPoint]:
+        """The entry points of other packages, by name."""
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=GROUP):
+            other = "this package's" if entry.name in self._shipped else found.setdefault(entry.name, entry).value
+            if other != entry.value:
+                raise FitPruneError(
+                    f"two suites are called '{entry.name}': {other} and {entry.value}; rename one, or uninstall its package."
+                )
+        return found
+
+    def __getitem__(self, name: str) -> SuiteSpec:
+        if name in self._shipped:
+            return self._shipped[name]
+        entry = self.others[name]
+        try:
+            loaded = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise FitPruneError(f"suite '{name}' cannot be loaded from {entry.value}: {error}") from None
+        if not isinstance(loaded, SuiteSpec):
+            raise FitPruneError(f"suite '{name}' is registered as {entry.value}, which is no harness.tasks.SuiteSpec.")
+        if loaded.name != name:
+            raise FitPruneError(f"suite '{name}' is registered as {entry.value}, which calls itself '{loaded.name}'.")
+        return loaded
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._shipped
+        yield from self.others
+
+    def __len__(self) -> int:
+        return len(self._shipped) + len(self.others)
+
+
+_registry = _Registry({spec.name: spec for spec in SHIPPED})
+SUITES: Mapping[str, SuiteSpec] = _registry
+
+
+@functools.lru_cache(maxsize=256)
 def find_suite(name: str) -> SuiteSpec:
-    """The suite of that name, or of that lmms-eval task. Raises FitPruneError with the nearest names."""
+    """The suite of that name, or of that lmms-eval task, shipped or not; with `:METRIC`, by that metric.
+
+    Raises FitPruneError with the nearest names.
+    """
     if name in SUITES:
         return SUITES[name]
-    for spec in SUITES.values():
-        if spec.task == name:
-            return spec
-    raise unknown_name("suite", name, SUITES)
+    task, _, metric = name.partition(":")
+    known = SUITES[task] if task in SUITES else next((spec for spec in SUITES.values() if spec.task == task), None)
+    if known is not None:
+        if metric in ("", known.metric.name):
+            return known
+        alike = next((spec.metric for spec in SUITES.values() if (spec.task, spec.metric.name) == (known.task, metric)), None)
+        changed = alike or Metric(metric, full=None)
+        return replace(known, name=f"{known.name}:{metric}", metric=changed, title=f"{known.title} {metric}", chance=0.0)
+    folder = task_folders().get(task)
+    if folder is None:
+        near = difflib.get_close_matches(name, known_names := {*SUITES, *task_folders()}, n=1, cutoff=0.5)
+        raise unknown_name("suite", name, known_names if near else SUITES)
+    return SuiteSpec(name, task, folder, Metric(metric, full=None), name, hub="")
+
+
+def package_of(spec: SuiteSpec) -> str:
+    """The module that another package's suite is registered in; empty for all others."""
+    entry = _registry.others.get(spec.name.partition(":")[0])
+    return "" if entry is None else entry.module
+
+
+@functools.cache
+def task_folders() -> Mapping[str, str]:
+    """The name of every task of the installed lmms-eval, and its folder below `lmms_eval/tasks`.
+
+    Read from its files by their text, in 0.1 s: lmms-eval's own index takes seconds, and an import that takes more.
+    """
+    spec = importlib.util.find_spec("lmms_eval")
+    places = spec.submodule_search_locations if spec is not None else None
+    if not places:
+        return {}
+    root = Path(places[0]) / "tasks"
+    found = {}
+    for path in sorted(root.rglob("*.yaml")):
+        if named := _TASK.search(path.read_text(encoding="utf-8", errors="ignore")):
+            found[named[1]] = path.relative_to(root).parts[0]
+    return found

@@ -77,7 +77,7 @@ def _refusals(table: Table) -> list[str]:
 def command_of(table: Table) -> str:
     """One command for the whole table; each result's file holds that of its own cell."""
     results = table.results
-    whole = set(table.suites) >= set(SUITES)
+    whole = set(table.suites) >= {name for name, spec in SUITES.items() if spec.everyday}
     settings = CellSettings(
         data=table.data,
         limit=table.limit,

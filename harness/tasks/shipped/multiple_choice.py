@@ -55,12 +55,6 @@ def same_letter(value: Mapping[str, Any]) -> float:
     return float(value["pred"].lower().strip() == value["answer"].lower().strip())
 
 
-def seed_pictures(doc: Mapping[str, Any]) -> list[Any]:
-    """The pictures of a question; local data have one where the public data have a list of one."""
-    pictures = doc["image"] if isinstance(doc["image"], list) else [doc["image"]]
-    return [picture.convert("RGB") for picture in pictures]
-
-
 def only_images(dataset: "Dataset") -> "Dataset":
     """SEED-Bench's questions about one image; those about the frames of a video are left out."""
     kinds = dataset.with_format(None)["data_type"]
@@ -133,7 +127,8 @@ SUITES = (
         labels=in_turn(
             texts("question"), filled("data_type"), letters("answer", ("choice_a", "choice_b", "choice_c", "choice_d"))
         ),
-        options={"process_docs": only_images, "doc_to_visual": seed_pictures},
+        options={"process_docs": only_images},
+        several=True,
         chance=25.0,
         everyday=False,
     ),

@@ -133,6 +133,7 @@ SUITES = (
         "lmms-lab-encoder/MMVet",
         Part(None, "test", ("question_id", "image", "question", "answer", "capability")),
         labels=texts("question", "answer", "capability"),
+        judge=True,
         everyday=False,
     ),
 )

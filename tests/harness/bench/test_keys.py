@@ -213,7 +213,7 @@ def test_the_seed_decides_for_methods_that_may_draw_from_the_global_generators(t
         name = "drawing"
 
     Drawing.__module__ = f"{package}.drawing"
-    monkeypatch.setattr(sources, "_package", lambda module: "package")
+    monkeypatch.setattr(sources, "package_digest", lambda module: "package")
     for seed, expected in ((0, False), (0, True), (1, cached)):
         bench = FakeBench(CellSettings(seed=seed), RunFolder(tmp_path / "run"), Store(tmp_path / "results"))
         monkeypatch.setattr(bench.resolver.pruners, "of", lambda cell, facts: Drawing())

@@ -18,7 +18,7 @@ METHODS = (Dense, FastV, PyramidDrop, VisionZip, FitPrune)
 
 
 def forget():
-    for cached in (sources._code, sources._runtime, sources._package):
+    for cached in (sources._code, sources._runtime, sources.package_digest):
         cached.cache_clear()
 
 
@@ -118,7 +118,7 @@ def test_the_whole_package_of_anothers_method_counts(tmp_path, monkeypatch):
 
     def digest():
         sources._code.cache_clear()
-        sources._package.cache_clear()
+        sources.package_digest.cache_clear()
         return code_digest(Method)
 
     seen = [digest()]
