@@ -12,7 +12,7 @@ from harness.answers import RESAMPLED
 from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, questions_of, rare_interval
 from harness.statistics.estimates import Estimate, stratified_mean
 from harness.statistics.influence import Influence
-from harness.statistics.metrics import SUMS, UNITS, Sums, Units, scores_of, taking_part
+from harness.statistics.metrics import SUMS, UNITS, Sums, Units, question_units, scores_of, taking_part
 from harness.statistics.pairs import paired
 from harness.statistics.resampled import resampled
 from harness.statistics.unseen import unseen_interval, unseen_weight
@@ -169,7 +169,7 @@ def _difference(old: Sums, new: Sums) -> Estimate:
 
 
 def _units(answers: "Answers", chosen: "Sequence[Answer]", scores: np.ndarray) -> Units:
-    return UNITS[answers.statistic](chosen, scores)
+    return UNITS.get(answers.statistic, question_units)(chosen, scores)
 
 
 def _images(answers: "Answers") -> np.ndarray:

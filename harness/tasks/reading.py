@@ -71,7 +71,7 @@ class _LimitedTask(ConfigurableTask):
         self.rows = choose_rows(clusters, strata, limit, together)
         if len(self.rows) != limit:
             self.notes.append(
-                f"{self.config.task}: {limit} questions asked, {len(self.rows)} used; those scored together stay together"
+                f"{self.config.task}: {limit} questions asked, {len(self.rows)} used: what is scored together stays together"
             )
         return dataset.select(self.rows)
 

@@ -114,7 +114,7 @@ def test_a_limited_cell_asks_a_part_of_the_same_questions(data: str) -> None:
 def test_notes_of_the_data_reach_the_result(data: str) -> None:
     answers = evaluate_cell(scripted({"": "yes"}), None, "mme", data=data, limit=7)
     assert answers.prompts == 6
-    assert answers.notes == ["mme: 7 questions asked, 6 used; those scored together stay together"]
+    assert answers.notes == ["mme: 7 questions asked, 6 used: what is scored together stays together"]
 
 
 def test_batch_size_and_repetition_change_nothing(data: str, loaded: LoadedModel) -> None:

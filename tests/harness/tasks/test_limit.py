@@ -90,7 +90,7 @@ def test_pope_keeps_its_three_kinds_of_questions(data: str) -> None:
 def test_an_odd_limit_on_mme_is_noted(data: str) -> None:
     task = build_task("mme", data, limit=7)
     assert len(task.eval_docs) == 6
-    assert task.notes == ["mme: 7 questions asked, 6 used; those scored together stay together"]
+    assert task.notes == ["mme: 7 questions asked, 6 used: what is scored together stays together"]
 
 
 def test_fewer_questions_than_asked_are_noted(data: str) -> None:

@@ -23,6 +23,7 @@ from harness.answering.batching import Finished, Record, keys_of
 from harness.answers import F1, MEAN, PAIRS, RESAMPLED
 from harness.models.loading import load_model
 from harness.statistics import paired_drop, score_interval
+from harness.statistics.drops import no_drop
 from harness.tasks.build import build_task, task_manager
 from harness.tasks.isolation import lmms_eval_evaluator
 from harness.tasks.mini_data import mini_folder
@@ -210,7 +211,7 @@ def test_a_limit_keeps_the_rotations_of_a_question_together():
     assert len(asked) == 5
     assert all(there[index] == count for index, count in asked.items())
     assert task.notes == [
-        f"mmbench_en_dev_static: 20 questions asked, {len(task.rows)} used; those scored together stay together"
+        f"mmbench_en_dev_static: 20 questions asked, {len(task.rows)} used: what is scored together stays together"
     ]
 
 
@@ -319,6 +320,14 @@ def test_labels_that_cannot_be_scored_are_refused_in_one_line(suite, column, val
         check_data(suite, str(tmp_path))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("suite", ["mmbench", "pope-f1"])
+def test_answers_lose_nothing_against_themselves(suite, evaluated):
+    """A dense cell's drop, whatever the statistic."""
+    answers = evaluated(suite)[0]
+    drop = no_drop(answers)
+    assert (drop.drop, drop.low, drop.high, drop.n) == (0, 0, 0, len(answers.answers))
 
 
 @pytest.mark.parametrize("suite", ["mmbench", "refcoco"])
