@@ -39,9 +39,7 @@ def installed(tmp_path_factory):
     zipfile.ZipFile(wheel).extractall(site)
     shutil.rmtree(source)
     scripts.mkdir()
-    (scripts / "pytest").write_text(
-        f"#!{python()}\nimport sys\nfrom pytest import console_main\nsys.exit(console_main())\n"
-    )
+    (scripts / "pytest").write_text(f"#!{python()}\nimport sys\nfrom pytest import console_main\nsys.exit(console_main())\n")
     (scripts / "pytest").chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     path = os.pathsep.join([str(scripts), kept.get("PATH", os.defpath)])
