@@ -2,7 +2,6 @@
 
 import configparser
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,12 +20,18 @@ from tests.benchmarks.gpu.record import FILE, Record
 from tests.benchmarks.gpu.section import Measured, Row, Section
 from tests.benchmarks.gpu.sections import SECTIONS
 from tests.benchmarks.gpu.sizes import FULL, TOY
+from tests.support.warm import python
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
-TYPED = [sys.executable, "-m", "tests.benchmarks.gpu", "--toy", "--device", "cpu", "--out"]
+TYPED = ["-m", "tests.benchmarks.gpu", "--toy", "--device", "cpu", "--out"]
 HERE = {"card": "Test Card", "driver": "1", "torch": "2", "transformers": "5", "dtype": "bfloat16", "attention": "sdpa"}
 HERE |= {"toy": True, "sources": "0"}
+
+
+@pytest.fixture(autouse=True)
+def warm_children(monkeypatch):
+    monkeypatch.setattr(sys, "executable", python())
 
 
 def entries(folder):
@@ -54,8 +59,7 @@ def in_child(section, folder, seconds=1000, skip=(), found=HERE):
 
 
 def test_killed_and_resumed_it_measures_every_figure_once(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*TYPED, tmp_path], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as run:
+    with subprocess.Popen([python(), *TYPED, tmp_path], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
         while not entries(tmp_path):
             assert run.poll() is None
             time.sleep(0.05)
@@ -65,7 +69,7 @@ def test_killed_and_resumed_it_measures_every_figure_once(tmp_path):
     psutil.wait_procs(children, timeout=60)
     before = (tmp_path / FILE).read_bytes()
     assert before.count(b"\n") == 1, "a section's process outlived the command, in the midst of its section"
-    done = subprocess.run([*TYPED, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run([python(), *TYPED, tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / FILE).read_bytes().startswith(before)
     measured = [(entry["section"], entry["row"]) for entry in entries(tmp_path)]
@@ -77,7 +81,7 @@ def test_killed_and_resumed_it_measures_every_figure_once(tmp_path):
     assert "the CPU, which says nothing about a GPU, at toy sizes" in page
     assert "wanted" in page
     assert "missed" not in page
-    again = subprocess.run([*TYPED, tmp_path, "--section", "fit"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    again = subprocess.run([python(), *TYPED, tmp_path, "--section", "fit"], cwd=ROOT, capture_output=True, text=True)
     assert (again.returncode, again.stderr) == (0, "")
     assert "fit: no figures to measure" in again.stdout
     assert len(entries(tmp_path)) == len(measured)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.warm import python
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fitprune", "baselines", "harness", "suites", "reports")
 
@@ -37,9 +39,7 @@ def installed(tmp_path_factory):
     zipfile.ZipFile(wheel).extractall(site)
     shutil.rmtree(source)
     scripts.mkdir()
-    (scripts / "pytest").write_text(
-        f"#!{sys.executable}\nimport sys\nfrom pytest import console_main\nsys.exit(console_main())\n"
-    )
+    (scripts / "pytest").write_text(f"#!{python()}\nimport sys\nfrom pytest import console_main\nsys.exit(console_main())\n")
     (scripts / "pytest").chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     path = os.pathsep.join([str(scripts), kept.get("PATH", os.defpath)])
@@ -54,7 +54,7 @@ def test_a_cell_runs_without_the_checkout_and_so_does_the_command_that_it_record
         assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
         return ran.stdout
 
-    where = typed(f"{sys.executable} -c 'import harness, suites; print(harness.__file__, suites.__file__)'", "where")
+    where = typed(f"{python()} -c 'import harness, suites; print(harness.__file__, suites.__file__)'", "where")
     assert where.count(installed["PYTHONPATH"]) == 2
     typed("pytest --pyargs suites.test_pope --pruner random --reduction 0.5 --limit 4 --results r --batch-size 2", "first")
     (first,) = (tmp_path / "first/r").glob("*.json")

@@ -35,8 +35,8 @@ class Judge:
         url: up to and without `/chat/completions`, such as http://localhost:8000/v1.
     """
 
-    def __init__(self, url: str, model: str, folder: Path, timeout: float = TIMEOUT) -> None:
-        self.url, self.model, self.folder, self.timeout = url, model, folder, timeout
+    def __init__(self, url: str, model: str, folder: Path) -> None:
+        self.url, self.model, self.folder = url, model, folder
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The response to the body of a chat completion. Raises FitPruneError, in one line, where none comes."""
@@ -45,7 +45,7 @@ class Judge:
         kept = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
         if kept.is_file():
             return json.loads(kept.read_text(encoding="utf-8"))
-        found = _fetched(f"{self.url}/chat/completions", text.encode(), self.timeout)
+        found = _fetched(f"{self.url}/chat/completions", text.encode(), TIMEOUT)
         try:
             if not isinstance(found["choices"][0]["message"]["content"], str):
                 raise TypeError

@@ -72,7 +72,7 @@ def scored(
         return Scored(points, scores, metric.statistic)
     parts = half_samples([images[place] for place in there])
     aggregate = aggregation_of(task, metric)
-    replicates = [100 * _number(aggregate([values[place] for place in part])) / full for part in parts]
+    replicates = [100 * _aggregated(aggregate, [values[place] for place in part]) / full for part in parts]
     asked = [scores[place] for place in there]
     proven = _is_mean(asked, points) and all(
         _is_mean([asked[place] for place in part], made) for part, made in zip(parts, replicates, strict=True)
@@ -119,5 +119,10 @@ def _is_mean(scores: Sequence[float], points: float) -> bool:
     return abs(_mean(scores) - points / 100) <= SAME
 
 
-def _number(value: Any) -> float:
+def _aggregated(aggregate: Callable[[Sequence[Any]], Any], values: Sequence[Any]) -> float:
+    """The aggregate of some samples; NaN where there is none, such as of a half without a category that it divides by."""
+    try:
+        value = aggregate(values)
+    except Exception:  # whatever a task's code raises
+        return math.nan
     return float(value) if isinstance(value, Real) else math.nan

@@ -7,6 +7,7 @@ from harness.cells import CellSettings
 from harness.tasks.specs import SUITES, package_of
 
 BATCH_SIZE = 16
+_OTHERS = "test_lmms"  # of the files that ship, the one for suites that have none
 
 
 def suites_command(
@@ -24,12 +25,9 @@ def suites_command(
     """`pytest --pyargs suites.test_… --model … --pruner … --reduction …`, quoted for a shell, wherever it runs; what is
     the default is left out. Without suites, all of them.
     """
-    words = (
-        ["pytest", "--pyargs", *(f"suites.{_file_of(suite)}" for suite in suites)]
-        if suites
-        else ["pytest", "--pyargs", "suites"]
-    )
-    words += ["--suite", ",".join(suites)] if "suites.test_lmms" in words else []
+    files = dict.fromkeys(map(_file_of, suites))
+    words = ["pytest", "--pyargs", *([f"suites.{file}" for file in files] or ["suites"])]
+    words += ["--suite", ",".join(suites)] if _OTHERS in files else []
     words += ["--model", model, "--pruner", ",".join(pruners)]
     words += ["--recipe", recipe] if recipe else []
     words += ["--reduction", ",".join(f"{reduction:g}" for reduction in settings.reductions)] if settings.reductions else []
@@ -49,4 +47,4 @@ def suites_command(
 def _file_of(suite: str) -> str:
     """Which of the files that ship runs a suite: its own, or that of all others."""
     ships = suite in SUITES and not package_of(SUITES[suite])
-    return f"test_{suite.replace('-', '_')}" if ships else "test_lmms"
+    return f"test_{suite.replace('-', '_')}" if ships else _OTHERS

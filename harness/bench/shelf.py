@@ -62,8 +62,9 @@ class Shelf(OutlineShelf):
     def model(self, name: str) -> LoadedModel:
         """The model, loaded when it is not the one in memory."""
         if self._loaded is None or self._loaded.name != name:
-            self._loaded, self.inputs, self._encoded = None, InputCache(), OrderedDict()  # let go of the old one first
-            gc.unfreeze()
+            if self._loaded is not None:  # let go of the old one first
+                self._loaded, self.inputs, self._encoded = None, InputCache(), OrderedDict()
+                gc.unfreeze()
             self._loaded = load_model(name, self.device)
             # Modules, tokenizer and libraries stay: a collector that walks them while lmms-eval scores takes a tenth of a cell.
             gc.collect()

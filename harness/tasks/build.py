@@ -59,11 +59,11 @@ def task_config(suite: str) -> dict[str, Any]:
 
     Raises FitPruneError, in one line, where it cannot be loaded, and for a task that is no generating task about images.
     """
-    spec = find_suite(suite)
+    spec, manager = find_suite(suite), task_manager(suite)
     # Tasks that would ask a judge make its client when they are loaded; `harness.answering.judge` is what answers it.
     os.environ.setdefault("OPENAI_API_KEY", "none")
     with quiet(), refusing(suite, "lmms-eval cannot load it"):
-        config = {**task_manager(suite)._get_config(spec.task), **spec.options}
+        config = {**manager._get_config(spec.task), **spec.options}
     kind = config.get("output_type") or "generate_until"
     if kind != "generate_until":
         raise FitPruneError(f"suite '{suite}': its task is '{kind}', {_KINDS.get(kind, 'which is not asked here')}")

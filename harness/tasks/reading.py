@@ -154,7 +154,7 @@ class LocalTask(_LimitedTask):
             files = [*files, *holding]
         else:
             with naming(files):
-                table, beside = _with_pictures(table, files, lists=spec is None or spec.several)
+                table, beside = _with_pictures(table, files, lists=spec is None or spec.questions is None or spec.several)
         self.origin = str(files[0])
         self.data_digest = file_digest([*files, *beside])
         dataset = to_dataset(table, self.data_digest)

@@ -16,7 +16,7 @@ from training.plan import PLANS
 from training.tokenizer import build
 
 pytestmark = pytest.mark.releases
-SCENES = {"llava-tiny": 12, "llava-next-tiny": 5, "llava-hr-tiny": 5}
+SCENES = {"llava-tiny": 6, "llava-next-tiny": 3, "llava-hr-tiny": 3}
 QUESTIONS = {"llava-tiny": 5000, "llava-next-tiny": 2000, "llava-hr-tiny": 2000}
 """The least that each card's figures rest on."""
 

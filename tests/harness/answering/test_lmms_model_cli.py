@@ -16,6 +16,7 @@ from harness.models.loading import load_model
 from harness.tasks.build import tasks_reading
 from harness.tasks.isolation import lmms_eval_evaluator
 from tests.support.tiny_llava import picture, save_tiny, write
+from tests.support.warm import python
 
 pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
@@ -54,7 +55,7 @@ def test_the_command_line_gives_the_same_score(tmp_path: Path) -> None:
     dense = evaluate_cell(loaded, None, "gqa", data=str(data))
     assert 0 < cell.score < 100
     assert cell.score != dense.score
-    command = [sys.executable, "-m", "lmms_eval", "--model", "fitprune", "--tasks", "gqa", "--batch_size", "2"]
+    command = [python(), "-m", "lmms_eval", "--model", "fitprune", "--tasks", "gqa", "--batch_size", "2"]
     command += ["--model_args", f"pretrained={model},recipe={tmp_path / 'recipe.json'},data={data},device=cpu"]
     path = os.pathsep.join([str(register(tmp_path / "site")), str(ROOT)])
     run = subprocess.run(
@@ -118,6 +119,15 @@ def test_wrong_model_args_are_refused(tmp_path: Path, arguments: str, said: str)
     assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask
 
 
+@pytest.fixture(scope="module")
+def tasks_of_lmms_eval():
+    """Its index of 1 700 tasks, which takes seconds to read."""
+    lmms_eval_evaluator()
+    from lmms_eval.tasks import TaskManager
+
+    return TaskManager().task_index
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "said"),
     [
@@ -128,10 +138,14 @@ def test_wrong_model_args_are_refused(tmp_path: Path, arguments: str, said: str)
         ("data=d,recipe=none.json", [], "cannot read the recipe none.json*"),
     ],
 )
-def test_a_refusal_ends_the_command_line_in_one_line_and_status_2(tmp_path, monkeypatch, capsys, arguments, options, said):
-    lmms_eval_evaluator()
+def test_a_refusal_ends_the_command_line_in_one_line_and_status_2(
+    tmp_path, monkeypatch, capsys, tasks_of_lmms_eval, arguments, options, said
+):
     from lmms_eval.cli import dispatch
+    from lmms_eval.tasks import TaskManager
     from loguru import logger
+
+    monkeypatch.setattr(TaskManager, "initialize_tasks", lambda *arguments, **options: tasks_of_lmms_eval)
 
     save_tiny(tmp_path / "m")
     write_gqa(tmp_path / "d", ["red"] * 9)
