@@ -140,7 +140,9 @@ class LocalTask(_LimitedTask):
             files = part_files(self._folder, spec, spec.questions)
         else:
             # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.
-            place = next((spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH), self.config.task)
+            shared = (spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH)
+            own = (self._folder / self.config.task).is_dir()
+            place = self.config.task if own else next(shared, self.config.task)
             files = split_files(self._folder, place, self.config.dataset_name, self._split)
         with naming(files):
             table = read_table(files)

@@ -61,7 +61,8 @@ class _Registry(Mapping[str, SuiteSpec]):
         return len(self._shipped) + len(self.others)
 
 
-_registry = _Registry({spec.name: spec for spec in SHIPPED})
+_SHIPPED = {spec.name: spec for spec in SHIPPED}
+_registry = _Registry(_SHIPPED)
 SUITES: Mapping[str, SuiteSpec] = _registry
 
 
