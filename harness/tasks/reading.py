@@ -146,7 +146,7 @@ class LocalTask(_LimitedTask):
             files = split_files(self._folder, place, self.config.dataset_name, self._split)
         with naming(files):
             table = read_table(files)
-            table = table if spec is None else spec.labels(table)
+            table = spec.labels(table) if spec and spec.questions else table
         if spec and spec.images:
             holding = part_files(self._folder, spec, spec.images)
             with naming(holding):

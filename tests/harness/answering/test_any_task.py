@@ -93,6 +93,9 @@ def test_a_mean_on_all_questions_that_is_none_on_halves_is_no_mean(colors):
     )
     assert wrong.statistic == RESAMPLED
     assert paired_drop(answers, wrong).drop == pytest.approx(100 * (1 / 2) / 2)  # compared as the one that is no mean
+    # Half of the rare and half of the common ones are right, so that here alone the mean is their average.
+    half = right_everywhere | {"color 4": "blue", "color 5": "red", "color 6": "blue", "color 7": "red"}
+    assert evaluate_cell(scripted(half), None, "colors", data=colors("macro", change=with_scores)).statistic == RESAMPLED
 
 
 def with_scores(spec):
