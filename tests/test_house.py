@@ -30,7 +30,7 @@ LAYERS = {
     "harness": [
         "harness.words harness.cells harness.cores harness.heap harness.telling",
         "harness.answers",
-        "harness.statistics",
+        "harness.statistics harness.published",
         "harness.results",
         "harness.gate",
         "harness.models",
