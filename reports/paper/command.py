@@ -165,7 +165,7 @@ def _left_out(paper: "Paper") -> list[str]:
     for entry in paper.cells:
         if entry.cell is None:
             rows.setdefault(entry.reason, []).append(f"{entry.row.method}, {entry.row.setting.name}")
-    return [f"{len(of)} figures cannot: {reason} ({of[0]}{', …' * (len(set(of)) > 1)})" for reason, of in rows.items()]
+    return [f"{len(of)} figure{'s' * (len(of) > 1)} cannot: {reason} ({of[0]}{', …' * (len(set(of)) > 1)})" for reason, of in rows.items()]
 
 
 def _write(folder: Path, view: "View", stem: str) -> None:
