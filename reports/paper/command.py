@@ -61,12 +61,14 @@ def _parser() -> Parser:
 
 
 def _list(model: str | None) -> None:
-    """Print the tables, of one model where it is named."""
+    """Print the tables, of one model where it is named; a family's name is that of its standard checkpoint."""
     from tabulate import tabulate
 
+    from harness.models.families import FAMILY_NAMES
     from harness.paper.measurable import measurable
     from harness.published.tables import columns
 
+    model = FAMILY_NAMES[model].standard if model in FAMILY_NAMES else model
     shown = [table for table in tables().values() if model in (None, table.model)]
     if not shown:
         known = ", ".join(dict.fromkeys(table.model for table in tables().values()))
@@ -165,7 +167,10 @@ def _left_out(paper: "Paper") -> list[str]:
     for entry in paper.cells:
         if entry.cell is None:
             rows.setdefault(entry.reason, []).append(f"{entry.row.method}, {entry.row.setting.name}")
-    return [f"{len(of)} figure{'s' * (len(of) > 1)} cannot: {reason} ({of[0]}{', …' * (len(set(of)) > 1)})" for reason, of in rows.items()]
+    return [
+        f"{len(of)} figure{'s' * (len(of) > 1)} cannot: {reason} ({of[0]}{', …' * (len(set(of)) > 1)})"
+        for reason, of in rows.items()
+    ]
 
 
 def _write(folder: Path, view: "View", stem: str) -> None:

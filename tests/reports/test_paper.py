@@ -162,8 +162,9 @@ def test_a_random_checkpoint_in_the_hubs_format(tmp_path, monkeypatch):
     assert sorted(r.tokens_per_layer[0] for r in pruned) == [2, 4, 5]  # of 16: 1.8, 3.6, 5.3
 
 
-def test_the_list_says_what_can_run(capsys):
-    assert main(["list", "--model", "llava-hr-7b"]) == 0
+@pytest.mark.parametrize("model", ["llava-hr-7b", "llava-hr"])
+def test_the_list_says_what_can_run(model, capsys):
+    assert main(["list", "--model", model]) == 0
     head, line = capsys.readouterr().out.splitlines()
     assert head.split() == ["table", "model", "figures", "can", "run", "source"]
     assert line.split()[:4] == ["llava-hr", "llava-hr-7b", "6", "6"]
