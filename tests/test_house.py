@@ -30,7 +30,7 @@ LAYERS = {
     "harness": [
         "harness.words harness.cells harness.cores harness.heap harness.telling",
         "harness.answers",
-        "harness.statistics",
+        "harness.statistics harness.published",
         "harness.results",
         "harness.gate",
         "harness.models",
@@ -40,6 +40,7 @@ LAYERS = {
         "harness.latency",
         "harness.answering",
         "harness.bench",
+        "harness.paper",
         "harness.gallery",
         "harness.scenes",
         "harness.plugin",
@@ -47,7 +48,15 @@ LAYERS = {
         "harness.commands",
         "harness.__main__",
     ],
-    "reports": ["reports.table", "reports.charts", "reports.writing", "reports.page", "reports.__main__"],
+    "reports": [
+        "reports.table",
+        "reports.charts",
+        "reports.writing",
+        "reports.page",
+        "reports.paper",
+        "reports.__main__",
+        "reports.console",
+    ],
 }
 PACKAGES = ["fitprune", "baselines", "harness", "suites reports training"]
 

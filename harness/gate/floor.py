@@ -10,6 +10,7 @@ from importlib import resources
 from fitprune.errors import FitPruneError
 from harness.answers import Answers
 from harness.cells import DENSE, Cell
+from harness.published.tables import dense_scores
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.statistics import score_interval
@@ -53,9 +54,15 @@ def dense_fault(result: Result, dense: Answers, store: Store, chance: float = 0.
 
 
 def _registered(result: Result) -> Iterator[Known]:
+    """What the embedded models were measured at on mini data, and what is printed of the others on the public data."""
+    whole = result.limit is None and not result.sequential
+    if result.data == "hub":
+        for suite, points, source in dense_scores(result.model):
+            if suite == result.suite:
+                yield Known(points, source, whole)
     for line in _lines():
         if (line["model"], line["data"], line["suite"]) == (result.model, result.data, result.suite):
-            yield Known(float(line["points"]), line["source"], result.limit is None and not result.sequential)
+            yield Known(float(line["points"]), line["source"], whole)
 
 
 def _earlier(result: Result, store: Store) -> Iterator[Known]:

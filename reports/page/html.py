@@ -3,6 +3,7 @@ writes texts as texts, never as markup.
 """
 
 from importlib import resources
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -16,19 +17,24 @@ from reports.table.leaderboard import Leaderboard
 def to_html(board: Leaderboard) -> str:
     """The page: leaderboard, charts, methods, gallery, how it was measured."""
     gallery, notes = read_gallery(board.store.folder)
+    return rendered(
+        "page.html",
+        script=_template("page.js"),
+        vega=Markup(charts.runtime() if charts.available() else ""),
+        data=Markup(to_script(page_data(board, gallery, notes))),
+        headings=[part.heading for part in board.boards],
+    )
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A template of ours in the page's style; values are escaped unless they are `Markup`."""
     environment = Environment(
         loader=PackageLoader("reports.page"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    return environment.get_template("page.html").render(
-        style=_template("page.css"),
-        script=_template("page.js"),
-        vega=Markup(charts.runtime() if charts.available() else ""),
-        data=Markup(to_script(page_data(board, gallery, notes))),
-        headings=[part.heading for part in board.boards],
-    )
+    return environment.get_template(template).render(style=_template("page.css"), **values)
 
 
 def _template(name: str) -> Markup:

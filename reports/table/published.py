@@ -1,12 +1,10 @@
 """Published figures of the methods in a table, on the 7B models: quoted with their sources, never measured here."""
 
-import csv
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from importlib import resources
+from dataclasses import dataclass
 
 from harness.cells import DENSE, FITPRUNE
-from harness.tasks.specs import SUITES
+from harness.published.tables import columns, tables
 
 QUOTED = (
     "Quoted from the sources named, on other hardware, prompts and scoring than here, so not comparable with the table above "
@@ -16,45 +14,37 @@ QUOTED = (
 
 @dataclass
 class PublishedRow:
-    """One method at one setting on one model, as published: suite → value as printed, and where it stands."""
+    """One method at one setting on one model, as one source has it: column → value as printed."""
 
     model: str
     method: str
     setting: str
-    values: dict[str, str] = field(default_factory=dict)
-    sources: list[str] = field(default_factory=list)
+    values: dict[str, str]
+    source: str
 
 
 @dataclass
 class PublishedTable:
-    """The rows, and the suites that any of them has a figure for."""
+    """The rows, and the columns that any of them has a figure in."""
 
     suites: list[str]
     rows: list[PublishedRow]
 
     @property
     def titles(self) -> list[str]:
-        """The suites as people write them."""
-        return [SUITES[suite].title if suite in SUITES else suite for suite in self.suites]
+        """The columns as people write them."""
+        return [columns()[name].title for name in self.suites]
 
 
 def published(methods: Collection[str]) -> PublishedTable:
     """What was published on the 7B models of `methods`, of FitPrune, and of the dense models that they start from."""
     shown = {*methods, FITPRUNE, DENSE}
-    rows: dict[tuple[str, str, str], PublishedRow] = {}
-    suites: dict[str, None] = {}
-    for line in _lines():
-        if line["method"] in shown and line["model"].endswith("-7b"):
-            place = (line["model"], line["method"], line["setting"])
-            row = rows.setdefault(place, PublishedRow(*place))
-            row.values[line["suite"]] = line["value"]
-            suites[line["suite"]] = None
-            if line["source"] not in row.sources:
-                row.sources.append(line["source"])
-    models = list(dict.fromkeys(row.model for row in rows.values()))
-    return PublishedTable(list(suites), sorted(rows.values(), key=lambda row: models.index(row.model)))
-
-
-def _lines() -> list[dict[str, str]]:
-    text = resources.files("reports.table").joinpath("published_results.csv").read_text(encoding="utf-8")
-    return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+    rows = [
+        PublishedRow(table.model, row.method, row.setting.name, dict(row.values), table.source)
+        for table in tables().values()
+        for row in table.rows
+        if row.pruner in shown and table.model.endswith("-7b")
+    ]
+    models = list(dict.fromkeys(row.model for row in rows))
+    found = [name for name in columns() if any(name in row.values for row in rows)]
+    return PublishedTable(found, sorted(rows, key=lambda row: models.index(row.model)))

@@ -46,7 +46,7 @@ def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _published(table: PublishedTable) -> str:
     lines = [
-        [row.model, row.method, row.setting, *(row.values.get(suite, "–") for suite in table.suites), "; ".join(row.sources)]
+        [row.model, row.method, row.setting, *(row.values.get(suite, "–") for suite in table.suites), row.source]
         for row in table.rows
     ]
     columns = ["model", "method", "setting", *table.titles, "source"]

@@ -533,7 +533,7 @@ function drawPublished() {
   const head = ["model", "method", "setting", ...data.published.titles, "source"].map((text) => make("span", {}, text));
   const lines = data.published.rows.map((row) => [
     ...[row.model, row.method, row.setting, ...data.published.suites.map((suite) => row.values[suite] || "–")].map((text) => make("span", {}, text)),
-    row.sources.join("; "),
+    row.source,
   ]);
   find("quoted").textContent = data.quoted;
   find("published-table").replaceWith(table(head, lines));

@@ -34,7 +34,7 @@ def of(points, count=100, **changes):
         (88, {"data": "d"}, ""),  # of other questions nothing is registered
         (88, {"data": "mini", "limit": 100}, ""),  # a sample may be unlucky
         (60, {"data": "mini", "limit": 100}, "more than 10 points under"),
-        (50, {"data": "hub", "model": "llava-1.5-7b"}, "scores 50.0 on gqa, more than 10 points under the 61.9 of LLaVA-1.5"),
+        (50, {"data": "hub", "model": "llava-1.5-7b"}, "scores 50.0 on gqa, more than 10 points under the 61.9 of EADP"),
     ],
 )
 def test_a_dense_score_below_the_floor_is_a_fault(tmp_path, points, changes, said):

@@ -1,0 +1,1 @@
+"""Published tables beside what is measured here: the command, and its page as Markdown and HTML."""

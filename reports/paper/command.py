@@ -1,0 +1,189 @@
+"""`fitprune paper`: a published table cell by cell beside what is measured here, or which tables there are."""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fitprune.arguments import Parser, exit_status, known_names, names, whole
+from fitprune.errors import FitPruneError
+from harness.bench.command import BATCH_SIZE
+from harness.published.tables import PublishedTable, find_table, tables
+
+if TYPE_CHECKING:
+    from harness.bench.planning import Planner
+    from harness.models.family_names import ChosenModel
+    from harness.paper.cells import Paper
+    from reports.paper.view import View
+
+HELP = "a published table cell by cell beside what is measured here"
+LIST = "list"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    again = shlex.join(["fitprune", "paper", *arguments])
+
+    def run() -> int:
+        asked = _parser().parse_args(arguments)
+        if asked.table == LIST:
+            _list(asked.model)
+            return 0
+        try:
+            _run(asked, again)
+        except KeyboardInterrupt:
+            print(f"interrupted; what was answered is in {asked.results}; go on with: {again}", file=sys.stderr)
+            return 130
+        return 0
+
+    return exit_status(run, "paper")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="fitprune paper", description=f"{HELP[0].upper()}{HELP[1:]}, or which tables there are.")
+    add = parser.add_argument
+    add("table", metavar="list|NAME", help="a table's name; list: which there are, and how many of their figures can run here")
+    add("--model", metavar="NAME", help="registry name, family's name, hub id or folder (default: the table's own)")
+    add("--suite", type=names, default=(), metavar="NAMES", help="comma list (default: all that are here)")
+    add("--pruner", type=names, default=(), metavar="NAMES", help="comma list (default: all that are here)")
+    add("--limit", type=whole(), metavar="N", help="questions per suite (default: all)")
+    add("--data", metavar="mini|hub|DIR", help="as for pytest suites/ (default: mini for embedded models, else hub)")
+    add("--results", default="results", metavar="DIR", help="where cells are kept, and found (default results)")
+    add("-o", "--output", type=Path, default=Path("paper"), metavar="DIR", help="folder of the page (default paper)")
+    add("--plan", action="store_true", help="print what can run and what it costs; run nothing")
+    add("--batch-size", type=whole(), default=BATCH_SIZE, metavar="N", help=f"questions per batch (default {BATCH_SIZE})")
+    add("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or auto (default: CUDA where there is one)")
+    return parser
+
+
+def _list(model: str | None) -> None:
+    """Print the tables, of one model where it is named; a family's name is that of its standard checkpoint."""
+    from tabulate import tabulate
+
+    from harness.models.families import FAMILY_NAMES
+    from harness.paper.measurable import measurable
+    from harness.published.tables import columns
+
+    model = FAMILY_NAMES[model].standard if model in FAMILY_NAMES else model
+    shown = [table for table in tables().values() if model in (None, table.model)]
+    if not shown:
+        known = ", ".join(dict.fromkeys(table.model for table in tables().values()))
+        raise FitPruneError(
+            f"no published table is of {model}; there are tables of {known}: "
+            f"name one, and --model {model} is asked for it with its tokens scaled"
+        )
+    lines = []
+    for table in shown:
+        figures = [(row, name) for row in table.rows for name in row.values]
+        here = sum(not measurable(table, row, columns()[name])[1] for row, name in figures)
+        lines.append([table.name, table.model, len(figures), here, table.source])
+    print(tabulate(lines, ["table", "model", "figures", "can run", "source"], tablefmt="plain", disable_numparse=True))
+
+
+def _run(asked: argparse.Namespace, again: str) -> None:
+    """Check everything, resolve the table's cells, and plan or run them."""
+    table = find_table(asked.table)
+    chosen = _checked(asked, table)
+
+    import tempfile
+
+    from harness.bench.bench import Bench
+    from harness.bench.planning import Planner, lines_of
+    from harness.cells import FITPRUNE, CellSettings
+    from harness.paper.run import run_paper
+    from harness.results.once import RunFolder
+    from harness.results.store import Store
+    from reports.paper.view import view_of
+
+    store, device = Store(asked.results), asked.device
+    settings = CellSettings(data=asked.data, limit=asked.limit, batch_size=asked.batch_size)
+    planner = Planner(settings, store, device)
+    paper = _paper(asked, table, chosen.name, planner)
+    if asked.plan:
+        for line in [*lines_of(planner.plan(paper.runnable)), *_left_out(paper)]:
+            print(line)
+        return
+    if not paper.runnable:
+        raise FitPruneError(f"no figure of {table.name} can be measured here: {_left_out(paper)[0]}")
+    fitted = {cell.reduction for cell in paper.runnable if cell.pruner == FITPRUNE and cell.reduction is not None}
+    settings = dataclasses.replace(settings, reductions=tuple(sorted(fitted)))
+    with tempfile.TemporaryDirectory(prefix="fitprune-paper-") as folder:
+        bench = Bench(settings, RunFolder(Path(folder)), store, device)
+        outcomes = run_paper(paper, bench, store, chosen, device, lambda line: print(line, file=sys.stderr, flush=True))
+    questions = "all questions" if asked.limit is None else f"{asked.limit} questions a suite"
+    circumstances = f"{chosen.label}, {paper.tokens} visual tokens; {asked.data} data, {questions}"
+    _write(asked.output, view_of(paper, outcomes, circumstances, again), f"{table.name}-{Path(chosen.name).name}")
+
+
+def _checked(asked: argparse.Namespace, table: PublishedTable) -> "ChosenModel":
+    """What needs no model in memory; fills in the data. Raises FitPruneError; leaves nothing behind."""
+    from baselines.registry import PRUNERS
+    from harness.models.devices import check_device
+    from harness.models.family_names import announced
+    from harness.models.loading import require_model
+    from harness.models.registry import find_model
+    from harness.results.store import Store
+    from harness.tasks.specs import SUITES
+
+    asked.suite = known_names("suite", asked.suite, SUITES)
+    asked.pruner = known_names("pruner", asked.pruner, PRUNERS)
+    chosen = announced(asked.model or table.model)
+    check_device(asked.device)
+    require_model(chosen.name)
+    if asked.data is None:
+        asked.data = "mini" if find_model(chosen.name).kind == "embedded" else "hub"
+    if not asked.plan:
+        Store(asked.results).check_writable()
+        _check_output(asked.output)
+    return chosen
+
+
+def _check_output(folder: Path) -> None:
+    """Raise FitPruneError where the page's folder neither is one that can be written in nor can be made."""
+    import os
+
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise FitPruneError(f"the page cannot be written in {folder}; give another folder with --output")
+
+
+def _paper(asked: argparse.Namespace, table: PublishedTable, model: str, planner: "Planner") -> "Paper":
+    from fitprune.models.sizes import visual_tokens
+    from harness.paper.cells import paper_of
+
+    facts = planner.shelf.facts(model)
+    tokens = visual_tokens(facts.config) or planner.resolver.pruners.calibrated.typical_tokens(facts)
+    assert tokens is not None
+    return paper_of(table, model, facts.config, tokens, asked.data, asked.suite, asked.pruner)
+
+
+def _left_out(paper: "Paper") -> list[str]:
+    """A line for each reason why figures cannot run, with the first of the rows that they are in."""
+    rows: dict[str, list[str]] = {}
+    for entry in paper.cells:
+        if entry.cell is None:
+            rows.setdefault(entry.reason, []).append(f"{entry.row.method}, {entry.row.setting.name}")
+    return [
+        f"{len(of)} figure{'s' * (len(of) > 1)} cannot: {reason} ({of[0]}{', …' * (len(set(of)) > 1)})"
+        for reason, of in rows.items()
+    ]
+
+
+def _write(folder: Path, view: "View", stem: str) -> None:
+    """Both forms of the page."""
+    from harness.results.atomic import write_atomically
+    from reports.page.html import rendered
+    from reports.paper.markdown import to_markdown
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in ((".md", to_markdown(view)), (".html", rendered("paper.html", view=view))):
+        write_atomically(folder / (stem + suffix), [text])
+    print(f"{view.sums} {folder / stem}.html, .md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
