@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from baselines.shared import greedy
 from baselines.shared.budget import dropped_before_decoder
-from baselines.shared.padded import first_picks
 from baselines.shared.repacked import Repacked
 from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
@@ -74,17 +74,10 @@ class DivPrune(Repacked):
 def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """DivPrune's choice, bool (batch, n): `keep` (batch,) of the tokens `present` (batch, n), by features (batch, n, d)."""
     unit = functional.normalize(features.float(), dim=-1)
-    cosine = unit @ unit.transpose(1, 2)
+    cosine = unit @ unit.mT
     # The matrix is made exactly symmetric, so that two tokens which are each other's nearest tie, in every batch.
-    distance = 1 - (cosine + cosine.transpose(1, 2)) / 2
-    # nearest[i] is first the distance from i to its nearest neighbour, later to the nearest chosen token; the next pick
-    # maximises it. It is -inf for a chosen token, because the distance of a token to itself is set to -inf.
-    itself = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
-    nearest = distance.masked_fill(itself | ~present[:, None], torch.inf).amin(2).masked_fill(~present, -torch.inf)
-    distance = distance.masked_fill(itself, -torch.inf)
-    samples, picks = torch.arange(len(present), device=present.device), []
-    for step in range(int(keep.max())):
-        picks.append(nearest.argmax(1))
-        reached = distance[samples, picks[-1]]
-        nearest = reached.masked_fill(~present, -torch.inf) if step == 0 else torch.minimum(nearest, reached)
-    return first_picks(picks, keep, present.shape[1])
+    distance = (cosine + cosine.mT).div_(-2).add_(1)
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    nearest = distance.masked_fill_(~present[:, None], torch.inf).amin(2).masked_fill_(~present, -torch.inf)
+    distance.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    return greedy.farthest(distance, nearest, keep)
