@@ -95,6 +95,7 @@ class SCOPE(Repacked):
         return cls(n - dropped, alpha, n)
 
 
+@torch.no_grad()
 def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """SCOPE's choice, bool (views, P): `keep` (views,) patches of each view.
 

@@ -5,6 +5,7 @@ from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from baselines.shared import greedy
 from fitprune.fitting.tensor_store import TensorStore
@@ -84,6 +85,17 @@ class Waits(TorchDispatchMode):
         self.waits += name in WAITING or masked
         self.operations += name not in VIEWS
         return func(*args, **(kwargs or {}))
+
+
+class Largest(TorchDispatchMode):
+    """Inside, `numel` is that of the largest tensor which an operation has made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(part.numel() for part in tree_leaves(made) if isinstance(part, torch.Tensor))])
+        return made
 
 
 def of_prefill(model, inputs, pruner=None):

@@ -5,6 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from baselines.before_decoder import divprune as divprune_file
+from baselines.before_decoder import gprune as gprune_file
+from baselines.before_decoder import scope as scope_file
 from baselines.shared import greedy
 from tests.reference.divprune import divprune
 from tests.reference.scope import scope
@@ -92,6 +95,14 @@ def test_where_a_kernel_runs_it_chooses(monkeypatch, method):
     found = chosen(CASES["padded"])
     assert found[method] is asked[method]
     assert asked[method][0].shape == (4, 40, 40)
+
+
+def test_a_choice_takes_features_that_a_gradient_is_wanted_of():
+    features = torch.randn(1, 1100, 4, requires_grad=True) * 1
+    present, keep = torch.ones(1, 1100, dtype=torch.bool), torch.tensor([2])
+    assert int(divprune_file.farthest(features, present, keep).sum()) == 2
+    assert int(scope_file.covering(features[:, :50], features[:, :50, 0].exp(), present[:, :50], keep).sum()) == 2
+    assert not gprune_file.flow(features, present, 0.5, 0.03, 1).requires_grad
 
 
 @CUDA
