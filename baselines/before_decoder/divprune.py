@@ -7,13 +7,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from baselines.shared import greedy
 from baselines.shared.budget import dropped_before_decoder
-from baselines.shared.padded import first_picks
+from baselines.shared.padded import rows_at
 from baselines.shared.repacked import Repacked
 from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.parts import has_axes
 from fitprune.models.sizes import DecoderSizes
+
+WHOLE = 1024
+"""Tokens of a prompt up to which torch holds all distances."""
+LIKELY = 64
+"""Tokens of longer prompts whose distances are held."""
 
 
 @dataclass
@@ -71,20 +77,46 @@ class DivPrune(Repacked):
         return cls((n - dropped) / n, positions=cls.own_positions(model_config))
 
 
+@torch.no_grad()
 def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """DivPrune's choice, bool (batch, n): `keep` (batch,) of the tokens `present` (batch, n), by features (batch, n, d)."""
+    """DivPrune's choice, bool (batch, n): `keep` (batch,) of the tokens `present` (batch, n), by features (batch, n, d).
+
+    Distances of more than `WHOLE` tokens are not held, unless a kernel reads them: torch computes them in blocks, and once more
+    for those tokens that are likely to be next.
+    """
     unit = functional.normalize(features.float(), dim=-1)
-    cosine = unit @ unit.transpose(1, 2)
-    # The matrix is made exactly symmetric, so that two tokens which are each other's nearest tie, in every batch.
-    distance = 1 - (cosine + cosine.transpose(1, 2)) / 2
-    # nearest[i] is first the distance from i to its nearest neighbour, later to the nearest chosen token; the next pick
-    # maximises it. It is -inf for a chosen token, because the distance of a token to itself is set to -inf.
-    itself = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
-    nearest = distance.masked_fill(itself | ~present[:, None], torch.inf).amin(2).masked_fill(~present, -torch.inf)
-    distance = distance.masked_fill(itself, -torch.inf)
-    samples, picks = torch.arange(len(present), device=present.device), []
-    for step in range(int(keep.max())):
-        picks.append(nearest.argmax(1))
-        reached = distance[samples, picks[-1]]
-        nearest = reached.masked_fill(~present, -torch.inf) if step == 0 else torch.minimum(nearest, reached)
-    return first_picks(picks, keep, present.shape[1])
+    block = max(unit.shape[1], 1) if greedy.kernels_for(unit) is not None else WHOLE
+    nearest, distance = torch.full_like(unit[..., 0], torch.inf), unit.new_empty(len(unit), 0, 0)
+    parts = list(zip(unit.split(block, 1), nearest.split(block, 1), present.split(block, 1), strict=True))
+    for first, (rows, row_nearest, row_present) in enumerate(parts):
+        for other, (columns, column_nearest, column_present) in enumerate(parts[first:], first):
+            cosine = rows @ columns.mT
+            # The matrix is made exactly symmetric, so that two tokens which are each other's nearest tie, in every batch.
+            distance = (cosine + (cosine.mT if first == other else cosine)).div_(-2).add_(1)
+            if first == other:
+                distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+            else:
+                column_nearest.copy_(column_nearest.minimum(distance.masked_fill(~row_present[..., None], torch.inf).amin(1)))
+            row_nearest.copy_(row_nearest.minimum(distance.masked_fill_(~column_present[:, None], torch.inf).amin(2)))
+    nearest.masked_fill_(~present, -torch.inf)
+    if len(parts) > 1:
+        return greedy.farthest_by_rows(_Rows(unit), nearest, keep)
+    distance.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+    return greedy.farthest(distance, nearest, keep)
+
+
+class _Rows:
+    """Distances (batch, n) of one token of each sample to all: those of the `LIKELY` tokens of highest score are held."""
+
+    def __init__(self, unit: torch.Tensor) -> None:
+        self._unit, self._samples = unit, torch.arange(len(unit), device=unit.device)
+        self._held, self._place = unit, torch.full(unit.shape[:2], -1, device=unit.device)
+
+    def __call__(self, token: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        if bool((self._place[self._samples, token] < 0).any()):
+            likely = score.argsort(dim=1, descending=True, stable=True)[:, :LIKELY]
+            likely[:, 0] = token
+            self._held = (rows_at(self._unit, likely) @ self._unit.mT).neg_().add_(1).scatter_(2, likely[..., None], -torch.inf)
+            number = torch.arange(LIKELY, device=likely.device).expand_as(likely)
+            self._place = torch.full_like(self._place, -1).scatter(1, likely, number)
+        return self._held[self._samples, self._place[self._samples, token]]

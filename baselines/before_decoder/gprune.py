@@ -14,6 +14,9 @@ from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.sizes import DecoderSizes, tower_sizes
 
+BLOCK = 1024
+"""Nodes whose similarities are computed at a time."""
+
 
 @dataclass
 class GPrune(Pruner):
@@ -95,6 +98,7 @@ class GPrune(Pruner):
         return cls(similarity, (n - dropped) / n, temperature, iterate_num)
 
 
+@torch.no_grad()
 def flow(features: torch.Tensor, there: torch.Tensor, similarity: float, temperature: float, steps: int) -> torch.Tensor:
     """G-Prune's score (graphs, n): what each node holds after `steps` steps, divided by its number of edges.
 
@@ -104,14 +108,19 @@ def flow(features: torch.Tensor, there: torch.Tensor, similarity: float, tempera
     """
     features = features.float()
     unit = functional.normalize(features, dim=-1)
-    cosine = unit @ unit.transpose(1, 2)
-    edge = (cosine >= similarity) & there[:, :, None] & there[:, None]
-    # Padding has no edges; the second masked_fill removes the NaN of its rows.
-    weight = (cosine / temperature).masked_fill(~edge, -torch.inf).softmax(-1).masked_fill(~edge, 0)
+    # One matrix is held, filled block by block.
+    weight, edges = unit.new_empty(*there.shape, there.shape[1]), torch.zeros_like(there, dtype=torch.long)
+    for rows, weights, own, number in zip(*(of.split(BLOCK, 1) for of in (unit, weight, there, edges)), strict=True):
+        cosine = rows @ unit.mT
+        edge = (cosine >= similarity) & own[:, :, None] & there[:, None]
+        # Padding has no edges; the second masked_fill removes the NaN of its rows.
+        flowing = cosine.div_(temperature).masked_fill_(~edge, -torch.inf).softmax(-1)
+        weights.copy_(flowing.masked_fill_(~edge, 0))
+        number.copy_(edge.sum(-1))
     held = features.norm(dim=-1) * there
     for _ in range(steps):
         held = (held[:, None] @ weight)[:, 0]
-    return held / edge.sum(-1).clamp(min=1)
+    return held / edges.clamp(min=1)
 
 
 def members(group: torch.Tensor) -> torch.Tensor:

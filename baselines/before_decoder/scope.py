@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from baselines.shared import greedy
 from baselines.shared.counts import check_counts, share
-from baselines.shared.padded import first_picks
 from baselines.shared.repacked import Repacked
 from baselines.shared.tower_attention import check_layers, cls_notes, dropped_after_tower, salience_macs
 from fitprune import FitPruneError
@@ -95,6 +95,7 @@ class SCOPE(Repacked):
         return cls(n - dropped, alpha, n)
 
 
+@torch.no_grad()
 def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """SCOPE's choice, bool (views, P): `keep` (views,) patches of each view.
 
@@ -104,14 +105,4 @@ def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor
         there: bool (views, P): the patches in the prompt.
     """
     unit = functional.normalize(features.float(), dim=-1)
-    cosine = (unit @ unit.transpose(1, 2)) * there[:, :, None]
-    covered = torch.zeros_like(salience, dtype=torch.float32)
-    closed = torch.zeros_like(covered).masked_fill(~there, -torch.inf)
-    views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cosine)
-    for _ in range(int(keep.max())):
-        torch.sub(cosine, covered[..., None], out=more).clamp_(min=0)
-        best = torch.addcmul(closed, more.sum(1), salience).argmax(1)
-        closed.scatter_(1, best[:, None], -torch.inf)
-        covered = torch.maximum(covered, cosine[views, :, best])
-        picks.append(best)
-    return first_picks(picks, keep, there.shape[1])
+    return greedy.covering(unit @ unit.mT, salience, there, keep)

@@ -212,12 +212,13 @@ def _tile_sums(
 
 
 def supported(query: torch.Tensor) -> bool:
-    """Whether the kernels run on this CUDA tensor's card and type: NVIDIA's from Ampere on, and what a tile has room for."""
-    if query.dtype not in (torch.float32, torch.bfloat16, torch.float16) or query.shape[-1] > 256:
-        return False
-    if torch.version.hip is not None or torch.cuda.get_device_capability(query.device) < (8, 0):
-        return False
-    return runs_on(query.device)
+    """Whether the kernels have a tile for queries of this type and head size."""
+    return query.dtype in (torch.float32, torch.bfloat16, torch.float16) and query.shape[-1] <= 256
+
+
+def usable(device: torch.device) -> bool:
+    """Whether kernels of Triton run on this CUDA device: NVIDIA's from Ampere on."""
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0) and runs_on(device)
 
 
 @functools.cache

@@ -4,8 +4,8 @@
 
 A GPU runs ahead of its host until the host asks for a number. Both are counted on the CPU, where each prefill runs once: of a
 random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, and of three decoded tokens after it. FitPrune
-drops by the published 60 % recipe. What is a kernel on a GPU (the column sums) counts as one operation, though it is many in
-torch on a CPU.
+drops by the published 60 % recipe. What is a kernel on a GPU (the column sums, a greedy choice) counts as one operation, though
+it is many in torch on a CPU.
 
 A second table has the operations of a prefill in five families of models, whose images differ in size.
 

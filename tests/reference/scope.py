@@ -14,7 +14,7 @@ def scope(features, salience, count, alpha=1.0):
             if j not in chosen:
                 gains[j] = weight[j] * sum(max(0.0, cosine[i][j] - covered[i]) for i in range(n))
         best, *rest = sorted(gains, key=lambda j: (-gains[j], j))
-        if rest:
+        if rest and gains[best]:
             lead = min(lead, 1 - gains[rest[0]] / gains[best])
         chosen.append(best)
         covered = [max(covered[i], cosine[i][best]) for i in range(n)]

@@ -13,14 +13,17 @@ import triton
 from safetensors.torch import save_file
 from triton.backends.compiler import GPUTarget
 
+from baselines.shared import greedy, triton_greedy
 from fitprune.interface import attention
 from fitprune.scoring import triton_column_sums
 from fitprune.scoring.macs import counted
+from tests.support import greedy_cases
 from tests.support.triton_cases import CASES, COMPILED, inputs, pruned
 
 
 def interpret(file: str) -> None:
-    """Every case's columns and multiply-accumulates, and what FitPrune keeps when its statistics come from the kernels."""
+    """Every case's columns and multiply-accumulates, what FitPrune keeps when its statistics come from the kernels, and what is
+    chosen in every case of greedy choices."""
     results = {}
     for name, case in CASES.items():
         query, key, weights, valid = inputs(case)
@@ -28,6 +31,9 @@ def interpret(file: str) -> None:
         results[f"{name} macs"] = torch.tensor(counted(macs))
     attention.head_max_columns = triton_column_sums.head_max_columns
     results |= {f"kept {layer}": kept for layer, kept in enumerate(pruned().kept)}
+    greedy.kernels_for = lambda values: triton_greedy
+    for name, case in greedy_cases.CASES.items():
+        results |= {f"{method} {name}": chosen for method, chosen in greedy_cases.chosen(case).items()}
     save_file(results, file)
 
 
@@ -61,7 +67,8 @@ def compile_all() -> None:
         warnings.simplefilter("always")
         runs = triton_column_sums.runs_on(torch.device("cpu"))
     answers = {"runs": runs, "warning": str(caught[0].message) if caught else "", "kernels": []}
-    kernels = [triton_column_sums._log_sum_exp, triton_column_sums._tile_sums]
+    greedy_kernels = [triton_greedy._farthest, triton_greedy._covering]
+    kernels = [triton_column_sums._log_sum_exp, triton_column_sums._tile_sums, *greedy_kernels]
     for kernel in kernels:
         kernel.run = without_launch(kernel)
     for architecture, dtype, dim, length in COMPILED:
@@ -74,6 +81,10 @@ def compile_all() -> None:
             ptx = kernel.asm["ptx"]
             instructions = [name for name in ("wgmma.mma_async", "mma.sync", "fma.rn.f32", "tf32") if name in ptx]
             answers["kernels"].append({"shared": kernel.metadata.shared, "instructions": instructions})
+    compiled.clear()
+    greedy.kernels_for = lambda values: triton_greedy
+    greedy_cases.chosen(greedy_cases.CASES["one sample"])
+    answers["greedy"] = [kernel.metadata.shared for kernel in compiled]
     json.dump(answers, sys.stdout)
 
 

@@ -5,14 +5,16 @@ from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from baselines.shared import greedy
 from fitprune.fitting.tensor_store import TensorStore
 from fitprune.interface import attention
 
 # Operations whose result, or its shape, the host must know.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "nonzero_static", "unique", "_unique2", "unique_dim"}
 # Functions that are kernels on a GPU, where they are looked up.
-KERNELS = [(attention, "head_max_columns")]
+KERNELS = [(attention, "head_max_columns"), (greedy, "farthest"), (greedy, "covering")]
 VIEWS = {
     "view", "_unsafe_view", "slice", "expand", "t", "transpose", "unsqueeze", "squeeze", "select", "permute", "detach", "alias",
     "split", "reshape", "as_strided", "_reshape_alias",
@@ -23,7 +25,7 @@ class Waits(TorchDispatchMode):
     """Inside, `waits` counts what a GPU's host would have to wait for, `operations` what it would launch.
 
     A wait is `item()`, `int()` and `bool()` of a tensor, `tolist()`, `cpu()`, `nonzero` and its kin, and a boolean mask as an
-    index. What runs as kernels of Triton on a GPU, and in torch on a CPU, is one operation.
+    index. What runs as kernels of Triton on a GPU, and in torch on a CPU, is one operation and no wait.
     """
 
     def __init__(self, copies=True):
@@ -69,9 +71,9 @@ class Waits(TorchDispatchMode):
 
     def _at_once(self, function):
         def wrapped(*args, **kwargs):
-            before = self.operations
+            waits, operations = self.waits, self.operations
             result = function(*args, **kwargs)
-            self.operations = before + 1
+            self.waits, self.operations = waits, operations + 1
             return result
 
         return wrapped
@@ -83,6 +85,17 @@ class Waits(TorchDispatchMode):
         self.waits += name in WAITING or masked
         self.operations += name not in VIEWS
         return func(*args, **(kwargs or {}))
+
+
+class Largest(TorchDispatchMode):
+    """Inside, `numel` is that of the largest tensor which an operation has made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.numel = max([self.numel, *(part.numel() for part in tree_leaves(made) if isinstance(part, torch.Tensor))])
+        return made
 
 
 def of_prefill(model, inputs, pruner=None):

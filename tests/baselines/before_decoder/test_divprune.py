@@ -10,6 +10,7 @@ from tests.support.before_decoder import compare, dense, embedded, saved
 from tests.support.families import build as build_family
 from tests.support.families import inputs, processor
 from tests.support.models import batch, build, kept, new_tokens, prompt
+from tests.support.waits import Largest
 
 pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
@@ -129,3 +130,25 @@ def test_bfloat16():
 def test_parameters_outside_their_range(ratio):
     with pytest.raises(FitPruneError, match="subset_ratio"):
         DivPrune(ratio)
+
+
+def test_a_long_prompt_is_chosen_from_blocks_of_distances_that_never_are_a_matrix():
+    """4671 tokens, the most of a LLaVA-OneVision picture; the same kept set as by the whole matrix."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(600, 16, generator=generator)
+    features = pictures[torch.randint(600, (1, 4671), generator=generator)] + 0.5 * torch.randn(
+        1, 4671, 16, generator=generator
+    )
+    present, keep = torch.arange(4671)[None] < 4600, torch.tensor([900])
+    with Largest() as held:
+        chosen = farthest(features, present, keep)
+    assert held.numel < 4671**2 / 15
+    unit = torch.nn.functional.normalize(features[0, :4600], dim=-1).double()
+    distance = 1 - unit @ unit.T
+    nearest = distance.clone().fill_diagonal_(torch.inf).amin(1)
+    for step in range(900):
+        pick = int(nearest.argmax())
+        assert chosen[0, pick]
+        nearest = distance[pick].clone() if step == 0 else nearest.minimum(distance[pick])
+        nearest[pick] = -torch.inf
+    assert int(chosen.sum()) == 900

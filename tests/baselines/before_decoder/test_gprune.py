@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from baselines.before_decoder import gprune as gprune_file
 from baselines.before_decoder.gprune import GPrune, flow
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 from tests.reference.gprune import gprune
@@ -38,6 +39,14 @@ def test_the_scores_on_random_tensors(options):
     assert (found[1] > 0).sum() > 0
     # Edges decide: fewer of them is another score.
     assert float((flow(features, there, 0.99, *options[1:]) - found).abs().max()) > 1e-3
+
+
+def test_similarities_in_blocks_of_nodes_give_the_same_scores(monkeypatch):
+    features = clustered(30, 8, torch.Generator().manual_seed(0)).view(2, 15, 8)
+    there = torch.arange(15) < torch.tensor([[15], [9]])
+    whole = flow(features, there, 0.5, 0.03, 5)
+    monkeypatch.setattr(gprune_file, "BLOCK", 4)
+    torch.testing.assert_close(flow(features, there, 0.5, 0.03, 5), whole, rtol=1e-5, atol=1e-7)
 
 
 def test_in_a_batch_each_picture_is_a_graph():

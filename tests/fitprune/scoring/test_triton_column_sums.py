@@ -1,27 +1,17 @@
 """The column statistics by Triton, against the literal attention map: interpreted, compiled, and on CUDA where there is one."""
 
-import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 import torch
-from filelock import FileLock
-from safetensors.torch import load_file
 
 from fitprune.scoring import column_sums
 from fitprune.scoring.column_sums import head_max_columns, head_max_columns_in_blocks
 from fitprune.scoring.macs import counted
 from harness.cost.memory import peak_cpu_bytes, peak_cuda_bytes
+from tests.support import triton_runs
 from tests.support.triton_cases import CASES, COMPILED, ON_CUDA, SHAPES, WIDE, Case, inputs, literal, pruned
+from tests.support.triton_runs import TRITON
 
 pytestmark = pytest.mark.releases
-ROOT = Path(__file__).parents[3]
-TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux only")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 # Float32 sums of a few hundred terms, and logits of up to some 20 whose rounding is an error of the exponent.
@@ -31,45 +21,14 @@ TOLERANCE = {"rtol": 5e-6, "atol": 1e-7}
 SHARED = {86: 99 * 1024, 90: 227 * 1024}
 
 
-def child(*arguments, folder, interpret):
-    """Standard output of triton_child.py."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpret else {})
-    command = [sys.executable, "-m", "tests.support.triton_child", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def once_per_run(tmp_path_factory, name, work):
-    """A folder that `work` fills, once for all processes of a test run."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
-            folder.mkdir()
-            work(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def interpreted(tmp_path_factory):
-    folder = once_per_run(
-        tmp_path_factory,
-        "triton-interpreted",
-        lambda folder: child("interpret", folder / "results.safetensors", folder=folder, interpret=True),
-    )
-    return load_file(folder / "results.safetensors")
+    return triton_runs.interpreted(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    folder = once_per_run(
-        tmp_path_factory,
-        "triton-compiled",
-        lambda folder: (folder / "said.json").write_text(child("compile", folder=folder, interpret=False)),
-    )
-    return json.loads((folder / "said.json").read_text())
+    return triton_runs.compiled(tmp_path_factory)
 
 
 @TRITON
@@ -154,7 +113,7 @@ def test_where_triton_cannot_run_a_warning_says_so(compiled):
 def test_what_the_kernels_have_no_tile_for_is_left_to_torch(dtype, dim):
     from fitprune.scoring.triton_column_sums import supported
 
-    assert not supported(SimpleNamespace(dtype=dtype, shape=(1, 1, 1, dim), device=torch.device("cuda")))
+    assert not supported(torch.empty(1, 1, 1, dim, dtype=dtype))
 
 
 def test_on_the_cpu_torch_does_it(monkeypatch):
@@ -174,7 +133,7 @@ def test_on_cuda_the_kernels_are_the_literal_map_in_every_run(case):
     from fitprune.scoring import triton_column_sums
 
     query, key, weights, valid = inputs(case, "cuda")
-    if not triton_column_sums.supported(query):
+    if column_sums.kernels_for(query) is None:
         pytest.skip("this card is older than the kernels ask for")
     result, _ = triton_column_sums.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
     again, _ = head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
@@ -189,7 +148,7 @@ def test_on_cuda_the_kernels_never_hold_a_map():
 
     case = WIDE["7B, long"]
     query, key, weights, _ = inputs(case, "cuda")
-    if not triton_column_sums.supported(query):
+    if column_sums.kernels_for(query) is None:
         pytest.skip("this card is older than the kernels ask for")
     peak = peak_cuda_bytes(lambda: triton_column_sums.head_max_columns(query, key, weights, case.scaling), query.device)
     assert peak < case.heads * case.length**2 * 2 / 100

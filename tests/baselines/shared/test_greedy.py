@@ -1,0 +1,113 @@
+"""Greedy choices by Triton's kernels and by torch, against the literal rules, ties included."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from baselines.before_decoder import divprune as divprune_file
+from baselines.before_decoder import gprune as gprune_file
+from baselines.before_decoder import scope as scope_file
+from baselines.shared import greedy
+from tests.reference.divprune import divprune
+from tests.reference.scope import scope
+from tests.support import triton_runs
+from tests.support.greedy_cases import CASES, chosen, inputs
+from tests.support.triton_runs import TRITON
+
+pytestmark = pytest.mark.releases
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+METHODS = ("divprune", "scope")
+# A pick that leads by less may change with rounding, where arithmetic is not exact.
+CLEAR = 1e-6
+
+
+@pytest.fixture(scope="module")
+def interpreted(tmp_path_factory):
+    return triton_runs.interpreted(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    return triton_runs.compiled(tmp_path_factory)
+
+
+def literal(method, case):
+    """The indices kept of each sample."""
+    features, salience, present, keep = inputs(case)
+    kept = []
+    for row, count in enumerate(keep.tolist()):
+        own = present[row].nonzero().flatten()
+        if method == "scope":
+            picks, lead = scope(features[row, own], salience[row, own], count)
+        else:
+            picks, lead = divprune(features[row, own], count / max(len(own), 1))
+        assert case.ties or lead > CLEAR
+        kept.append(own[picks].tolist())
+    return kept
+
+
+def check(found, method, case):
+    assert [row.nonzero().flatten().tolist() for row in found] == literal(method, case)
+
+
+@TRITON
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_interpreted_kernel_is_the_literal_rule(name, method, interpreted):
+    check(interpreted[f"{method} {name}"], method, CASES[name])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CASES)
+def test_torch_is_the_literal_rule(name, method):
+    check(chosen(CASES[name])[method], method, CASES[name])
+
+
+def test_the_cases_have_ties():
+    """Some picks are of equals, so that it matters which of them comes first."""
+    features, _, present, _ = inputs(CASES["ties"])
+    first = features[0, present[0]]
+    assert len(first.unique(dim=0)) < 0.8 * len(first)
+
+
+@TRITON
+def test_the_kernels_compile_for_a_card_that_is_not_here(compiled):
+    assert [shared <= 99 * 1024 for shared in compiled["greedy"]] == [True] * len(METHODS)
+
+
+@pytest.mark.parametrize(("tokens", "by"), [(greedy.LONGEST, "kernel"), (greedy.LONGEST + 1, "torch")])
+def test_a_prompt_too_long_for_a_kernel_is_left_to_torch(monkeypatch, tokens, by):
+    pytest.importorskip("triton")
+    monkeypatch.setattr(greedy, "triton_runs", lambda device: device == "cuda")
+    kernels = greedy.kernels_for(SimpleNamespace(shape=(1, tokens), device="cuda"))
+    assert (kernels is None) == (by == "torch")
+    assert greedy.kernels_for(torch.empty(1, 2, 2)) is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_a_kernel_runs_it_chooses(monkeypatch, method):
+    asked = {}
+    stub = SimpleNamespace(
+        farthest=lambda *given: asked.setdefault("divprune", given), covering=lambda *given: asked.setdefault("scope", given)
+    )
+    monkeypatch.setattr(greedy, "kernels_for", lambda matrix: stub)
+    found = chosen(CASES["padded"])
+    assert found[method] is asked[method]
+    assert asked[method][0].shape == (4, 40, 40)
+
+
+def test_a_choice_takes_features_that_a_gradient_is_wanted_of():
+    features = torch.randn(1, 1100, 4, requires_grad=True) * 1
+    present, keep = torch.ones(1, 1100, dtype=torch.bool), torch.tensor([2])
+    assert int(divprune_file.farthest(features, present, keep).sum()) == 2
+    assert int(scope_file.covering(features[:, :50], features[:, :50, 0].exp(), present[:, :50], keep).sum()) == 2
+    assert not gprune_file.flow(features, present, 0.5, 0.03, 1).requires_grad
+
+
+@CUDA
+@TRITON
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", CASES)
+def test_on_cuda_the_kernel_is_the_literal_rule(name, method):
+    check(chosen(CASES[name], "cuda")[method].cpu(), method, CASES[name])
