@@ -9,10 +9,14 @@ from baselines.registry import CLASS_PATHS
 from fitprune.lazy import importing
 
 if TYPE_CHECKING:
+    from baselines.before_decoder.cosine import Cosine as Cosine
+    from baselines.before_decoder.dart_embeddings import DARTEmbeddings as DARTEmbeddings
     from baselines.before_decoder.divprune import DivPrune as DivPrune
     from baselines.before_decoder.fastervlm import FasterVLM as FasterVLM
     from baselines.before_decoder.gprune import GPrune as GPrune
+    from baselines.before_decoder.hiprune import HiPrune as HiPrune
     from baselines.before_decoder.hired import HiRED as HiRED
+    from baselines.before_decoder.holov import HoloV as HoloV
     from baselines.before_decoder.prumerge import PruMerge as PruMerge
     from baselines.before_decoder.scope import SCOPE as SCOPE
     from baselines.before_decoder.visionzip import VisionZip as VisionZip
