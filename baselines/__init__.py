@@ -9,6 +9,7 @@ from baselines.registry import CLASS_PATHS
 from fitprune.lazy import importing
 
 if TYPE_CHECKING:
+    from baselines.before_decoder.cdpruner import CDPrunerEmbeddings as CDPrunerEmbeddings
     from baselines.before_decoder.cosine import Cosine as Cosine
     from baselines.before_decoder.dart_embeddings import DARTEmbeddings as DARTEmbeddings
     from baselines.before_decoder.divprune import DivPrune as DivPrune
