@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from baselines.before_decoder.hiprune import HiPrune as HiPrune
     from baselines.before_decoder.hired import HiRED as HiRED
     from baselines.before_decoder.holov import HoloV as HoloV
+    from baselines.before_decoder.mmtok import MMTok as MMTok
     from baselines.before_decoder.prumerge import PruMerge as PruMerge
     from baselines.before_decoder.scope import SCOPE as SCOPE
     from baselines.before_decoder.visionzip import VisionZip as VisionZip

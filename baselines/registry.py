@@ -39,6 +39,7 @@ CLASS_PATHS = {
     "scope": "baselines.before_decoder.scope:SCOPE",
     "holov": "baselines.before_decoder.holov:HoloV",
     "hiprune": "baselines.before_decoder.hiprune:HiPrune",
+    "mmtok": "baselines.before_decoder.mmtok:MMTok",
     "cdpruner-embeddings": "baselines.before_decoder.cdpruner:CDPrunerEmbeddings",
     "cosine": "baselines.before_decoder.cosine:Cosine",
     "dart-embeddings": "baselines.before_decoder.dart_embeddings:DARTEmbeddings",

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from baselines.shared.budget import dropped_before_decoder
-from baselines.shared.determinantal import most_diverse, volume_macs
+from baselines.shared.greedy import most_diverse, volume_macs
 from baselines.shared.repacked import RepackedWherePossible
 from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens

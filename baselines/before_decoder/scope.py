@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from baselines.shared.counts import check_counts, share
-from baselines.shared.padded import first_picks
+from baselines.shared.greedy import most_covering
 from baselines.shared.repacked import Repacked
 from baselines.shared.tower_attention import check_layers, cls_notes, dropped_after_tower, salience_macs
 from fitprune import FitPruneError
@@ -101,14 +101,4 @@ def covering(features: torch.Tensor, salience: torch.Tensor, there: torch.Tensor
         there: bool (views, P): the patches in the prompt.
     """
     unit = functional.normalize(features.float(), dim=-1)
-    cosine = (unit @ unit.transpose(1, 2)) * there[:, :, None]
-    covered = torch.zeros_like(salience, dtype=torch.float32)
-    closed = torch.zeros_like(covered).masked_fill(~there, -torch.inf)
-    views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cosine)
-    for _ in range(int(keep.max())):
-        torch.sub(cosine, covered[..., None], out=more).clamp_(min=0)
-        best = torch.addcmul(closed, more.sum(1), salience).argmax(1)
-        closed.scatter_(1, best[:, None], -torch.inf)
-        covered = torch.maximum(covered, cosine[views, :, best])
-        picks.append(best)
-    return first_picks(picks, keep, there.shape[1])
+    return most_covering((unit @ unit.transpose(1, 2)) * there[:, :, None], salience, there, keep)

@@ -60,6 +60,13 @@ class Vision:
         found = torch.zeros(1 + self.views * self._record.patches, dtype=torch.bool, device=self._global_index.device)
         return found.index_fill(0, (self._global_index + 1).flatten(), True)[1:].view(self.views, -1)
 
+    @functools.cached_property
+    def sample(self) -> torch.Tensor:
+        """LongTensor (views,): the prompt that each view is of; with beams, one of those. 0 for a view that none is of."""
+        prompts = torch.arange(len(self.view), device=self.view.device)[:, None].expand_as(self.view)
+        found = prompts.new_zeros(1 + self.views)
+        return found.index_copy(0, (self.view + 1).flatten(), prompts.flatten())[1:]
+
     @property
     def views(self) -> int:
         """How many pictures the tower saw."""
@@ -125,6 +132,12 @@ class Vision:
         picked = values.flatten(0, 1)[self._global_index.clamp(min=0)]
         known = (self._global_index >= 0).view(*self._global_index.shape, *[1] * (picked.ndim - 2))
         return picked.masked_fill(~known, 0)
+
+    def by_view(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `of_patches`: values (batch, n, …) of the tokens present by patch, (views, P, …), 0 elsewhere."""
+        found = values.new_zeros(1 + self.views * self._record.patches, *values.shape[2:])
+        found = found.index_copy(0, (self._global_index + 1).flatten(), values.flatten(0, 1))
+        return found[1:].unflatten(0, (self.views, -1))
 
 
 def _weights(module: Any) -> int:

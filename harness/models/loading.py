@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.heap import keep_freed_memory
+from harness.models.chat import question_reader
 from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model, weight_files
 from harness.models.devices import check_device, choose_device, choose_dtype, placement
 from harness.models.families import FAMILIES
@@ -106,6 +107,7 @@ def load_model(
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from fitprune.models.execution import execution_device
+    from fitprune.models.reader import give_reader
 
     check_device(device)
     chosen = choose_model(name)
@@ -149,6 +151,7 @@ def load_model(
             f"{folder}: transformers cannot load this checkpoint: {' '.join(str(error).split())[:300]}"
         ) from error
     _prepare_processor(processor, spec, config)
+    give_reader(model, question_reader(processor))
     where = str(execution_device(model.get_input_embeddings())) if device == "auto" else device
     return LoadedModel(name, _revision(spec, folder, with_weights), model.eval(), processor, spec, where)
 

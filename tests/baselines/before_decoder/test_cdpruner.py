@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baselines.before_decoder.cdpruner import CDPrunerEmbeddings
-from baselines.shared.determinantal import most_diverse
+from baselines.shared.greedy import most_diverse
 from fitprune import FitPruneError
 from tests.reference.cdpruner import cdpruner, relevance_of_embeddings, weights
 from tests.support.before_decoder import compare

@@ -1,4 +1,4 @@
-"""Greedy choice from a determinantal point process: tokens that together span the largest volume."""
+"""Greedy choices: tokens that together cover most, or span the largest volume."""
 
 import torch
 
@@ -9,6 +9,30 @@ RANK = 1e-5
 
 TIE = 1e-9
 """Tokens tie where what they add differs by less, as a share of the same: of duplicates, the first is taken."""
+
+
+def most_covering(cover: torch.Tensor, weight: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """The patch of highest gain is next: what it covers beyond the patches chosen, summed over all that is to be covered.
+
+    Args:
+        cover: float32 (views, m, P): how well each patch covers each of m things; a row of zeros counts for nothing.
+        weight: (views, P), the factor of each patch's gain.
+        there: bool (views, P): patches that may be chosen.
+        keep: LongTensor (views,): number of patches to choose, at most those that may be.
+
+    Returns:
+        bool (views, P).
+    """
+    covered = cover.new_zeros(cover.shape[:2])
+    closed = torch.zeros_like(weight, dtype=cover.dtype).masked_fill(~there, -torch.inf)
+    views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cover)
+    for _ in range(int(keep.max())):
+        torch.sub(cover, covered[..., None], out=more).clamp_(min=0)
+        best = torch.addcmul(closed, more.sum(1), weight).argmax(1)
+        closed.scatter_(1, best[:, None], -torch.inf)
+        covered = torch.maximum(covered, cover[views, :, best])
+        picks.append(best)
+    return first_picks(picks, keep, there.shape[1])
 
 
 def most_diverse(features: torch.Tensor, weight: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
