@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from baselines.shared.budget import TEXT_TOKENS
+from baselines.shared.questions import WIDTH as WIDTH_OF_CLIP
+from baselines.shared.questions import text_macs
 from fitprune import Pruner, Selection, UnsupportedModel
 from fitprune.interface.layout import Layout
 from fitprune.interface.tokens import LayerContext, VisualTokens
@@ -62,6 +64,16 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
     return kept.counts[0], tokens.macs
 
 
+class _AnyClip:
+    """Brings texts and patches into a space of CLIP's width, at the price of a short question."""
+
+    def texts(self, texts: Sequence[str], device: torch.device) -> tuple[torch.Tensor, int]:
+        return torch.randn(len(texts), WIDTH_OF_CLIP), text_macs()
+
+    def patches(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.randn(*features.shape[:-1], WIDTH_OF_CLIP)
+
+
 class _AnyReader(Reader):
     """Reads a question of as many words as budgets assume, whatever the prompt."""
 
@@ -74,6 +86,9 @@ class _AnyReader(Reader):
 
     def embeddings(self, model: Any, words: Sequence[Sequence[str]]) -> list[torch.Tensor]:
         return [torch.randn(TEXT_TOKENS, self.hidden_size)]
+
+    def clip(self) -> Any:
+        return _AnyClip()
 
 
 def _seen(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> TowerRecord:

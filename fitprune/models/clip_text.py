@@ -40,9 +40,10 @@ class ClipText:
         return cls(model.to(device), tokenizer)
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str]) -> tuple[torch.Tensor, int]:
-        """Embeddings (texts, d) in float32, and the multiply-accumulates that they took. A text longer than the tower takes is
-        cut, and keeps its end token.
+    def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> tuple[torch.Tensor, int]:
+        """Embeddings (texts, d) on `device` in float32, and the multiply-accumulates that they took.
+
+        A text longer than the tower takes is cut, and keeps its end token.
         """
         sizes = self.model.config.text_config
         ids = [
@@ -53,7 +54,7 @@ class ClipText:
         width, length = sizes.hidden_size, sum(own.shape[1] for own in ids)
         layer = length * (4 * width**2 + 2 * width * sizes.intermediate_size)
         attention = 2 * width * sum(own.shape[1] ** 2 for own in ids)
-        found = self.model.text_projection(torch.cat(pooled)).float()
+        found = self.model.text_projection(torch.cat(pooled)).float().to(device)
         return found, sizes.num_hidden_layers * (layer + attention) + found.numel() * width
 
     @torch.no_grad()

@@ -79,6 +79,8 @@ class ModelSpec:
         dtype: of the weights in the checkpoint.
         parameters: published number; None where it is read from the checkpoint.
         chat_template: Jinja template for a checkpoint without one of its own; None takes the family's.
+        text_tower: hub repository and commit of the CLIP model that the vision tower is of, for methods that compare text and
+            patches in CLIP's space; None where there is none. It is not downloaded with the model.
         convert: command that makes a readable checkpoint of the download, with SOURCE and TARGET; empty where none is needed.
         notes: what a user should know.
     """
@@ -91,6 +93,7 @@ class ModelSpec:
     dtype: str = "float16"
     parameters: int | None = None
     chat_template: str | None = None
+    text_tower: tuple[str, str] | None = None
     convert: str = ""
     notes: str = ""
 

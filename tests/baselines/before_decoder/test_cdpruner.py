@@ -1,16 +1,27 @@
-"""CDPruner against its literal rule, in the form on embeddings that OpenVINO serves."""
+"""CDPruner against its literal rule, in the authors' form and in that on embeddings, which OpenVINO serves."""
 
 import pytest
 import torch
 
-from baselines.before_decoder.cdpruner import CDPrunerEmbeddings
+from baselines.before_decoder.cdpruner import CDPruner, CDPrunerEmbeddings
+from baselines.registry import PRUNERS
+from baselines.shared.dry_tower import before_decoder
 from baselines.shared.greedy import most_diverse
-from fitprune import FitPruneError
+from fitprune import BudgetError, FitPruneError, Reader, UnsupportedModel, give_reader
+from fitprune.flops import visual_macs
+from fitprune.models.clip_text import ClipText
+from fitprune.models.sizes import DecoderSizes
+from harness.models.loading import load_model
+from harness.models.registry import find_model
+from harness.models.shipped import transformers_config
 from tests.reference.cdpruner import cdpruner, relevance_of_embeddings, weights
+from tests.reference.clip import cosine, patches_of, text_of
 from tests.support.before_decoder import compare
 from tests.support.families import build as build_family
 from tests.support.families import inputs, processor
 from tests.support.models import batch, build, prompt
+from tests.support.readers import clip, words
+from tests.support.shortened import check, llava, tiled
 
 pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
@@ -72,3 +83,66 @@ def test_on_three_axes_positions_are_kept_and_what_it_costs():
 def test_what_cannot_be_is_refused(given, said):
     with pytest.raises(FitPruneError, match=said):
         CDPrunerEmbeddings(*given)
+
+
+def rule_of(case, questions, share):
+    """What CDPruner keeps: of each view its share, by the question of each sample with an image in turn."""
+    model, tokenizer = clip(case.model.config.vision_config.hidden_size)
+    asked = iter(questions)
+
+    def choose(seen, n):
+        text = text_of(model, tokenizer, next(asked))
+        patches = patches_of(model, seen.features().float())
+        against = [-cosine(patch, text) for patch in patches]
+        low, high, going = min(against), max(against), []
+        weight = [(value - low + 1e-6) / (high - low) for value in against]
+        with torch.no_grad():
+            projected = case.model.model.multi_modal_projector(seen.features().float())
+        for view in range(len(seen.views)):
+            mine = [index for index, (other, _) in enumerate(seen.token) if other == view]
+            chosen, lead = cdpruner(projected[mine], [weight[index] for index in mine], round(share * len(mine)))
+            assert lead > 1e-6
+            going += [mine[index] for index in chosen]
+        return sorted(going), None, ()
+
+    return choose
+
+
+# The questions with an image of each case, as CLIP takes them: ten words, a start and an end.
+CASES = [
+    (llava, ["t32 t27 t33 t2 t59 t31 t6 t44", "t61 t17 t3 t60 t32 t43 t29 t20 t42 t35", "t54 t21"]),
+    (tiled, ["w1 w2 w3 w4 w5", "w6 w7 w8 w9"]),
+]
+
+
+@pytest.mark.parametrize(("case", "questions"), CASES)
+def test_a_batch_against_the_authors_rule(case, questions):
+    case = case()
+    check(case, CDPruner(7, 36), rule_of(case, questions, 7 / 36), new=2)
+
+
+@pytest.mark.parametrize("name", ["cdpruner", "trim", "mmtok"])
+@pytest.mark.parametrize("reduction", [0.5, 0.9])
+def test_a_budget_on_a_model_of_7b(name, reduction):
+    """CLIP's text tower is paid for, by the tower and the decoder of the real model's sizes."""
+    config = transformers_config(find_model("llava-1.5-7b"))
+    pruner = PRUNERS[name].for_reduction(config, reduction)
+    left, spent = before_decoder(pruner, config, 576, 1)
+    costs = DecoderSizes.of(config).costs()
+    saved = 1 - (32 * visual_macs([0], left, **costs) + spent) / (32 * visual_macs([0], 576, **costs))
+    assert saved == pytest.approx(reduction, abs=0.002)
+    assert spent > (1e9 if name != "mmtok" else 1e8)
+
+
+def test_without_clips_text_tower_it_is_refused():
+    model = build("llama", 2)
+    with pytest.raises(BudgetError, match=r"CDPruner cannot save 50\.0%"):
+        CDPruner.for_reduction(model.config, 0.5)
+    give_reader(model, Reader(words(64)))
+    with pytest.raises(UnsupportedModel, match="no CLIP text tower is named for this model; take a LLaVA"), CDPruner()(model):
+        pass
+    give_reader(model, Reader(words(64), load_clip=lambda: ClipText(*clip(32))))
+    with pytest.raises(UnsupportedModel, match="features here are 16 wide, those of the CLIP model named for it 32"):
+        CDPruner().require(model)
+    with pytest.raises(UnsupportedModel, match="no CLIP text tower is named"):
+        CDPruner().require(load_model("llava-tiny", "cpu").model)
