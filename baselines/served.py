@@ -15,8 +15,8 @@ SERVED = {
 
 NOTE = (
     f"Servable in: the engines whose code keeps the same tokens of one image, as read in {READ}; of vLLM, that of the request "
-    "for comments vllm#45098, open then. SGLang and TensorRT-LLM prune videos alone (EVS). No engine serves a method that prunes "
-    "between decoder layers, or that asks the vision tower for its attention."
+    "for comments vllm#45098, open then. SGLang and TensorRT-LLM prune videos alone (EVS). No engine serves a method that "
+    "prunes between decoder layers, or that asks the vision tower for its attention."
 )
 
 

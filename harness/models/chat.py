@@ -21,10 +21,13 @@ def question_reader(processor: Any, load_clip: "Callable[[], ClipText] | None" =
     from fitprune.models.reader import Reader
 
     tokenizer = processor.tokenizer
-    around = chat(processor, _ASKED, 0).split(_ASKED)
+    try:
+        around = chat(processor, _ASKED, 0).split(_ASKED)
+    except Exception:  # a template is a program of its author's: it may fail in any way, here for want of an image
+        around = []
     before, after = (
         tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True).strip()
-        for text in (around[0], around[-1])
+        for text in (around if len(around) == 2 else ("", ""))
     )
     return Reader(tokenizer, before, after, load_clip)
 

@@ -38,6 +38,12 @@ def test_in_every_familys_template(family):
     assert question_reader(processor).questions(sample["input_ids"], text) == ["w1 w2 w3", "w4"]
 
 
+def test_a_template_that_takes_no_prompt_without_an_image_hides_no_word(monkeypatch):
+    processor = families.processor("llava_next")
+    monkeypatch.setattr(type(processor), "apply_chat_template", lambda *given, **options: 1 / 0)
+    assert (question_reader(processor).before, question_reader(processor).after) == ("", "")
+
+
 def test_what_stands_in_no_template_is_read_whole():
     loaded = load_model("llava-tiny", "cpu")
     ids = torch.tensor([loaded.processor.tokenizer("Is there a red circle in the image?")["input_ids"]])
