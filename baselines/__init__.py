@@ -9,12 +9,20 @@ from baselines.registry import CLASS_PATHS
 from fitprune.lazy import importing
 
 if TYPE_CHECKING:
+    from baselines.before_decoder.cdpruner import CDPruner as CDPruner
+    from baselines.before_decoder.cdpruner import CDPrunerEmbeddings as CDPrunerEmbeddings
+    from baselines.before_decoder.cosine import Cosine as Cosine
+    from baselines.before_decoder.dart_embeddings import DARTEmbeddings as DARTEmbeddings
     from baselines.before_decoder.divprune import DivPrune as DivPrune
     from baselines.before_decoder.fastervlm import FasterVLM as FasterVLM
     from baselines.before_decoder.gprune import GPrune as GPrune
+    from baselines.before_decoder.hiprune import HiPrune as HiPrune
     from baselines.before_decoder.hired import HiRED as HiRED
+    from baselines.before_decoder.holov import HoloV as HoloV
+    from baselines.before_decoder.mmtok import MMTok as MMTok
     from baselines.before_decoder.prumerge import PruMerge as PruMerge
     from baselines.before_decoder.scope import SCOPE as SCOPE
+    from baselines.before_decoder.trim import TRIM as TRIM
     from baselines.before_decoder.visionzip import VisionZip as VisionZip
     from baselines.before_decoder.vispruner import VisPruner as VisPruner
     from baselines.between_layers.dart import DART as DART

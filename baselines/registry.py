@@ -37,6 +37,14 @@ CLASS_PATHS = {
     "divprune": "baselines.before_decoder.divprune:DivPrune",
     "gprune": "baselines.before_decoder.gprune:GPrune",
     "scope": "baselines.before_decoder.scope:SCOPE",
+    "holov": "baselines.before_decoder.holov:HoloV",
+    "hiprune": "baselines.before_decoder.hiprune:HiPrune",
+    "trim": "baselines.before_decoder.trim:TRIM",
+    "cdpruner": "baselines.before_decoder.cdpruner:CDPruner",
+    "mmtok": "baselines.before_decoder.mmtok:MMTok",
+    "cdpruner-embeddings": "baselines.before_decoder.cdpruner:CDPrunerEmbeddings",
+    "cosine": "baselines.before_decoder.cosine:Cosine",
+    "dart-embeddings": "baselines.before_decoder.dart_embeddings:DARTEmbeddings",
 }
 
 

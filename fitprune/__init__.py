@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fitprune.interface.trace import Trace
     from fitprune.interface.vision import Vision
     from fitprune.method import FitPrune
+    from fitprune.models.reader import Reader, give_reader
     from fitprune.models.sizes import DecoderSizes
     from fitprune.pruner import Pruner
     from fitprune.recipes.recipe import Recipe
@@ -30,6 +31,7 @@ __all__ = [
     "FitPruneError",
     "Hooks",
     "Pruner",
+    "Reader",
     "Recipe",
     "RecipeError",
     "Selection",
@@ -39,6 +41,7 @@ __all__ = [
     "Vision",
     "VisualTokens",
     "fit",
+    "give_reader",
 ]
 
 __getattr__ = importing(
@@ -51,6 +54,7 @@ __getattr__ = importing(
         "FitPrune": "fitprune.method",
         "Hooks": "fitprune.interface.hooks",
         "Pruner": "fitprune.pruner",
+        "Reader": "fitprune.models.reader",
         "Recipe": "fitprune.recipes.recipe",
         "Selection": "fitprune.interface.selection",
         "TowerTokens": "fitprune.interface.tower",
@@ -58,6 +62,7 @@ __getattr__ = importing(
         "Vision": "fitprune.interface.vision",
         "VisualTokens": "fitprune.interface.tokens",
         "fit": "fitprune.fitting.calibrate",
+        "give_reader": "fitprune.models.reader",
     },
     modules=("flops", "search"),
 )

@@ -1,16 +1,16 @@
-"""The command line of the harness: `python -m harness models`, `… flops`, `… latency`, `… download`, `… gallery`."""
+"""The command line of the harness: `python -m harness models`, `methods`, `flops`, `latency`, `download`, `gallery`."""
 
 import sys
 
 from fitprune.arguments import Parser, exit_status
-from harness.commands import download, flops, gallery, latency, models
+from harness.commands import download, flops, gallery, latency, methods, models
 
-COMMANDS = {"models": models, "flops": flops, "latency": latency, "download": download, "gallery": gallery}
+COMMANDS = {"models": models, "methods": methods, "flops": flops, "latency": latency, "download": download, "gallery": gallery}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status is 0, or 2 for input that cannot be used."""
-    parser = Parser(prog="python -m harness", description="Models, and what their prompts cost.")
+    parser = Parser(prog="python -m harness", description="Models and methods, and what prompts cost.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
         own = commands.add_parser(name, help=command.HELP, description=command.__doc__)

@@ -23,7 +23,7 @@ LAYERS = {
         "fitprune.__main__",
     ],
     "baselines": [
-        "baselines.shared",
+        "baselines.shared baselines.served",
         "baselines.controls baselines.before_decoder baselines.in_tower baselines.between_layers",
         "baselines.registry",
     ],

@@ -13,11 +13,13 @@ from baselines.registry import CLASS_PATHS, PRUNERS
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
-    "fitprune": "Pruner FitPrune Recipe fit FitPruneError VisualTokens Attention Selection Trace Vision Calibration Composed",
+    "fitprune": "Pruner FitPrune Recipe fit FitPruneError VisualTokens Attention Selection Trace Vision Calibration Composed "
+    "Reader give_reader",
     "fitprune.search": "drop_counts",
     "fitprune.flops": "visual_macs",
     "baselines": "FastV VTW PyramidDrop SparseVLM DART VisionZip FasterVLM VisPruner PruMerge HiRED DivPrune GPrune "
-    "SparseVLMPlus SCOPE ToMe Random Uniform Pool Downsample Dense",
+    "SparseVLMPlus SCOPE HoloV HiPrune TRIM CDPruner MMTok CDPrunerEmbeddings Cosine DARTEmbeddings ToMe Random Uniform "
+    "Pool Downsample Dense",
     "baselines.registry": "PRUNERS get_pruner_class",
     "harness.models": "load_model",
     "harness.models.llava_hr": "LlavaHrForConditionalGeneration convert_checkpoint",

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 from torch.nn import functional
 
 from baselines.shared import greedy
 from baselines.shared.budget import dropped_before_decoder
 from baselines.shared.padded import rows_at
-from baselines.shared.repacked import Repacked
+from baselines.shared.repacked import RepackedWherePossible
 from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
-from fitprune.models.parts import has_axes
 from fitprune.models.sizes import DecoderSizes
 
 WHOLE = 1024
@@ -23,7 +21,7 @@ LIKELY = 64
 
 
 @dataclass
-class DivPrune(Repacked):
+class DivPrune(RepackedWherePossible):
     """DivPrune (Alvar et al., CVPR 2025, arXiv 2503.02175; code github.com/vbdi/divprune), training-free.
 
     round(n·subset_ratio) visual tokens stay, chosen for the largest minimal distance between any two. Distance is one minus
@@ -50,20 +48,12 @@ class DivPrune(Repacked):
         if not 0 <= self.subset_ratio < 1:
             raise FitPruneError(f"subset_ratio is a share of the visual tokens, from 0 to below 1, not {self.subset_ratio}.")
 
-    def notes(self, model: nn.Module) -> list[str]:
-        kept = has_axes(model.config) and self.positions == "kept"
-        return ["position ids are kept: this model's, on three axes, cannot be numbered anew as the authors do"] if kept else []
-
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != 0:
             return None
         keep = (tokens.total.double() * self.subset_ratio).round().long()
         tokens.spend((tokens.count**2).sum() * tokens.hidden.shape[-1])
         return farthest(tokens.features, tokens.present, keep)
-
-    @classmethod
-    def own_positions(cls, model_config: Any) -> str:
-        return "kept" if has_axes(model_config) else super().own_positions(model_config)
 
     @classmethod
     def for_reduction(cls, model_config: Any, reduction: float, *, visual_tokens: int | None = None) -> "DivPrune":

@@ -72,14 +72,11 @@ class SCOPE(Repacked):
         if layer != 0:
             return None
         vision = tokens.vision
-        views, patches = vision.features.shape[:2]
-        there = tokens.present.new_zeros(views, patches)
-        known = vision.view >= 0
-        there[vision.view[known], vision.patch[known]] = True
-        count = there.sum(1)
+        count = vision.in_prompt.sum(1)
         keep = share(count, self.num_token, self.visual_tokens)
         tokens.spend((count**2).sum() * vision.features.shape[-1])
-        return vision.of_patches(covering(vision.features, vision.salience(LAYER) ** self.alpha, there, keep))
+        salience = vision.salience(LAYER) ** self.alpha
+        return vision.of_patches(covering(vision.features, salience, vision.in_prompt, keep))
 
     @classmethod
     def for_reduction(

@@ -9,31 +9,14 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from baselines.shared.budget import nearest_choice, prompt_tokens
-from baselines.shared.padded import highest, highest_indices, marked, rows_at
+from baselines.shared.duplicates import equal_shares, least_duplicates
+from baselines.shared.padded import highest_indices, marked, rows_at
 from baselines.shared.rotary import keys_from_zero
 from fitprune import BudgetError, FitPruneError, Pruner
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.models.execution import run_module
 from fitprune.models.parts import model_parts
 from fitprune.models.sizes import DecoderSizes
-
-
-def least_duplicates(similarity: torch.Tensor, free: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Each pivot, in turn, takes the free tokens that are least similar to it.
-
-    Args:
-        similarity: (batch, P, n), of P pivots to n visual tokens.
-        free: bool (batch, n): tokens that may be taken; pivots are not.
-        shares: LongTensor (batch, P): the number of tokens that each pivot takes.
-
-    Returns:
-        bool (batch, n): the tokens taken.
-    """
-    taken = torch.zeros_like(free)
-    # A pivot chooses among the tokens that the pivots before it have left, so this is a loop over the pivots.
-    for pivot in range(similarity.shape[1]):
-        taken = taken | highest(-similarity[:, pivot], free & ~taken, shares[:, pivot])
-    return taken
 
 
 @dataclass
@@ -124,11 +107,7 @@ class DART(Pruner):
             pivots: bool (batch, P): which of the pivots a prompt has.
         """
         budget = (total.double() * self.max_num_trunction / self.visual_tokens).round().long()[:, None]
-        number = pivots.sum(1, keepdim=True).clamp(min=1)
-        shares = (budget // number).expand(pivots.shape)
-        if self.remainder == "shared":
-            shares = shares + (pivots.cumsum(1) <= budget % number)
-        return shares * pivots
+        return equal_shares(budget, pivots, remainder=self.remainder == "shared")
 
     @classmethod
     def for_reduction(

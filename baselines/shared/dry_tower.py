@@ -5,16 +5,22 @@ features of the model's sizes, or in a narrow tower with as many layers and patc
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from baselines.shared.budget import TEXT_TOKENS
+from baselines.shared.questions import WIDTH as WIDTH_OF_CLIP
+from baselines.shared.questions import text_macs
 from fitprune import Pruner, Selection, UnsupportedModel
 from fitprune.interface.layout import Layout
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import TowerCounts
+from fitprune.models.reader import Reader
 from fitprune.models.sizes import DecoderSizes, TowerSizes, tower_sizes
 from fitprune.models.tower import TowerParts
 
@@ -43,13 +49,46 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
             first_row=0,
         )
         seen = _seen(pruner, sizes, hidden_size, views)
-        around = LayerContext(tower=seen, global_index=position * views * sizes.patches // visual_tokens)
+        reader = _AnyReader(hidden_size)
+        around = LayerContext(
+            parts=cast(Any, SimpleNamespace(image_token_id=IMAGE, parent=SimpleNamespace(fitprune_reader=reader))),
+            prompt={"input_ids": torch.ones(1, 1)},
+            tower=seen,
+            global_index=position * views * sizes.patches // visual_tokens,
+        )
         tokens = VisualTokens(torch.randn(1, visual_tokens, hidden_size), layout, context=around)
         choice = pruner.before_layer(0, tokens)
     if choice is None:
         return visual_tokens, tokens.macs
     kept = choice.keep(layout.present) if isinstance(choice, Selection) else layout.kept_of(choice)
     return kept.counts[0], tokens.macs
+
+
+class _AnyClip:
+    """Brings texts and patches into a space of CLIP's width, at the price of a short question."""
+
+    def texts(self, texts: Sequence[str], device: torch.device) -> tuple[torch.Tensor, int]:
+        return torch.randn(len(texts), WIDTH_OF_CLIP), text_macs()
+
+    def patches(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.randn(*features.shape[:-1], WIDTH_OF_CLIP)
+
+
+class _AnyReader(Reader):
+    """Reads a question of as many words as budgets assume, whatever the prompt."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__(None)
+        self.hidden_size = hidden_size
+
+    def questions(self, ids: torch.Tensor, real: torch.Tensor) -> list[str]:
+        return ["?"]
+
+    def embeddings(self, model: Any, words: Sequence[Sequence[str]]) -> list[torch.Tensor]:
+        return [torch.randn(TEXT_TOKENS, self.hidden_size)]
+
+    def clip(self) -> Any:
+        return _AnyClip()
 
 
 def _seen(pruner: Pruner, sizes: TowerSizes, hidden_size: int, views: int) -> TowerRecord:

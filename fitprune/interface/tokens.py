@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from fitprune.interface.vision import Vision
 from fitprune.models.execution import model_precision
 from fitprune.models.images import pixel_bytes
 from fitprune.models.parts import ModelParts
+from fitprune.models.reader import embeddings_of, questions_of
 from fitprune.scoring.macs import Macs, counted
 
 __all__ = ["Attention", "LayerContext", "VisualTokens"]
@@ -156,6 +158,19 @@ class VisualTokens:
             )
         own = index.gather(1, self.original.clamp(min=0)).masked_fill(self.original < 0, -1)
         return Vision(record, own, self.spend)
+
+    @functools.cached_property
+    def question(self) -> list[str]:
+        """The question of each sample, read back from its token ids, without the chat template around it; waits for the device.
+
+        Raises:
+            UnsupportedModel: the prompt was given as embeddings.
+        """
+        return questions_of(self.parts, self.prompt)
+
+    def word_embeddings(self, words_of: Callable[[str], Sequence[str]]) -> list[torch.Tensor]:
+        """For each sample, the decoder's input embeddings (m, hidden_size) of words that `words_of` takes of its question."""
+        return embeddings_of(self.parts, [words_of(question) for question in self.question])
 
     @property
     def features(self) -> torch.Tensor:

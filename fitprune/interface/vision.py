@@ -53,6 +53,20 @@ class Vision:
     def patch(self) -> torch.Tensor:
         return torch.where(self._global_index >= 0, self._global_index % self._record.patches, -1)
 
+    @functools.cached_property
+    def in_prompt(self) -> torch.Tensor:
+        """Bool (views, P): the patches that a token present stands for; padding inside tiles is none."""
+        # -1 falls on an extra first place, which is cut off.
+        found = torch.zeros(1 + self.views * self._record.patches, dtype=torch.bool, device=self._global_index.device)
+        return found.index_fill(0, (self._global_index + 1).flatten(), True)[1:].view(self.views, -1)
+
+    @functools.cached_property
+    def sample(self) -> torch.Tensor:
+        """LongTensor (views,): the prompt that each view is of; with beams, one of those. 0 for a view that none is of."""
+        prompts = torch.arange(len(self.view), device=self.view.device)[:, None].expand_as(self.view)
+        found = prompts.new_zeros(1 + self.views)
+        return found.index_copy(0, (self.view + 1).flatten(), prompts.flatten())[1:]
+
     @property
     def views(self) -> int:
         """How many pictures the tower saw."""
@@ -84,9 +98,13 @@ class Vision:
         return logits.softmax(-1)[:, :, 0, 1:]
 
     @torch.no_grad()
-    def received_attention(self, layer: int) -> torch.Tensor:
-        """Attention that each patch receives, mean over heads and over the rows of all patches: (views, P) in float32."""
-        query, key = in_float32(self.query(layer)[:, :, int(self.has_cls) :]), in_float32(self.key(layer))
+    def received_attention(self, layer: int, *, of_all: bool = False) -> torch.Tensor:
+        """Attention that each patch receives, mean over heads and rows: (views, P) in float32.
+
+        The rows are those of all patches, and that of [CLS] with them where it is received `of_all` tokens.
+        """
+        first = 0 if of_all else int(self.has_cls)
+        query, key = in_float32(self.query(layer)[:, :, first:]), in_float32(self.key(layer))
         views, heads, rows, dim = query.shape
         self._spend(views * heads * rows * key.shape[2] * dim)
         total = torch.zeros(views, key.shape[2], dtype=torch.float32, device=key.device)
@@ -114,6 +132,12 @@ class Vision:
         picked = values.flatten(0, 1)[self._global_index.clamp(min=0)]
         known = (self._global_index >= 0).view(*self._global_index.shape, *[1] * (picked.ndim - 2))
         return picked.masked_fill(~known, 0)
+
+    def by_view(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `of_patches`: values (batch, n, …) of the tokens present by patch, (views, P, …), 0 elsewhere."""
+        found = values.new_zeros(1 + self.views * self._record.patches, *values.shape[2:])
+        found = found.index_copy(0, (self._global_index + 1).flatten(), values.flatten(0, 1))
+        return found[1:].unflatten(0, (self.views, -1))
 
 
 def _weights(module: Any) -> int:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from harness.answering.evaluate import evaluate_cell
     from harness.answering.lmms_model import FitPruneLMM
     from harness.answers import Answer, Answers
-    from harness.models.prompting import chat
+    from harness.models.chat import chat
 
 __all__ = [
     "Answer",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.heap import keep_freed_memory
+from harness.models.chat import question_reader, text_tower
 from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model, weight_files
 from harness.models.devices import check_device, choose_device, choose_dtype, placement
 from harness.models.families import FAMILIES
@@ -107,6 +108,7 @@ def load_model(
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     from fitprune.models.execution import execution_device
+    from fitprune.models.reader import give_reader
 
     check_device(device)
     chosen = choose_model(name)
@@ -153,6 +155,7 @@ def load_model(
     if spec.variant:
         keep_padding(model)
     where = str(execution_device(model.get_input_embeddings())) if device == "auto" else device
+    give_reader(model, question_reader(processor, text_tower(spec, kind, where)))
     return LoadedModel(name, _revision(spec, folder, with_weights), model.eval(), processor, spec, where)
 
 

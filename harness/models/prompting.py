@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.models.chat import chat
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -38,12 +40,3 @@ def encode(
         for name, value in encoded.items()
         if isinstance(value, torch.Tensor) and name != "token_type_ids"
     }
-
-
-def chat(processor: Any, question: str, images: int) -> str:
-    """The prompt for a question about so many images."""
-    marker = getattr(processor, "image_token", None)
-    # An image token in the question's own text would stand for an image that is not there.
-    text = question.replace(marker, "").strip() if marker and marker in question else question
-    content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)

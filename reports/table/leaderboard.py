@@ -5,6 +5,7 @@ measured.
 from dataclasses import dataclass
 from pathlib import Path
 
+from baselines.served import servable_in
 from fitprune.errors import FitPruneError
 from harness.results.computed import read_computed
 from harness.results.refusals import Refusal, read_refusals, standing
@@ -18,6 +19,7 @@ from reports.table.published import PublishedTable, published
 from reports.table.rivals import RIVALS, Edge, Evidence, evidence_of_all
 from reports.table.texts import each, edge_text, figure_text, number, refusal, suite_title
 
+SERVABLE = "servable in"
 _MARKS = {"random": "ʳ", "downsample": "ᵈ"}
 
 
@@ -115,6 +117,7 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
             *("pruner", "GFLOPs", "of dense", "saved", prefill_title(table), table.average_title),
             *(f"vs {rival}" for rival in RIVALS),
             *map(suite_title, table.suites),
+            SERVABLE,
         ],
         lines=lines,
         notes=[*notes_of(table), *unread],
@@ -126,9 +129,10 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
 
 
 def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]], optimal: bool) -> list[Text]:
+    served = Text(servable_in(row.cell.pruner))
     if not row.results:
         blanks = len(RIVALS) + len(table.suites)
-        return [Text(row.name), *[Text("–")] * 4, Text(refusal(row)), *[Text("–")] * blanks]
+        return [Text(row.name), *[Text("–")] * 4, Text(refusal(row)), *[Text("–")] * blanks, served]
     figures = [row.average(table.averaged), *(row.figure(suite) for suite in table.suites)]
     texts = [figure_text(figures[0]), *(_suite_text(row, suite, evidence) for suite in table.suites)]
     average, *suites = (
@@ -144,6 +148,7 @@ def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]]
         average,
         *(Text(_rival_text(row, evidence, rival, table)) for rival in RIVALS),
         *suites,
+        served,
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from baselines.served import NOTE, flags
 from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, CellSettings
 from harness.results.result import Result
@@ -31,6 +32,7 @@ def notes_of(table: Table) -> list[str]:
     """What a reader of the table must know: how, where and with what it was measured, and what its results note."""
     return [
         *MEASUREMENT,
+        " ".join([NOTE, *flags(each(row.cell.pruner for row in table.rows))]),
         *table.average_notes(suite_title),
         *_latencies(table),
         *_circumstances(table.results),

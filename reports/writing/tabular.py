@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from baselines.served import servable_in
 from harness.results.table import Figure, Row
 from reports.table.difficulty import Difficulty
-from reports.table.leaderboard import Board, Leaderboard, Text
+from reports.table.leaderboard import SERVABLE, Board, Leaderboard, Text
 from reports.table.points import AVERAGE, FLOPS, figure_at, optimal_at
 from reports.table.rivals import RIVALS, Edge
 from reports.table.texts import refusal, suite_title
@@ -22,6 +23,7 @@ _COLUMNS = (
         "method",
         "reduction_asked",
         "recipe",
+        "servable_in",
         "positions_asked",
         "suite",
         "score",
@@ -85,6 +87,7 @@ def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> d
         "method": row.cell.pruner,
         "reduction_asked": row.cell.reduction,
         "recipe": row.cell.recipe,
+        "servable_in": servable_in(row.cell.pruner),
         "positions_asked": row.cell.positions,
         "score": known.score,
         "score_half_width": known.half_width,
@@ -141,7 +144,7 @@ def to_latex(board: Leaderboard) -> str:
 
 
 def _tabular(board: Board) -> str:
-    columns = [*board.columns[:6], *(f"vs {rival}" for rival in RIVALS), *map(suite_title, board.table.suites)]
+    columns = [*board.columns[:6], *(f"vs {rival}" for rival in RIVALS), *map(suite_title, board.table.suites), SERVABLE]
     lines = [_latex_line(line, row) for line, row in zip(board.lines, board.table.rows, strict=True)]
     return "\n".join(
         [

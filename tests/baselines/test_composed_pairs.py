@@ -22,6 +22,7 @@ from fitprune import Composed, FitPrune, FitPruneError, Recipe, UnsupportedModel
 from fitprune.models.images import pixel_bytes
 from tests.reference import composed as literal
 from tests.support import families
+from tests.support.methods import IN_CLIP
 from tests.support.models import batch, build, kept, new_tokens, prompt
 from tests.support.releases import cache_of
 
@@ -193,12 +194,10 @@ def test_one_pruner_composed_is_that_pruner_to_the_bit(method, around):
     model = build("llama-gqa", 4, patch=3, seed=2)
     if method == "fitprune":
         pruner = FitPrune(Recipe([9, 12, 0, 20], 64))
+    elif method == "dense" or method in IN_CLIP:
+        pruner = PRUNERS[method](*IN_CLIP.get(method, ()))
     else:
-        pruner = (
-            PRUNERS[method]()
-            if method == "dense"
-            else PRUNERS[method].for_reduction(model.config, 0.5 if method == "vtw" else 0.4)
-        )
+        pruner = PRUNERS[method].for_reduction(model.config, 0.5 if method == "vtw" else 0.4)
     inputs = batch([prompt(model, parts, seed) for seed, parts in enumerate(PARTS)])
     wrapped = {
         "alone": Composed([pruner]),

@@ -31,7 +31,8 @@ REDUCTIONS = (0.3, 0.5, 0.7, 0.9)
 TOLERANCE = 0.01
 
 # Methods that cannot run on a model, whatever the budget.
-UNABLE = {"llava-hr-tiny": {"tome", "tome+fitprune"}}
+UNABLE = {model: {"cdpruner", "trim"} for model in MODELS}  # no CLIP text tower is of these models' towers
+UNABLE["llava-hr-tiny"] |= {"tome", "tome+fitprune"}
 
 # Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
 NEVER_DENSE = {"prumerge"}

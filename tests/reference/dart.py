@@ -60,3 +60,20 @@ def rule(gaps, budget, k=2, shared=False, of=36):
         return [(before.names[visual[place]], None) for place in stays]
 
     return choose
+
+
+def dart_embeddings(images, texts, ratio, image_pivots=4, text_pivots=4):
+    """TensorRT Edge-LLM's rule on embeddings (n, d) of visual and of text tokens: what stays, ascending, and the least gap."""
+    target = max(1, math.ceil(round(len(images) * (1 - ratio), 9)))
+    own = largest([l1(vector) for vector in images], min(image_pivots, target))
+    pivots = [images[place] for place in own] + [texts[place] for place in largest([l1(row) for row in texts], text_pivots)]
+    kept, gap = set(own), math.inf
+    for turn, pivot in enumerate(pivots):
+        count = math.ceil((target - len(kept)) / (len(pivots) - turn))
+        left = [place for place in range(len(images)) if place not in kept]
+        near = {place: cosine(pivot, images[place]) for place in left}
+        order = sorted(left, key=lambda place: (near[place], place))
+        if 0 < count < len(order):
+            gap = min(gap, near[order[count]] - near[order[count - 1]])
+        kept.update(order[:count])
+    return sorted(kept), gap

@@ -181,7 +181,7 @@ def test_it_says_what_the_markdown_says(page, results, capsys):
     choose(page, "#filter-method", "fastv")
     choose(page, "#filter-reduction", "0.5")
     (shown,) = column(page, "POPE")
-    assert markdown[-1].startswith(shown.split("\n")[0].rstrip(" ʳᵈ"))
+    assert markdown[-2].startswith(shown.split("\n")[0].rstrip(" ʳᵈ"))
     assert column(page, "vs random") == [markdown[6]]
     assert column(page, "vs downsample") == [markdown[7]]
 

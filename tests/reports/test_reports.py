@@ -74,6 +74,7 @@ def test_the_leaderboard_in_markdown(folder, tmp_path, capsys):
         "vs downsample",
         "GQA",
         "POPE",
+        "servable in",
     ]
     assert dense[:6] == ["dense ◆", "2", "100%", "0.0%", "1.00×", "90.0"]
     assert sorted(row[0].removesuffix(" ◆") for row in rows) == sorted(

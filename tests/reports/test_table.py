@@ -160,7 +160,7 @@ def test_a_row_that_could_run_on_one_suite_only(tmp_path):
     refuse(tmp_path, suite="pope")
     (board,) = read_leaderboard(tmp_path).boards
     row = next(line for line in board.lines if line[0].text.startswith("vtw"))
-    assert row[-1].text == "cannot"
+    assert [text.text for text in row[-2:]] == ["cannot", "none"]
     assert "vtw 0.9 has no result on every suite: cannot: it saves at most 40 %" in board.notes
 
 
@@ -179,9 +179,10 @@ def test_a_suite_whose_cells_failed_stays_in_a_folder_that_is_read_later(tmp_pat
     found = read_leaderboard(tmp_path)
     (board,) = found.boards
     assert [line[0].text.removesuffix(" ◆") for line in board.lines] == ["dense", "fastv 0.5"]
-    assert board.columns[-2:] == ["GQA", "POPE"]
+    assert board.columns[-3:] == ["GQA", "POPE", "servable in"]
     assert board.columns[5] == "average of 1/2"
-    assert [line[-1].text for line in board.lines] == ["failed", "failed"]
+    assert [line[-2].text for line in board.lines] == ["failed", "failed"]
+    assert [line[-1].text for line in board.lines] == ["all", "none"]
     assert "fastv 0.5 has no result on every suite: failed: out of memory" in board.notes
     lines = {(line["method"], line["suite"]): line for line in csv.DictReader(io.StringIO(to_csv(found)))}
     assert (lines["fastv", "pope"]["failed"], lines["fastv", "pope"]["cannot"]) == ("out of memory", "")

@@ -39,6 +39,7 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from tests.support.models import randomise
+from tests.support.readers import read
 
 VOCABULARY = 64
 PAD = 0
@@ -179,7 +180,7 @@ def build(family, layers=3, *, seed=0, attention="sdpa", dtype=torch.float32, de
     randomise(model)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    return model.to(dtype)
+    return read(model.to(dtype), tokenizer(family))
 
 
 def tokenizer(family):

@@ -4,6 +4,7 @@ import torch
 
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration
 from tests.support.models import PAD, randomise
+from tests.support.readers import read
 from tests.support.tiny_llava_hr import CLIP, CONVNEXT
 
 IMAGE, TOKENS, SIDE = 63, 36, 64
@@ -44,7 +45,7 @@ def build(kind="llama", *, layers=3, frozen=False, attention="sdpa", seed=6):
     randomise(model)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    return model
+    return read(model)
 
 
 def prompt(parts, seed=0):

@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from fitprune.flops import visual_macs
+from tests.support.readers import read
 
 IMAGE = 63
 PAD = 0
@@ -58,7 +59,7 @@ def build(kind="llama", layers=3, *, patch=4, hidden=32, heads=4, seed=0, attent
     randomise(model)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
-    return model.to(dtype)
+    return read(model.to(dtype))
 
 
 @torch.no_grad()

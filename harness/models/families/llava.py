@@ -44,6 +44,9 @@ FAMILY = Family(
     processor=processor,
 )
 
+# The CLIP model that LLaVA's towers are of. LLaVA-NeXT trains its own further, but not what projects it into CLIP's space.
+CLIP_336 = ("openai/clip-vit-large-patch14-336", "ce19dc912ca5cd21c8a653c79e251e808ccabcd1")
+
 NAME = FamilyName("llava-1.5", standard="llava-1.5-7b", embedded="llava-tiny")
 
 MODELS = (
@@ -54,6 +57,7 @@ MODELS = (
         revision="b234b804b114d9e37bb655e11cbbb5f5e971b7a9",
         family="llava",
         parameters=7_063_427_072,
+        text_tower=CLIP_336,
     ),
     ModelSpec(
         "llava-1.5-13b",
@@ -61,5 +65,6 @@ MODELS = (
         revision="5dda2880bda009266dda7c4baff660b95ca64540",
         family="llava",
         parameters=13_351_494_656,
+        text_tower=CLIP_336,
     ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.models.families.anyres import best_resolution, unpadded
-from harness.models.families.llava import cls_tokens, processor
+from harness.models.families.llava import CLIP_336, cls_tokens, processor
 from harness.models.families.templates import MISTRAL, VICUNA_SYSTEM
 from harness.models.spec import Family, FamilyName, ModelSpec, View
 
@@ -55,6 +55,7 @@ MODELS = (
         revision="c916e6cdcd760b4cecd1dd4907f84ac649f93b23",
         family="llava_next",
         parameters=7_063_431_168,
+        text_tower=CLIP_336,
     ),
     ModelSpec(
         "llava-next-mistral-7b",
@@ -62,6 +63,7 @@ MODELS = (
         revision="52320fb52229c8d942b1dcb8b63b3dc8087bc83b",
         family="llava_next",
         parameters=7_566_747_648,
+        text_tower=CLIP_336,
         chat_template=MISTRAL,
     ),
     ModelSpec(
@@ -70,5 +72,6 @@ MODELS = (
         revision="e66fcaaa7d502b1037c8465375bb67f4c33758dd",
         family="llava_next",
         parameters=13_351_499_776,
+        text_tower=CLIP_336,
     ),
 )

@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
+from harness.models.chat import chat
 from harness.models.loading import load_model
-from harness.models.prompting import chat
 from tests.support.tiny_llava import save_tiny
 
 OWN = (
