@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from baselines.shared.budget import dropped_before_decoder
+from baselines.shared.choosing.greedy import most_diverse, volume_macs
 from baselines.shared.counts import check_counts, share
-from baselines.shared.greedy import most_diverse, volume_macs
 from baselines.shared.questions import SHORT, clip_macs, in_clip, require_clip, without
 from baselines.shared.repacked import Repacked, RepackedWherePossible
 from baselines.shared.tower_attention import dropped_after_tower

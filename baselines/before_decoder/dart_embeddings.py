@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from baselines.shared.budget import dropped_before_decoder
-from baselines.shared.duplicates import equal_shares, least_duplicates
+from baselines.shared.choosing.duplicates import equal_shares, least_duplicates
 from baselines.shared.padded import highest_indices, marked, rows_at
 from fitprune import FitPruneError, Pruner
 from fitprune.interface.tokens import VisualTokens

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch.nn import functional
 
-from baselines.shared import greedy
 from baselines.shared.budget import dropped_before_decoder
+from baselines.shared.choosing import greedy
 from baselines.shared.padded import rows_at
 from baselines.shared.repacked import RepackedWherePossible
 from fitprune import FitPruneError

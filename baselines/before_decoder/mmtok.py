@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from baselines.shared.budget import TEXT_TOKENS
+from baselines.shared.choosing.greedy import most_covering
 from baselines.shared.counts import check_counts, share
-from baselines.shared.greedy import most_covering
 from baselines.shared.questions import LETTER, SHORT, without
 from baselines.shared.repacked import Repacked
 from baselines.shared.tower_attention import dropped_after_tower

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from baselines.shared import greedy
+from baselines.shared.choosing import greedy
 from baselines.shared.counts import check_counts, share
 from baselines.shared.repacked import Repacked
 from baselines.shared.tower_attention import check_layers, cls_notes, dropped_after_tower, salience_macs

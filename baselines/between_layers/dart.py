@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from baselines.shared.budget import nearest_choice, prompt_tokens
-from baselines.shared.duplicates import equal_shares, least_duplicates
+from baselines.shared.choosing.duplicates import equal_shares, least_duplicates
 from baselines.shared.padded import highest_indices, marked, rows_at
 from baselines.shared.rotary import keys_from_zero
 from fitprune import BudgetError, FitPruneError, Pruner

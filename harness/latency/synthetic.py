@@ -10,9 +10,9 @@ import torch
 
 from fitprune.errors import FitPruneError
 from harness.models.devices import AUTO, choose_device, choose_dtype
+from harness.models.families.unpadding import keep_padding
 from harness.models.shipped import transformers_config
 from harness.models.spec import ModelSpec, View
-from harness.models.unpadding import keep_padding
 
 SEED = 0
 # Token ids of a prompt's text are drawn below this; what stands for an image, a video or padding is left out.

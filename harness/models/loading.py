@@ -17,6 +17,7 @@ from harness.models.checkpoint import check_folder, checkpoint_folder, digest, r
 from harness.models.devices import check_device, choose_device, choose_dtype, placement
 from harness.models.families import FAMILIES
 from harness.models.families.templates import VICUNA
+from harness.models.families.unpadding import keep_padding
 from harness.models.family_names import choose_model
 from harness.models.json_files import read_json
 from harness.models.processors import load_processor
@@ -24,7 +25,6 @@ from harness.models.registry import find_model
 from harness.models.shipped import read_config, transformers_config
 from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
-from harness.models.unpadding import keep_padding
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.models.families.unpadding import whole_canvas
 from harness.models.spec import NO_UNPAD
-from harness.models.unpadding import whole_canvas
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin

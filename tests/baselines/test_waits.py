@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from baselines.registry import PRUNERS
-from baselines.shared import greedy
+from baselines.shared.choosing import greedy
 from fitprune import FitPrune, FitPruneError, Recipe
 from fitprune.interface import attention
 from tests.support import families

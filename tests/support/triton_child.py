@@ -13,7 +13,7 @@ import triton
 from safetensors.torch import save_file
 from triton.backends.compiler import GPUTarget
 
-from baselines.shared import greedy, triton_greedy
+from baselines.shared.choosing import greedy, triton_greedy
 from fitprune.interface import attention
 from fitprune.scoring import triton_column_sums
 from fitprune.scoring.macs import counted

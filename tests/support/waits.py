@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from baselines.shared import greedy
+from baselines.shared.choosing import greedy
 from fitprune.fitting.tensor_store import TensorStore
 from fitprune.interface import attention
 

@@ -5,8 +5,8 @@ import torch
 
 from baselines.before_decoder.cdpruner import CDPruner, CDPrunerEmbeddings
 from baselines.registry import PRUNERS
+from baselines.shared.choosing.greedy import most_diverse
 from baselines.shared.dry_tower import before_decoder
-from baselines.shared.greedy import most_diverse
 from fitprune import BudgetError, FitPruneError, Reader, UnsupportedModel, give_reader
 from fitprune.flops import visual_macs
 from fitprune.models.clip_text import ClipText

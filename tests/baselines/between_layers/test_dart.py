@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from baselines.between_layers.dart import DART
-from baselines.shared.duplicates import least_duplicates
+from baselines.shared.choosing.duplicates import least_duplicates
 from fitprune import BudgetError, FitPruneError
 from tests.reference.between import run
 from tests.reference.dart import rule

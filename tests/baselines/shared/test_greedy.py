@@ -8,7 +8,7 @@ import torch
 from baselines.before_decoder import divprune as divprune_file
 from baselines.before_decoder import gprune as gprune_file
 from baselines.before_decoder import scope as scope_file
-from baselines.shared import greedy
+from baselines.shared.choosing import greedy
 from tests.reference.divprune import divprune
 from tests.reference.scope import scope
 from tests.support import triton_runs

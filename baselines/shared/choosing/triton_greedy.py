@@ -71,12 +71,12 @@ def _covering(
 
 
 def farthest(distance: torch.Tensor, nearest: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """`baselines.shared.greedy.farthest` by a kernel; the same arguments, shapes and meaning."""
+    """`baselines.shared.choosing.greedy.farthest` by a kernel; the same arguments, shapes and meaning."""
     return _chosen(_farthest, keep, distance, nearest)
 
 
 def covering(cosine: torch.Tensor, weight: torch.Tensor, there: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
-    """`baselines.shared.greedy.covering` by a kernel; the same arguments, shapes and meaning."""
+    """`baselines.shared.choosing.greedy.covering` by a kernel; the same arguments, shapes and meaning."""
     return _chosen(_covering, keep, cosine, weight.float(), there.view(torch.uint8))
 
 

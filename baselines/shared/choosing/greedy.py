@@ -23,7 +23,7 @@ def kernels_for(values: torch.Tensor) -> ModuleType | None:
     """The module of Triton kernels that chooses among these (batch, n, …); None where torch does the work."""
     if values.shape[1] > LONGEST or not triton_runs(values.device):
         return None
-    return importlib.import_module("baselines.shared.triton_greedy")
+    return importlib.import_module("baselines.shared.choosing.triton_greedy")
 
 
 def farthest(distance: torch.Tensor, nearest: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
