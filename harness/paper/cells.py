@@ -95,7 +95,7 @@ def paper_of(
     for row in table.rows:
         for name, value in row.values.items():
             column = columns()[name]
-            suite, reason = measurable(table, row, column)
+            suite, reason = measurable(table, row, column, suites)
             cell = None
             reason = reason or unfit.of(suite)
             if not reason and ((suites and suite not in suites) or (pruners and row.pruner not in pruners)):
