@@ -74,6 +74,7 @@ away from patches that show nothing, as the attention of large pretrained models
 profit from that, so this model shows how they behave where attention is informative; it cannot show whether it is."""
 UNTAUGHT = """No lesson of this run says where attention should go: it is what answering questions makes of it{before}."""
 FROM_LABELS = "labels of what each patch shows, and the classes in the image from [CLS], stand in for CLIP's captions"
+FROM_CAPTIONS = "captions, which the text tower in `clip/` reads, and labels of what each patch shows"
 FROM_FEATURES = "patch by patch, it learns to give the features that {start}'s tower gives for the scene at 96×96 pixels"
 CANVASES = """
 Held-out scenes take turns over pictures of these sizes. All but the first are fine print: the scene is larger, its characters
@@ -122,7 +123,7 @@ def render(
         model_class=family.model_class.__name__,
         origin=f"from the weights of {plan.start}" if plan.start else "from scratch",
         about=family.card.format(layers=vision.num_hidden_layers, width=vision.hidden_size),
-        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_LABELS,
+        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_CAPTIONS if plan.captions else FROM_LABELS,
         attention=attention_of(plan),
         variants="".join(variants_of(plan)),
         canvases=CANVASES.format(table=canvases) if len(sizes) > 1 else "",

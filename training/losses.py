@@ -12,6 +12,7 @@ from harness.scenes.draw import CHARACTERS, LABEL_SIZES
 from harness.scenes.world import ALL_CLASSES, CELLS, COLORS, HELD_OUT_SEEDS, SHAPES, TRAIN_SEEDS
 from training import packed
 from training.batches import Batch, Batcher
+from training.contrast import Contrast
 from training.depth import deepen
 from training.distil import Distillation
 from training.families import FAMILIES
@@ -30,14 +31,16 @@ WATCHED = HELD_OUT_SEEDS[50_000_000:50_000_032]
 
 
 class Heads(nn.Module):
-    """What the tower is trained with, and which is thrown away after: labels of every patch, and the classes in the image
-    from [CLS].
+    """What the tower is trained with: labels of every patch, and the classes in the image from [CLS], which are thrown away
+    after; and captions, each with its weight in the loss.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, labels: float = 1.0, captions: float = 0.0) -> None:
         super().__init__()
+        self.labels, self.captions = labels, captions
         self.patch = nn.ModuleDict({name: nn.Linear(width, size) for name, size in LABEL_SIZES.items()})
         self.image = nn.Linear(width, len(ALL_CLASSES))
+        self.contrast = Contrast(width) if captions else None
 
     def forward(self, patches: Tensor, summary: Tensor | None, batch: Batch) -> tuple[Tensor, float]:
         """Loss, and the share of patch labels that are right where there is something to see."""
@@ -49,6 +52,9 @@ class Heads(nn.Module):
             loss = loss + F.cross_entropy(scores, label)
             seen = label > 0
             hits, total = hits + (scores.argmax(1) == label)[seen].sum().item(), total + seen.sum().item()
+        loss = self.labels * loss
+        if self.contrast is not None:
+            loss = loss + self.captions * self.contrast(summary, batch.scenes)
         return loss, hits / max(1, total)
 
 
@@ -61,8 +67,9 @@ class Losses:
         self.family = FAMILIES[plan.family]
         self.tokenizer = self.family.make_processor().tokenizer  # type: ignore[attr-defined]
         self.model = self.family.make_model(self.tokenizer, width=plan.width, layers=plan.layers)
-        self.heads: nn.Module = Heads(plan.width)
+        self.heads: nn.Module = Heads(plan.width, plan.labels, plan.captions)
         if plan.start:
+            assert not plan.captions, "the tower of a model that starts from another's weights learns that one's features"
             source = FAMILIES["llava"].model_class.from_pretrained(EMBEDDED[plan.start])
             self.family.start_from(self.model, source)
             self.heads = Distillation(self.family, self.model, source.to(device))

@@ -72,6 +72,9 @@ class Plan:
     of, beside answers' 1; `depths` are the numbers of layers below the states that mentions are read from, the second for
     thorough ones, and `look` is the layer whose first head looks.
 
+    The tower's loss counts patch labels with `labels`, and the contrast between captions with `captions`, among the scenes that
+    one process sees in a step.
+
     In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other. At decoder step
     `deep_from`, where rates warm up again, a layer that changes nothing at first is inserted after each of the decoder's
     layers `inserted`, counted from 1.
@@ -103,6 +106,8 @@ class Plan:
     start: str = ""
     canvases: tuple[Canvas, ...] = ((1, 1),)
     first_seed: int = 0
+    labels: float = 1.0
+    captions: float = 0.0
     jitter: float = 0.0
     inserted: tuple[int, ...] = ()
     deep_from: int = 0
@@ -218,8 +223,18 @@ PILOT = Plan(
     deep_from=350,
     checkpoint_every=50,
 )
+SCRATCH = Plan(
+    steps=3300,
+    captions=1.0,
+    jitter=2 / 3,
+    inserted=5 * (4,) + 5 * (6,) + 6 * (8,),
+    deep_from=2800,
+)
 CANDIDATES = {
     "taught": PILOT,
     "untaught": replace(PILOT, lessons=(replace(FINE_TUNING[0], looks=False, calm=False),)),
+    "scratch": SCRATCH,
+    "scratch-b": replace(SCRATCH, seed=1, first_seed=4_000_000),
+    "scratch-c": replace(SCRATCH, seed=2, first_seed=5_000_000),
 }
 """Plans of models that might become embedded ones, by name: trained and described alike, and left in the work folder."""

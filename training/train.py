@@ -2,10 +2,11 @@
 
 Two stages, as in LLaVA: first the vision tower, with labels of what each patch shows in place of CLIP's captions; then
 projector and decoder, with the tower frozen, on questions and answers; a plan may insert layers in the midst of it and
-give visual tokens other position ids. The siblings of llava-tiny start from its weights,
-and their towers learn to give its features. Data are scenes of consecutive seeds, so a run is
-determined by its plan; one that was cut off goes on from its last checkpoint when the command is given again. At the end
-the model is evaluated on held-out scenes, and goes to its place in the package only if it meets the bars.
+give visual tokens other position ids. Where a plan has captions, the tower reads them together with a text tower, which
+stands beside the model in `clip/`, in CLIPModel's layout. The siblings of llava-tiny start from its weights, and their
+towers learn to give its features. Data are scenes of consecutive seeds, so a run is determined by its plan; one that was cut
+off goes on from its last checkpoint when the command is given again. At the end the model is evaluated on held-out scenes,
+and goes to its place in the package only if it meets the bars.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from training.card import render
 from training.evaluate import accuracies, by_canvas, generated, held_out, missed_bars, right_with_dropped
 from training.families import FAMILIES
 from training.plan import CANDIDATES, PLANS, Plan
-from training.trainer import run
+from training.trainer import contrast_of, run
 
 CACHE = Path("~/.cache/fitprune-bench/train")
 
@@ -60,9 +61,7 @@ def finish(
         print(f"{name} is not good enough, and stays in {folder}: {'; '.join(missed)}", file=sys.stderr)
         return 1
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        for file in sorted(folder.iterdir()):
-            shutil.copyfile(file, out / file.name)
+        shutil.copytree(folder, out, dirs_exist_ok=True)
     print(f"{name} is in {out or folder}")
     return 0
 
@@ -104,6 +103,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.fresh:
             shutil.rmtree(work, ignore_errors=True)
         model, seconds = run(plan, work, processes)
+        if plan.captions:
+            contrast_of(plan, work).save(FAMILIES[plan.family].tower(model), work / "model" / "clip")
         return finish(
             options.name,
             model,

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from training.contrast import Contrast
 from training.depth import deepen
 from training.families import FAMILIES
-from training.losses import Losses
+from training.losses import Heads, Losses
 from training.muon import StackedMuon
 from training.plan import Plan
 
@@ -208,6 +209,14 @@ def run(plan: Plan, folder: Path, processes: int) -> tuple[PreTrainedModel, floa
     deepen(model, plan.inserted)
     model.load_state_dict(saved["model"])
     return model.eval(), saved["seconds"]
+
+
+def contrast_of(plan: Plan, folder: Path) -> Contrast:
+    """What the finished run in `folder`, of a plan with captions, read them with."""
+    heads = Heads(plan.width, captions=plan.captions)
+    heads.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["heads"])
+    assert heads.contrast is not None
+    return heads.contrast
 
 
 def _spawn(plan: Plan, folder: Path, processes: int) -> None:
