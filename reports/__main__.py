@@ -13,6 +13,7 @@ from reports.charts import charts
 from reports.charts.pictures import picture_paths, write_pictures
 from reports.page.html import to_html
 from reports.table.leaderboard import Leaderboard, read_leaderboard
+from reports.validity.command import validity
 from reports.writing.compare import to_comparison
 from reports.writing.markdown import to_markdown
 from reports.writing.tabular import to_csv, to_latex
@@ -22,6 +23,10 @@ _WRITERS: Mapping[str, Callable[[Leaderboard], str]] = {"csv": to_csv, "latex": 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read a results folder and write what is asked for; Markdown goes to the standard output if nothing is."""
+
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["validity"]:
+        return exit_status(lambda: validity(given[1:]), "reports")
 
     def run() -> None:
         asked = _parser().parse_args(arguments)
@@ -37,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m reports", description="Leaderboards from a results folder.")
+    parser = Parser(
+        prog="python -m reports",
+        description="Leaderboards from a results folder; `validity DIR` says how well one foretells what papers printed.",
+    )
     parser.add_argument("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write it as Markdown, and charts beside it as SVG")
     parser.add_argument(

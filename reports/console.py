@@ -17,6 +17,7 @@ COMMANDS = {
     "download": ("harness.__main__", True, "fetch a model"),
     "report": ("reports.__main__", False, "leaderboards from a results folder"),
     "paper": ("reports.paper.command", False, "a published table cell by cell beside what is measured here"),
+    "validity": ("reports.__main__", True, "how well a results folder foretells what papers print"),
 }
 
 

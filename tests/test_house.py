@@ -54,6 +54,7 @@ LAYERS = {
         "reports.writing",
         "reports.page",
         "reports.paper",
+        "reports.validity",
         "reports.__main__",
         "reports.console",
     ],

@@ -41,7 +41,7 @@ be measured where there is no network and no GPU. It knows its own little world 
 `python -m training {name}`: {tower_steps} steps of {tower_batch} images for the tower
 ({taught}),
 then {steps} steps of {batch} images for projector and decoder with the tower frozen, {asked} questions an image;
-`training/plan.py` has the rest.
+`training/plan.py` has the rest.{variants}
 It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
 SHA-256 of model.safetensors: `{digest}`.{note}
 
@@ -62,15 +62,19 @@ tokens gone (lost: {lost:.1f}).
 {canvases}
 ## Limits
 
-Its attention was taught: one head looks for the patches of what a prompt names, and in the last lesson all heads are drawn
-away from patches that show nothing, as the attention of large pretrained models is. Methods that rank tokens by attention
-profit from that, so this model shows how they behave where attention is informative; it cannot show whether it is.
+{attention}
 
 One training run, one seed. The questions are templates and the vocabulary is closed: other words are spelled out and not
 understood. Not for use on photographs.
 """
 
+TAUGHT = """\
+Its attention was taught: one head looks for the patches of what a prompt names, and in the last lesson all heads are drawn
+away from patches that show nothing, as the attention of large pretrained models is. Methods that rank tokens by attention
+profit from that, so this model shows how they behave where attention is informative; it cannot show whether it is."""
+UNTAUGHT = """No lesson of this run says where attention should go: it is what answering questions makes of it{before}."""
 FROM_LABELS = "labels of what each patch shows, and the classes in the image from [CLS], stand in for CLIP's captions"
+FROM_CAPTIONS = "captions, which the text tower in `clip/` reads, and labels of what each patch shows"
 FROM_FEATURES = "patch by patch, it learns to give the features that {start}'s tower gives for the scene at 96×96 pixels"
 CANVASES = """
 Held-out scenes take turns over pictures of these sizes. All but the first are fine print: the scene is larger, its characters
@@ -119,7 +123,9 @@ def render(
         model_class=family.model_class.__name__,
         origin=f"from the weights of {plan.start}" if plan.start else "from scratch",
         about=family.card.format(layers=vision.num_hidden_layers, width=vision.hidden_size),
-        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_LABELS,
+        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_CAPTIONS if plan.captions else FROM_LABELS,
+        attention=attention_of(plan),
+        variants="".join(variants_of(plan)),
         canvases=CANVASES.format(table=canvases) if len(sizes) > 1 else "",
         parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         layers=text.num_hidden_layers,
@@ -151,3 +157,24 @@ def render(
         lost=overall.exact - overall.half,
         table=tabulate(cells, headers=columns, tablefmt="github", floatfmt=".1f"),
     )
+
+
+def attention_of(plan: Plan) -> str:
+    """What lessons taught attention."""
+    if any(lesson.looks or lesson.calm for lesson in plan.lessons):
+        return TAUGHT
+    return UNTAUGHT.format(before=f" from {plan.start}'s weights on" if plan.start else "")
+
+
+def variants_of(plan: Plan) -> list[str]:
+    """What sets the decoder stage of a plan apart, in sentences that follow another."""
+    said = []
+    if plan.jitter:
+        said.append(
+            f"\nIn {plan.jitter:.0%} of the decoder steps an image's position ids took up another extent,\n"
+            "evenly or with random gaps."
+        )
+    if plan.inserted:
+        after = ", ".join(f"{plan.inserted.count(layer)} after layer {layer}" for layer in sorted(set(plan.inserted)))
+        said.append(f"\nAt step {plan.deep_from} layers that change nothing at first were inserted: {after}.")
+    return said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,9 +12,12 @@ from harness.scenes.draw import CHARACTERS, LABEL_SIZES
 from harness.scenes.world import ALL_CLASSES, CELLS, COLORS, HELD_OUT_SEEDS, SHAPES, TRAIN_SEEDS
 from training import packed
 from training.batches import Batch, Batcher
+from training.contrast import Contrast
+from training.depth import deepen
 from training.distil import Distillation
 from training.families import FAMILIES
 from training.plan import ASKED, Plan
+from training.position_ids import jittered
 
 WORDS_FOR = {
     "shape": [" " + shape for shape in SHAPES],
@@ -27,14 +31,16 @@ WATCHED = HELD_OUT_SEEDS[50_000_000:50_000_032]
 
 
 class Heads(nn.Module):
-    """What the tower is trained with, and which is thrown away after: labels of every patch, and the classes in the image
-    from [CLS].
+    """What the tower is trained with: labels of every patch, and the classes in the image from [CLS], which are thrown away
+    after; and captions, each with its weight in the loss.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, labels: float = 1.0, captions: float = 0.0) -> None:
         super().__init__()
+        self.labels, self.captions = labels, captions
         self.patch = nn.ModuleDict({name: nn.Linear(width, size) for name, size in LABEL_SIZES.items()})
         self.image = nn.Linear(width, len(ALL_CLASSES))
+        self.contrast = Contrast(width) if captions else None
 
     def forward(self, patches: Tensor, summary: Tensor | None, batch: Batch) -> tuple[Tensor, float]:
         """Loss, and the share of patch labels that are right where there is something to see."""
@@ -46,6 +52,9 @@ class Heads(nn.Module):
             loss = loss + F.cross_entropy(scores, label)
             seen = label > 0
             hits, total = hits + (scores.argmax(1) == label)[seen].sum().item(), total + seen.sum().item()
+        loss = self.labels * loss
+        if self.contrast is not None:
+            loss = loss + self.captions * self.contrast(summary, batch.scenes)
         return loss, hits / max(1, total)
 
 
@@ -58,8 +67,9 @@ class Losses:
         self.family = FAMILIES[plan.family]
         self.tokenizer = self.family.make_processor().tokenizer  # type: ignore[attr-defined]
         self.model = self.family.make_model(self.tokenizer, width=plan.width, layers=plan.layers)
-        self.heads: nn.Module = Heads(plan.width)
+        self.heads: nn.Module = Heads(plan.width, plan.labels, plan.captions)
         if plan.start:
+            assert not plan.captions, "the tower of a model that starts from another's weights learns that one's features"
             source = FAMILIES["llava"].model_class.from_pretrained(EMBEDDED[plan.start])
             self.family.start_from(self.model, source)
             self.heads = Distillation(self.family, self.model, source.to(device))
@@ -69,6 +79,10 @@ class Losses:
         self.batcher = Batcher(self.family, self.tokenizer, ASKED)
         self.labeller = Batcher(self.family, self.tokenizer)
         self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
+
+    def deepen(self) -> None:
+        """Inserts the plan's layers."""
+        deepen(self.model, self.plan.inserted)
 
     def seeds(self, start: int, step: int, batch: int) -> list[int]:
         """This process's share of a step's scenes."""
@@ -91,7 +105,9 @@ class Losses:
         seeds = self.seeds(self.plan.tower_steps * self.plan.tower_batch, step, self.plan.batch)
         least, canvas = min(lesson.least, most // 2), self.plan.canvas(step)
         batch = self.batchers[lesson](seeds, least=least, most=most, canvas=canvas).to(self.device)
-        scores, named, looks, visual, wasted = self.answer_scores(batch, lesson.calm)
+        rng = np.random.default_rng([self.plan.seed, step])
+        ids = jittered(len(batch.cells), self.plan.jitter, rng) if self.plan.jitter else None
+        scores, named, looks, visual, wasted = self.answer_scores(batch, lesson.calm, ids, self.plan.depths_of(step))
         loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
         if lesson.mentions:
             loss = loss + self.plan.mentions * F.cross_entropy(named, batch.meant)
@@ -101,9 +117,12 @@ class Losses:
             loss = loss + self.plan.calm * wasted
         return loss, (scores.argmax(1) == batch.target).float().mean().item()
 
-    def answer_scores(self, batch: Batch, calm: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def answer_scores(
+        self, batch: Batch, calm: bool = False, ids: Tensor | None = None, depths: tuple[int, ...] = (1, 2)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Vocabulary scores (N, vocabulary) where an answer token comes next, and where something was named; where named
         things are looked for; the projector's output; and, if `calm`, what attention wastes on patches that show nothing.
+        `ids` are the visual tokens' as `packed.text_states` takes them, `depths` where mentions are read.
         """
         with self.precision():
             with torch.no_grad():
@@ -115,7 +134,7 @@ class Losses:
             prefix = torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
             blank = (batch.labels["shape"] + batch.labels["character"] == 0) if calm else None
             states, inner, looks, wasted = packed.text_states(
-                self.model, prefix, batch.text, batch.groups, self.plan.depths, self.plan.look, batch.mentions, blank
+                self.model, prefix, batch.text, batch.groups, depths, self.plan.look, batch.mentions, blank, ids
             )
             early, late = (states.flatten(0, 1)[batch.mentions] for states in inner)
             chosen = torch.cat([states.flatten(0, 1)[batch.where], torch.where(batch.late[:, None], late, early)])

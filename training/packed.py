@@ -29,6 +29,7 @@ def text_states(
     look: int = 0,
     lookers: Tensor | None = None,
     blank: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
     """Normalised states of the text, float (images, T, width), after the last decoder layer and after each of `depths`; and
     where the flat text positions `lookers`, long (M,), look: log-probabilities (M, V) over the visual tokens of the first
@@ -36,7 +37,8 @@ def text_states(
     visual tokens `blank`, bool (images, V).
 
     `prefix`: float (images, 3 + V, width), what comes before the question, embedded; `text`: long (images, T), the packed
-    questions.
+    questions; `ids`: float (V + 1,), where the visual tokens stand, counted from the first, and where the text goes on, if
+    that is not one after the other (`position_ids.jittered`).
     """
     decoder = model.get_decoder()
     length = prefix.shape[1]
@@ -45,8 +47,10 @@ def text_states(
     idle = None
     if blank is not None:
         idle = F.pad(blank.to(hidden.dtype), (BEFORE, AFTER))[:, None, :, None]
-    places = [torch.arange(length)] + [(length + torch.arange(size)).repeat(count) for count, size in groups]
-    positions = torch.cat(places).to(prefix.device)[None]
+    *places, end = (torch.arange(length - BEFORE - AFTER + 1.0) if ids is None else ids) + BEFORE
+    fixed = [torch.arange(BEFORE), torch.tensor(places), end + torch.arange(AFTER)]
+    packed = [(end + AFTER + torch.arange(size)).repeat(count) for count, size in groups]
+    positions = torch.cat(fixed + packed).to(prefix.device)[None]
     cos, sin = decoder.rotary_emb(hidden, positions)
     for index, layer in enumerate(decoder.layers):
         last = index == len(decoder.layers) - 1

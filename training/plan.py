@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.scenes.draw import Canvas
+from training.depth import depth_after
 
 ASKED = (
     *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "where", "at", "at", "multiple choice"),
@@ -29,6 +30,10 @@ ASKED_AT_THE_END = (
 ASKED_TO_READ = (
     *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "relation", *["word"] * 5),
     *("number", "number", "word y/n", "word y/n", "position y/n", "multiple choice", "multiple choice", "multiple choice"),
+)
+ASKED_EVENLY = (
+    *("exist", "count", "count y/n", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "relation"),
+    *("word", "word", "number", "word y/n", "word y/n", "position y/n", "position y/n", *["multiple choice"] * 3),
 )
 """What is asked about each image: more of what is hard to learn, or is still to be learnt."""
 
@@ -66,6 +71,13 @@ class Plan:
     things a scene to eight. `alignment`, `mentions`, `looks` and `calm` are the weights of the losses that lessons speak
     of, beside answers' 1; `depths` are the numbers of layers below the states that mentions are read from, the second for
     thorough ones, and `look` is the layer whose first head looks.
+
+    The tower's loss counts patch labels with `labels`, and the contrast between captions with `captions`, among the scenes that
+    one process sees in a step.
+
+    In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other. At decoder step
+    `deep_from`, where rates warm up again, a layer that changes nothing at first is inserted after each of the decoder's
+    layers `inserted`, counted from 1.
     """
 
     tower_steps: int = 800
@@ -83,29 +95,9 @@ class Plan:
     calm: float = 0.5
     warm_up: int = 40
     tower_decay: float = 0.5
-    knees: tuple[tuple[int, float], ...] = (
-        (1450, 1.0),
-        (1650, 0.862),
-        (2600, 0.862),
-        (2850, 0.554142857),
-        (3150, 0.554142857),
-        (3500, 0.0),
-        (3520, 0.35),
-        (3600, 0.35),
-        (3900, 0.0),
-    )
+    knees: tuple[tuple[int, float], ...] = ((1, 1.0), (2, 0.0))
     curriculum: int = 153
-    lessons: tuple[Lesson, ...] = (
-        Lesson(0, 4, False, False),
-        Lesson(1050, 2, True, False),
-        Lesson(1650, 2, True, True),
-        Lesson(1950, 2, True, True, True, asked=ASKED_LATER),
-        Lesson(2400, 2, True, True, True, True, ASKED_LATER),
-        Lesson(2700, 4, True, True, True, True, ASKED_LATER),
-        Lesson(2850, 4, True, True, True, True, ASKED_LAST),
-        Lesson(3150, 4, True, True, True, True, ASKED_AT_THE_END),
-        Lesson(3500, 4, True, True, True, True, ASKED_AT_THE_END, True),
-    )
+    lessons: tuple[Lesson, ...] = (Lesson(0, 4, True, True, thorough=True, asked=ASKED_EVENLY),)
     seed: int = 0
     width: int = 128
     layers: int = 8
@@ -114,6 +106,11 @@ class Plan:
     start: str = ""
     canvases: tuple[Canvas, ...] = ((1, 1),)
     first_seed: int = 0
+    labels: float = 1.0
+    captions: float = 0.0
+    jitter: float = 0.0
+    inserted: tuple[int, ...] = ()
+    deep_from: int = 0
 
     def canvas(self, step: int) -> Canvas:
         """What the scenes of a step are drawn on."""
@@ -134,17 +131,44 @@ class Plan:
 
     def factor(self, step: int) -> float:
         """Learning rate at a decoder step, relative to the highest."""
-        if step < self.warm_up:
-            return (step + 1) / self.warm_up
+        since = step - self.deep_from if step >= self.deep_from else step
         steps, factors = zip(*self.knees, strict=True)
-        return float(np.interp(step * self.knees[-1][0] / self.steps, steps, factors))
+        share = float(np.interp(step * self.knees[-1][0] / self.steps, steps, factors))
+        return min(share, (since + 1) / self.warm_up)
+
+    def depths_of(self, step: int) -> tuple[int, ...]:
+        """The numbers of layers below the states that mentions are read from at a decoder step."""
+        return tuple(depth_after(depth, self.inserted) for depth in self.depths) if step >= self.deep_from else self.depths
 
 
 FINE_TUNING = (Lesson(0, 4, True, True, True, True, ASKED_AT_THE_END, True),)
 """The last lesson of llava-tiny, for models that start from its weights."""
 
 PLANS = {
-    "llava-tiny": Plan(),
+    "llava-tiny": Plan(
+        knees=(
+            (1450, 1.0),
+            (1650, 0.862),
+            (2600, 0.862),
+            (2850, 0.554142857),
+            (3150, 0.554142857),
+            (3500, 0.0),
+            (3520, 0.35),
+            (3600, 0.35),
+            (3900, 0.0),
+        ),
+        lessons=(
+            Lesson(0, 4, False, False),
+            Lesson(1050, 2, True, False),
+            Lesson(1650, 2, True, True),
+            Lesson(1950, 2, True, True, True, asked=ASKED_LATER),
+            Lesson(2400, 2, True, True, True, True, ASKED_LATER),
+            Lesson(2700, 4, True, True, True, True, ASKED_LATER),
+            Lesson(2850, 4, True, True, True, True, ASKED_LAST),
+            Lesson(3150, 4, True, True, True, True, ASKED_AT_THE_END),
+            Lesson(3500, 4, True, True, True, True, ASKED_AT_THE_END, True),
+        ),
+    ),
     "llava-next-tiny": Plan(
         family="llava-next",
         start="llava-tiny",
@@ -182,3 +206,35 @@ PLANS = {
     ),
 }
 """The embedded models by name."""
+
+PILOT = Plan(
+    start="llava-tiny",
+    tower_steps=0,
+    steps=610,
+    batch=12,
+    rate=1e-3,
+    other_rate=5e-4,
+    warm_up=20,
+    curriculum=1,
+    first_seed=3_000_000,
+    lessons=FINE_TUNING,
+    jitter=2 / 3,
+    inserted=4 * (4,) + 4 * (6,) + 4 * (8,),
+    deep_from=350,
+    checkpoint_every=50,
+)
+SCRATCH = Plan(
+    steps=3300,
+    captions=1.0,
+    jitter=2 / 3,
+    inserted=5 * (4,) + 5 * (6,) + 6 * (8,),
+    deep_from=2800,
+)
+CANDIDATES = {
+    "taught": PILOT,
+    "untaught": replace(PILOT, lessons=(replace(FINE_TUNING[0], looks=False, calm=False),)),
+    "scratch": SCRATCH,
+    "scratch-b": replace(SCRATCH, seed=1, first_seed=4_000_000),
+    "scratch-c": replace(SCRATCH, seed=2, first_seed=5_000_000),
+}
+"""Plans of models that might become embedded ones, by name: trained and described alike, and left in the work folder."""

@@ -1,10 +1,12 @@
 """Trains an embedded model: `python -m training llava-tiny`.
 
 Two stages, as in LLaVA: first the vision tower, with labels of what each patch shows in place of CLIP's captions; then
-projector and decoder, with the tower frozen, on questions and answers. The siblings of llava-tiny start from its weights,
-and their towers learn to give its features. Data are scenes of consecutive seeds, so a run is
-determined by its plan; one that was cut off goes on from its last checkpoint when the command is given again. At the end
-the model is evaluated on held-out scenes, and goes to its place in the package only if it meets the bars.
+projector and decoder, with the tower frozen, on questions and answers; a plan may insert layers in the midst of it and
+give visual tokens other position ids. Where a plan has captions, the tower reads them together with a text tower, which
+stands beside the model in `clip/`, in CLIPModel's layout. The siblings of llava-tiny start from its weights, and their
+towers learn to give its features. Data are scenes of consecutive seeds, so a run is determined by its plan; one that was cut
+off goes on from its last checkpoint when the command is given again. At the end the model is evaluated on held-out scenes,
+and goes to its place in the package only if it meets the bars.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from harness.models.registry import EMBEDDED
 from training.card import render
 from training.evaluate import accuracies, by_canvas, generated, held_out, missed_bars, right_with_dropped
 from training.families import FAMILIES
-from training.plan import PLANS, Plan
-from training.trainer import run
+from training.plan import CANDIDATES, PLANS, Plan
+from training.trainer import contrast_of, run
 
 CACHE = Path("~/.cache/fitprune-bench/train")
 
@@ -38,10 +40,10 @@ def export(model: PreTrainedModel, family: str, folder: Path) -> None:
 
 
 def finish(
-    name: str, model: PreTrainedModel, seconds: float, folder: Path, out: Path, plan: Plan, scenes: int, note: str
+    name: str, model: PreTrainedModel, seconds: float, folder: Path, out: Path | None, plan: Plan, scenes: int, note: str
 ) -> int:
-    """Saves, loads, evaluates and describes the model in `folder`, and copies it to `out` if it meets the bars; returns the
-    exit status.
+    """Saves, loads, evaluates and describes the model in `folder`, and copies it to `out`, if there is one, if it meets the
+    bars; returns the exit status.
     """
     export(model, plan.family, folder)
     model = FAMILIES[plan.family].model_class.from_pretrained(folder)
@@ -58,18 +60,18 @@ def finish(
     if missed:
         print(f"{name} is not good enough, and stays in {folder}: {'; '.join(missed)}", file=sys.stderr)
         return 1
-    out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(folder.iterdir()):
-        shutil.copyfile(file, out / file.name)
-    print(f"{name} is in {out}")
+    if out is not None:
+        shutil.copytree(folder, out, dirs_exist_ok=True)
+    print(f"{name} is in {out or folder}")
     return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a bar is missed, 2 for what cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m training", description="Train an embedded model and evaluate it.")
-    parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
-    parser.add_argument("--out", type=Path, help="where the model goes (default: its place in the package)")
+    plans = PLANS | CANDIDATES
+    parser.add_argument("name", help=f"one of: {', '.join(plans)}")
+    parser.add_argument("--out", type=Path, help="where the model goes (default: a shipped one's to its place in the package)")
     parser.add_argument("--work", type=Path, help=f"where checkpoints go (default: {CACHE}/NAME)")
     parser.add_argument("--fresh", action="store_true", help="throw away the checkpoints in the work folder first")
     parser.add_argument("--steps", type=int, help="decoder steps, in place of the plan's")
@@ -78,21 +80,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=400, help="held-out scenes to evaluate on (default: %(default)s)")
     parser.add_argument("--note", default="", help="what else the model card should say about this run")
     options = parser.parse_args(arguments)
-    if options.name not in PLANS:
-        near = difflib.get_close_matches(options.name, PLANS, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else f"; there is {', '.join(PLANS)}"
+    if options.name not in plans:
+        near = difflib.get_close_matches(options.name, plans, n=1, cutoff=0.3)
+        hint = f"; did you mean {near[0]}?" if near else f"; there is {', '.join(plans)}"
         print(f"unknown embedded model {options.name!r}{hint}", file=sys.stderr)
         return 2
-    plan = PLANS[options.name]
+    plan = plans[options.name]
     plan = replace(
         plan,
         steps=plan.steps if options.steps is None else options.steps,
         tower_steps=plan.tower_steps if options.tower_steps is None else options.tower_steps,
     )
     processes = options.processes if options.processes is not None else 1 if torch.cuda.is_available() else 2
-    if min(plan.steps, plan.tower_steps, options.scenes, processes) < 1 or plan.batch % processes:
+    if min(plan.steps, plan.tower_steps + 1, options.scenes, processes) < 1 or plan.batch % processes:
         print(
-            f"--steps, --tower-steps, --scenes and --processes must be at least 1, and --processes divide {plan.batch}",
+            f"--steps, --scenes and --processes must be at least 1, and --processes divide {plan.batch}",
             file=sys.stderr,
         )
         return 2
@@ -101,12 +103,14 @@ def main(arguments: list[str] | None = None) -> int:
         if options.fresh:
             shutil.rmtree(work, ignore_errors=True)
         model, seconds = run(plan, work, processes)
+        if plan.captions:
+            contrast_of(plan, work).save(FAMILIES[plan.family].tower(model), work / "model" / "clip")
         return finish(
             options.name,
             model,
             seconds,
             work / "model",
-            options.out or EMBEDDED[options.name],
+            options.out or EMBEDDED.get(options.name),
             plan,
             options.scenes,
             options.note,

@@ -19,14 +19,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from training.contrast import Contrast
+from training.depth import deepen
 from training.families import FAMILIES
-from training.losses import Losses
+from training.losses import Heads, Losses
 from training.muon import StackedMuon
 from training.plan import Plan
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "268435456"}
 """Keeps freed memory in the process: handing it back each step costs a third of the time."""
 CHECKPOINT = "checkpoint.pt"
+DEEPER = 2
+"""The stage whose decoder has the inserted layers."""
 Named = Iterable[tuple[str, nn.Parameter]]
 
 
@@ -55,36 +59,28 @@ class Trainer:
         self.seconds = 0.0
 
     def run(self) -> None:
-        """Both stages, from the last checkpoint on."""
-        stages = (
-            (
-                "tower",
-                self.plan.tower_steps,
-                self.tower_parameters(),
-                self.losses.tower_loss,
-                self.plan.tower_rate,
-                self.plan.tower_factor,
-            ),
-            (
-                "decoder",
-                self.plan.steps,
-                self.other_parameters(),
-                self.losses.decoder_loss,
-                self.plan.rate,
-                self.plan.factor,
-            ),
-        )
+        """All stages, from the last checkpoint on."""
+        plan, losses = self.plan, self.losses
+        decoder = (self.other_parameters, losses.decoder_loss, plan.rate, plan.factor)
+        stages = [
+            ("tower", 0, plan.tower_steps, self.tower_parameters, losses.tower_loss, plan.tower_rate, plan.tower_factor),
+            ("decoder", 0, plan.deep_from if plan.inserted else plan.steps, *decoder),
+            ("deeper decoder", plan.deep_from, plan.steps if plan.inserted else plan.deep_from, *decoder),
+        ]
         path = self.folder / CHECKPOINT
         saved = torch.load(path, map_location=self.device, weights_only=True) if path.exists() else None
         if saved:
+            if saved["stage"] == DEEPER:
+                losses.deepen()
             self.model.load_state_dict(saved["model"])
             self.heads.load_state_dict(saved["heads"])
             self.seconds = saved["seconds"]
-        for number, (name, steps, parameters, loss_of, rate, factor) in enumerate(stages):
-            if saved and saved["stage"] > number:
+        for number, (name, first, steps, parameters, loss_of, rate, factor) in enumerate(stages):
+            if first == steps or (saved and saved["stage"] > number):
                 continue
-            opts = optimizers(parameters, rate, self.plan.other_rate)
-            first = 0
+            if number == DEEPER and not saved:
+                losses.deepen()
+            opts = optimizers(parameters(), rate, plan.other_rate)
             if saved and saved["stage"] == number:
                 first = saved["step"]
                 for opt, state in zip(opts, saved["optimizers"], strict=True):
@@ -210,8 +206,17 @@ def run(plan: Plan, folder: Path, processes: int) -> tuple[PreTrainedModel, floa
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     family = FAMILIES[plan.family]
     model = family.make_model(family.make_processor().tokenizer, width=plan.width, layers=plan.layers)  # type: ignore[attr-defined]
+    deepen(model, plan.inserted)
     model.load_state_dict(saved["model"])
     return model.eval(), saved["seconds"]
+
+
+def contrast_of(plan: Plan, folder: Path) -> Contrast:
+    """What the finished run in `folder`, of a plan with captions, read them with."""
+    heads = Heads(plan.width, captions=plan.captions)
+    heads.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["heads"])
+    assert heads.contrast is not None
+    return heads.contrast
 
 
 def _spawn(plan: Plan, folder: Path, processes: int) -> None:

@@ -94,11 +94,18 @@ def tokens_left() -> Any:
 def write_svg(path: Path, axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]], title: str) -> None:
     """A picture of score against cost, on white, as it stands beside the Markdown; written whole or not at all."""
     import altair as alt
-    import vl_convert
 
     chart = tradeoff(axis, methods, values).properties(width=560, height=340, title=alt.Title(title, anchor="start"))
+    write_atomically(path, [svg_of(chart)])
+
+
+def svg_of(chart: Any) -> str:
+    """A chart on white."""
+    import vl_convert
+
     chart = chart.configure(background="white", font="Helvetica, Arial, sans-serif").configure_view(stroke="#bbbbbb")
-    write_atomically(path, [vl_convert.vegalite_to_svg(chart.to_dict())])
+    svg: str = vl_convert.vegalite_to_svg(chart.to_dict())
+    return svg
 
 
 def _cycle(methods: Sequence[str], values: Sequence[str]) -> Any:

@@ -12,7 +12,7 @@ def test_the_help_names_every_command(capsys):
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"\n  {name} " in said for name in COMMANDS)
-    assert {*OF_HARNESS, "fit", "show", "report", "paper"} == set(COMMANDS)
+    assert {*OF_HARNESS, "fit", "show", "report", "paper", "validity"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

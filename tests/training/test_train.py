@@ -12,13 +12,16 @@ from training.plan import Lesson, Plan
 MICRO = Plan(
     tower_steps=3,
     tower_batch=2,
-    steps=4,
+    steps=6,
     batch=2,
     width=32,
     layers=4,
     depths=(2, 3),
     checkpoint_every=2,
     curriculum=2,
+    jitter=0.5,
+    inserted=(2, 2, 4),
+    deep_from=4,
     lessons=(Lesson(0, 4, False, False), Lesson(2, 2, True, True, True, True, ("exist", "word y/n", "multiple choice"))),
 )
 
@@ -46,7 +49,7 @@ def whole(few_watched_scenes, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("checkpoints", [1, 3])
+@pytest.mark.parametrize("checkpoints", [1, 3, 4, 5])
 def test_a_run_that_was_cut_off_ends_with_the_same_weights(checkpoints, whole, tmp_path, monkeypatch):
     save, saved = trainer.Trainer.checkpoint, []
 
@@ -65,7 +68,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(checkpoints, whole, t
     assert uncut.keys() == cut.keys()
     assert all(torch.equal(uncut[name], cut[name]) for name in uncut)
     log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["step"]) for line in log] == [("tower", 2), ("tower", 3), ("decoder", 2), ("decoder", 4)]
+    stages = [("tower", 2), ("tower", 3), ("decoder", 2), ("decoder", 4), ("deeper decoder", 6)]
+    assert [(line["stage"], line["step"]) for line in log] == stages
 
 
 def test_training_changes_the_weights_and_the_seed_decides_them(whole, tmp_path):
@@ -77,7 +81,7 @@ def test_training_changes_the_weights_and_the_seed_decides_them(whole, tmp_path)
 def test_another_plan_does_not_go_on_from_these_checkpoints(whole):
     before = (whole / trainer.CHECKPOINT).read_bytes()
     with pytest.raises(FileExistsError, match="another plan"):
-        trainer.run(replace(MICRO, steps=6), whole, processes=1)
+        trainer.run(replace(MICRO, steps=8), whole, processes=1)
     assert (whole / trainer.CHECKPOINT).read_bytes() == before
 
 

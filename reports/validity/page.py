@@ -1,0 +1,136 @@
+"""The agreement with printed tables as Markdown, and as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from fitprune.errors import FitPruneError
+from harness.results.atomic import write_atomically
+from harness.results.table import Table
+from reports.charts.charts import svg_of
+from reports.table.leaderboard import heading_of
+from reports.table.texts import number, suite_title
+from reports.validity.agreement import (
+    COUNTS,
+    LEAST,
+    LEFT_OUT,
+    Agreement,
+    Retained,
+    agreements,
+    everywhere_ahead,
+    measured_retained,
+    pooled,
+    spearman,
+)
+
+HEADS = ("printed table", "methods in common", "Spearman", "95 % interval", "other printed tables against it")
+EXPLAINED = """\
+A method counts by what it retains: its score as a share of the dense model's, mean over suites; in print over the columns that
+all methods in common have, without ScienceQA. Intervals are a bootstrap's over methods. The last column is the noise ceiling:
+how well two printed tables agree, and over how many methods."""
+
+
+def to_page(table: Table, reduction: float, model: str, tokens: int, picture: str = "") -> str:
+    """How well a measured table at an asked reduction foretells what is printed of `model` at `tokens` visual tokens.
+
+    picture: the address of the scatter plot, if there is one. Raises FitPruneError where nothing can be compared.
+    """
+    here, found = _found(table, reduction, model, tokens)
+    suites = ", ".join(suite_title(suite) for suite in table.averaged if suite not in LEFT_OUT)
+    rows = [
+        (a.table.source, len(a.printed), number(a.rho, ".2f"), f"{a.low:.2f} … {a.high:.2f}", _ceiling(a.ceiling))
+        for a in found
+    ]
+    counted = [a.rho for a in found if len(a.printed) >= COUNTS]
+    mean = f"{np.mean(counted):.2f}, over {len(counted)}" if counted else "none, for no table has so many"
+    means = pooled(here, model, tokens)
+    rho = spearman(list(means.values()), [here[method] for method in means])
+    heads = ["method", *(a.table.name for a in found), "all tables", "places up"]
+    shown = f"\n![Retained here against retained in print]({picture})\n" if picture else ""
+    return f"""# {heading_of(table)}, against {model}
+
+At reduction {reduction:g} on {suites}, against tables at {tokens} visual tokens.
+{EXPLAINED}
+
+{tabulate(rows, headers=HEADS, tablefmt="github", disable_numparse=True)}
+
+Mean correlation with tables of at least {COUNTS} methods in common: {mean}.
+Over all {len(means)} methods, each at its mean over the tables that have it, which hardly compare: {number(rho, ".2f")}.
+{shown}
+## Method by method
+
+Retained in print → here, and in parentheses the places among the methods in common. Methods that are too well off here come
+first, by their place over all tables.
+
+{tabulate(_methods(found, means, here), headers=heads, tablefmt="github", disable_numparse=True)}
+
+{_against_controls(here, found, means)}"""
+
+
+def write_picture(path: Path, table: Table, reduction: float, model: str, tokens: int) -> None:
+    """A scatter of what methods retain in print and here, a panel for each printed table, names at the points."""
+    import altair as alt
+
+    panels: list[Any] = []
+    for agreement in _found(table, reduction, model, tokens)[1]:
+        pairs = agreement.printed.items()
+        values = [{"method": method, "printed": value, "here": agreement.here[method]} for method, value in pairs]
+        base = alt.Chart(alt.Data(values=values)).encode(
+            alt.X("printed:Q", title="Retained in print (%)", scale=alt.Scale(zero=False, nice=True)),
+            alt.Y("here:Q", title="Retained here (%)", scale=alt.Scale(zero=False, nice=True)),
+        )
+        points = base.mark_point(filled=True, size=60, color="#0072b2", opacity=1)
+        names = base.mark_text(align="left", dx=6, dy=-4).encode(text="method:N")
+        title = f"{agreement.table.name}: {agreement.rho:.2f}"
+        panels.append((points + names).properties(width=300, height=260, title=title))
+    write_atomically(path, [svg_of(alt.concat(*panels, columns=2))])
+
+
+def _found(table: Table, reduction: float, model: str, tokens: int) -> tuple[Retained, list[Agreement]]:
+    here = measured_retained(table, reduction)
+    found = agreements(here, model, tokens)
+    if not found:
+        raise FitPruneError(
+            f"no printed table of {model} at {tokens} visual tokens has {LEAST} of the methods with a result on every suite at "
+            f"reduction {reduction:g}: {', '.join(here) or 'none'}"
+        )
+    return here, found
+
+
+def _ceiling(ceiling: Mapping[str, tuple[float, int]]) -> str:
+    return ", ".join(f"{name} {rho:.2f} ({count})" for name, (rho, count) in ceiling.items()) or "–"
+
+
+def _methods(found: Sequence[Agreement], means: Retained, here: Retained) -> list[list[str]]:
+    ours = {method: here[method] for method in means}
+    up = {method: _place(means, method) - _place(ours, method) for method in means}
+    pairs = [*((agreement.printed, agreement.here) for agreement in found), (means, ours)]
+    ordered = sorted(means, key=lambda method: -up[method])
+    return [[method, *(_moved(*pair, method) for pair in pairs), f"{up[method]:+d}"] for method in ordered]
+
+
+def _moved(printed: Retained, here: Retained, method: str) -> str:
+    if method not in printed:
+        return "–"
+    return f"{printed[method]:.1f} → {here[method]:.1f} ({_place(printed, method)} → {_place(here, method)})"
+
+
+def _place(part: Retained, method: str) -> int:
+    return 1 + sum(value > part[method] for value in part.values())
+
+
+def _against_controls(here: Retained, found: Sequence[Agreement], means: Retained) -> str:
+    """Which methods stand behind FastV though every table has them ahead, and which behind random pruning."""
+    controls = (
+        ("fastv", everywhere_ahead(found, "fastv"), "ahead of it in every printed table that has both"),
+        ("random", set(means), "printed"),
+    )
+    lines = []
+    for control, methods, what in controls:
+        if control in here:
+            behind = sorted(method for method in methods if here[method] < here[control])
+            lines.append(f"- Behind {control} here ({here[control]:.1f}), though {what}: {', '.join(behind) or 'none'}.\n")
+    return "".join(lines)
