@@ -11,6 +11,7 @@ COMMANDS = {
     "fit": ("fitprune.__main__", True, "fit recipes for FLOPs budgets on calibration data"),
     "show": ("fitprune.__main__", True, "print a recipe, and draw the tokens it leaves in each layer"),
     "models": ("harness.__main__", True, "list the registered models"),
+    "methods": ("harness.__main__", True, "list the registered methods, where they prune and which engine serves them"),
     "flops": ("harness.__main__", True, "what a prompt costs, dense and pruned"),
     "latency": ("harness.__main__", True, "times, memory and energy of a model, dense and pruned"),
     "gallery": ("harness.__main__", True, "pictures of what pruners keep"),
