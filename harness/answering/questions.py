@@ -53,7 +53,9 @@ class Questions:
             try:
                 doc = {name: seen(value) for name, value in dataset[doc_id].items()}
                 return [picture.convert("RGB") for picture in doc_to_visual(doc) or ()]
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's answers
+            except FitPruneError:  # no answer of Pillow's
+                raise
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
                 row = getattr(dataset, "rows", range(len(dataset)))[doc_id]
                 raise BrokenPicture(
                     f"task '{task}', row {row} of {getattr(dataset, 'origin', 'its data')}: "
