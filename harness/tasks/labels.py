@@ -187,7 +187,7 @@ def in_turn(*checks: Labels) -> Labels:
 
 
 def _lists(table: pa.Table) -> tuple[pa.ListArray, np.ndarray, np.ndarray]:
-    """The column `answers`, every row of which is a list with something in it; how long each is; and the row of each element."""
+    """The column `answers`, each row of which is a list with something in it; how long each is; and each element's row."""
     kind = table.schema.field("answers").type
     if not pa.types.is_list(kind):
         raise refused(

@@ -10,6 +10,8 @@ from datasets import Dataset, DatasetDict, Image
 from lmms_eval.api.task import ConfigurableTask
 
 from fitprune.errors import FitPruneError
+from harness.heap import uncollected
+from harness.models.digests import remembered
 from harness.results.key import digest_of
 from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned
 from harness.tasks.isolation import ending_its_command
@@ -19,6 +21,8 @@ from harness.tasks.preflight import read_questions, suite_files
 from harness.tasks.spec import SuiteSpec
 from harness.tasks.specs import SUITES
 from harness.tasks.stored import encoded
+
+MANY = 1000  # questions from which on the hashes of their pictures are remembered on this machine
 
 
 class _LimitedTask(ConfigurableTask):
@@ -87,7 +91,13 @@ class _LimitedTask(ConfigurableTask):
             raise FitPruneError(
                 "lmms-eval's --cache_requests finds prompts by the task's name, whatever the data hold; leave it out"
             )
-        super().build_all_requests(**options)
+        # The original copies the generation options for each question; nothing here changes them.
+        given, self.config.generation_kwargs = self.config.generation_kwargs, _Shared(self.config.generation_kwargs or {})
+        try:
+            with uncollected():
+                super().build_all_requests(**options)
+        finally:
+            self.config.generation_kwargs = given
 
     def images(self) -> list[Hashable]:
         """What names each question's image."""
@@ -180,6 +190,13 @@ class HubTask(_LimitedTask):
             self._set_dataset(dataset)
 
 
+class _Shared(dict[str, Any]):
+    """Options that a copy is not made of."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
+
+
 def _pictures_of(dataset: Dataset) -> list[str]:
     return [name for name, feature in dataset.features.items() if _is_image(feature)]
 
@@ -197,6 +214,13 @@ def _image_keys(dataset: Dataset) -> list[Hashable]:
     column = next((name for name in ("image", *_pictures_of(dataset)) if name in _pictures_of(dataset)), None)
     if column is None:
         return list(range(len(dataset)))
+    if len(dataset) < MANY:
+        return _hashed(dataset, column)
+    found: list[Hashable] = remembered(f"pictures-{dataset._fingerprint}", lambda: _hashed(dataset, column))
+    return found
+
+
+def _hashed(dataset: Dataset, column: str) -> list[Hashable]:
     keys: list[Hashable] = []
     for part in dataset.select_columns([column]).with_format("arrow").iter(100):
         for held in part[column].to_pylist():

@@ -8,7 +8,7 @@ import functools
 import io
 import itertools
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -46,8 +46,9 @@ def places(files: Sequence[Path], name: str, several: bool = False) -> tuple[pa.
 
     Raises FitPruneError, in one line with column and row, for what is no picture.
     """
-    urls: list[Any] = []
+    made: list[pa.Array] = []
     beside: list[Path] = []
+    first = 0
     for path in files:
         with open_parquet(path) as file:
             lists = several and are_pictures(file.schema_arrow.field(name).type)
@@ -61,21 +62,28 @@ def places(files: Sequence[Path], name: str, several: bool = False) -> tuple[pa.
             )
             place = (_with_short_groups(path, name) if long else path).absolute()
             head, tail = f"{SCHEME}://{state_of(place)}/{quote(name, safe='')}/", f"/{quote(str(place), safe='')}"
-            first = len(urls)
+            urls: list[Any] = []
             for row, value in enumerate(held):
-                if lists:
-                    shown = [as_struct(one, name, first + row, path.parent, beside) for one in value or ()]
-                    urls.append([{"path": f"{head}{row}.{number}{tail}"} for number in range(len(shown))])
-                elif value is None and name != "image":
+                if value is None and name != "image" and not lists:
                     urls.append(None)  # of several columns, one that the question does not use
-                else:
-                    if not inside:
-                        as_struct(value, name, first + row, path.parent, beside)
-                    urls.append({"path": f"{head}{row}{tail}"})
-    return pa.array(urls, pa.list_(_STRUCT) if lists else _STRUCT), list(dict.fromkeys(beside))
+                    continue
+                for one in [] if inside else (value or ()) if lists else [value]:
+                    as_struct(one, name, first + row, path.parent, beside)
+                count = len(value or ()) if lists else 0
+                urls.append([f"{head}{row}.{n}{tail}" for n in range(count)] if lists else f"{head}{row}{tail}")
+            made.append(pa.array(urls, pa.list_(pa.string()) if lists else pa.string()))
+            first += len(urls)
+    joined = pa.concat_arrays(made)
+    if pa.types.is_list(joined.type):
+        return pa.ListArray.from_arrays(joined.offsets, _structs(joined.values)), list(dict.fromkeys(beside))
+    return _structs(joined), list(dict.fromkeys(beside))
 
 
-def encoded(picture: dict[str, Any]) -> bytes:
+def _structs(paths: pa.Array) -> pa.Array:
+    return pa.StructArray.from_arrays([pa.nulls(len(paths), pa.binary()), paths], fields=list(_STRUCT), mask=paths.is_null())
+
+
+def encoded(picture: Mapping[str, Any]) -> bytes:
     """The encoded picture of a struct {bytes, path}, read from its place where that is what the struct holds."""
     if picture["bytes"]:
         return bytes(picture["bytes"])

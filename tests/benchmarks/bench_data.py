@@ -1,11 +1,12 @@
-"""What do data of real size cost, beyond the model: time and memory to open them, to the first question, for a hundred, to plan?
+"""What do data of real size cost, in time and memory: opened, to the first question, for a hundred questions, for a plan?
 
     python -m tests.benchmarks.bench_data [--keep DIR]
 
-The data are made up, in the columns of the real ones: VQAv2's 214 354 questions and POPE's 9 000, each with a JPEG of 640 x 480
-(6.5 GB together), in row groups of a hundred rows as hub files have them. A few pictures stand again and again, since what is read of a file does not
-depend on it. Each figure is of a process of its own, on a random LLaVA of a megabyte; memory is what the process has at its peak
-above one that asks a hundred mini questions. Promised: 10 s to the first question once the digest is known, and 600 MB.
+The data are made up, in the columns of the real ones: VQAv2's 214 354 questions and POPE's 9 000, each with a JPEG of
+640 x 480, 6.5 GB together, in row groups of a hundred rows as hub files have them. Few pictures are different, since what is
+read of a file does not depend on it. Each figure is of a process of its own, on a random LLaVA of a megabyte; memory is what
+the process has at its peak above one that asks a hundred mini questions. Promised: 10 s to the first question once the digest
+is known, and 600 MB.
 """
 
 import argparse
