@@ -12,7 +12,7 @@ from fitprune.interface.trace import Trace
 from harness.cost.tally import BatchCost
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """What one lmms-eval request asks for."""
 
@@ -98,7 +98,11 @@ class Finished:
 
 def in_batches(requests: Sequence[Request], batch_size: int, tokenizer: Any) -> Iterator[list[Request]]:
     """Requests that can be generated together; longest first, so that padding is little and memory peaks early."""
-    lengths = {request.place: len(tokenizer(request.prompt).input_ids) for request in requests}
+    lengths: dict[int, int] = {}
+    for start in range(0, len(requests), 1000):
+        some = requests[start : start + 1000]
+        encoded = tokenizer([request.prompt for request in some]).input_ids
+        lengths |= {request.place: len(ids) for request, ids in zip(some, encoded, strict=True)}
     ordered = sorted(
         requests,
         key=lambda request: (-request.max_new_tokens, request.until, -lengths[request.place], request.place),

@@ -37,6 +37,7 @@ from harness.answering.generate import decoder_of, generate
 from harness.answering.input_cache import SuiteInputs
 from harness.answering.questions import BROKEN, Questions
 from harness.cells import DENSE
+from harness.heap import uncollected
 from harness.models.facts import model_facts
 from harness.models.family_names import announced
 from harness.models.gpu_memory import is_out_of_memory, no_memory, release_memory
@@ -134,8 +135,9 @@ class FitPruneLMM(lmms):
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests. Errors are never swallowed."""
         answers: dict[int, GenerationResult] = {}
-        asked = [self.questions.read(place, request) for place, request in enumerate(requests)]
-        batches = self._ordered(asked)
+        with uncollected():
+            asked = [self.questions.read(place, request) for place, request in enumerate(requests)]
+            batches = self._ordered(asked)
         began = told = time.monotonic()
         with tqdm(
             total=len(requests),

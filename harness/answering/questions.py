@@ -1,6 +1,7 @@
 """`Questions`: what lmms-eval asks, and the inputs that a model gets for it."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,21 +49,25 @@ class Questions:
         until = options.get("until") or ()
         stops = (until,) if isinstance(until, str) else tuple(until)
 
-        def images() -> list[Image.Image]:
-            dataset = self.datasets[task][split]
-            try:
-                doc = {name: seen(value) for name, value in dataset[doc_id].items()}
-                return [picture.convert("RGB") for picture in doc_to_visual(doc) or ()]
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's answers
-                row = getattr(dataset, "rows", range(len(dataset)))[doc_id]
-                raise BrokenPicture(
-                    f"task '{task}', row {row} of {getattr(dataset, 'origin', 'its data')}: "
-                    f"its picture cannot be decoded ({' '.join(str(error).split())[:160]})"
-                ) from None
-
         given = options.get("max_new_tokens")
         limit = MAX_NEW_TOKENS if given is None else whole_number(f"task '{task}': max_new_tokens", given)
+        images = functools.partial(self._shown, doc_to_visual, task, split, doc_id)
         return Request(place, (task, doc_id), prompt, images, tuple(stop for stop in stops if stop), limit)
+
+    def _shown(self, doc_to_visual: Callable[[Any], Any], task: str, split: str, doc_id: int) -> list[Image.Image]:
+        """A question's pictures, read now. Raises BrokenPicture where one cannot be decoded."""
+        dataset = self.datasets[task][split]
+        try:
+            doc = {name: seen(value) for name, value in dataset[doc_id].items()}
+            return [picture.convert("RGB") for picture in doc_to_visual(doc) or ()]
+        except FitPruneError:  # no answer of Pillow's
+            raise
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            row = getattr(dataset, "rows", range(len(dataset)))[doc_id]
+            raise BrokenPicture(
+                f"task '{task}', row {row} of {getattr(dataset, 'origin', 'its data')}: "
+                f"its picture cannot be decoded ({' '.join(str(error).split())[:160]})"
+            ) from None
 
     def inputs(self, batch: Sequence[Request]) -> tuple[dict[str, torch.Tensor], list[str]]:
         """The model's inputs for a batch, left-padded, on its device; and each question's image hash."""

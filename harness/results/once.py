@@ -35,7 +35,7 @@ class RunFolder:
                 text = dumps(compute())
                 value = json.loads(text)
                 with replacing(self._path(name)) as temporary:
-                    temporary.write_text(dumps({"digest": digest_of(value), "value": value}), encoding="utf-8")
+                    temporary.write_text(f'{{"digest": "{digest_of(value)}", "value": {text}}}', encoding="utf-8")
                 return value
         return found[0]
 

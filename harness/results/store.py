@@ -32,7 +32,7 @@ from harness.results.key import digest_of
 from harness.results.locks import alone
 from harness.results.once import RunFolder
 from harness.results.result import Result, result_name
-from harness.results.strict_json import dumps, loads
+from harness.results.strict_json import dumps, loads, loads_lines
 
 if TYPE_CHECKING:
     from harness.answers import Answers
@@ -152,7 +152,7 @@ class Store:
             text = path.read_text(encoding="utf-8")
             if result.answers_digest and _digest(text) != result.answers_digest:
                 raise ValueError("they are not those that were written with the result")
-            return [loads(line) for line in text.split("\n") if line]
+            return loads_lines(text)
         except (OSError, ValueError) as error:
             raise FitPruneError(f"cannot read the answers in {path}: {_one_line(error)}") from None
 

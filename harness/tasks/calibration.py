@@ -9,7 +9,7 @@ from fitprune.errors import FitPruneError
 from harness.models.prompting import encode
 from harness.tasks.labels import texts
 from harness.tasks.parquet import data_folder, file_digest, read_table, require_columns
-from harness.tasks.pictures import as_seen, encoded_pictures, nothing_filled_up
+from harness.tasks.pictures import as_seen, as_struct, nothing_filled_up
 from harness.tasks.preflight import naming
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def calibration_samples(data: str = "mini", samples: int = SAMPLES) -> list[tupl
         raise FitPruneError(f"{file} holds {len(table)} samples; {samples} were asked for")
     with naming([file]):
         questions = texts("question")(table)["question"].to_pylist()
-        images, _ = encoded_pictures(table["image"], "image", [file])
-    return [(image["bytes"], question) for image, question in zip(images.to_pylist(), questions, strict=True)]
+        images = [as_struct(value, "image", row, file.parent) for row, value in enumerate(table["image"].to_pylist())]
+    return [(image["bytes"], question) for image, question in zip(images, questions, strict=True)]
 
 
 def origin(loaded: "LoadedModel", data: str) -> dict[str, Any]:

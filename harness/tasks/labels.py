@@ -1,13 +1,13 @@
 """What the labels of a suite's data must be: made right where that is certain, else refused with column, row and value.
 
 Each function takes a table of questions and returns it, the same or mended. Rows are counted from 0, as pandas and datasets
-count them.
+count them. Whole columns are looked at; a single row is for what is said of it.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -54,25 +54,31 @@ def distinct(column: str) -> Labels:
     """No value of the column stands twice."""
 
     def check(table: pa.Table) -> pa.Table:
-        counted = Counter(table[column].to_pylist())
-        if len(counted) < len(table):
-            name, times = counted.most_common(1)[0]
+        name, times = most_common(table[column])
+        if times > 1:
             raise FitPruneError(f"column {column}: {name!r} stands {times} times; are these several generations of the data?")
         return table
 
     return check
 
 
+def most_common(values: pa.Array | pa.ChunkedArray) -> tuple[Any, int]:
+    """The value that stands most often, the first of several, and how often."""
+    counted = pc.value_counts(values)
+    place = int(np.argmax(counted.field("counts").to_numpy()))
+    return counted.field("values")[place].as_py(), counted.field("counts")[place].as_py()
+
+
 def yes_no(table: pa.Table) -> pa.Table:
     """Answers are yes or no. Full stops and the like, which lmms-eval would not take away, are; booleans count."""
     filled("answer")(table)
-    given = table["answer"].to_pylist()
-    meant = {value: _yes_or_no(value) for value in dict.fromkeys(given)}
-    for row, value in enumerate(given):
-        if meant[value] is None:
-            raise refused("answer", row, f"must be yes or no, not {value!r}")
-    read = [meant[value] for value in given]
-    return table if read == given else _replaced(table, "answer", pa.array(read))
+    given = table["answer"].combine_chunks().dictionary_encode()
+    values = given.dictionary.to_pylist()
+    meant = [_yes_or_no(value) for value in values]
+    row = _first(np.isin(given.indices.to_numpy(), [place for place, value in enumerate(meant) if value is None]))
+    if row is not None:
+        raise refused("answer", row, f"must be yes or no, not {given[row].as_py()!r}")
+    return table if meant == values else _replaced(table, "answer", pa.array(meant, pa.string()).take(given.indices))
 
 
 def _yes_or_no(value: Any) -> str | None:
@@ -88,55 +94,79 @@ def _yes_or_no(value: Any) -> str | None:
 
 def pairs(table: pa.Table) -> pa.Table:
     """Each category and question_id names two questions, to be answered yes or no."""
-    counts = Counter(zip(table["category"].to_pylist(), table["question_id"].to_pylist(), strict=True))
-    odd = [key for key, count in counts.items() if count != 2]
-    if odd:
-        raise FitPruneError(f"each category and question_id must name a pair of questions, but {odd[0]} has {counts[odd[0]]}")
+    names = ["category", "question_id"]
+    counts = table.select(names).group_by(names, use_threads=False).aggregate([([], "count_all")])
+    row = _first(counts["count_all"].to_numpy() != 2)
+    if row is not None:
+        key = tuple(counts[name][row].as_py() for name in names)
+        times = counts["count_all"][row].as_py()
+        raise FitPruneError(f"each category and question_id must name a pair of questions, but {key} has {times}")
     return yes_no(table)
 
 
 def references(table: pa.Table) -> pa.Table:
     """Answers are lists of strings, long enough for the leave-one-out score."""
-    for row, values in enumerate(_lists(table)):
+    lists, lengths, rows = _lists(table)
+    texts = lists.flatten()
+    bad = lengths < FEWEST_REFERENCES
+    bad[rows[texts.is_null() if pa.types.is_string(texts.type) else slice(None)]] = True
+    row = _first(bad)
+    if row is not None:
+        values = lists[row].as_py()
         for value in values:
             if not isinstance(value, str):
                 raise refused("answers", row, f"a reference answer must be a string, not {value!r}")
-        if len(values) < FEWEST_REFERENCES:
-            raise _too_few(row, values)
+        raise _too_few(row, values)
     return table
 
 
 def told_apart_references(table: pa.Table) -> pa.Table:
     """Answers are lists of {answer, answer_id}: lmms-eval tells annotators apart by all that they say. Strings are numbered."""
-    lists = _lists(table)
-    if any(isinstance(value, str) for values in lists for value in values):
-        numbered = [
-            [{"answer": _answer(row, value), "answer_id": number} for number, value in enumerate(values, 1)]
-            for row, values in enumerate(lists)
-        ]
-        kind = pa.list_(pa.struct([("answer", pa.string()), ("answer_id", pa.int64())]))
-        return told_apart_references(_replaced(table, "answers", pa.array(numbered, kind)))
-    absent = {"answer", "answer_id"} - {field.name for field in table.schema.field("answers").type.value_type}
+    lists, lengths, rows = _lists(table)
+    given = lists.flatten()
+    structs = pa.types.is_struct(given.type)
+    absent = {"answer", "answer_id"} - {field.name for field in given.type} if structs else set()
     if absent:
         raise FitPruneError(f"column answers: the answers lack {', '.join(sorted(absent))}")
-    for row, values in enumerate(lists):
+    answers = pc.struct_field(given, "answer") if structs else given
+    bad = np.zeros(len(lists), bool)
+    bad[rows[answers.is_null() if pa.types.is_string(answers.type) else slice(None)]] = True
+    if structs:
+        # Of the ids of one row none may stand twice: sorted by row and id, no two neighbours are the same.
+        ids = pc.struct_field(given, "answer_id").dictionary_encode("encode")
+        keys = np.sort(rows * (len(ids.dictionary) + 1) + ids.indices.to_numpy())
+        bad[keys[1:][keys[1:] == keys[:-1]] // (len(ids.dictionary) + 1)] = True
+    row = _first(bad | (lengths < FEWEST_REFERENCES))
+    if row is not None:
+        values = lists[row].as_py()
         for value in values:
             _answer(row, value)
-        if len({value["answer_id"] for value in values}) < len(values):
+        if structs and len({value["answer_id"] for value in values}) < len(values):
             raise refused("answers", row, "the answer_id of the answers must differ; lmms-eval would score every answer 0")
-        if len(values) < FEWEST_REFERENCES:
-            raise _too_few(row, values)
-    return table
+        raise _too_few(row, values)
+    if structs:
+        return table
+    numbers = np.arange(len(given)) - (np.cumsum(lengths) - lengths)[rows] + 1
+    numbered = pa.StructArray.from_arrays([given, pa.array(numbers)], ["answer", "answer_id"])
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return _replaced(table, "answers", pa.ListArray.from_arrays(offsets, numbered))
 
 
 def choices(table: pa.Table) -> pa.Table:
     """The answer is the index of one of the choices. A hint that is null is none."""
     filled("choices", "answer")(table)
-    for row, (options, answer) in enumerate(zip(table["choices"].to_pylist(), table["answer"].to_pylist(), strict=True)):
-        if not isinstance(options, list) or None in options:
-            raise refused("choices", row, f"must be a list of strings, not {options!r}")
-        if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < len(options):
-            raise refused("answer", row, f"{answer!r} is not the index of one of {len(options)} choices")
+    options, answers = table["choices"].combine_chunks(), table["answer"].combine_chunks()
+    bad = np.ones(len(table), bool)
+    if pa.types.is_list(options.type) and pa.types.is_integer(answers.type):
+        places, lengths = answers.to_numpy(), pc.list_value_length(options).to_numpy()
+        bad = (places < 0) | (places >= lengths)
+        bad[np.repeat(np.arange(len(table)), lengths)[options.flatten().is_null()]] = True
+    row = _first(bad)
+    if row is not None:
+        given, answer = options[row].as_py(), answers[row].as_py()
+        if not isinstance(given, list) or None in given:
+            raise refused("choices", row, f"must be a list of strings, not {given!r}")
+        raise refused("answer", row, f"{answer!r} is not the index of one of {len(given)} choices")
     return _replaced(table, "hint", pc.fill_null(table["hint"].cast(pa.string()), "")) if table["hint"].null_count else table
 
 
@@ -156,19 +186,25 @@ def in_turn(*checks: Labels) -> Labels:
     return check
 
 
-def _lists(table: pa.Table) -> list[list[Any]]:
-    """The column `answers`, every row of which is a list with something in it."""
+def _lists(table: pa.Table) -> tuple[pa.ListArray, np.ndarray, np.ndarray]:
+    """The column `answers`, each row of which is a list with something in it; how long each is; and each element's row."""
     kind = table.schema.field("answers").type
     if not pa.types.is_list(kind):
         raise refused(
             "answers", 0, f"must be a list of reference answers, not {kind!s}: {str(table['answers'][0].as_py())[:40]!r}"
         )
     filled("answers")(table)
-    lists = table["answers"].to_pylist()
-    for row, values in enumerate(lists):
-        if not values:
-            raise refused("answers", row, "the question has no answers")
-    return lists
+    lists = table["answers"].combine_chunks()
+    lengths = pc.list_value_length(lists).to_numpy()
+    row = _first(lengths == 0)
+    if row is not None:
+        raise refused("answers", row, "the question has no answers")
+    return lists, lengths.astype(np.int64), np.repeat(np.arange(len(lists)), lengths)
+
+
+def _first(marked: np.ndarray) -> int | None:
+    """The first row that is marked."""
+    return int(np.argmax(marked)) if marked.any() else None
 
 
 def _answer(row: int, value: Any) -> str:

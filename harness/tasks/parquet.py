@@ -1,12 +1,12 @@
 """Local data for lmms-eval's tasks: parquet files in the columns of the public data sets.
 
 Layout of a data folder: `<task>/<config>/<split>.parquet`, or shards `<split>-00000-of-00003.parquet`; a task without a
-config uses `default`. The files are read into memory, so that changed content is never answered from a cache.
+config uses `default`. Questions are read into memory, without their pictures: those stay in the files (`harness.tasks.stored`).
 """
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,22 +85,49 @@ def require_columns(files: Iterable[Path], columns: Iterable[str]) -> None:
             raise FitPruneError(f"{path}: column {', '.join(absent)} is missing; it has {', '.join(sorted(there))}")
 
 
-def read_table(files: Iterable[Path], columns: list[str] | None = None) -> pa.Table:
-    """The rows of all files, in memory. Columns that another tool wrote as large, dictionary or view types are what they hold.
+def picture_columns(files: Sequence[Path], several: bool = False) -> dict[str, int]:
+    """The columns that hold pictures, with their places among the columns: whatever is called `image` or is of their type; with
+    `several` lists of them too.
+
+    Raises FitPruneError when the files disagree about them.
+    """
+    found: list[dict[str, int]] = []
+    for path in files:
+        with open_parquet(path) as file:
+            found.append(
+                {
+                    field.name: place
+                    for place, field in enumerate(file.schema_arrow)
+                    if field.name == "image" or is_picture(field.type) or (several and are_pictures(field.type))
+                }
+            )
+        if found[-1].keys() != found[0].keys():
+            raise _differing(path, f"{', '.join(sorted(found[-1].keys() ^ found[0].keys()))} is not in all")
+    return found[0]
+
+
+def read_table(files: Iterable[Path], columns: list[str] | None = None, without: Container[str] = ()) -> pa.Table:
+    """The rows of all files, in memory: these columns, or all but those left out. Columns that another tool wrote as large,
+    dictionary or view types are what they hold.
 
     Raises FitPruneError when a file is damaged or the files disagree about their columns.
     """
     tables = []
     for path in files:
         with open_parquet(path) as file:
+            asked = columns or [name for name in file.schema_arrow.names if name not in without]
             try:
-                tables.append(_plain(file.read(columns=columns)))
+                tables.append(_plain(file.read(columns=asked)))
             except (pa.ArrowException, OSError) as error:
                 raise FitPruneError(f"{path}: cannot be read ({_short(error)})") from None
     try:
         return pa.concat_tables(tables)
     except pa.ArrowInvalid as error:
-        raise FitPruneError(f"the parts of {path.parent} have different columns ({_short(error)})") from None
+        raise _differing(path, _short(error)) from None
+
+
+def _differing(path: Path, what: str) -> FitPruneError:
+    return FitPruneError(f"the parts of {path.parent} have different columns ({what})")
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -1,12 +1,11 @@
 """Pictures, in the forms that people store them in: as columns of encoded files, and as what a person sees.
 
-`encoded_pictures` makes a column {bytes, path} of whatever it holds; `as_seen` makes 8-bit RGB of a decoded picture.
+`as_struct` makes {bytes, path} of whatever a row holds; `as_seen` makes 8-bit RGB of a decoded picture.
 """
 
 import base64
 import binascii
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,25 +15,6 @@ from fitprune.errors import FitPruneError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def encoded_pictures(column: pa.ChunkedArray, name: str, files: Sequence[Path]) -> tuple[pa.ChunkedArray, list[Path]]:
-    """A column of encoded pictures, as structs {bytes, path} with the bytes there, and the files that were read for it.
-
-    A row may hold a struct of bytes or of a path, bytes, base64 text, a path, or a list of one of these. Paths are relative to
-    the folder of the parquet file.
-
-    Raises FitPruneError, in one line with column and row, for anything else.
-    """
-    if is_picture(column.type):
-        flat = column.combine_chunks()
-        if not flat.null_count and not flat.field("bytes").null_count:
-            return column.cast(_STRUCT), []
-    beside: list[Path] = []
-    rows = [_encoded(value, name, row, files[0].parent, beside) for row, value in enumerate(column.to_pylist())]
-    return pa.chunked_array([pa.array(rows, _STRUCT)]), beside
 
 
 def is_picture(kind: pa.DataType) -> bool:
@@ -91,8 +71,15 @@ def as_seen(picture: "Image") -> "Image":
     return Image.fromarray(np.rint(values * scale).astype(np.uint8)).convert("RGB")
 
 
-def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) -> dict[str, Any] | None:
-    """One row's picture."""
+def as_struct(value: Any, name: str, row: int, folder: Path, beside: list[Path] | None = None) -> dict[str, Any]:
+    """One row's picture, encoded, as {bytes, path}, from whatever form it is stored in: a struct of bytes or of a path, bytes,
+    base64 text, a path (relative to `folder`), or a list of one of these.
+
+    Args:
+        beside: what a file that the picture is read from is added to.
+
+    Raises FitPruneError, in one line with column and row, for anything else.
+    """
 
     def refused(what: str) -> FitPruneError:
         return FitPruneError(f"column {name}, row {row}: {what}")
@@ -100,9 +87,7 @@ def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) 
     if isinstance(value, list):
         if len(value) != 1:
             raise refused(f"holds {len(value)} pictures; the suite's questions are about one")
-        return _encoded(value[0], name, row, folder, beside)
-    if value is None and name != "image":
-        return None  # of several columns, the ones that a question does not use
+        return as_struct(value[0], name, row, folder, beside)
     if value is None:
         raise refused("the picture is null")
     if isinstance(value, dict):
@@ -117,7 +102,8 @@ def _encoded(value: Any, name: str, row: int, folder: Path, beside: list[Path]) 
         raise refused(f"a picture is stored as bytes, base64 or a path, not as {type(value).__name__}")
     path = folder / value
     if len(value) < 1024 and path.is_file():
-        beside.append(path)
+        if beside is not None:
+            beside.append(path)
         return {"bytes": path.read_bytes(), "path": value}
     from PIL import Image
 

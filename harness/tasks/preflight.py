@@ -1,17 +1,20 @@
 """Pre-flight of a suite's data: fast, before any work, in one-line errors. Imports neither torch nor lmms-eval."""
 
 import contextlib
-from collections import Counter
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fitprune.errors import FitPruneError
 from harness.tasks.hub import commit_of
-from harness.tasks.parquet import data_folder, read_table, require_columns, split_files
+from harness.tasks.labels import Labels, most_common
+from harness.tasks.parquet import data_folder, picture_columns, read_table, require_columns, split_files
 from harness.tasks.spec import Part, SuiteSpec
 from harness.tasks.specs import find_suite
+from harness.tasks.stored import places, state_of
 
 
 def check_data(suite: str, data: str = "mini") -> None:
@@ -26,16 +29,53 @@ def check_data(suite: str, data: str = "mini") -> None:
         except FitPruneError as error:
             raise FitPruneError(f"suite '{spec.name}': {error}") from None
         return
-    if spec.questions is None:
-        return
-    folder = data_folder(data)
-    files = part_files(folder, spec, spec.questions)
-    with naming(files):
-        table = spec.labels(read_table(files, [name for name in spec.questions.columns if name != "image"]))
-    if spec.images:
-        image_files = part_files(folder, spec, spec.images)
-        with naming(image_files):
-            places_of_images(table, read_table(image_files, ["id"]))
+    if spec.questions is not None:
+        read_questions(*suite_files(data_folder(data), spec, spec.questions), spec.labels, spec.several)
+
+
+def suite_files(folder: Path, spec: SuiteSpec, questions: Part) -> tuple[list[Path], list[Path]]:
+    """The files of a suite's questions, and of its pictures where they are apart."""
+    return part_files(folder, spec, questions), part_files(folder, spec, spec.images) if spec.images else []
+
+
+def read_questions(
+    files: Sequence[Path], holding: Sequence[Path] = (), labels: Labels | None = None, several: bool = False
+) -> tuple[pa.Table, list[Path]]:
+    """The questions of a suite, checked, with the places of their pictures (`harness.tasks.stored`); and the files beside these
+    that hold some of them. Files are read once a process for each state that they are found in.
+
+    Args:
+        holding: the files of a table of pictures, by id, where the questions name theirs by `imageId`.
+        several: whether a question may have a list of pictures in a column.
+
+    Raises FitPruneError, in one line with file, column and row, for what cannot be asked or scored.
+    """
+    return _read_questions(_states(files), _states(holding), labels, several)
+
+
+def _states(files: Sequence[Path]) -> tuple[tuple[Path, str], ...]:
+    return tuple((path, state_of(path)) for path in files)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_questions(
+    files: tuple[tuple[Path, str], ...], holding: tuple[tuple[Path, str], ...], labels: Labels | None, several: bool
+) -> tuple[pa.Table, list[Path]]:
+    asked, shown = [path for path, _ in files], [path for path, _ in holding]
+    beside: list[Path] = []
+    with naming(asked):
+        pictures = {} if shown else picture_columns(asked, several)
+        table = read_table(asked, without=pictures)
+        table = table if labels is None else labels(table)
+        for name, place in pictures.items():
+            column, read = places(asked, name, several)
+            table, beside = table.add_column(place, pa.field(name, column.type), column), [*beside, *read]
+    if shown:
+        with naming(shown):
+            rows = places_of_images(table, read_table(shown, ["id"]))
+            column, beside = places(shown, "image")
+        table = table.append_column(pa.field("image", column.type), column.take(rows))
+    return table, list(dict.fromkeys(beside))
 
 
 @contextlib.contextmanager
@@ -50,18 +90,18 @@ def naming(files: Sequence[Path]) -> Iterator[None]:
         raise FitPruneError(f"{files[0]}{more}: {error}") from None
 
 
-def places_of_images(questions: pa.Table, images: pa.Table) -> list[int]:
+def places_of_images(questions: pa.Table, images: pa.Table) -> pa.Array:
     """The row of each question's image. Raises FitPruneError for an image that is not there, or that an id names twice."""
-    names = images["id"].cast(pa.string()).to_pylist()
-    place = {name: row for row, name in enumerate(names)}
-    if len(place) < len(names):
-        name, times = Counter(names).most_common(1)[0]
+    names = images["id"].cast(pa.string()).combine_chunks()
+    name, times = most_common(names)
+    if times > 1:
         raise FitPruneError(f"column id: {name!r} names {times} pictures")
-    wanted = questions["imageId"].to_pylist()
-    absent = [name for name in wanted if name not in place]
-    if absent:
-        raise FitPruneError(f"{len(absent)} questions name an imageId without an image, e.g. {absent[0]}")
-    return [place[name] for name in wanted]
+    wanted = questions["imageId"].combine_chunks()
+    rows = pc.index_in(wanted, value_set=names)
+    if rows.null_count:
+        first = wanted[pc.index(rows.is_null(), True).as_py()]
+        raise FitPruneError(f"{rows.null_count} questions name an imageId without an image, e.g. {first}")
+    return rows
 
 
 def part_files(folder: Path, spec: SuiteSpec, part: Part) -> list[Path]:

@@ -6,20 +6,23 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from datasets import Dataset, DatasetDict, Image
 from lmms_eval.api.task import ConfigurableTask
 
 from fitprune.errors import FitPruneError
+from harness.heap import uncollected
+from harness.models.digests import remembered
 from harness.results.key import digest_of
 from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned
 from harness.tasks.isolation import ending_its_command
 from harness.tasks.limit import choose_rows
-from harness.tasks.parquet import file_digest, read_table, split_files, to_dataset
-from harness.tasks.pictures import are_pictures, encoded_pictures, is_picture
-from harness.tasks.preflight import naming, part_files, places_of_images
+from harness.tasks.parquet import file_digest, split_files, to_dataset
+from harness.tasks.preflight import read_questions, suite_files
 from harness.tasks.spec import SuiteSpec
 from harness.tasks.specs import SUITES
+from harness.tasks.stored import encoded
+
+MANY = 1000  # questions from which on the hashes of their pictures are remembered on this machine
 
 
 class _LimitedTask(ConfigurableTask):
@@ -88,7 +91,13 @@ class _LimitedTask(ConfigurableTask):
             raise FitPruneError(
                 "lmms-eval's --cache_requests finds prompts by the task's name, whatever the data hold; leave it out"
             )
-        super().build_all_requests(**options)
+        # The original copies the generation options for each question; nothing here changes them.
+        given, self.config.generation_kwargs = self.config.generation_kwargs, _Shared(self.config.generation_kwargs or {})
+        try:
+            with uncollected():
+                super().build_all_requests(**options)
+        finally:
+            self.config.generation_kwargs = given
 
     def images(self) -> list[Hashable]:
         """What names each question's image."""
@@ -128,37 +137,26 @@ class _LimitedTask(ConfigurableTask):
 
 
 class LocalTask(_LimitedTask):
-    """Reads `<folder>/<task>/<config>/<split>.parquet` into memory."""
+    """Reads `<folder>/<task>/<config>/<split>.parquet`; pictures when they are asked for."""
 
     def __init__(self, config: dict, model_name: str | None = None, *, folder: Path, **options: Any) -> None:
         self._folder = folder
         super().__init__(config, model_name, **options)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
-        spec = self._spec()
+        spec, holding = self._spec(), list[Path]()
         if spec and spec.questions:
-            files = part_files(self._folder, spec, spec.questions)
+            files, holding = suite_files(self._folder, spec, spec.questions)
         else:
             # Tasks on one data set share its folder: pope_adv reads other splits than pope, of the same files.
             shared = (spec.task for spec in SUITES.values() if spec.hub == self.DATASET_PATH)
             own = (self._folder / self.config.task).is_dir()
             place = self.config.task if own else next(shared, self.config.task)
             files = split_files(self._folder, place, self.config.dataset_name, self._split)
-        with naming(files):
-            table = read_table(files)
-            table = spec.labels(table) if spec and spec.questions else table
-        if spec and spec.images:
-            holding = part_files(self._folder, spec, spec.images)
-            with naming(holding):
-                images, beside = _with_pictures(read_table(holding), holding)
-                places = pa.array(places_of_images(table, images))
-            table = table.append_column(images.schema.field("image"), images["image"].take(places))
-            files = [*files, *holding]
-        else:
-            with naming(files):
-                table, beside = _with_pictures(table, files, lists=spec is None or spec.questions is None or spec.several)
+        labels, several = (spec.labels, spec.several) if spec and spec.questions else (None, True)
+        table, beside = read_questions(files, holding, labels, several)
         self.origin = str(files[0])
-        self.data_digest = file_digest([*files, *beside])
+        self.data_digest = file_digest([*files, *holding, *beside])
         dataset = to_dataset(table, self.data_digest)
         if self.config.process_docs is not None and not (spec and spec.images):
             dataset = self.config.process_docs(dataset)
@@ -192,17 +190,11 @@ class HubTask(_LimitedTask):
             self._set_dataset(dataset)
 
 
-def _with_pictures(table: pa.Table, files: Sequence[Path], lists: bool = False) -> tuple[pa.Table, list[Path]]:
-    """The table with its pictures encoded in it, and the files beside it that hold some of them. With `lists`, a question may
-    have several in a column.
-    """
-    beside: list[Path] = []
-    for place, name in enumerate(table.column_names):
-        kind = table.schema.field(name).type
-        if is_picture(kind) or (name == "image" and not (lists and are_pictures(kind))):
-            column, read = encoded_pictures(table[name], name, files)
-            table, beside = table.set_column(place, name, column), [*beside, *read]
-    return table, list(dict.fromkeys(beside))
+class _Shared(dict[str, Any]):
+    """Options that a copy is not made of."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
 
 
 def _pictures_of(dataset: Dataset) -> list[str]:
@@ -222,8 +214,16 @@ def _image_keys(dataset: Dataset) -> list[Hashable]:
     column = next((name for name in ("image", *_pictures_of(dataset)) if name in _pictures_of(dataset)), None)
     if column is None:
         return list(range(len(dataset)))
+    if len(dataset) < MANY:
+        return _hashed(dataset, column)
+    found: list[Hashable] = remembered(f"pictures-{dataset._fingerprint}", lambda: _hashed(dataset, column))
+    return found
+
+
+def _hashed(dataset: Dataset, column: str) -> list[Hashable]:
     keys: list[Hashable] = []
-    for row, held in enumerate(dataset.select_columns([column]).with_format("arrow")[:][column].to_pylist()):
-        first = next(iter(held or ()), None) if isinstance(held, list) else held
-        keys.append(row if first is None else hashlib.sha256(first["bytes"] or str(first["path"]).encode()).hexdigest())
+    for part in dataset.select_columns([column]).with_format("arrow").iter(100):
+        for held in part[column].to_pylist():
+            first = next(iter(held or ()), None) if isinstance(held, list) else held
+            keys.append(len(keys) if first is None else hashlib.sha256(encoded(first)).hexdigest())
     return keys

@@ -8,6 +8,7 @@ from harness.answers import MEAN
 from harness.tasks.labels import in_turn
 from harness.tasks.shipped.columns import answer_lists, boxes
 from harness.tasks.spec import Metric, Part, SuiteSpec
+from harness.tasks.stored import encoded
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,7 +55,7 @@ def _size(picture: Mapping[str, Any]) -> tuple[int, int]:
     """Width and height of an encoded picture, as it is shown; of the file no more is read than says them."""
     from PIL import ExifTags, Image
 
-    with Image.open(io.BytesIO(picture["bytes"])) as opened:
+    with Image.open(io.BytesIO(encoded(picture))) as opened:
         turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (opened.height, opened.width) if turned else opened.size
 

@@ -1,0 +1,160 @@
+"""What do data of real size cost, in time and memory: opened, to the first question, for a hundred questions, for a plan?
+
+    python -m tests.benchmarks.bench_data [--keep DIR]
+
+The data are made up, in the columns of the real ones: VQAv2's 214 354 questions and POPE's 9 000, each with a JPEG of
+640 x 480, 6.5 GB together, in row groups of a hundred rows as hub files have them. Few pictures are different, since what is
+read of a file does not depend on it. Each figure is of a process of its own, on a random LLaVA of a megabyte; memory is what
+the process has at its peak above one that asks a hundred mini questions. Promised: 10 s to the first question once the digest
+is known, and 600 MB.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from tabulate import tabulate
+
+VQAV2, POPE, SHARDS = 214_354, 9_000, 9
+LIMITS = {"open": None, "first question": None, "hundred questions": 100, "plan": None}
+
+
+def make_vqav2(folder: Path) -> None:
+    place = folder / "vqav2_val/default"
+    place.mkdir(parents=True)
+    pictures = _pictures()
+    rng = np.random.default_rng(0)
+    for shard, rows in enumerate(np.array_split(np.arange(VQAV2), SHARDS)):
+        people = [
+            [{"answer": f"word {n % 7}", "answer_confidence": "yes", "answer_id": i + 1} for i in range(10)] for n in rows
+        ]
+        length = rng.integers(2, 9, len(rows))
+        table = pa.table(
+            {
+                "question": ["what is left of the red one" + " in front" * n + " ?" for n in length],
+                "question_id": rows,
+                "image_id": rows // 5,
+                "answers": people,
+            }
+        )
+        _write(place / f"validation-{shard:05d}-of-{SHARDS:05d}.parquet", table, pictures)
+
+
+def make_pope(folder: Path) -> None:
+    place = folder / "pope/default"
+    place.mkdir(parents=True)
+    rows = np.arange(POPE)
+    table = pa.table(
+        {
+            "question": [f"Is there a dog in the image number {n} ?" for n in rows],
+            "answer": ["yes" if n % 2 else "no" for n in rows],
+            "question_id": rows.astype(str),
+            "image_source": [f"COCO_{n // 6}" for n in rows],
+            "category": np.array(["random", "popular", "adversarial"])[rows % 3],
+        }
+    )
+    _write(place / "test.parquet", table, _pictures())
+
+
+def _pictures() -> list[dict]:
+    """A hundred pictures of about 30 kB."""
+    made, rng = [], np.random.default_rng(0)
+    for _ in range(100):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        with io.BytesIO() as file:
+            coarse.resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG", quality=60)
+            made.append({"bytes": file.getvalue(), "path": None})
+    return made
+
+
+def _write(path: Path, table: pa.Table, pictures: list[dict]) -> None:
+    """A table with its pictures, in row groups of a hundred."""
+    group = pa.array(pictures, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    schema = table.schema.append(pa.field("image", group.type))
+    with pq.ParquetWriter(path, schema, use_dictionary=False) as writer:
+        for start in range(0, len(table), len(group)):
+            rows = table.slice(start, len(group))
+            writer.write_table(rows.append_column(schema.field("image"), group.slice(0, len(rows))))
+
+
+def child(what: str, suite: str, data: str, model: str) -> None:
+    """Print, as JSON, the seconds and the megabytes of one piece of work, model and libraries loaded before."""
+    from harness.answering.evaluate import evaluate_cell
+    from harness.bench.planning import Planner
+    from harness.cells import Cell, CellSettings
+    from harness.models.loading import load_model
+    from harness.results.store import Store
+    from harness.tasks.build import build_task
+    from harness.tasks.preflight import check_data
+
+    class Enough(Exception):
+        pass
+
+    def stop(batch: object) -> None:
+        raise Enough
+
+    loaded = load_model(model, "cpu")
+    build_task("pope", "mini", 8)
+    started, used = time.perf_counter(), time.process_time()
+    check_data(suite, data)
+    if what == "open":
+        build_task(suite, data)
+    elif what == "plan":
+        Planner(CellSettings(data=data, limit=None), Store(Path(model) / "none")).plan([Cell(model, "dense", None, suite)])
+    else:
+        with contextlib.suppress(Enough):
+            evaluate_cell(
+                loaded, None, suite, data=data, limit=LIMITS[what], observer=stop if what == "first question" else None
+            )
+    wall, cpu = time.perf_counter() - started, time.process_time() - used
+    print(json.dumps([wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3]))
+
+
+def measured(*arguments: str) -> tuple[float, float, float]:
+    """Seconds of wall clock, of processor time, and MB at the peak."""
+    command = [sys.executable, "-m", "tests.benchmarks.bench_data", "--child", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the data here; what is there is taken")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.child:
+        child(*asked.child)
+        return
+    from tests.support.tiny_llava import save_tiny
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.keep or Path(temporary)
+        if not (folder / "pope").is_dir():
+            make_vqav2(folder)
+            make_pope(folder)
+        os.environ["HF_HOME"] = f"{temporary}/home"
+        model = str(save_tiny(Path(temporary) / "model"))
+        base = measured("hundred questions", "pope", "mini", model)[2]
+        lines = []
+        for suite in ("vqav2", "pope"):
+            for what in ("digest", *LIMITS):
+                wall, cpu, peak = measured("open" if what == "digest" else what, suite, str(folder), model)
+                lines.append((suite, what, f"{wall:.1f} s", f"{cpu:.1f} s", f"{peak - base:.0f} MB"))
+    print(f"a hundred mini questions: {base:.0f} MB")
+    print(tabulate(lines, ["", "", "wall clock", "processor", "more memory"], tablefmt="pipe", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
