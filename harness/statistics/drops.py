@@ -64,7 +64,7 @@ def score_interval(answers: "Answers") -> Estimate:
     scores = scores_of(answers)
     if answers.statistic in SUMS:
         sums = SUMS[answers.statistic](answers.answers, scores)
-        return bounded_sums(sums, sums.parts.shape[1], 0.0).points()
+        return bounded_sums(sums, sums.parts.shape[1]).points()
     return bounded_mean(_units(answers, answers.answers, scores), 0.0).points()
 
 
@@ -141,8 +141,9 @@ def bounded_mean(units: Units, least: float) -> Estimate:
     return dataclasses.replace(mean, low=low, high=high, influence=influence)
 
 
-def bounded_sums(sums: Sums, width: int, least: float) -> Estimate:
-    """A metric of sums over questions from `least` to 1, by the cluster bootstrap, widened in the same way.
+def bounded_sums(sums: Sums, width: int) -> Estimate:
+    """A metric of sums over questions by the cluster bootstrap, widened in the same way. Its ends are the metric's values under
+    other weights, so they lie in its range.
 
     width: how many parts each model has; with two models the statistic is the first's less the second's.
     """
@@ -154,7 +155,7 @@ def bounded_sums(sums: Sums, width: int, least: float) -> Estimate:
         paired = sums.parts.shape[1] > width
         worst = (np.concatenate([wrong, right]), np.concatenate([right, wrong])) if paired else (wrong, right)
         rare = rare_interval(sums.parts, sums.clusters, sums.metric, worst)
-        low, high = max(least, min(low, rare[0])), min(1.0, max(high, rare[1]))
+        low, high = min(low, rare[0]), max(high, rare[1])
     return Estimate(value, math.nan, low, high, len(sums.parts), len(numbers))
 
 
@@ -165,7 +166,7 @@ def _difference(old: Sums, new: Sums) -> Estimate:
     def statistic(totals: np.ndarray) -> np.ndarray:
         return old.metric(totals[..., :width]) - new.metric(totals[..., width:])
 
-    return bounded_sums(Sums(np.concatenate([old.parts, new.parts], 1), old.clusters, statistic), width, -1.0)
+    return bounded_sums(Sums(np.concatenate([old.parts, new.parts], 1), old.clusters, statistic), width)
 
 
 def _units(answers: "Answers", chosen: "Sequence[Answer]", scores: np.ndarray) -> Units:
