@@ -187,7 +187,7 @@ def f1_gated(images: int, questions: int, loss: float, runs: int) -> tuple[list[
     huge = _f1_run(60_000, questions, rng, loss)
     with patch.object(bootstrap, "REPLICATES", 2000):
         for _ in range(runs):
-            mean = bounded_sums(_f1_run(images, questions, rng, loss), 3, -1.0).points()
+            mean = bounded_sums(_f1_run(images, questions, rng, loss), 3).points()
             found.append(Drop(mean.value, mean.low, mean.high, mean.n, mean.clusters))
     return found, 100 * float(huge.metric(huge.parts.sum(0)))
 
