@@ -33,13 +33,14 @@ _KINDS = {
 }
 
 
-def build_task(suite: str, data: str = "mini", limit: int | None = None) -> "ConfigurableTask":
+def build_task(suite: str, data: str = "mini", limit: int | None = None, fetch: bool = False) -> "ConfigurableTask":
     """The suite's lmms-eval task, with its data loaded.
 
     Args:
-        data: "mini" (ships with the package), "hub" (the task downloads as it always does), or a folder laid out as
+        data: "mini" (ships with the package), "hub" (as it was downloaded), or a folder laid out as
             `<task>/<config>/<split>.parquet`.
         limit: number of questions; None is all. See `harness.tasks.limit`.
+        fetch: download the hub's data where they are not on this machine.
 
     Returns a task with three attributes more: `rows` (the data's row of each doc_id), `data_digest` (str), and `notes`
     (list[str], what a reader of the score must know, e.g. fewer questions than asked).
@@ -51,7 +52,7 @@ def build_task(suite: str, data: str = "mini", limit: int | None = None) -> "Con
     spec, config = find_suite(suite), task_config(suite)
     known = spec.questions is not None
     with quiet(), contextlib.nullcontext() if known else refusing(suite, "lmms-eval cannot read its data"):
-        return _task_class(data, limit)(config=config, model_name=MODEL_NAME, suite=spec)
+        return _task_class(data, limit, fetch=fetch)(config=config, model_name=MODEL_NAME, suite=spec)
 
 
 def task_config(suite: str) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def tasks_reading(data: str, limit: int | None = None, answered_by: Mapping[str,
     import lmms_eval.tasks
     from lmms_eval.api.task import ConfigurableTask
 
-    ours = _task_class(data, limit, answered_by)
+    ours = _task_class(data, limit, answered_by, fetch=True)
     lmms_eval.tasks.ConfigurableTask = ours
     try:
         yield
@@ -146,10 +147,10 @@ def tasks_reading(data: str, limit: int | None = None, answered_by: Mapping[str,
             lmms_eval.tasks.ConfigurableTask = ConfigurableTask
 
 
-def _task_class(data: str, limit: int | None, answered_by: Mapping[str, Any] | None = None) -> Any:
+def _task_class(data: str, limit: int | None, answered_by: Mapping[str, Any] | None = None, fetch: bool = False) -> Any:
     """What builds a task that reads `data`, called with lmms-eval's own arguments (config, model_name)."""
     from harness.tasks.reading import HubTask, LocalTask
 
     if data == "hub":
-        return functools.partial(HubTask, limit=limit, answered_by=answered_by)
+        return functools.partial(HubTask, limit=limit, answered_by=answered_by, fetch=fetch)
     return functools.partial(LocalTask, folder=data_folder(data), limit=limit, answered_by=answered_by)

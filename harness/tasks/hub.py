@@ -1,9 +1,9 @@
-"""Data sets of the hub, each at one commit: looked up once for a run, and all that is read of it is of this commit."""
+"""Data sets of the hub, each at one commit: the one that was downloaded, and all that a run reads of it is of this commit."""
 
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,44 @@ def is_hub_id(path: str) -> bool:
 
 
 def commit_of(repository: str) -> str:
-    """The commit that a data set is read at: what `main` is on the hub; where the hub is out of reach, what the cache holds.
+    """The commit that a data set is read at: what the cache holds; where that is nothing, what `main` is on the hub.
 
     Raises FitPruneError, in one line, where neither is to be had.
     """
     if repository not in _known:
-        _known[repository] = _main(repository)
+        _known[repository] = _cached(repository) or latest_of(repository)
     return _known[repository]
+
+
+def require_downloaded(suite: str, repository: str, configurations: Iterable[str | None]) -> str:
+    """The commit that a suite's data are read at. Raises FitPruneError, in one line, unless all of them are in the cache."""
+    commit = _cached(repository) if repository not in _known else _known[repository]
+    if not commit or not all(_ready(repository, commit, name) for name in configurations):
+        raise FitPruneError(
+            f"the data of suite '{suite}' ({repository}) are not on this machine: python -m harness download --data {suite} "
+            "fetches them; or take --data mini, or --data DIR with its parquet files"
+        )
+    return _known.setdefault(repository, commit)
+
+
+def size_of(repository: str, configurations: Iterable[str | None]) -> int:
+    """Bytes of the files that make these configurations of a data set, at the commit that it is read at."""
+    from datasets import load_dataset_builder
+    from huggingface_hub import HfApi
+
+    commit = commit_of(repository)
+    files: set[str] = set()
+    try:
+        found = HfApi().dataset_info(repository, revision=commit, files_metadata=True).siblings or ()
+        for name in configurations:
+            given = load_dataset_builder(repository, name, revision=commit).config.data_files or {}
+            files.update(str(file) for split in given.values() for file in split)
+    except Exception as error:  # whatever the network or the hub answers
+        raise FitPruneError(
+            f"cannot look up {repository} on the hub ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+        ) from None
+    sizes = {f"hf://datasets/{repository}@{commit}/{file.rfilename}": file.size or 0 for file in found}
+    return sum(sizes.get(file, 0) for file in files)
 
 
 def known_commits() -> dict[str, str]:
@@ -47,10 +78,11 @@ def pinned() -> Iterator[None]:
 
     plain = datasets.load.load_dataset_builder
 
-    def at_its_commit(path: str, *given: Any, revision: Any = None, **named: Any) -> Any:
+    def at_its_commit(path: str, *given: Any, revision: Any = None, token: Any = None, **named: Any) -> Any:
         if revision is None and is_hub_id(path):
             revision = commit_of(path)
-        return plain(path, *given, revision=revision, **named)
+        # Tasks ask for a token, True, that public data sets do not need; None takes one where there is one.
+        return plain(path, *given, revision=revision, token=None if token is True else token, **named)
 
     datasets.load.load_dataset_builder = at_its_commit
     try:
@@ -70,10 +102,13 @@ def check_commit(repository: str, commit: str, dataset: Any) -> None:
         )
 
 
-def _main(repository: str) -> str:
+def latest_of(repository: str) -> str:
+    """The commit that `main` is on the hub now, which the data set is read at from now on.
+
+    Raises FitPruneError, in one line, where the hub is out of reach.
+    """
     from huggingface_hub import HfApi, constants
 
-    reference = Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}" / "refs" / "main"
     problem = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
         try:
@@ -83,28 +118,38 @@ def _main(repository: str) -> str:
         else:
             # As a download of `main` leaves it; one of a commit leaves no reference, and a later run may be offline.
             with contextlib.suppress(OSError):
-                reference.parent.mkdir(parents=True, exist_ok=True)
-                reference.write_text(commit, encoding="utf-8")
+                _reference(repository).parent.mkdir(parents=True, exist_ok=True)
+                _reference(repository).write_text(commit, encoding="utf-8")
+            _known[repository] = commit
             return commit
-    commit = _cached(repository, reference)
-    if not commit:
-        raise FitPruneError(
-            f"{repository} is not in the cache and {problem}; take --data mini, or --data DIR with its parquet files"
-        )
-    return commit
+    raise FitPruneError(
+        f"{repository} is not in the cache and {problem}; take --data mini, or --data DIR with its parquet files"
+    )
 
 
-def _cached(repository: str, reference: Path) -> str:
-    """The commit that a cache's `main` is, or, where datasets have been made ready of others only, the newest of these."""
+def _reference(repository: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}" / "refs" / "main"
+
+
+def _ready(repository: str, commit: str = "*", configuration: str | None = None) -> list[Path]:
+    """Where datasets has made a data set ready, oldest first: this configuration of it, or any."""
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
     owner, name = repository.split("/")
     cache = os.environ.get("LMMS_EVAL_DATASETS_CACHE") or config.HF_DATASETS_CACHE
-    places = (Path(cache) / f"{owner}___{camelcase_to_snakecase(name)}").glob("*/*/*")
-    ready = sorted((place for place in places if _COMMIT.fullmatch(place.name)), key=lambda place: place.stat().st_mtime)
+    places = (Path(cache) / f"{owner}___{camelcase_to_snakecase(name)}").glob(f"{configuration or '*'}/*/{commit}")
+    found = [place for place in places if _COMMIT.fullmatch(place.name) and (place / "dataset_info.json").is_file()]
+    return sorted(found, key=lambda place: place.stat().st_mtime)
+
+
+def _cached(repository: str) -> str:
+    """The commit that a cache's `main` is, or, where datasets have been made ready of others only, the newest of these."""
+    ready = [place.name for place in _ready(repository)]
     try:
-        main = reference.read_text(encoding="utf-8").strip()
+        main = _reference(repository).read_text(encoding="utf-8").strip()
     except OSError:
         main = ""
-    return main if not ready or main in {place.name for place in ready} else ready[-1].name
+    return main if not ready or main in ready else ready[-1]

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fitprune.errors import FitPruneError
-from harness.tasks.hub import commit_of
+from harness.tasks.hub import require_downloaded
 from harness.tasks.labels import Labels, most_common
 from harness.tasks.parquet import data_folder, picture_columns, read_table, require_columns, split_files
-from harness.tasks.spec import Part, SuiteSpec
+from harness.tasks.spec import Part, SuiteSpec, configurations
 from harness.tasks.specs import find_suite
 from harness.tasks.stored import places, state_of
 
@@ -20,14 +20,12 @@ from harness.tasks.stored import places, state_of
 def check_data(suite: str, data: str = "mini") -> None:
     """Raise FitPruneError unless the suite's data can be read and scored; takes milliseconds on mini data.
 
-    Local data: folder, files, columns, values that lmms-eval cannot score. Hub data: that they are cached or in reach.
+    Local data: folder, files, columns, values that lmms-eval cannot score. Hub data: that they have been downloaded.
     """
     spec = find_suite(suite)
     if data == "hub":
-        try:
-            commit_of(spec.hub)
-        except FitPruneError as error:
-            raise FitPruneError(f"suite '{spec.name}': {error}") from None
+        if spec.hub:
+            require_downloaded(spec.name, spec.hub, configurations(spec))
         return
     if spec.questions is not None:
         read_questions(*suite_files(data_folder(data), spec, spec.questions), spec.labels, spec.several)

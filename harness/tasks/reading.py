@@ -13,12 +13,12 @@ from fitprune.errors import FitPruneError
 from harness.heap import uncollected
 from harness.models.digests import remembered
 from harness.results.key import digest_of
-from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned
+from harness.tasks.hub import check_commit, commit_of, is_hub_id, pinned, require_downloaded
 from harness.tasks.isolation import ending_its_command
 from harness.tasks.limit import choose_rows
 from harness.tasks.parquet import file_digest, split_files, to_dataset
 from harness.tasks.preflight import read_questions, suite_files
-from harness.tasks.spec import SuiteSpec
+from harness.tasks.spec import SuiteSpec, configurations
 from harness.tasks.specs import SUITES
 from harness.tasks.stored import encoded
 
@@ -164,11 +164,23 @@ class LocalTask(_LimitedTask):
 
 
 class HubTask(_LimitedTask):
-    """Downloads as the original does, at the data set's commit; then only the limit applies."""
+    """Loads as the original does, at the data set's commit; then only the limit applies.
+
+    Args:
+        fetch: download what is not on this machine, as the original does.
+    """
+
+    def __init__(self, config: dict, model_name: str | None = None, *, fetch: bool = False, **options: Any) -> None:
+        self._fetch = fetch
+        super().__init__(config, model_name, **options)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         path, commit = self.DATASET_PATH, str((dataset_kwargs or {}).get("revision") or "")
         if not commit and is_hub_id(path):
+            if not self._fetch:
+                spec = self._suite
+                asked = configurations(spec) if spec and spec.questions else [self.DATASET_NAME]
+                require_downloaded(spec.name if spec else self.config.task, path, asked)
             commit = commit_of(path)
         try:
             with pinned():

@@ -83,3 +83,8 @@ class SuiteSpec:
     everyday: bool = True
     data: str = ""
     several: bool = False
+
+
+def configurations(spec: SuiteSpec) -> list[str | None]:
+    """The configurations of its data set that a suite reads."""
+    return [part.config for part in (spec.questions, spec.images) if part is not None]

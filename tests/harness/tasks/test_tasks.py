@@ -207,7 +207,7 @@ def test_hub_tasks_download_as_always(shared: str, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("harness.tasks.hub._known", {"lmms-lab-encoder/POPE": "c0ffee"})
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    whole, part = build_task("pope", "hub"), build_task("pope", "hub", limit=6)
+    whole, part = build_task("pope", "hub", fetch=True), build_task("pope", "hub", limit=6, fetch=True)
     assert asked == [("lmms-lab-encoder/POPE", None)] * 2
     assert len(whole.eval_docs) == 12
     assert list(whole.rows) == list(range(12))
@@ -227,5 +227,5 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr(ConfigurableTask.download.retry, "wait", wait_none())
     with pytest.raises(FitPruneError, match=r"cannot download lmms-lab-encoder/POPE \(ConnectionError: no route\)") as error:
-        build_task("pope", "hub")
+        build_task("pope", "hub", fetch=True)
     assert "\n" not in str(error.value)
