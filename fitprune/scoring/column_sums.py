@@ -50,14 +50,14 @@ def head_max_columns(
 
 def kernels_for(query: torch.Tensor) -> ModuleType | None:
     """The module of Triton kernels that `head_max_columns` uses for this tensor; None where torch does the work."""
-    kernels = _kernels() if triton_runs(query.device) else None
+    kernels = _kernels() if triton_runs(query) else None
     return kernels if kernels is not None and kernels.supported(query) else None
 
 
-def triton_runs(device: torch.device) -> bool:
-    """Whether Triton can be used on a device: an NVIDIA card from Ampere on, for which it compiles and launches."""
-    kernels = _kernels() if device.type == "cuda" else None
-    return kernels is not None and kernels.usable(device)
+def triton_runs(values: torch.Tensor) -> bool:
+    """Whether Triton can be used where a tensor is: on an NVIDIA card from Ampere on, for which it compiles and launches."""
+    kernels = _kernels() if values.is_cuda else None
+    return kernels is not None and kernels.usable(values.device)
 
 
 def blocks_for(query: torch.Tensor) -> Callable[[int], Blocks]:

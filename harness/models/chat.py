@@ -1,6 +1,7 @@
 """A question in the processor's chat template; a reader that finds it there again, and compares it with patches."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,24 +40,23 @@ def text_tower(spec: ModelSpec, dtype: "torch.dtype", device: str) -> "Callable[
     """
     if spec.text_tower is None:
         return None
-    source, revision = spec.text_tower
+    return partial(_text_tower, spec.name, *spec.text_tower, dtype, device)  # a model with it can be pickled
 
-    def load() -> "ClipText":
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
 
-        from fitprune.models.clip_text import ClipText
+def _text_tower(name: str, source: str, revision: str, dtype: "torch.dtype", device: str) -> "ClipText":
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-        try:
-            folder = source if Path(source).is_dir() else snapshot_download(source, revision=revision, local_files_only=True)
-        except LocalEntryNotFoundError:
-            raise FitPruneError(
-                f"CLIP's text tower for '{spec.name}' is not on this machine: download it with "
-                f"'hf download {source} --revision {revision}', or set HF_HOME to where it is"
-            ) from None
-        return ClipText.from_folder(Path(folder), dtype, device)
+    from fitprune.models.clip_text import ClipText
 
-    return load
+    try:
+        folder = source if Path(source).is_dir() else snapshot_download(source, revision=revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        raise FitPruneError(
+            f"CLIP's text tower for '{name}' is not on this machine: download it with "
+            f"'hf download {source} --revision {revision}', or set HF_HOME to where it is"
+        ) from None
+    return ClipText.from_folder(Path(folder), dtype, device)
 
 
 def chat(processor: Any, question: str, images: int) -> str:

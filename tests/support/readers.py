@@ -56,12 +56,16 @@ def clip(width):
     return model, tokenizer
 
 
+def _clip_text(width):
+    return ClipText(*clip(width))
+
+
 def read(model, tokenizer=None):
     """The model, with a reader of its prompts, and a CLIP where its tower's form is known."""
     try:
         width = tower_sizes(model.config).width
     except UnsupportedModel:
         width = None
-    load = None if width is None else lambda: ClipText(*clip(width))
+    load = None if width is None else functools.partial(_clip_text, width)
     give_reader(model, Reader(tokenizer or words(model.get_input_embeddings().num_embeddings), load_clip=load))
     return model

@@ -21,7 +21,7 @@ TIE = 1e-9
 
 def kernels_for(values: torch.Tensor) -> ModuleType | None:
     """The module of Triton kernels that chooses among these (batch, n, …); None where torch does the work."""
-    if values.shape[1] > LONGEST or not triton_runs(values.device):
+    if values.shape[1] > LONGEST or not triton_runs(values):
         return None
     return importlib.import_module("baselines.shared.choosing.triton_greedy")
 

@@ -79,8 +79,8 @@ def test_the_kernels_compile_for_a_card_that_is_not_here(compiled):
 @pytest.mark.parametrize(("tokens", "by"), [(greedy.LONGEST, "kernel"), (greedy.LONGEST + 1, "torch")])
 def test_a_prompt_too_long_for_a_kernel_is_left_to_torch(monkeypatch, tokens, by):
     pytest.importorskip("triton")
-    monkeypatch.setattr(greedy, "triton_runs", lambda device: device == "cuda")
-    kernels = greedy.kernels_for(SimpleNamespace(shape=(1, tokens), device="cuda"))
+    monkeypatch.setattr(greedy, "triton_runs", lambda values: values.is_cuda)
+    kernels = greedy.kernels_for(SimpleNamespace(shape=(1, tokens), is_cuda=True))
     assert (kernels is None) == (by == "torch")
     assert greedy.kernels_for(torch.empty(1, 2, 2)) is None
 

@@ -16,6 +16,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from baselines import FasterVLM, FastV
 from fitprune import Composed, FitPrune, Recipe, UnsupportedModel
 from fitprune.engine.image_cache import remembering_images
+from fitprune.models.reader import Reader
 from tests.support.models import build, kept, new_tokens, prompt
 
 pytestmark = pytest.mark.releases
@@ -54,12 +55,12 @@ def of_the_engine(value):
 
 
 def traces(model):
-    """What the engine has left on a model, by the names of modules and attributes."""
+    """What the engine has left on a model, by the names of modules and attributes. What reads its questions is the model's."""
     return [
         (name, attribute)
         for name, module in model.named_modules()
         for attribute, value in vars(module).items()
-        if any(map(of_the_engine, value.values() if isinstance(value, dict) else [value]))
+        if not isinstance(value, Reader) and any(map(of_the_engine, value.values() if isinstance(value, dict) else [value]))
     ]
 
 

@@ -137,11 +137,9 @@ def test_every_model_s_prompt_can_be_counted(name, capsys):
 
 
 def test_the_issue_s_own_command(capsys):
-    text = printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549")
-    columns = table(text)
+    columns = table(printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549"))
     assert next(iter(columns)) == "dense"
-    assert {"fastv", "random"} < set(columns)
-    assert "fitprune: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-7b" in text
+    assert {"fastv", "random", "fitprune (published 60.3%)"} < set(columns)
     visual = prefill(2304 + 36 + 64) - prefill(36 + 64)
     for name in ("fastv", "random"):
         saved = columns["dense"]["decoder prefill"] - columns[name]["decoder prefill"]
@@ -153,6 +151,11 @@ def test_the_published_recipe_is_taken_where_there_is_one(capsys):
     columns = table(printed(capsys, "flops", "--model", "llava-1.5-7b", "--reduction", "0.55"))
     assert "fitprune (published 54.5%)" in columns
     assert columns["fitprune (published 54.5%)"]["of it, scoring"] > 1e9
+
+
+def test_far_from_every_published_recipe_one_is_asked_for(capsys):
+    text = printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.2", "--pruner", "random,fitprune")
+    assert "fitprune: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-7b" in text
 
 
 def test_a_recipe_of_one_s_own(capsys, tmp_path):
