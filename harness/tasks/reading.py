@@ -218,7 +218,10 @@ def _is_image(feature: Any) -> bool:
 
 
 def _column(dataset: Dataset, name: str | None) -> list[Hashable] | None:
-    return list(dataset.with_format(None)[name]) if name and name in dataset.column_names else None
+    if not name or name not in dataset.column_names:
+        return None
+    values: list[Hashable] = dataset.select_columns([name]).with_format("arrow")[:][name].to_pylist()
+    return values
 
 
 def _image_keys(dataset: Dataset) -> list[Hashable]:

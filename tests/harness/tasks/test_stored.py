@@ -1,5 +1,6 @@
 """Pictures that stay in their files: which are read, when, and what is noticed of a file that changes."""
 
+import gc
 import io
 import os
 import re
@@ -206,3 +207,18 @@ def test_a_digest_that_takes_long_says_how_far_it_is(tmp_path, monkeypatch, capf
     lines = capfd.readouterr().err.splitlines()
     assert lines[-1] == f"{path}: 0.0 of 0.0 GB read for its digest"
     assert len(lines) > 3
+
+
+def test_the_requests_of_a_task_share_their_options_and_leave_the_tasks_own_alone(tmp_path, monkeypatch):
+    pope(tmp_path)
+    task = build_task("pope", str(tmp_path))
+    given, collecting, plain = dict(task.config.generation_kwargs), [], task.construct_requests
+    monkeypatch.setattr(task, "construct_requests", lambda **asked: collecting.append(gc.isenabled()) or plain(**asked))
+    task.build_all_requests()
+    assert set(collecting) == {False}
+    assert gc.isenabled()
+    options = [request.args[1] for request in task.instances]
+    assert len(options) == ROWS
+    assert options[0] == given
+    assert all(one is options[0] for one in options)
+    assert type(task.config.generation_kwargs) is dict
