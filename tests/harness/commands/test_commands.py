@@ -154,8 +154,11 @@ def test_the_published_recipe_is_taken_where_there_is_one(capsys):
 
 
 def test_without_a_published_recipe_one_is_asked_for(capsys):
-    text = printed(capsys, "flops", "--model", "llava-next-13b", "--reduction", "0.2", "--pruner", "random,fitprune")
-    assert "fitprune: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-13b" in text
+    assert main(["flops", "--model", "llava-next-13b", "--reduction", "0.2", "--pruner", "random,fitprune"]) == 2
+    asked = (
+        "error: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-13b --reduction 0.2 -o FILE'\n"
+    )
+    assert capsys.readouterr().err == asked
 
 
 def test_a_recipe_of_one_s_own(capsys, tmp_path):
