@@ -51,7 +51,8 @@ def ending_its_command(function: Callable[..., Returned]) -> Callable[..., Retur
         except (FitPruneError, OSError) as error:
             if not _in_its_command():
                 raise
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            # Among many packages' lines the name says whose it is.
+            print(f"{FitPruneError.__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             raise SystemExit(2) from None
 
     return called

@@ -159,7 +159,7 @@ def test_a_refusal_ends_the_command_line_in_one_line_and_status_2(
         logger.remove()
     assert ended.value.code == 2
     captured = capsys.readouterr()
-    assert fnmatch(captured.err.splitlines()[-1], f"error: {said}"), captured.err[-500:]
+    assert fnmatch(captured.err.splitlines()[-1], f"FitPruneError: {said}"), captured.err[-500:]
     assert "Traceback" not in captured.err + captured.out
 
 
