@@ -279,7 +279,9 @@ def test_where_no_suites_are_the_plugin_imports_nothing(pytester):
     assert result.ret == 0
 
 
-def test_suites_collected_with_everything_else_are_skipped(pytester):
+def test_suites_collected_with_everything_else_are_skipped(pytester, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "suites"]:
+        monkeypatch.delitem(sys.modules, name)  # this project's, which another test may have imported
     pytester.mkpydir("suites")
     (pytester.path / "suites" / "__init__.py").write_text("fitprune_suites = True\n")
     (pytester.path / "suites" / "test_gqa.py").write_text("def test_gqa(cell): cell.check()\n")
