@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
@@ -117,6 +118,14 @@ def test_wrong_model_args_are_refused(tmp_path: Path, arguments: str, said: str)
     with pytest.raises(FitPruneError, match=said):
         FitPruneLMM.create_from_arg_string(arguments.format(model=model, folder=tmp_path))
     assert lmms_eval.tasks.ConfigurableTask is ConfigurableTask
+
+
+@pytest.fixture(autouse=True, scope="module")
+def locks_as_they_were():
+    """lmms-eval's command line makes every lock of a file one that its process may take again."""
+    made = type(FileLock).__call__
+    yield
+    type(FileLock).__call__ = made
 
 
 @pytest.fixture(scope="module")
