@@ -44,16 +44,17 @@ def seen(value: Any) -> Any:
 
 
 def as_seen(picture: "Image") -> "Image":
-    """A decoded picture in 8-bit RGB, as a person sees it.
+    """A decoded picture in 8-bit RGB, turned as its EXIF tag says, as a person sees it.
 
     Pillow's own conversion cuts 16-bit and floating-point values off at 255; here their range is scaled. Floating-point values
     are taken for shares of 1 where none is above it, else for values up to 255.
 
     Raises ValueError for a range that says neither, OSError for a picture that is cut off.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     picture.load()
+    picture = ImageOps.exif_transpose(picture)  # as `datasets` does, which leaves no tag to follow twice
     if not picture.mode.startswith(("I", "F")):
         return picture.convert("RGB")
     import numpy as np

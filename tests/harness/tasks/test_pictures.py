@@ -139,6 +139,19 @@ def test_other_modes_are_pillows_own_rgb(mode):
     np.testing.assert_array_equal(np.asarray(as_seen(picture)), np.asarray(picture.convert("RGB")))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_as_its_exif_tag_says_and_once(orientation):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    stored = np.arange(12 * 20, dtype=np.uint8).reshape(12, 20)
+    Image.fromarray(stored).save(file, "PNG", exif=exif)
+    turns = {1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.T}
+    turns |= {6: stored[::-1].T, 7: stored[::-1, ::-1].T, 8: stored[:, ::-1].T}
+    seen = as_seen(Image.open(file))
+    np.testing.assert_array_equal(np.asarray(seen)[..., 0], turns[orientation])
+    np.testing.assert_array_equal(np.asarray(as_seen(seen)), np.asarray(seen))
+
+
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
     return load_model(str(save_tiny(tmp_path_factory.mktemp("model") / "m")), "cpu")
