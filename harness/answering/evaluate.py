@@ -172,11 +172,8 @@ def sample_inputs(
 
 def _judged(spec: SuiteSpec, judge: Judge | None) -> dict[str, Any]:
     """What of a suite's settings says who scored its answers, where a language model does."""
-    if not spec.judge:
-        return {}
-    if judge is None:
-        raise FitPruneError(f"suite '{spec.name}': a language model scores it; give --judge URL, an OpenAI-compatible endpoint")
-    return {"judge": judge.known(task_folder(spec.name))}
+    spec.require_judge(judge)
+    return {"judge": judge.known(task_folder(spec.name))} if spec.judge and judge else {}
 
 
 def _scoring(spec: SuiteSpec) -> contextlib.AbstractContextManager[None]:

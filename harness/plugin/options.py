@@ -294,10 +294,7 @@ class RunOptions:
         for model in self.models:
             require_model(model)
         for spec in specs:
-            if spec.judge and not self.settings.judge:
-                raise FitPruneError(
-                    f"suite '{spec.name}': a language model scores it; give --judge URL, an OpenAI-compatible endpoint"
-                )
+            spec.require_judge(self.settings.judge)
             if spec.metric.full is not None:
                 check_data(spec.name, self.settings.data)
         if self.settings.judge or any(spec.metric.full is None for spec in specs):

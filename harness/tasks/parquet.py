@@ -132,22 +132,23 @@ def _differing(path: Path, what: str) -> FitPruneError:
 
 def _plain(table: pa.Table) -> pa.Table:
     """The table with plain types for large ones, views and dictionaries."""
-    schema = pa.schema([field.with_type(_plain_type(field.type)) for field in table.schema])
+    schema = pa.schema([field.with_type(plain_type(field.type)) for field in table.schema])
     return table if schema.equals(table.schema) else table.cast(schema)
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What a large, dictionary or view type holds; other types are themselves."""
     types = pa.types
     if types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
+        return plain_type(kind.value_type)
     if types.is_large_string(kind) or types.is_string_view(kind):
         return pa.string()
     if types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
         return pa.binary()
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        return pa.list_(_plain_type(kind.value_type))
+        return pa.list_(plain_type(kind.value_type))
     if types.is_struct(kind):
-        return pa.struct([field.with_type(_plain_type(field.type)) for field in kind])
+        return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
     return kind
 
 

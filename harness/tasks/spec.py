@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fitprune.errors import FitPruneError
 from harness.tasks.labels import Labels, texts
 
 _QUESTIONS = texts("question")
@@ -83,6 +84,13 @@ class SuiteSpec:
     everyday: bool = True
     data: str = ""
     several: bool = False
+
+    def require_judge(self, judge: object) -> None:
+        """Raise FitPruneError where a language model scores the answers, and none was given."""
+        if self.judge and not judge:
+            raise FitPruneError(
+                f"suite '{self.name}': a language model scores it; give --judge URL, an OpenAI-compatible endpoint"
+            )
 
 
 def configurations(spec: SuiteSpec) -> list[str | None]:

@@ -22,7 +22,7 @@ from fitprune.errors import FitPruneError
 from fitprune.files import replacing
 from harness.models.digests import content_digest, home
 from harness.results.locks import alone
-from harness.tasks.parquet import open_parquet
+from harness.tasks.parquet import open_parquet, plain_type
 from harness.tasks.pictures import are_pictures, as_struct
 from harness.telling import tell
 
@@ -150,11 +150,7 @@ def _all_inside(file: pq.ParquetFile, name: str, chunks: list[tuple[int, int, in
     kind = file.schema_arrow.field(name).type
     if pa.types.is_struct(kind):
         kind = next((field.type for field in kind if field.name == "bytes"), pa.null())
-    types = pa.types
-    binary = (
-        types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind)
-    )
-    return binary and all(nulls == 0 for _, _, nulls in chunks)
+    return plain_type(kind) == pa.binary() and all(nulls == 0 for _, _, nulls in chunks)
 
 
 def state_of(path: Path) -> str:
