@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from baselines.controls.random_pruning import Random as Random
     from baselines.controls.uniform import Uniform as Uniform
     from baselines.in_tower.tome import ToMe as ToMe
+    from baselines.wrappers.restore import RestoreDivPrune as RestoreDivPrune
+    from baselines.wrappers.restore import RestoreHoloV as RestoreHoloV
+    from baselines.wrappers.restore import RestoreVisPruner as RestoreVisPruner
 
 _HOMES = {
     name: home for home, _, name in (path.partition(":") for path in CLASS_PATHS.values()) if home.startswith("baselines.")

@@ -43,6 +43,9 @@ CLASS_PATHS = {
     "cdpruner": "baselines.before_decoder.cdpruner:CDPruner",
     "mmtok": "baselines.before_decoder.mmtok:MMTok",
     "cdpruner-embeddings": "baselines.before_decoder.cdpruner:CDPrunerEmbeddings",
+    "restore-holov": "baselines.wrappers.restore:RestoreHoloV",
+    "restore-vispruner": "baselines.wrappers.restore:RestoreVisPruner",
+    "restore-divprune": "baselines.wrappers.restore:RestoreDivPrune",
     "cosine": "baselines.before_decoder.cosine:Cosine",
     "dart-embeddings": "baselines.before_decoder.dart_embeddings:DARTEmbeddings",
 }

@@ -64,6 +64,9 @@ class Composed(Pruner):
             raise FitPruneError(
                 f"{' and '.join(changing)} change what runs in the vision tower; Composed takes one such pruner."
             )
+        biasing = [each.name for each in self.pruners if each.biases_attention]
+        if biasing and len(self.pruners) > 1:
+            raise FitPruneError(f"{biasing[0]} changes the decoder's attention, which no other pruner expects; use it alone.")
         newlines = {each.newlines for each in self.pruners}
         if len(newlines) > 1:
             each_wish = ", ".join(f"{each.name}: {each.newlines}" for each in self.pruners)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fitprune.engine.masks import require_numbers
 from fitprune.engine.patch import pruning
 from fitprune.engine.tower import require_tower
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
@@ -104,6 +105,8 @@ class Pruner(Hooks):
             raise FitPruneError(f"positions must be one of {', '.join(POSITIONS)}, not {self.positions!r}.")
         if self.looks_into_tower:
             require_tower(model, self)
+        if self.biases_attention:
+            require_numbers(model_parts(model))
         self.require_positions(model.config)
         self.check(model)
 

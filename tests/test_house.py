@@ -25,6 +25,7 @@ LAYERS = {
     "baselines": [
         "baselines.shared baselines.served",
         "baselines.controls baselines.before_decoder baselines.in_tower baselines.between_layers",
+        "baselines.wrappers",
         "baselines.registry",
     ],
     "harness": [

@@ -79,13 +79,17 @@ class VisPruner(ReadsTowerLayer):
         """Solve `visual_token_num` for a FLOPs budget, attention row and cosines included."""
 
         def scoring(n: int, dropped: int) -> int:
-            keep = n - dropped
-            important = int(keep * important_ratio + 1e-9)
-            rest = n - important if keep > important and dropped else 0
-            return salience_macs(model_config, n) + rest**2 * tower_sizes(model_config).width
+            return spent(model_config, n, n - dropped, important_ratio)
 
         n, dropped = dropped_after_tower("VisPruner", model_config, reduction, visual_tokens, scoring)
         return cls(visual_token_num=n - dropped, important_ratio=important_ratio, layer=layer, visual_tokens=n)
+
+
+def spent(model_config: object, n: int, keep: int, important_ratio: float) -> int:
+    """The multiply-accumulates of choosing `keep` of n tokens: the attention row, and the cosines."""
+    important = int(keep * important_ratio + 1e-9)
+    rest = n - important if n > keep > important else 0
+    return salience_macs(model_config, n) + rest**2 * tower_sizes(model_config).width
 
 
 def choose(

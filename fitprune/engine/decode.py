@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from fitprune.engine.context import Layer, RunContext
-from fitprune.engine.masks import causal_mask, replaced_mask
+from fitprune.engine.masks import biased_mask, causal_mask, replaced_mask
 from fitprune.models.execution import moved
 from fitprune.models.kv_cache import CacheState
 
@@ -36,10 +36,18 @@ class Decode:
         """One layer, with the mask and the position ids of what its cache holds."""
         held = self.state.layers[at.index]
         if id(held) not in self.masks:
-            valid = moved(self.state.valid(at.index), hidden.device)
+            mask = self._mask(at, hidden)
             held = self.state.layers[at.index]  # with room for what comes later, for every layer that shares it
-            self.masks[id(held)] = causal_mask(self.context.parts, hidden, valid, self.cache, at.index)
+            self.masks[id(held)] = mask
         return at.forward(hidden, **{**kwargs, **self._positions(at, hidden, kwargs), "attention_mask": self.masks[id(held)]})
+
+    def _mask(self, at: Layer, hidden: torch.Tensor) -> Any:
+        parts, bias = self.context.parts, moved(self.state.bias(at.index), hidden.device)
+        if bias is not None and hidden.shape[1] == 1 and self.state.later is None:
+            # Of one query nothing is hidden but padding, which the bias hides.
+            return biased_mask(parts, None, bias[:, None], hidden.dtype)
+        mask = causal_mask(parts, hidden, moved(self.state.valid(at.index), hidden.device), self.cache, at.index)
+        return mask if bias is None else biased_mask(parts, mask, bias[:, None].expand(-1, hidden.shape[1], -1), hidden.dtype)
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The position ids of a layer that has fewer tokens than the first, where they are repacked."""

@@ -1,5 +1,6 @@
-"""The attention mask of a sequence that has become shorter."""
+"""The attention mask of a sequence that has become shorter, and with what a method adds to the logits."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from transformers import AttentionMaskInterface
 from transformers.masking_utils import create_causal_mask, sdpa_mask
 
 from fitprune.errors import UnsupportedModel
+from fitprune.interface.bias import AttentionBias
+from fitprune.interface.layout import Layout
 from fitprune.models.parts import ModelParts
 from fitprune.models.releases import has_mask_function
 
@@ -42,6 +45,62 @@ def causal_mask(
     # The fourth argument goes by position: its name differs between transformers releases.
     # Whether anything is padding is known, so that the mask itself need not be read from the device to find out.
     return create_causal_mask(config, hidden, valid, cache, layer_idx=layer, allow_is_causal_skip=valid is None)
+
+
+def require_numbers(parts: ModelParts) -> None:
+    """Raise UnsupportedModel unless the model's attention takes a mask of numbers, which are added to its logits."""
+    attention = parts.decoder.config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        raise UnsupportedModel(
+            f"this method adds to the logits of attention, which '{attention}' does not take; load the model with "
+            "attn_implementation='sdpa' or 'eager'."
+        )
+
+
+def biased_mask(parts: ModelParts, mask: Any, bias: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A mask of `causal_mask`'s with `bias` (batch, queries, keys): float (batch, 1, queries, keys) of the type `dtype`."""
+    require_numbers(parts)
+    bias = bias[:, None].to(dtype)
+    queries, keys = bias.shape[2:]
+    if mask is None and queries == 1:
+        return bias
+    if mask is None:
+        mask = torch.ones(queries, keys, dtype=torch.bool, device=bias.device).tril(keys - queries)
+    allowed = mask if mask.dtype == torch.bool else mask == 0
+    return torch.where(allowed, bias, torch.finfo(dtype).min)
+
+
+@dataclass(frozen=True)
+class Biased:
+    """A bias in a layout.
+
+    Attributes:
+        given: what the method gave.
+        layout: the tokens present.
+        rows: its `keys` by row, (batch, T), as a mask of one query: 0 for text, and the least number for padding.
+        mask: the layer's mask with it.
+    """
+
+    given: AttentionBias
+    layout: Layout
+    rows: torch.Tensor
+    mask: torch.Tensor
+
+
+def biased(
+    parts: ModelParts, bias: AttentionBias | None, layout: Layout, mask: Any, dtype: torch.dtype, last: Biased | None
+) -> Biased | None:
+    """The `bias` of a prefill's attention in `layout`, whose mask is `mask` without it: the `last` layer's, where it is the
+    same; None for none."""
+    if bias is None:
+        return None
+    if last is not None and last.layout is layout and last.given.keys is bias.keys and last.given.pairs is bias.pairs:
+        return last
+    rows = layout.spread(bias.keys).to(dtype)
+    rows = rows if layout.valid is None else rows.masked_fill(~layout.valid, torch.finfo(dtype).min)
+    both = rows[:, None].expand(-1, rows.shape[1], -1)
+    both = both if bias.pairs is None else both + bias.pairs
+    return Biased(bias, layout, rows, biased_mask(parts, mask, both, dtype))
 
 
 def _plain_sdpa(config: Any) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from fitprune.engine.context import Layer, Member, RunContext
 from fitprune.engine.cuts import Cut, plan_cut, tower_choice
-from fitprune.engine.masks import causal_mask, replaced_mask
+from fitprune.engine.masks import Biased, biased, causal_mask, replaced_mask
 from fitprune.engine.tap import Observation, Shorten
 from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
@@ -17,6 +17,7 @@ from fitprune.interface.gather import take
 from fitprune.interface.layout import Keep, Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
+from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import PrefillFacts
 from fitprune.interface.vision import index_of_samples
 from fitprune.models.execution import execution_device, moved, own_precision
@@ -57,17 +58,18 @@ class Prefill:
         # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
         self.changed = self.layout.valid is not None and not self.layout.empty
         self.mask: Any = None
+        self.bias: Biased | None = None
         # Cosine and sine of the rotary embedding in one tensor, (2, …, 1 or batch, T, d), so that one gather takes both.
         self.rotary: torch.Tensor | None = None
         # Images are encoded, so what the tower showed is complete.
         self.record = tower.record() if tower is not None else None
-        self.global_index = self._global_index(image) if tower is not None and not self.layout.empty else None
+        self.global_index = (
+            global_index(self.record, image, self.layout) if tower is not None and not self.layout.empty else None
+        )
         self.members = Member.all_of(context, self.global_index)
         text_from = None if self.layout.empty or self.layout.host is None else self.layout.host.text_from
-        self.held = HeldRows(visual.shape[1], self.layout.valid)
-        self.held_layout, self.state = self.layout, CacheState(self.held, text_from)
-        # Padding that the position ids count: those of a repacked layer do not.
-        self.counted: torch.Tensor | None = None
+        self.rows = PromptRows(self.layout)
+        self.state = CacheState(self.rows.held, text_from)
         self.facts = PrefillFacts(self.layout, tower.counts if tower is not None else None)
         context.trace.start(self.facts)
 
@@ -80,7 +82,7 @@ class Prefill:
         if not self.changed:
             return kwargs
         if self.layout.valid is not None and kwargs.get("position_ids") is None:
-            self.counted = (~self.layout.valid).sum(1)
+            self.rows.counted = (~self.layout.valid).sum(1)
         return {**kwargs, "attention_mask": replaced_mask(self.layout.position)}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
@@ -94,12 +96,13 @@ class Prefill:
         if not self.layout.empty:
             hidden = self._prune_before(at, hidden, spent)
         self.facts.entered.append(self.layout)
-        self._hold()
-        if self.changed:
+        self._take_bias(at, hidden)
+        self.state.layers.append(self.rows.of(self.layout, self.bias))
+        if self.changed or self.bias is not None:
             # Position ids with gaps would be taken for packed sequences by flash attention; the embeddings carry them.
             kwargs = {
                 **kwargs,
-                "attention_mask": self.mask,
+                "attention_mask": self.mask if self.bias is None else self.bias.mask,
                 "position_embeddings": self._embeddings(),
                 "position_ids": None,
             }
@@ -121,16 +124,14 @@ class Prefill:
                 member.to(device)
         return hidden.to(device), kwargs if device == self.home else moved(kwargs, device)
 
-    def _hold(self) -> None:
-        """Note what the next layer's cache is about to hold of the prompt."""
-        if self.layout is not self.held_layout:
-            removed = self.layout.shift
-            if removed is self.held_layout.shift:
-                removed = self.held.removed
-            elif removed is not None and self.counted is not None:
-                removed = removed + self.counted.to(removed.device)
-            self.held_layout, self.held = self.layout, HeldRows(self.layout.shape[1], self.layout.valid, removed)
-        self.state.layers.append(self.held)
+    def _take_bias(self, at: Layer, hidden: torch.Tensor) -> None:
+        """Ask for what a layer's attention is biased by."""
+        for member in () if self.layout.empty else self.members:
+            if member.pruner.biases_attention:
+                with own_precision(hidden):
+                    bias = member.pruner.attention_bias(at.index, self._tokens(at, hidden, member))
+                mask = self.mask if self.changed else causal_mask(self.context.parts, hidden, self.layout.valid)
+                self.bias = biased(self.context.parts, bias, self.layout, mask, hidden.dtype, self.bias)
 
     def _prune_before(self, at: Layer, hidden: torch.Tensor, spent: list[Macs]) -> torch.Tensor:
         """Hidden states after what the pruners drop before a layer; what choosing took is added to `spent`."""
@@ -215,14 +216,6 @@ class Prefill:
         """Cosine and sine of the rotary embedding, as layers take them; None before the first layer."""
         return None if self.rotary is None else (self.rotary[0], self.rotary[1])
 
-    def _global_index(self, image: torch.Tensor) -> torch.Tensor:
-        """LongTensor (batch, n): see `LayerContext.global_index`."""
-        images = self.record.global_index if self.record is not None else []
-        index = index_of_samples(images, image.sum(1).tolist(), image)
-        if index is None:
-            raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
-        return index.gather(1, self.layout.position.clamp(min=0)).masked_fill(~self.layout.present, -1)
-
     def _shorten(self, cut: Cut | None, hidden: torch.Tensor, member: Member) -> torch.Tensor:
         """Bring hidden states, embeddings and mask to the shorter sequence of a member's `cut`; None where nothing leaves."""
         if cut is None and not (member.repacked and self.gaps):
@@ -244,3 +237,38 @@ class Prefill:
         self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
         self.changed = True
         return hidden
+
+
+class PromptRows:
+    """What the KV cache of the layer at hand is about to hold of a prompt.
+
+    Attributes:
+        counted: (batch,), padding that the position ids count: those of a repacked layer do not; None for none.
+        held: of the last layer, whose layout was `layout`.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.counted: torch.Tensor | None = None
+        self.layout, self.held = layout, HeldRows(layout.shape[1], layout.valid)
+
+    def of(self, layout: Layout, biased: Biased | None) -> HeldRows:
+        """What a layer with this layout and this bias of its attention holds."""
+        bias = None if biased is None else biased.rows
+        if bias is not self.held.bias:
+            self.held = dataclasses.replace(self.held, bias=bias)
+        if layout is not self.layout:
+            removed = layout.shift
+            if removed is self.layout.shift:
+                removed = self.held.removed
+            elif removed is not None and self.counted is not None:
+                removed = removed + self.counted.to(removed.device)
+            self.layout, self.held = layout, HeldRows(layout.shape[1], layout.valid, removed, bias)
+        return self.held
+
+
+def global_index(record: TowerRecord | None, image: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """LongTensor (batch, n): see `LayerContext.global_index`. `image` is bool (batch, T): the positions of images."""
+    index = index_of_samples([] if record is None else record.global_index, image.sum(1).tolist(), image)
+    if index is None:
+        raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
+    return index.gather(1, layout.position.clamp(min=0)).masked_fill(~layout.present, -1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fitprune.interface.attention import Attention
+from fitprune.interface.bias import AttentionBias
 from fitprune.interface.layout import Keep
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import VisualTokens
@@ -21,6 +22,7 @@ class Hooks:
         vision: the method looks at what the vision tower made of the images (`VisualTokens.vision`).
         merges_in_tower: the method changes tokens between the tower's layers; set where `after_tower_attention` is overridden.
         resizes_pictures: the method changes what is encoded; set where `before_tower` is overridden.
+        biases_attention: the method changes the decoder's attention; set where `attention_bias` is overridden.
         newlines, positions: see `Pruner`.
     """
 
@@ -28,6 +30,7 @@ class Hooks:
     vision: ClassVar[bool] = False
     merges_in_tower: ClassVar[bool] = False
     resizes_pictures: ClassVar[bool] = False
+    biases_attention: ClassVar[bool] = False
     newlines: str = "kept"
     positions: str = "kept"
 
@@ -38,6 +41,8 @@ class Hooks:
             cls.merges_in_tower = True
         if "before_tower" in vars(cls) and "resizes_pictures" not in vars(cls):
             cls.resizes_pictures = True
+        if "attention_bias" in vars(cls):
+            cls.biases_attention = True
 
     @property
     def members(self) -> "tuple[Hooks, ...]":
@@ -82,6 +87,13 @@ class Hooks:
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | Keep | Selection | None:
         """Which visual tokens enter layer `layer`: bool (batch, n), a `Keep`, a `Selection`, or None for all of them."""
+        return None
+
+    def attention_bias(self, layer: int, tokens: VisualTokens) -> AttentionBias | None:
+        """What is added to the logits of the attention of layer `layer`, once `before_layer` has chosen; None for nothing.
+
+        Layers that are answered with the same tensors share one mask. The attention must be SDPA or eager.
+        """
         return None
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor | Keep | None:

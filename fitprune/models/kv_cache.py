@@ -7,7 +7,7 @@ kept on the cache object itself (`CacheState`), so that it is cropped, reordered
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -32,20 +32,26 @@ class HeldRows:
             True, stand ready for rows that come later.
         removed: (batch,): by how much the layer's position ids are smaller than those that the decoder was called with; None
             where they are the same.
+        bias: float (batch, at least `rows`), added to the logits of attention at these rows as keys, the least number at
+            padding; None for nothing. Columns beyond `rows`, all 0, stand ready for rows that come later.
     """
 
     rows: int
     valid: torch.Tensor | None = None
     removed: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
 
     def rearrange(self, change: Change) -> "HeldRows":
         """With `change` done to the samples of the batch."""
-        valid, removed = (None if part is None else change(part) for part in (self.valid, self.removed))
-        return replace(self, valid=valid, removed=removed)
+        parts = (self.valid, self.removed, self.bias)
+        valid, removed, bias = (None if part is None else change(part) for part in parts)
+        return replace(self, valid=valid, removed=removed, bias=bias)
 
     def crop(self, count: int) -> "HeldRows":
         """Without the last `count` rows."""
-        return replace(self, rows=self.rows - count, valid=None if self.valid is None else self.valid[:, : self.rows - count])
+        rows = self.rows - count
+        valid, bias = (None if part is None else part[:, :rows] for part in (self.valid, self.bias))
+        return replace(self, rows=rows, valid=valid, bias=bias)
 
 
 class CacheState:
@@ -127,15 +133,22 @@ class CacheState:
             if held.valid is not None:
                 return torch.cat([held.valid[:, : held.rows], self.later.to(held.valid.device)], 1)
             return nn.functional.pad(self.later, (held.rows, 0), value=True)
-        if held.valid is None:
+        return self._with_room(held, "valid", True)
+
+    def bias(self, layer: int) -> torch.Tensor | None:
+        """float (batch, rows): `HeldRows.bias` of a layer, those of `extend` included; as `valid`, otherwise."""
+        return self._with_room(self.layers[layer], "bias", 0)
+
+    def _with_room(self, held: HeldRows, name: str, new: float) -> torch.Tensor | None:
+        part = getattr(held, name)
+        if part is None:
             return None
         rows = held.rows + self.seen - self.prompt.rows
-        if held.valid.shape[1] < rows:
-            wide = replace(held, valid=nn.functional.pad(held.valid, (0, rows + ROOM - held.valid.shape[1]), value=True))
+        if part.shape[1] < rows:
+            part = nn.functional.pad(part, (0, rows + ROOM - part.shape[1]), value=new)
+            wide = replace(held, **cast(Any, {name: part}))
             self.layers = [wide if each is held else each for each in self.layers]
-            held = wide
-        assert held.valid is not None
-        return held.valid[:, :rows]
+        return part[:, :rows]
 
     def rearrange(self, change: Change) -> None:
         """Note that `change` was done to the samples of the batch."""

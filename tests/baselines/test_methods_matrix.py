@@ -35,7 +35,7 @@ UNABLE = {model: {"cdpruner", "trim"} for model in MODELS}  # no CLIP text tower
 UNABLE["llava-hr-tiny"] |= {"tome", "tome+fitprune"}
 
 # Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
-NEVER_DENSE = {"prumerge"}
+NEVER_DENSE = {"prumerge", "restore-holov", "restore-vispruner", "restore-divprune"}
 
 # The share of a prompt's tokens by which a method's count may depend on rounding: of ToMe's tokens those go that are named by
 # a tile's padding, and rounding decides between two patches that are nearly as like to a third.

@@ -106,11 +106,16 @@ class Reference:
         for head in range(self.heads):
             shared = head // (self.heads // self.kv_heads)
             logits = queries[:, head] @ all_keys[:, shared].T / math.sqrt(self.width)
+            logits = logits + self.bias(layer, positions, past + len(x))
             for row in range(len(x)):
                 logits[row, past + row + 1 :] = -math.inf
             maps.append(torch.softmax(logits, -1))
             outputs.append(maps[-1] @ all_values[:, shared])
         return torch.cat(outputs, -1), torch.stack(maps)
+
+    def bias(self, layer, positions, keys):
+        """What is added to the logits of queries at these positions, and so many keys."""
+        return 0
 
     def feed_forward(self, x, layer):
         y = self.norm(x, f"layers.{layer}.post_attention_layernorm")

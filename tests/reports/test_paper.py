@@ -40,7 +40,7 @@ def test_every_figure_has_a_cell_or_a_reason():
     assert known["192 tokens", "divprune", "gqa"].cell == Cell("llava-tiny", "divprune", 0.694, "gqa")
     assert known["192 tokens", "fastv", "gqa"].reason == "not asked for"
     assert known["192 tokens", "divprune", "mme"].cell == Cell("llava-tiny", "divprune", 0.694, "mme-total")
-    assert known["64 tokens", "restore(holov)", "gqa"].reason == "restore(holov) is not among the methods here"
+    assert known["64 tokens", "restore-visionzip", "gqa"].reason == "restore-visionzip is not among the methods here"
     assert all((entry.cell is None) == bool(entry.reason) for entry in paper.cells)
     suites = len({cell.suite for cell in paper.runnable})
     assert suites > 5
@@ -111,7 +111,7 @@ def test_the_page_compares_and_says_why_not(made_up, tmp_path):
     assert low <= 59.2 <= high  # 36 of 60 are right
     assert re.search(r"59\.2 → 60\.0 ± [\d.]+ \(\+0\.8 ✓\)", markdown)
     for said in (
-        "restore(holov) is not among the methods here",
+        "restore-visionzip is not among the methods here",
         "The table is of llava-1.5-7b, the figures here are of llava-tiny: no difference is a method's.",
         "The table counts 576 visual tokens a prompt; llava-tiny has 144, of which the same shares are kept.",
         "POPE: papers mostly print F1",
@@ -147,7 +147,7 @@ def test_a_plan_prices_and_writes_nothing(made_up, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "14 cells: 14 to run" in said
     assert re.search(r"FLOPs: \d", said)
-    assert "24 figures cannot: restore(holov) is not among the methods here (restore(holov), 192 tokens, …)" in said
+    assert "24 figures cannot: restore-visionzip is not among the methods here (restore-visionzip, 192 tokens, …)" in said
     assert {path.name for path in tmp_path.iterdir()} == {"log"}
 
 

@@ -1,0 +1,1 @@
+"""Methods that take another method's choice and go on from there."""
