@@ -12,7 +12,7 @@ from baselines.before_decoder.holov import HoloV
 from baselines.before_decoder.vispruner import VisPruner, spent
 from baselines.shared.budget import dropped_before_decoder
 from baselines.shared.clustering import group_means
-from baselines.shared.counts import check_counts
+from baselines.shared.counts import check_counts, share
 from baselines.shared.padded import group_sums, highest, indices_of, ranks_in_groups, rows_at
 from baselines.shared.tower_attention import dropped_after_tower, salience_macs
 from fitprune import FitPruneError, Pruner, Selection, UnsupportedModel
@@ -109,7 +109,7 @@ class Restore(Pruner):
             loose = tokens.present & ~choice
             # Newline tokens are no patches, and a base that knows these alone may choose fewer tokens.
             most = max(made) if self.newlines == "kept" else max(left)
-            anchors = torch.tensor(left).to(choice.device, non_blocking=True) - choice.sum(1)
+            anchors = share(tokens.total, self.retention, self.visual_tokens) - choice.sum(1)
             stays, hidden, size = merge(hidden, stays, loose, anchors, most)
             tokens.spend(sum(n * (n + 1 + 2 * most) for n in totals) * hidden.shape[-1])
         tokens.memory["length"] = tokens.hidden.shape[1]
@@ -131,7 +131,7 @@ class Restore(Pruner):
     def _distances(self, tokens: VisualTokens) -> torch.Tensor:
         """(batch, T, T): log(2 - D) of each query and key."""
         assert tokens.parts is not None
-        frequency = tokens.parts.decoder.rotary_emb.inv_freq.float()
+        frequency = tokens.parts.decoder.rotary_emb.inv_freq.float().to(tokens.hidden.device)
         decay = torch.outer(torch.arange(tokens.memory["length"], device=frequency.device).float(), frequency).cos().mean(1)
         position = tokens.carried["position"]
         away = (position[:, :, None] - position[:, None]).clamp(min=0)
