@@ -8,6 +8,7 @@ from fitprune.engine.context import Layer, RunContext
 from fitprune.engine.masks import biased_mask, causal_mask, replaced_mask
 from fitprune.models.execution import moved
 from fitprune.models.kv_cache import CacheState
+from fitprune.models.parts import frequencies_vary
 
 
 class Decode:
@@ -19,17 +20,22 @@ class Decode:
         state.check(cache, len(context.parts.layers))
         state.extend(mask, length)
         self.masks: dict[int, Any] = {}
-        self.repacked: dict[tuple[int, torch.device], dict[str, Any]] = {}
+        self.stage, self.offsets = state.stages()
+        self.positions: dict[tuple[int, torch.device], dict[str, Any]] = {}
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The decoder's arguments, without the mask that fits no layer, and with position ids of the first layer."""
+        """The decoder's arguments, without the mask that fits no layer, and with the position ids of every stage.
+
+        Where layers differ in them, those of each stage stand side by side, (batch, stages * length): so the decoder makes all
+        rotary embeddings at once, and a layer is given its part.
+        """
         embeds, ids = kwargs.get("inputs_embeds"), kwargs.get("position_ids")
         given = kwargs["input_ids"] if embeds is None else embeds
         if ids is None:
             # The decoder would number them by the length of the cache, in which they are counted already.
             ids = torch.arange(self.state.seen - self.length, self.state.seen, device=given.device)[None]
-        removed = self.state.layers[0].removed
-        ids = ids if removed is None else ids - removed[:, None].to(ids.device)
+        if self.offsets is not None:
+            ids = (ids[:, None] - self.offsets.to(ids.device)[..., None]).flatten(1)
         return {**kwargs, "attention_mask": replaced_mask(given), "position_ids": ids}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
@@ -50,14 +56,15 @@ class Decode:
         return mask if bias is None else biased_mask(parts, mask, bias[:, None].expand(-1, hidden.shape[1], -1), hidden.dtype)
 
     def _positions(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The position ids of a layer that has fewer tokens than the first, where they are repacked."""
-        first, own = self.state.layers[0], self.state.layers[at.index]
-        if own.removed is None or own.removed is first.removed:
+        """The position ids and embeddings of a layer's stage, where there are several."""
+        stage = self.stage[at.index]
+        if max(self.stage) == 0:
             return {}
-        stage = id(own.removed), hidden.device
-        if stage not in self.repacked:
-            ids, removed, before = moved((kwargs["position_ids"], own.removed, first.removed), hidden.device)
-            ids = ids - (removed if before is None else removed - before)[:, None]
-            embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, ids), hidden.device)
-            self.repacked[stage] = {"position_ids": ids, "position_embeddings": embeddings}
-        return self.repacked[stage]
+        if (stage, hidden.device) not in self.positions:
+            own = slice(stage * self.length, (stage + 1) * self.length)
+            ids, embeddings = moved((kwargs["position_ids"], kwargs["position_embeddings"]), hidden.device)
+            ids, embeddings = ids[:, own], tuple(part[:, own] for part in embeddings)
+            if stage and frequencies_vary(self.context.parts.decoder):
+                embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, ids), hidden.device)
+            self.positions[stage, hidden.device] = {"position_ids": ids, "position_embeddings": embeddings}
+        return self.positions[stage, hidden.device]

@@ -74,6 +74,7 @@ class CacheState:
         self.later: torch.Tensor | None = None
         # Whether a forward that knows of the pruning is under way.
         self.served = False
+        self._offsets: torch.Tensor | None = None
 
     @property
     def pruned(self) -> bool:
@@ -150,6 +151,21 @@ class CacheState:
             self.layers = [wide if each is held else each for each in self.layers]
         return part[:, :rows]
 
+    def stages(self) -> tuple[list[int], torch.Tensor | None]:
+        """Layers of one stage have the same position ids.
+
+        Returns:
+            The stage of each layer, numbered from 0; and (batch, stages), by how much its position ids are smaller than those
+            that the decoder was called with, or None where all are the same.
+        """
+        removed = list({id(held.removed): held.removed for held in self.layers}.values())
+        number = {id(one): stage for stage, one in enumerate(removed)}
+        if self._offsets is None and (known := [one for one in removed if one is not None]):
+            home = known[0]
+            same = torch.zeros_like(home)
+            self._offsets = torch.stack([same if one is None else one.to(home.device) for one in removed], 1)
+        return [number[id(held.removed)] for held in self.layers], self._offsets
+
     def rearrange(self, change: Change) -> None:
         """Note that `change` was done to the samples of the batch."""
         self._replace(lambda held: held.rearrange(change))
@@ -177,7 +193,7 @@ class CacheState:
     def _replace(self, change: Callable[[HeldRows], HeldRows]) -> None:
         changed = {id(held): change(held) for held in {id(held): held for held in self.layers}.values()}
         self.layers = [changed[id(held)] for held in self.layers]
-        self.prompt = change(self.prompt)
+        self.prompt, self._offsets = change(self.prompt), None
 
 
 class PrunedCache(Cache):

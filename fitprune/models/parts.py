@@ -68,6 +68,12 @@ def has_axes(config: Any) -> bool:
     return "mrope_section" in (getattr(text_config(config), "rope_parameters", None) or {})
 
 
+def frequencies_vary(decoder: nn.Module) -> bool:
+    """Whether a decoder's rotary frequencies depend on the largest position id of a forward."""
+    kind = str(getattr(decoder.rotary_emb, "rope_type", ""))
+    return "dynamic" in kind or "longrope" in kind
+
+
 def unwrapped(model: Any) -> Any:
     """The model inside torch's wrappers for training on several devices, which call it as it is."""
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -4,6 +4,7 @@ padded or not."""
 import pytest
 import torch
 
+from baselines.between_layers.pyramiddrop import PyramidDrop
 from baselines.registry import PRUNERS
 from baselines.shared.choosing import greedy
 from fitprune import FitPrune, FitPruneError, Recipe
@@ -131,6 +132,18 @@ def test_a_cut_waits_for_nothing_and_takes_few_operations(name):
         counted.append([pruned - dense for pruned, dense in zip(*runs, strict=True)])
     assert counted[0][0] == counted[1][0]
     assert counted[1][1] - counted[0][1] <= 8 * most
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_token_decoded_after_repacked_cuts_takes_one_operation_more(padded):
+    """Four stages of layers number it apart, and the decoder makes the rotary embeddings of all of them at once."""
+    model, inputs = model_and_inputs("llava", padded)
+    pruners = [PyramidDrop((1, 2, 4), (0.75, 0.5, 0.25), positions=positions) for positions in ("kept", "repacked")]
+    for tokens in (1, 5):
+        (waits, kept), (repacked_waits, repacked) = (of_decoding(model, inputs, pruner, tokens) for pruner in pruners)
+        assert waits == repacked_waits
+        # With the first token, the stages' offsets are put together.
+        assert (repacked - kept) * tokens == pytest.approx(tokens + 2)
 
 
 @pytest.mark.parametrize("name", ["visionzip", "prumerge", "tome", "pool"])

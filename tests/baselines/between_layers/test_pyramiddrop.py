@@ -1,5 +1,7 @@
 """PyramidDrop against its literal rule: stages by the attention of the layer that comes next."""
 
+import copy
+
 import pytest
 import torch
 
@@ -54,6 +56,27 @@ def test_in_a_batch(side):
         assert kept(trace, row_) == expected.kept
         if tokens is not None:
             assert tokens[row_] == expected.tokens
+
+
+@pytest.mark.parametrize("kind", ["default", "dynamic"])
+def test_a_layer_of_each_stage_is_given_the_rotary_embedding_of_its_own_position_ids(kind):
+    """Dynamic frequencies depend on the largest id: the second stage's, 12, lies in the window of 20, the first's not."""
+    rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
+    model, seen = build("llama", 4, max_position_embeddings=20, rope_parameters=rope), []
+    rotary, inputs = copy.deepcopy(model.get_decoder().rotary_emb), prompt(model, [3, "image", 5])
+    hooks = [
+        layer.self_attn.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
+        for layer in model.get_decoder().layers
+    ]
+    with torch.no_grad(), PyramidDrop((2,), (0.1,))(model):
+        new_tokens(model, inputs, 3)
+    for hook in hooks:
+        hook.remove()
+    decoded = seen[-4:]
+    assert [kwargs["position_ids"].tolist() for kwargs in decoded] == [[[45]], [[45]], [[12]], [[12]]]
+    for kwargs in reversed(decoded):
+        expected = rotary(kwargs["hidden_states"], kwargs["position_ids"])
+        assert all(torch.equal(*pair) for pair in zip(kwargs["position_embeddings"], expected, strict=True))
 
 
 def test_a_text_prompt_is_untouched():
