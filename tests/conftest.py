@@ -1,4 +1,7 @@
-"""Tests run offline and on one thread each, so that their arithmetic does not depend on the machine."""
+"""Tests run offline and on one thread each, so that their arithmetic does not depend on the machine.
+
+Cases that are marked `exhaustive`, by hand or as the rest of a product, run where `-m` or the name of a test asks for them.
+"""
 
 import gc
 import os
@@ -8,6 +11,17 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 pytest.register_assert_rewrite("tests.support")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    from tests.support.products import mark_exhaustive  # its asserts are rewritten first
+
+    mark_exhaustive(items)
+    if not config.option.markexpr and not any("::" in argument for argument in config.args):
+        left = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
 
 
 def pytest_collection_finish():

@@ -15,7 +15,7 @@ import torch
 
 from fitprune import FitPruneError
 from tests.benchmarks.gpu import __main__ as command
-from tests.benchmarks.gpu import child, setting, table
+from tests.benchmarks.gpu import answers, child, columns, setting, table
 from tests.benchmarks.gpu.record import FILE, Record
 from tests.benchmarks.gpu.section import Measured, Row, Section
 from tests.benchmarks.gpu.sections import SECTIONS
@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 TYPED = ["-m", "tests.benchmarks.gpu", "--toy", "--device", "cpu", "--out"]
 HERE = {"card": "Test Card", "driver": "1", "torch": "2", "transformers": "5", "dtype": "bfloat16", "attention": "sdpa"}
 HERE |= {"toy": True, "sources": "0"}
+SOME = (columns.SECTION, answers.SECTION)
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +59,10 @@ def in_child(section, folder, seconds=1000, skip=(), found=HERE):
     return child.measure(section, found, CPU, Record(folder), seconds, list(skip))
 
 
-def test_killed_and_resumed_it_measures_every_figure_once(tmp_path):
-    with subprocess.Popen([python(), *TYPED, tmp_path], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
+@pytest.mark.parametrize("chosen", [SOME, pytest.param(SECTIONS, marks=pytest.mark.exhaustive)], ids=["some", "all"])
+def test_killed_and_resumed_it_measures_every_figure_once(chosen, tmp_path):
+    words = [*TYPED, tmp_path, "--section", ",".join(section.name for section in chosen)]
+    with subprocess.Popen([python(), *words], cwd=ROOT, stdout=subprocess.DEVNULL) as run:
         while not entries(tmp_path):
             assert run.poll() is None
             time.sleep(0.05)
@@ -69,21 +72,23 @@ def test_killed_and_resumed_it_measures_every_figure_once(tmp_path):
     psutil.wait_procs(children, timeout=60)
     before = (tmp_path / FILE).read_bytes()
     assert before.count(b"\n") == 1, "a section's process outlived the command, in the midst of its section"
-    done = subprocess.run([python(), *TYPED, tmp_path], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([python(), *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / FILE).read_bytes().startswith(before)
     measured = [(entry["section"], entry["row"]) for entry in entries(tmp_path)]
-    assert sorted(measured) == sorted((section.name, row.name) for section in SECTIONS for row in section.rows(TOY))
+    assert sorted(measured) == sorted((section.name, row.name) for section in chosen for row in section.rows(TOY))
     assert all("failed" not in entry for entry in entries(tmp_path))
     page = (tmp_path / "gpu.md").read_text()
-    assert page.count("\n| ") == 1 + len(measured)
-    assert table.NOT_YET not in page
+    assert page.count("\n| ") == 1 + sum(len(section.rows(TOY)) for section in SECTIONS)
+    assert (table.NOT_YET in page) == (chosen is SOME)
     assert "the CPU, which says nothing about a GPU, at toy sizes" in page
     assert "wanted" in page
     assert "missed" not in page
-    again = subprocess.run([python(), *TYPED, tmp_path, "--section", "fit"], cwd=ROOT, capture_output=True, text=True)
+    again = subprocess.run(
+        [python(), *TYPED, tmp_path, "--section", columns.SECTION.name], cwd=ROOT, capture_output=True, text=True
+    )
     assert (again.returncode, again.stderr) == (0, "")
-    assert "fit: no figures to measure" in again.stdout
+    assert f"{columns.SECTION.name}: no figures to measure" in again.stdout
     assert len(entries(tmp_path)) == len(measured)
 
 

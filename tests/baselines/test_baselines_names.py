@@ -30,8 +30,6 @@ def test_type_checkers_see_the_same_names_as_the_registry():
 
 
 def test_the_package_loads_no_torch():
-    code = (
-        "import sys, baselines; dir(baselines); print('torch' in sys.modules); from baselines import FastV; print(FastV.name)"
-    )
+    code = "import sys, baselines; dir(baselines); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "fastv"]
+    assert done.stdout == "False\n"

@@ -34,6 +34,9 @@ TOLERANCE = 0.01
 UNABLE = {model: {"cdpruner", "trim"} for model in MODELS}  # no CLIP text tower is of these models' towers
 UNABLE["llava-hr-tiny"] |= {"tome", "tome+fitprune"}
 
+# By default each test asks each method on one of the models, and `test_each_layers_cache…` on all.
+one_model = pytest.mark.product(strength=1, without=lambda loaded, pruner: pruner in UNABLE[loaded])
+
 # Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
 NEVER_DENSE = {"prumerge", "restore-holov", "restore-vispruner", "restore-divprune"}
 
@@ -137,6 +140,7 @@ def singles(loaded, samples, pruner):
     return found
 
 
+@one_model
 def test_a_batch_gives_what_its_samples_give_one_by_one(seen, singles):
     together, generated = seen
     for row, (trace, alone) in enumerate(singles):
@@ -145,6 +149,7 @@ def test_a_batch_gives_what_its_samples_give_one_by_one(seen, singles):
         assert [int(layer[0]) for layer in trace.visual_in] == [int(layer[row]) for layer in together.visual_in]
 
 
+@one_model
 def test_survivors_are_in_order_and_counted(samples, seen):
     trace, pruned = seen[0], False
     for row in range(len(samples)):
@@ -213,6 +218,7 @@ def outside(loaded, samples):
         return inputs, loaded.model(**inputs).logits
 
 
+@one_model
 @torch.no_grad()
 def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, outside, pruner):
     model, text = loaded.model, inputs_of(loaded, samples[-1:])
@@ -225,6 +231,7 @@ def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, outside, pr
     assert not [module for module in model.modules() if "forward" in vars(module)]
 
 
+@one_model
 @torch.no_grad()
 def test_twice_the_same_and_recorded_as_json(loaded, samples, singles, pruner):
     before, generated = singles[1]
@@ -246,6 +253,7 @@ def rounded(loaded, samples):
     return copy.deepcopy(loaded.model).to(torch.bfloat16), values
 
 
+@one_model
 @torch.no_grad()
 def test_bfloat16_keeps_as_many(rounded, seen, pruner):
     (model, inputs), exact = rounded, seen[0]
@@ -257,6 +265,7 @@ def test_bfloat16_keeps_as_many(rounded, seen, pruner):
         assert ((wide[1::2] - narrow).abs() <= slack).all()
 
 
+@one_model
 @torch.no_grad()
 def test_flops_are_those_that_torch_counts(loaded, samples, pruner):
     inputs = inputs_of(loaded, samples[:1])
@@ -276,6 +285,7 @@ def dense(loaded, samples):
         return inputs, loaded.model(**inputs, logits_to_keep=1).logits[:, -1].argmax(-1)
 
 
+@pytest.mark.product(strength=1, without=lambda loaded, method: method in UNABLE[loaded])
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in NEVER_DENSE])
 @torch.no_grad()
 def test_next_to_nothing_pruned_is_next_to_dense(method, loaded, dense):
@@ -292,6 +302,7 @@ def asked(loaded):
     return encode(loaded, [text for _, text in drawn], [[picture] for picture, _ in drawn])
 
 
+@pytest.mark.product(strength=2, without=lambda loaded, method, reduction: method in UNABLE[loaded])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("method", [name for name in [*METHODS, *COMPOSED] if "fitprune" not in name])
 @torch.no_grad()

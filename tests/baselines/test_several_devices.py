@@ -84,6 +84,7 @@ def everywhere(model):
     return lambda devices: spread(model, devices, placement)
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
 @pytest.mark.parametrize("name", PRUNERS)
 def test_every_method(name, positions):
@@ -91,6 +92,7 @@ def test_every_method(name, positions):
     check(model, everywhere(model), inputs_of(model, "llava"), method(name, model, positions))
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
 @pytest.mark.parametrize("name", PRUNERS)
 def test_a_prompt_without_a_mask_and_a_token_decoded_by_hand(name, positions):
@@ -116,6 +118,7 @@ def test_every_method_on_tiles(name):
     check(model, everywhere(model), inputs_of(model, "llava_next"), method(name, model))
 
 
+@pytest.mark.product(strength=2, without=lambda family, positions, **others: (family, positions) == ("qwen2_5_vl", "repacked"))
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
 @pytest.mark.parametrize("pruner", PRUNED, ids=repr)
 @pytest.mark.parametrize("family", FAMILIES)

@@ -47,6 +47,7 @@ def filled(lengths):
     return cache
 
 
+@pytest.mark.product(strength=2)
 @pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("queries", [1, 3, None])

@@ -38,6 +38,7 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from tests.support.built import built_once
 from tests.support.models import randomise
 from tests.support.readers import read
 
@@ -169,6 +170,7 @@ CONFIGS = {
 }
 
 
+@built_once
 def build(family, layers=3, *, seed=0, attention="sdpa", dtype=torch.float32, decoder=None, tower=None, **text):
     """A model of `family`, always with the same weights for a seed, that never ends its answer.
 

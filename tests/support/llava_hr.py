@@ -3,6 +3,7 @@
 import torch
 
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration
+from tests.support.built import built_once
 from tests.support.models import PAD, randomise
 from tests.support.readers import read
 from tests.support.tiny_llava_hr import CLIP, CONVNEXT
@@ -14,6 +15,7 @@ SAMPLES = [[3, "image", 5], [1, "image", 2], [6, "image", 1, "image", 3]]
 DECODERS = {"llama": {"num_key_value_heads": 4}, "mistral": {"num_key_value_heads": 2, "sliding_window": None}}
 
 
+@built_once
 def build(kind="llama", *, layers=3, frozen=False, attention="sdpa", seed=6):
     """36 visual tokens of 64 × 64 pixels, `layers` decoder layers with sharp attention, no end of text."""
     torch.manual_seed(seed)

@@ -11,6 +11,7 @@ from transformers import (
 )
 
 from fitprune.flops import visual_macs
+from tests.support.built import built_once
 from tests.support.readers import read
 
 IMAGE = 63
@@ -25,6 +26,7 @@ DECODERS = {
 }
 
 
+@built_once
 def build(kind="llama", layers=3, *, patch=4, hidden=32, heads=4, seed=0, attention="sdpa", dtype=torch.float32, **text):
     """A LLaVA over 24×24 images with (24 / patch)² visual tokens each, without an end-of-text token."""
     torch.manual_seed(seed)

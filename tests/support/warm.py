@@ -25,6 +25,9 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
+
+import loguru
 
 IMPORTED = (
     *("torch", "torch._dynamo", "transformers.models.llava.modeling_llava", "transformers.models.clip.modeling_clip"),
@@ -72,6 +75,9 @@ def serve(address: str) -> dict[str, Any] | None:
     """Answers until standard input ends, and returns None; in each fork, returns what it is asked for."""
     for name in IMPORTED:
         importlib.import_module(name)
+    # At import it takes all handlers from loguru, which commands that come to it later find as they were.
+    with mock.patch.object(loguru.logger, "remove"), mock.patch.object(loguru.logger, "add"):
+        importlib.import_module("lmms_eval.evaluator")
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen()

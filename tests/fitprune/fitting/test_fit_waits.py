@@ -13,7 +13,7 @@ BATCHES = SAMPLES // BATCH
 PER_BATCH, PER_FIT = 4, 1
 
 
-@pytest.fixture(scope="module", params=[8, 32], ids="{} layers".format)
+@pytest.fixture(scope="module", params=[8, pytest.param(32, marks=pytest.mark.exhaustive)], ids="{} layers".format)
 def work(request):
     """One of 36 visual tokens."""
     return Workload.random(build("llama", request.param, seed=3), SAMPLES)

@@ -136,8 +136,9 @@ def test_every_model_s_prompt_can_be_counted(name, capsys):
     assert dense["total"] == pytest.approx(parts, rel=2e-3)  # later tokens cost a little more than the first
 
 
-def test_the_issue_s_own_command(capsys):
-    columns = table(printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549"))
+@pytest.mark.parametrize("some", [("--pruner", "fastv,random,fitprune"), pytest.param((), marks=pytest.mark.exhaustive)])
+def test_the_issue_s_own_command(some, capsys):
+    columns = table(printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549", *some))
     assert next(iter(columns)) == "dense"
     assert {"fastv", "random", "fitprune (published 60.3%)"} < set(columns)
     visual = prefill(2304 + 36 + 64) - prefill(36 + 64)

@@ -58,6 +58,7 @@ def test_a_batch_is_encoded_sample_by_sample(bench):
         assert torch.isfinite(loaded.model(**together).logits).all()
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("method", ["fitprune", "fastv", "random"])
 def test_what_is_asked_is_saved(bench, method):
     bench, name = bench

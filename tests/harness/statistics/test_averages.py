@@ -18,6 +18,7 @@ from tests.support.results import result
 
 RNG = np.random.default_rng(0)
 DIGEST = "{:016x}"
+EXHAUSTIVE = pytest.mark.exhaustive
 
 
 def drop_on(pictures, values):
@@ -112,11 +113,14 @@ def test_names_that_are_no_digests_are_no_images():
 @pytest.mark.parametrize(
     ("suites", "losses", "same"),
     [
-        ([(0, 20, "1"), (0, 20, "2"), (0, 20, "1-6")], (0.2, 0.0), 1.0),
-        ([(0, 30, "2"), (0, 120, "1"), (20, 50, "1")], (0.1, 0.1), 0.5),
-        ([(0, 40, "2"), (0, 40, "1"), (0, 40, "1")], (0.02, 0.0), 1.0),
+        pytest.param(
+            [(0, 20, "1"), (0, 20, "2"), (0, 20, "1-6")], (0.2, 0.0), 1.0, id="the same", marks=pytest.mark.exhaustive
+        ),
+        pytest.param([(0, 30, "2"), (0, 120, "1"), (20, 50, "1")], (0.1, 0.1), 0.5, id="in part the same"),
+        pytest.param(
+            [(0, 40, "2"), (0, 40, "1"), (0, 40, "1")], (0.02, 0.0), 1.0, id="few losses", marks=pytest.mark.exhaustive
+        ),
     ],
-    ids=["the same images", "in part the same", "few losses"],
 )
 def test_at_the_margin_an_average_errs_in_at_most_2_5_percent(suites, losses, same):
     """And it is no wider than the sum of half-widths."""
