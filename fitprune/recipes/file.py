@@ -46,14 +46,19 @@ def fingerprint(sizes: DecoderSizes) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def write(recipe: RecipeFields, path: Path) -> None:
-    """Write readable JSON, atomically. See `Recipe.save`."""
+def to_text(recipe: RecipeFields) -> str:
+    """Readable JSON. Raises RecipeError, TypeError or ValueError for a recipe that could not be read again."""
     record = to_record(recipe)
+    from_record(record)
+    # One line per entry, so that the counts of a recipe stand side by side.
+    lines = (f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in record.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def write(recipe: RecipeFields, path: Path) -> None:
+    """Write it, atomically. See `Recipe.save`."""
     try:
-        from_record(record)
-        # One line per entry, so that the counts of a recipe stand side by side.
-        lines = (f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in record.items())
-        text = "{\n" + ",\n".join(lines) + "\n}\n"
+        text = to_text(recipe)
     except (RecipeError, TypeError, ValueError) as error:
         raise RecipeError(f"this recipe cannot be written to {path}: {_one_line(error)}") from None
     try:

@@ -60,6 +60,10 @@ class Recipe(RecipeFields):
             raise RecipeError(f"this recipe has {len(self.drop)} layers; the model has {sizes.layers}.")
         return dataclasses.replace(self, sizes=sizes)
 
+    def to_text(self) -> str:
+        """What `save` writes."""
+        return file.to_text(self)
+
     def to_record(self) -> dict[str, Any]:
         """The JSON object that `save` writes."""
         return file.to_record(self)

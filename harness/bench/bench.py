@@ -55,7 +55,7 @@ class Bench:
         self.results = results
         self.rerun = rerun
         self.shelf = Shelf(device)
-        lasting, recipes = (shared, None) if results is None else (results.shared, results.folder / "recipes")
+        lasting, recipes = (shared, None) if results is None else (results.shared, results.write_recipe)
         self.pruners = CellPruners(settings, Calibrated(settings, lasting, self.shelf, recipes))
         self.resolver = Resolver(settings, self.shelf, self.pruners, Conditions(settings), margin)
         self.evaluation = Evaluation(settings, self.shelf, shared, results, rerun)

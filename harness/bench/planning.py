@@ -68,7 +68,7 @@ class Planner:
         self.results = results
         self.rerun = rerun
         self.shelf = OutlineShelf(device)
-        calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.folder), self.shelf)
+        calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.files), self.shelf)
         self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), Conditions(settings), margin)
 
     def plan(self, cells: Iterable[Cell]) -> list[Planned]:
@@ -87,7 +87,7 @@ class Planner:
             return Planned(cell, "to run", questions, None, seconds, reason="a recipe is fitted first")
         if not self.rerun and self._is_there(resolved.key):
             return Planned(cell, "cached", questions)
-        begun = any((self.results.folder / "journals").glob(f"{resolved.key}*.jsonl")) and not self.rerun
+        begun = self.results.has_begun(resolved.key) and not self.rerun
         flops, prefill_only = self._flops(resolved, earlier)
         return Planned(
             cell,

@@ -38,15 +38,17 @@ class SavedRun:
     @property
     def store(self) -> Store:
         """Where its cells lie."""
-        return Store(self.results.folder / FOLDER / self.name)
+        return Store(self.results.files.below(f"{FOLDER}/{self.name}"))
 
     def check(self, models: Iterable[str], data: str, limit: int | None) -> None:
         """Raise FitPruneError, in one line, if there is no such run, or if none of its cells answered these questions."""
-        folder = self.results.folder / FOLDER
-        known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        folder = self.results.files.below(FOLDER)
+        known = folder.folders()
         if self.name not in known:
             if not known:
-                raise FitPruneError(f"unknown saved run '{self.name}'; no run is saved in {folder}: --save NAME saves one")
+                raise FitPruneError(
+                    f"unknown saved run '{self.name}'; no run is saved in {folder.place}: --save NAME saves one"
+                )
             raise unknown_name("saved run", self.name, known)
         results = self.store.read_all().results
         if not any(result.model in models for result in results):

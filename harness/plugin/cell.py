@@ -66,7 +66,7 @@ class RunCell:
             self._report("error", reason=reason, crashed=True)
             raise
         settings = self.run.options.settings
-        remove_refusal(self.run.store.folder, self.cell, settings.data, settings.limit)
+        remove_refusal(self.run.store.files, self.cell, settings.data, settings.limit)
         self._report(result.verdict or "pass", result=result, cached=measured.cached)
         found = properties(result, measured.cached)
         names = {name for name, _ in found}  # a plug-in that runs a failed test again keeps what it has
@@ -79,7 +79,7 @@ class RunCell:
         settings, command = self.run.options.settings, self.run.options.command(self.cell)
         known: dict[str, Any] = {"data": settings.data, "limit": settings.limit, "command": command, "kind": kind}
         with contextlib.suppress(OSError):  # what the cell's error says is worth more
-            write_refusal(self.run.store.folder, self.cell, reason, **known)
+            write_refusal(self.run.store.files, self.cell, reason, **known)
 
     def _report(
         self, outcome: str, *, result: Result | None = None, reason: str = "", cached: bool = False, crashed: bool = False

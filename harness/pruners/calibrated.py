@@ -5,8 +5,7 @@ has.
 """
 
 import functools
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from baselines.registry import get_pruner_class
@@ -39,10 +38,12 @@ class Calibrated:
     Args:
         kept: where it is kept, and found by others.
         models: asked for a model only where something is not there yet.
-        recipes: a folder for the fitted recipes as files for people; None writes none.
+        recipes: what keeps a fitted recipe under a name, as a file for people; None keeps none.
     """
 
-    def __init__(self, settings: CellSettings, kept: RunFolder, models: Models, recipes: Path | None = None) -> None:
+    def __init__(
+        self, settings: CellSettings, kept: RunFolder, models: Models, recipes: Callable[[str, Recipe], None] | None = None
+    ) -> None:
         self.settings = settings
         self.kept = kept
         self.models = models
@@ -93,10 +94,10 @@ class Calibrated:
         if missing:
             loaded = self.models.model(facts.name)
             batches, source = calibration_batches(loaded, self.settings.data), origin(loaded, self.settings.data)
-            keep = self.kept.folder / f"calibration-{name}"
-            calibration = Calibration(loaded.model, batches, progress=False, origin=source, keep=keep)
-            for budget in missing:
-                self.kept.once(_recipe(name, budget), functools.partial(self._fitted, loaded, calibration, budget))
+            with self.kept.files.folder(f"calibration-{name}") as keep:
+                calibration = Calibration(loaded.model, batches, progress=False, origin=source, keep=keep)
+                for budget in missing:
+                    self.kept.once(_recipe(name, budget), functools.partial(self._fitted, loaded, calibration, budget))
         found = self.kept.get(_recipe(name, reduction))
         assert found is not None
         return found
@@ -107,8 +108,7 @@ class Calibrated:
         except BudgetError as error:
             return {"error": str(error)}
         if self.recipes is not None:
-            self.recipes.mkdir(parents=True, exist_ok=True)
-            recipe.save(self.recipes / f"{slug(loaded.name)}-{loaded.revision[:12]}-{reduction:g}.json")
+            self.recipes(f"{slug(loaded.name)}-{loaded.revision[:12]}-{reduction:g}", recipe)
         return {"recipe": recipe.to_record()}
 
     def _fitted_among(self, facts: ModelFacts, pruners: str, reduction: float, given: Mapping[str, Any]) -> dict[str, Any]:

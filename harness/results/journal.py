@@ -1,13 +1,14 @@
 """A cell's journal: one line per finished batch, so that a killed run goes on where it stopped.
 
-A line is a JSON object. The file is only ever appended to, a whole line at a time; what a kill tore off, or a damaged
+A line is a JSON object. The log is only ever appended to, a whole line at a time; what a kill tore off, or a damaged
 disk left behind the last readable line, is cut off when the journal is opened again, and those questions are asked anew.
 """
 
 import json
-import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from harness.results.files import Files, Folder
 
 
 class Journal:
@@ -17,40 +18,37 @@ class Journal:
         entries: what was appended so far, in earlier runs too.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str | Path, files: Files | None = None) -> None:
+        """The log of a name among `files`; by itself, the file at a path."""
+        self.files = files or Folder(Path(name).parent)
+        self._name = PurePosixPath(name if files else Path(name).name)
         self.entries: list[dict[str, Any]] = []
-        good = 0
-        for line in self._lines():
+        good, log = 0, self.files.read_log(str(self._name))
+        for line in log.splitlines(keepends=True):
             entry = _entry(line)
             if entry is None:
                 break
             self.entries.append(entry)
             good += len(line)
-        if path.exists() and path.stat().st_size > good:
-            os.truncate(path, good)
-
-    def _lines(self) -> list[bytes]:
-        return self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        if len(log) > good:
+            self.files.cut(str(self._name), good)
 
     def append(self, entry: dict[str, Any]) -> None:
         """Add a finished batch. Once this has returned, the death of the process does not lose it."""
-        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab", buffering=0) as file:  # one write, straight to the operating system
-            file.write(line)
+        self.files.append(str(self._name), json.dumps(entry, allow_nan=False).encode() + b"\n")
         self.entries.append(entry)
 
     def part(self, number: int) -> "Journal":
         """The journal of a part of the cell, which asks its questions in several goes."""
-        return Journal(self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}"))
+        return Journal(str(self._name.with_stem(f"{self._name.stem}-{number}")), self.files)
 
     def remove(self) -> None:
         """Forget everything, parts too: the cell is complete, or is to start from the beginning."""
         self.entries.clear()
-        self.path.unlink(missing_ok=True)
-        for part in self.path.parent.glob(f"{self.path.stem}-*{self.path.suffix}"):
-            part.unlink(missing_ok=True)
+        for name in self.files.names(str(self._name.parent)):
+            own, other = self._name, self._name.with_name(name)
+            if other == own or (name.startswith(f"{own.stem}-") and other.suffix == own.suffix):
+                self.files.remove(str(other))
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

@@ -5,12 +5,15 @@ import errno
 import json
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from harness.telling import PATIENCE, tell
+
+_POLL = 0.05  # seconds between two attempts
 
 
 @contextlib.contextmanager
@@ -21,28 +24,55 @@ def alone(path: Path, what: str) -> Iterator[None]:
         what: what is done inside, for whoever waits longer than `PATIENCE`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, holder = FileLock(path), path.with_suffix(".holder")
+    with waiting(lambda: attempt(path), lambda: held_by(path), what, _POLL):
+        yield
+
+
+@contextlib.contextmanager
+def waiting(
+    attempt: Callable[[], Callable[[], None] | None], holder: Callable[[], str], what: str, poll: float
+) -> Iterator[None]:
+    """Inside, what `attempt` gives is held; until it gives something it is asked again every `poll` seconds.
+
+    Args:
+        holder: names who has it meanwhile, once somebody waits longer than `PATIENCE`, each time that this has passed.
+    """
+    since, told = time.monotonic(), False
+    while (release := attempt()) is None:
+        if time.monotonic() - since > PATIENCE:
+            named, since = holder(), time.monotonic()
+            if not told:
+                tell(f"waiting for {named}, which is at {what}; --results DIR gives this run a folder of its own")
+                told = True
+        time.sleep(poll)
     try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        tell(f"waiting for {_named(holder)}, which is at {what}; --results DIR gives this run a folder of its own")
-        while not lock.is_locked:
-            _break_if_left_behind(path)
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=PATIENCE)
-    try:
-        with contextlib.suppress(OSError):
-            holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
         yield
     finally:
+        release()
+
+
+def attempt(path: Path) -> Callable[[], None] | None:
+    """What gives up a lock file in a folder that is there, if it could be had at once; else None."""
+    lock, holder = FileLock(path, thread_local=False), path.with_suffix(".holder")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    with contextlib.suppress(OSError):
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}), encoding="utf-8")
+
+    def release() -> None:
         holder.unlink(missing_ok=True)
         lock.release()
 
+    return release
 
-def _named(holder: Path) -> str:
-    """Who holds a lock."""
+
+def held_by(path: Path) -> str:
+    """Who holds a lock. One that a run on another file system has left is broken."""
+    _break_if_left_behind(path)
     try:
-        found = json.loads(holder.read_text(encoding="utf-8"))
+        found = json.loads(path.with_suffix(".holder").read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

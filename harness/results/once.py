@@ -6,17 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fitprune.files import replacing
+from harness.results.files import Place, files_at
 from harness.results.key import digest_of
-from harness.results.locks import alone
 from harness.results.strict_json import dumps, loads
 
 
 class RunFolder:
     """A folder that processes share: those of one run, or, inside a results folder, all runs."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Place) -> None:
+        self.files = files_at(folder)
 
     def once(self, name: str, compute: Callable[[], Any], *, again: bool = False) -> Any:
         """The JSON value called `name`: computed by the first process that asks, read by the others, which wait for
@@ -29,31 +28,27 @@ class RunFolder:
         found = None if again else self.get(name)
         if found is not None:
             return found[0]
-        with alone(self.folder / f"{name}.lock", name):
+        with self.files.lock(f"{name}.lock", name):
             found = None if again else self.get(name)
             if found is None:
                 text = dumps(compute())
                 value = json.loads(text)
-                with replacing(self._path(name)) as temporary:
-                    temporary.write_text(f'{{"digest": "{digest_of(value)}", "value": {text}}}', encoding="utf-8")
+                self.files.write(f"{name}.json", [f'{{"digest": "{digest_of(value)}", "value": {text}}}'])
                 return value
         return found[0]
 
     def alone(self, name: str, compute: Callable[[], Any]) -> Any:
         """What `compute` returns, called while no other process is at the same name. Nothing is kept of it here."""
-        with alone(self.folder / f"{name}.lock", name):
+        with self.files.lock(f"{name}.lock", name):
             return compute()
 
     def get(self, name: str) -> tuple[Any] | None:
         """The value, alone in a tuple, or None while nobody has computed it, or where its file is damaged."""
         try:
-            record = loads(self._path(name).read_text(encoding="utf-8"))
+            record = loads(self.files.read(f"{name}.json"))
             return (record["value"],) if record["digest"] == digest_of(record["value"]) else None
         except (OSError, ValueError, TypeError, KeyError):
             return None
-
-    def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
 
 
 class ReadOnlyFolder(RunFolder):

@@ -6,16 +6,14 @@ So a method, or a suite, without a result keeps its place and its reason in the 
 import dataclasses
 import hashlib
 import json
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, StrictFloat, StrictInt
 
 from fitprune.errors import FitPruneError
 from harness.cells import Cell
-from harness.results.atomic import write_atomically
+from harness.results.files import Place, files_at
 from harness.results.result import Result, now, result_name
 from harness.results.strict_json import dumps, loads
 from harness.results.validation import checked
@@ -84,7 +82,7 @@ class _Record(BaseModel):
 
 
 def write_refusal(
-    folder: str | os.PathLike[str],
+    folder: Place,
     cell: Cell,
     reason: str,
     *,
@@ -92,33 +90,32 @@ def write_refusal(
     limit: int | None,
     command: str,
     kind: Kind = "cannot",
-) -> Path:
-    """Note, in the results folder, that a cell gave no result; the same cell's earlier note is replaced."""
+) -> str:
+    """Note, in the results folder, that a cell gave no result; the same cell's earlier note is replaced. Returns its name."""
     refusal = Refusal(cell, " ".join(reason.split()), data, limit, command, now(), kind)
-    path = _path(folder, cell, data, limit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, [json.dumps(refusal.to_json(), indent=1, ensure_ascii=False), "\n"])
-    return path
+    name = _name(cell, data, limit)
+    files_at(folder).write(name, [json.dumps(refusal.to_json(), indent=1, ensure_ascii=False), "\n"])
+    return name
 
 
-def remove_refusal(folder: str | os.PathLike[str], cell: Cell, data: str, limit: int | None) -> None:
+def remove_refusal(folder: Place, cell: Cell, data: str, limit: int | None) -> None:
     """Take the note on a cell out of the folder: it has a result."""
-    _path(folder, cell, data, limit).unlink(missing_ok=True)
+    files_at(folder).remove(_name(cell, data, limit))
 
 
-def _path(folder: str | os.PathLike[str], cell: Cell, data: str, limit: int | None) -> Path:
+def _name(cell: Cell, data: str, limit: int | None) -> str:
     key = hashlib.sha256(dumps([dataclasses.astuple(cell), data, limit]).encode()).hexdigest()[:10]
-    return Path(folder) / FOLDER / f"{result_name(cell, key)}.json"
+    return f"{FOLDER}/{result_name(cell, key)}.json"
 
 
-def read_refusals(folder: str | os.PathLike[str]) -> tuple[list[Refusal], list[str]]:
+def read_refusals(folder: Place) -> tuple[list[Refusal], list[str]]:
     """The refusals of a results folder, oldest first, and one line for each file that could not be read."""
-    refusals, notes = [], []
-    for path in sorted((Path(folder) / FOLDER).glob("*.json")):
+    files, refusals, notes = files_at(folder), [], []
+    for name in files.names(FOLDER):
         try:
-            refusals.append(Refusal.from_json(loads(path.read_text(encoding="utf-8"))))
+            refusals.append(Refusal.from_json(loads(files.read(f"{FOLDER}/{name}"))))
         except (FitPruneError, OSError, ValueError) as error:
-            notes.append(f"{FOLDER}/{path.name} is damaged and left out: {' '.join(str(error).split())}")
+            notes.append(f"{FOLDER}/{name} is damaged and left out: {' '.join(str(error).split())}")
     return sorted(refusals, key=lambda refusal: refusal.date), notes
 
 

@@ -17,24 +17,20 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fitprune.errors import FitPruneError
 from harness.cells import Cell
-from harness.results.atomic import write_atomically
+from harness.results.files import Folder, Place, files_at
 from harness.results.journal import Journal
 from harness.results.key import digest_of
-from harness.results.locks import alone
 from harness.results.once import RunFolder
 from harness.results.result import Result, result_name
 from harness.results.strict_json import dumps, loads, loads_lines
 
 if TYPE_CHECKING:
+    from fitprune import Recipe
     from harness.answers import Answers
 
 ANSWERS_SUFFIX = ".answers.jsonl"
@@ -48,128 +44,111 @@ class StoredResults(NamedTuple):
 
 
 class Store:
-    """A results folder. Making the object touches nothing; the folder appears with the first result."""
+    """A results folder, wherever its files lie."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        # The folder's names by either part of them, as they were when it was last seen to change.
-        self._listed: tuple[int, Mapping[str, list[str]]] = (-1, {})
+    def __init__(self, folder: Place) -> None:
+        self.files = files_at(folder)
+
+    @property
+    def folder(self) -> Path:
+        """The folder on disk, for what else lies there. Raises FitPruneError where the files lie elsewhere."""
+        if isinstance(self.files, Folder):
+            return self.files.path
+        raise FitPruneError(f"{self.files.place} is no folder of this machine")
 
     def check_writable(self) -> None:
         """Raise FitPruneError, in one line, if results could not be written here. Leaves nothing behind."""
-        existing = next(path for path in (self.folder.absolute(), *self.folder.absolute().parents) if os.path.lexists(path))
-        if not existing.is_dir():
-            raise FitPruneError(f"results folder {self.folder}: {existing} is not a folder; give another with --results")
-        try:
-            with tempfile.TemporaryDirectory(prefix=".write-test-", dir=existing):
-                pass
-        except OSError as error:
-            raise FitPruneError(
-                f"results folder {self.folder} cannot be written ({error.strerror}); give another with --results"
-            ) from None
+        self.files.check_writable()
 
     @property
     def shared(self) -> RunFolder:
         """What several cells need, of this run and later ones."""
-        return RunFolder(self.folder / "shared")
+        return RunFolder(self.files.below("shared"))
 
     def lock(self, key: str, what: str) -> contextlib.AbstractContextManager[None]:
         """Inside, no other process is at the cell with this key; `what` names it for those who wait."""
-        return alone(self.folder / "locks" / f"{key}.lock", what)
+        return self.files.lock(f"locks/{key}.lock", what)
 
     def journal(self, key: str) -> Journal:
         """The journal of the cell with this key, with what an earlier run left in it."""
-        return Journal(self.folder / "journals" / f"{key}.jsonl")
+        return Journal(f"journals/{key}.jsonl", self.files)
 
-    def write(self, result: Result, answers: "Answers", dense: "Answers | None" = None) -> Path:
-        """Write the answers, then the result that makes them count; each by a rename, so that a reader or a crash
+    def has_begun(self, key: str) -> bool:
+        """Whether a run that was killed, or runs, has answers to the cell with this key."""
+        return any(name.startswith(key) for name in self.files.names("journals"))
+
+    def write_recipe(self, name: str, recipe: "Recipe") -> None:
+        """Keep a fitted recipe as a file for people."""
+        self.files.write(f"recipes/{name}.json", [recipe.to_text()])
+
+    def write(self, result: Result, answers: "Answers", dense: "Answers | None" = None) -> str:
+        """Write the answers, then the result that makes them count; each whole or not at all, so that a reader or a crash
         never sees half of one.
 
-        With `dense`, each line also holds what the dense model answered to the question. Returns the path of the result.
+        With `dense`, each line also holds what the dense model answered to the question. Returns the name of the result's file.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._listed = (-1, {})  # a file system's clock may tell two changes from one another only after some milliseconds
         lines = [dumps(record) + "\n" for record in answers.to_records(dense)]
-        write_atomically(self.folder / f"{result.name}{ANSWERS_SUFFIX}", lines)
+        self.files.write(f"{result.name}{ANSWERS_SUFFIX}", lines)
         record = dataclasses.replace(result, answers_digest=_digest("".join(lines))).to_json()
-        path = self.folder / f"{result.name}.json"
         sealed = record | {"digest": digest_of(record)}
-        write_atomically(path, [json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
-        return path
+        name = f"{result.name}.json"
+        self.files.write(name, [json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
+        return name
 
     def names(self, key: str) -> list[str]:
         """The names of the results with a key: none, one, or several that were asked for in different words."""
-        return self._with(key)
+        return self.files.stems(key)
 
     def names_of(self, cell: Cell) -> list[str]:
         """The names of a cell's results, whatever their keys."""
-        return self._with(result_name(cell, "").removesuffix("-"))
-
-    def _with(self, part: str) -> list[str]:
-        """The names of results that end in a key, or begin with all that stands before it."""
-        try:
-            changed = self.folder.stat().st_mtime_ns
-        except OSError:
-            return []
-        if changed != self._listed[0]:
-            by_part: dict[str, list[str]] = defaultdict(list)
-            for path in sorted(self.folder.glob("*.json")):
-                for own in path.stem.rpartition("-")[::2]:
-                    by_part[own].append(path.stem)
-            self._listed = changed, by_part
-        return list(self._listed[1].get(part, ()))
+        return self.files.stems(result_name(cell, "").removesuffix("-"))
 
     def find(self, name: str) -> Result:
         """The result of that name. Raises FitPruneError, in one line, if its file is gone, damaged or edited."""
-        return read_result(self.folder / f"{name}.json")
+        try:
+            record = loads(self.files.read(f"{name}.json"))
+            sealed = record.pop("digest", None) if isinstance(record, dict) else None
+            result = Result.from_json(record)
+            if not result.key:  # of a version that left it to the file's name
+                result.key = name.rpartition("-")[2]
+            if sealed != digest_of(record):
+                raise ValueError("its content is not what was written")
+            return result
+        except (OSError, ValueError) as error:
+            raise FitPruneError(f"{name}.json is damaged and left out: {_one_line(error)}") from None
 
     def set_aside(self, name: str) -> None:
         """Rename the damaged files of a result, so that nobody reads them and nobody loses them."""
-        for path in (self.folder / f"{name}.json", self.folder / f"{name}{ANSWERS_SUFFIX}"):
-            if path.exists():
-                path.replace(path.with_name(f"{path.name}.damaged"))
+        for file in (f"{name}.json", f"{name}{ANSWERS_SUFFIX}"):
+            self.files.move(file, f"{file}.damaged")
 
     def remove(self, result: Result) -> None:
         """Take a result and its answers out of the folder."""
-        for path in (self.folder / f"{result.name}.json", self.folder / f"{result.name}{ANSWERS_SUFFIX}"):
-            path.unlink(missing_ok=True)
+        for file in (f"{result.name}.json", f"{result.name}{ANSWERS_SUFFIX}"):
+            self.files.remove(file)
 
     def read_all(self) -> StoredResults:
         """Every result of the folder; a damaged file is named in the notes and the rest stays usable."""
         results, notes = [], []
-        for path in sorted(self.folder.glob("*.json")):
-            try:
-                results.append(read_result(path))
-            except FitPruneError as error:
-                notes.append(str(error))
+        for file in self.files.names():
+            if file.endswith(".json"):
+                try:
+                    results.append(self.find(file.removesuffix(".json")))
+                except FitPruneError as error:
+                    notes.append(str(error))
         results.sort(key=lambda result: result.date)
         return StoredResults(results, notes)
 
     def read_answers(self, result: Result) -> list[dict[str, Any]]:
         """The per-question records of a result. Raises FitPruneError, in one line, if they are gone, damaged or edited."""
-        path = self.folder / f"{result.name}{ANSWERS_SUFFIX}"
+        file = f"{result.name}{ANSWERS_SUFFIX}"
         try:
-            text = path.read_text(encoding="utf-8")
+            text = self.files.read(file)
             if result.answers_digest and _digest(text) != result.answers_digest:
                 raise ValueError("they are not those that were written with the result")
             return loads_lines(text)
         except (OSError, ValueError) as error:
-            raise FitPruneError(f"cannot read the answers in {path}: {_one_line(error)}") from None
-
-
-def read_result(path: Path) -> Result:
-    """The result in one file. Raises FitPruneError that names the file and what is wrong with it, in one line."""
-    try:
-        record = loads(path.read_text(encoding="utf-8"))
-        sealed = record.pop("digest", None) if isinstance(record, dict) else None
-        result = Result.from_json(record)
-        if not result.key:  # of a version that left it to the file's name
-            result.key = path.stem.rpartition("-")[2]
-        if sealed != digest_of(record):
-            raise ValueError("its content is not what was written")
-        return result
-    except (OSError, ValueError) as error:
-        raise FitPruneError(f"{path.name} is damaged and left out: {_one_line(error)}") from None
+            raise FitPruneError(f"cannot read the answers in {self.files.place}/{file}: {_one_line(error)}") from None
 
 
 def _digest(text: str) -> str:

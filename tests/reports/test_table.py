@@ -248,7 +248,7 @@ def test_published_figures_are_those_of_the_methods_in_the_table():
 
 def test_layers_tokens_are_kept_in_a_result_and_checked(tmp_path):
     kept = dataclasses.replace(result(), tokens_per_layer=[144.0, 70.5])
-    path = Store(tmp_path).write(kept, answers_with([1.0]))
+    path = tmp_path / Store(tmp_path).write(kept, answers_with([1.0]))
     (read,) = Store(tmp_path).read_all().results
     assert dataclasses.replace(read, answers_digest="", key="") == kept
     path.write_text(path.read_text().replace("70.5", '"many"'))

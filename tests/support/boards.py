@@ -28,4 +28,5 @@ def flips(share, count=80):
 
 def refuse(folder, pruner="vtw", reduction=0.9, suite="gqa", reason="it saves at most 40 %", limit=None, kind="cannot"):
     cell = Cell("llava-tiny", pruner, reduction, suite)
-    return write_refusal(folder, cell, reason, data="mini", limit=limit, command="pytest suites/test_gqa.py", kind=kind)
+    command = "pytest suites/test_gqa.py"
+    return folder / write_refusal(folder, cell, reason, data="mini", limit=limit, command=command, kind=kind)

@@ -43,7 +43,7 @@ CONTRACT = [
 
 def test_a_result_comes_back_as_it_was(tmp_path):
     store = Store(tmp_path / "new" / "folder")
-    path = store.write(result(), answers(), answers(score=0.0))
+    path = store.folder / store.write(result(), answers(), answers(score=0.0))
     (read,), notes = store.read_all()
     assert not notes
     assert dataclasses.replace(read, answers_digest="", key="") == result()
@@ -54,7 +54,7 @@ def test_a_result_comes_back_as_it_was(tmp_path):
 
 
 def test_the_file_has_the_contracts_keys_in_strict_json(tmp_path):
-    path = Store(tmp_path).write(result(drop=math.nan, drop_ci95=(math.nan, math.nan)), answers(score=math.nan))
+    path = tmp_path / Store(tmp_path).write(result(drop=math.nan, drop_ci95=(math.nan, math.nan)), answers(score=math.nan))
     text = path.read_text()
     assert set(CONTRACT) <= json.loads(text).keys()
     assert "NaN" not in text
@@ -98,7 +98,7 @@ def test_the_same_cell_has_one_file_whenever_it_ran(tmp_path):
 
 
 def test_a_models_path_makes_no_folders(tmp_path):
-    path = Store(tmp_path).write(result(model="../../home/me/my model"), answers())
+    path = tmp_path / Store(tmp_path).write(result(model="../../home/me/my model"), answers())
     assert path.parent == tmp_path
     assert path.name.startswith("my_model-fastv-0.5-gqa-")
 

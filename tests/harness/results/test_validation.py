@@ -69,7 +69,7 @@ def test_a_refusal_comes_back_as_it_was(tmp_path):
     ],
 )
 def test_a_damaged_refusal_is_named_and_left_out(tmp_path, change, said):
-    path = write_refusal(tmp_path, CELL, "out of reach", data="mini", limit=None, command="pytest suites/")
+    path = tmp_path / write_refusal(tmp_path, CELL, "out of reach", data="mini", limit=None, command="pytest suites/")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     refusals, notes = read_refusals(tmp_path)
     assert not refusals
