@@ -186,7 +186,7 @@ class Batcher:
                 target.extend(answer)
         return Batch(
             pixels=self.family.pixel_values(images),
-            labels={name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in draw.LABEL_SIZES},
+            labels={name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in labels[0]},
             cells=torch.from_numpy(views.cells),
             classes=classes,
             text=torch.from_numpy(text),

@@ -169,6 +169,10 @@ def attention_of(plan: Plan) -> str:
 def variants_of(plan: Plan) -> list[str]:
     """What sets the decoder stage of a plan apart, in sentences that follow another."""
     said = []
+    if plan.words:
+        said.append(
+            "\nEvery patch of a thing was labelled with what is written under it, so that a word is in several visual tokens."
+        )
     if plan.jitter:
         said.append(
             f"\nIn {plan.jitter:.0%} of the decoder steps an image's position ids took up another extent,\n"

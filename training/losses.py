@@ -18,6 +18,7 @@ from training.distil import Distillation
 from training.families import FAMILIES
 from training.plan import ASKED, Plan
 from training.position_ids import jittered
+from training.views import LETTERS
 
 WORDS_FOR = {
     "shape": [" " + shape for shape in SHAPES],
@@ -32,13 +33,14 @@ WATCHED = HELD_OUT_SEEDS[50_000_000:50_000_032]
 
 class Heads(nn.Module):
     """What the tower is trained with: labels of every patch, and the classes in the image from [CLS], which are thrown away
-    after; and captions, each with its weight in the loss.
+    after; and captions, each with its weight in the loss. With `words`, labels spell what is written under a thing, too.
     """
 
-    def __init__(self, width: int, labels: float = 1.0, captions: float = 0.0) -> None:
+    def __init__(self, width: int, labels: float = 1.0, captions: float = 0.0, words: bool = False) -> None:
         super().__init__()
         self.labels, self.captions = labels, captions
-        self.patch = nn.ModuleDict({name: nn.Linear(width, size) for name, size in LABEL_SIZES.items()})
+        sizes = LABEL_SIZES | (dict.fromkeys(LETTERS, LABEL_SIZES["character"]) if words else {})
+        self.patch = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
         self.image = nn.Linear(width, len(ALL_CLASSES))
         self.contrast = Contrast(width) if captions else None
 
@@ -67,7 +69,7 @@ class Losses:
         self.family = FAMILIES[plan.family]
         self.tokenizer = self.family.make_processor().tokenizer  # type: ignore[attr-defined]
         self.model = self.family.make_model(self.tokenizer, width=plan.width, layers=plan.layers)
-        self.heads: nn.Module = Heads(plan.width, plan.labels, plan.captions)
+        self.heads: nn.Module = Heads(plan.width, plan.labels, plan.captions, plan.words)
         if plan.start:
             assert not plan.captions, "the tower of a model that starts from another's weights learns that one's features"
             source = FAMILIES["llava"].model_class.from_pretrained(EMBEDDED[plan.start])
@@ -81,7 +83,8 @@ class Losses:
         self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
 
     def deepen(self) -> None:
-        """Inserts the plan's layers."""
+        """Inserts the plan's layers, the same ones in every process and whatever came before."""
+        torch.manual_seed(self.plan.seed)
         deepen(self.model, self.plan.inserted)
 
     def seeds(self, start: int, step: int, batch: int) -> list[int]:
@@ -143,11 +146,11 @@ class Losses:
 
     def alignment(self, visual: Tensor, batch: Batch, places: bool) -> Tensor:
         """Cross-entropy of patches against the embeddings of their words: colour, shape and, if `places`, cell, or a
-        character.
+        character; and what is written under a thing, if the plan's labels spell it.
         """
         scores = (visual.float() @ self.model.lm_head.weight.T).flatten(0, 1).log_softmax(dim=1)
         losses = []
-        for name, texts in WORDS_FOR.items():
+        for name, texts in (WORDS_FOR | (dict.fromkeys(LETTERS, WORDS_FOR["character"]) if self.plan.words else {})).items():
             label = batch.labels[name].flatten()
             seen = label > 0
             tokens = torch.tensor([self.batcher.ids(text)[0] for text in texts], device=self.device)

@@ -73,7 +73,7 @@ class Plan:
     thorough ones, and `look` is the layer whose first head looks.
 
     The tower's loss counts patch labels with `labels`, and the contrast between captions with `captions`, among the scenes that
-    one process sees in a step.
+    one process sees in a step. With `words`, labels of a thing's patches spell what is written under it.
 
     In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other. At decoder step
     `deep_from`, where rates warm up again, a layer that changes nothing at first is inserted after each of the decoder's
@@ -108,6 +108,7 @@ class Plan:
     first_seed: int = 0
     labels: float = 1.0
     captions: float = 0.0
+    words: bool = False
     jitter: float = 0.0
     inserted: tuple[int, ...] = ()
     deep_from: int = 0
@@ -207,32 +208,37 @@ PLANS = {
 }
 """The embedded models by name."""
 
-PILOT = Plan(
-    start="llava-tiny",
-    tower_steps=0,
-    steps=610,
-    batch=12,
-    rate=1e-3,
-    other_rate=5e-4,
-    warm_up=20,
-    curriculum=1,
-    first_seed=3_000_000,
-    lessons=FINE_TUNING,
-    jitter=2 / 3,
-    inserted=4 * (4,) + 4 * (6,) + 4 * (8,),
-    deep_from=350,
-    checkpoint_every=50,
-)
+UNTAUGHT = replace(FINE_TUNING[0], looks=False, calm=False)
+READ_LATE = 6 * (1,) + 5 * (4,) + 5 * (8,)
+"""Sixteen layers, inserted so that of 24 the first seven hardly read the picture, as in large models."""
+LOOKING = Lesson(0, 4, True, True, True, True, ASKED_EVENLY)
 SCRATCH = Plan(
+    tower_steps=1600,
     steps=3300,
     captions=1.0,
+    words=True,
     jitter=2 / 3,
-    inserted=5 * (4,) + 5 * (6,) + 6 * (8,),
+    inserted=READ_LATE,
     deep_from=2800,
+    lessons=(LOOKING, replace(LOOKING, first=2800, looks=False)),
 )
 CANDIDATES = {
-    "taught": PILOT,
-    "untaught": replace(PILOT, lessons=(replace(FINE_TUNING[0], looks=False, calm=False),)),
+    "late": Plan(
+        start="llava-tiny",
+        tower_steps=0,
+        steps=470,
+        batch=12,
+        rate=1e-3,
+        other_rate=5e-4,
+        warm_up=20,
+        curriculum=1,
+        first_seed=3_000_000,
+        lessons=(UNTAUGHT,),
+        jitter=2 / 3,
+        inserted=READ_LATE,
+        deep_from=350,
+        checkpoint_every=50,
+    ),
     "scratch": SCRATCH,
     "scratch-b": replace(SCRATCH, seed=1, first_seed=4_000_000),
     "scratch-c": replace(SCRATCH, seed=2, first_seed=5_000_000),

@@ -213,7 +213,7 @@ def run(plan: Plan, folder: Path, processes: int) -> tuple[PreTrainedModel, floa
 
 def contrast_of(plan: Plan, folder: Path) -> Contrast:
     """What the finished run in `folder`, of a plan with captions, read them with."""
-    heads = Heads(plan.width, captions=plan.captions)
+    heads = Heads(plan.width, captions=plan.captions, words=plan.words)
     heads.load_state_dict(torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)["heads"])
     assert heads.contrast is not None
     return heads.contrast

@@ -15,6 +15,8 @@ CELL_OF_PATCH = (np.arange(GRID)[:, None] // 4 * 3 + np.arange(GRID) // 4).ravel
 """The cell of the layout, 0–8, that each of the 144 patches of a scene lies in."""
 WRITTEN = ("character", "owner_shape", "owner_color", "index")
 """The labels that a patch has because of a character in it."""
+LETTERS = ("letter 1", "letter 2", "letter 3", "letter 4")
+"""The labels of a thing's patches, and of its characters', that spell what is written under it."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,15 @@ class Views:
         return np.append(CELL_OF_PATCH, -1)[self.patch]
 
     def labels(self, scene: Scene) -> dict[str, np.ndarray]:
-        """What each token shows: `draw.patch_labels` as int64 (V,), without the characters that are illegible."""
+        """What each token shows: `draw.patch_labels` as int64 (V,), without the characters that are illegible; and LETTERS."""
         found = {name: np.append(label.ravel(), 0)[self.patch] for name, label in draw.patch_labels(scene).items()}
-        return {name: label * self.reads if name in WRITTEN else label for name, label in found.items()}
+        found = {name: label * self.reads if name in WRITTEN else label for name, label in found.items()}
+        spelled = {name: np.zeros_like(found["shape"]) for name in LETTERS}
+        for thing in scene.things if self.reads.any() else ():
+            here = (self.cells == thing.cell) & (found["shape"] + found["character"] > 0)
+            for letter, character in zip(LETTERS, thing.text, strict=False):
+                spelled[letter][here] = 1 + draw.CHARACTERS.index(character)
+        return found | spelled
 
 
 def whole() -> Views:

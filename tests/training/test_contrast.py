@@ -5,16 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import AutoTokenizer, CLIPModel
 
 from harness.scenes import world
+from harness.scenes.draw import CHARACTERS
 from training import train
 from training.batches import Batcher
 from training.contrast import LONGEST, Contrast, caption, caption_tokenizer
 from training.families import FAMILIES
-from training.losses import Heads, Losses
+from training.losses import WORDS_FOR, Heads, Losses
 from training.plan import CANDIDATES, Lesson, Plan
 from training.trainer import contrast_of, run
+from training.views import LETTERS
 
 LLAVA = FAMILIES["llava"]
 MICRO = Plan(
@@ -26,6 +29,7 @@ MICRO = Plan(
     layers=3,
     depths=(1, 2),
     captions=0.5,
+    words=True,
     lessons=(Lesson(0, 4, False, False, asked=("exist", "where")),),
 )
 
@@ -95,6 +99,27 @@ def test_tower_and_text_tower_learn_from_captions():
     assert Heads(32).contrast is None
 
 
+def test_words_count_among_labels_and_are_what_tokens_are_drawn_towards():
+    losses = {words: Losses(replace(MICRO, words=words), 0, 1, torch.device("cpu")) for words in (False, True)}
+    batch = Batcher(LLAVA, LLAVA.make_processor().tokenizer)([5])
+    patches, summary = torch.randn(1, 144, 32), torch.randn(1, 32)
+    plain, spelling = losses[False].heads, losses[True].heads
+    spelling.load_state_dict(plain.state_dict(), strict=False)
+    more = spelling(patches, summary, batch)[0] - plain(patches, summary, batch)[0]
+    heads = ((spelling.patch[letter], batch.labels[letter].flatten()) for letter in LETTERS)
+    assert more.item() == pytest.approx(sum(F.cross_entropy(head(patches[0]), label).item() for head, label in heads), rel=1e-5)
+    one = losses[True]
+    scores = (patches[0] @ one.model.lm_head.weight.T).log_softmax(dim=1)
+    named = {**{name: WORDS_FOR[name] for name in ("shape", "color", "character")}, **dict.fromkeys(LETTERS, CHARACTERS)}
+    wanted = [
+        -scores[patch, one.batcher.ids(texts[label - 1])[0]].item()
+        for name, texts in named.items()
+        for patch, label in enumerate(batch.labels[name][0].tolist())
+        if label
+    ]
+    assert one.alignment(patches, batch, places=False).item() == pytest.approx(sum(wanted) / len(wanted), rel=1e-5)
+
+
 def test_a_run_with_captions_leaves_the_clip_that_it_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("training.losses.WATCHED", range(world.HELD_OUT_SEEDS[0], world.HELD_OUT_SEEDS[0] + 1))
     monkeypatch.setitem(CANDIDATES, "scratch", MICRO)
@@ -111,4 +136,4 @@ def test_a_run_with_captions_leaves_the_clip_that_it_trained(tmp_path, monkeypat
 
 def test_a_model_that_starts_from_another_has_no_captions():
     with pytest.raises(AssertionError, match="learns that one's features"):
-        Losses(replace(CANDIDATES["taught"], captions=1.0), 0, 1, torch.device("cpu"))
+        Losses(replace(CANDIDATES["late"], captions=1.0), 0, 1, torch.device("cpu"))

@@ -1,5 +1,7 @@
 """Layers that are inserted change nothing at first, and learn; position ids of visual tokens may be anything."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,35 @@ def test_a_deeper_decoder_answers_as_before_and_is_a_stock_model(model, inputs, 
     assert len(loaded.get_decoder().layers) == 6
     long, short = (one.generate(**inputs, max_new_tokens=4, use_cache=cache) for one, cache in ((loaded, True), (model, False)))
     assert torch.equal(long, short)  # each layer has a cache of its own
+
+
+def test_inserted_layers_attend_as_no_layer_before(model, inputs):
+    """The attention of a copy would look where its original looks: all of it is drawn anew, and the same for the same seed."""
+    twin = deepcopy(model)
+    for one in (model, twin):
+        torch.manual_seed(3)
+        deepen(one, (1, 1))
+    original, *new = (layer.self_attn for layer in model.get_decoder().layers[:3])
+    again = [layer.self_attn for layer in twin.get_decoder().layers[1:3]]
+    for name in ("q_proj", "k_proj"):
+        old, first, second = (getattr(attention, name).weight for attention in (original, *new))
+        for one, other in ((old, first), (old, second), (first, second)):
+            assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < 0.15
+        assert first.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
+        assert all(
+            torch.equal(getattr(one, name).weight, getattr(two, name).weight) for one, two in zip(new, again, strict=True)
+        )
+    assert torch.equal(original.v_proj.weight, new[0].v_proj.weight)
+
+
+def test_a_run_inserts_the_same_layers_whatever_came_before():
+    plan = Plan(width=32, layers=2, depths=(1, 2), steps=2, deep_from=1, inserted=(1,), lessons=(Lesson(0, 4, False, False),))
+    runs = [losses.Losses(plan, rank, 2, torch.device("cpu")) for rank in (0, 1)]
+    torch.rand(5)
+    for run in runs:
+        run.deepen()
+    first, second = (run.model.get_decoder().layers[1].self_attn.q_proj.weight for run in runs)
+    assert torch.equal(first, second)
 
 
 def test_inserted_layers_learn(model, inputs):
@@ -127,14 +158,13 @@ def test_candidates_are_named_apart_and_start_below_their_depth(capsys):
     for plan in CANDIDATES.values():
         assert 0 <= plan.deep_from < plan.steps
         assert max(plan.inserted) <= plan.layers
-    assert train.main(["untaugt"]) == 2
-    assert "did you mean untaught?" in capsys.readouterr().err
+    assert train.main(["scrath"]) == 2
+    assert "did you mean scratch?" in capsys.readouterr().err
 
 
 def test_a_card_says_what_its_plan_did_with_attention_positions_and_depth():
     assert "was taught" in attention_of(PLANS["llava-tiny"])
-    assert "was taught" in attention_of(CANDIDATES["taught"])
-    assert "No lesson" in attention_of(CANDIDATES["untaught"])
+    assert "No lesson" in attention_of(CANDIDATES["late"])
     assert variants_of(PLANS["llava-tiny"]) == []
     jitter, depth = variants_of(Plan(jitter=2 / 3, inserted=(4, 4, 6), deep_from=350))
     assert "In 67% of the decoder steps" in jitter

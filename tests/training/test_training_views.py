@@ -84,3 +84,17 @@ def test_cells_follow_the_layout():
         for (row, down), (column, right) in product(enumerate((0, -1)), enumerate((0, -1))):
             assert cells[down, right] == 6 * row + 2 * column
         assert np.unique(cells, return_counts=True)[1].tolist() == [16 * canvas[0] * canvas[1]] * 9
+
+
+def test_letters_spell_the_word_on_all_that_belongs_to_a_thing():
+    shown, spelled = views.whole(), views.reduced((1, 3))
+    for seed in range(30):
+        scene = world.sample(seed)
+        labels, texts = shown.labels(scene), {thing.cell: thing.text for thing in scene.things}
+        for patch in range(144):
+            letters = [labels[letter][patch] for letter in views.LETTERS]
+            read = "".join(draw.CHARACTERS[letter - 1] for letter in letters if letter)
+            filled = labels["shape"][patch] or labels["character"][patch]
+            assert read == (texts[patch // 12 // 4 * 3 + patch % 12 // 4] if filled else "")
+        illegible = spelled.labels(scene)
+        assert not any(illegible[letter].any() for letter in views.LETTERS)
