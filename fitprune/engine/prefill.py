@@ -17,8 +17,10 @@ from fitprune.interface.gather import take
 from fitprune.interface.layout import Keep, Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
+from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import PrefillFacts
 from fitprune.interface.vision import index_of_samples
+from fitprune.models.deepstack import DeepStack
 from fitprune.models.execution import execution_device, moved, own_precision
 from fitprune.models.kv_cache import CacheState, HeldRows
 from fitprune.models.releases import release
@@ -57,11 +59,14 @@ class Prefill:
         # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
         self.changed = self.layout.valid is not None and not self.layout.empty
         self.mask: Any = None
+        self.deep: DeepStack | None = None
         # Cosine and sine of the rotary embedding in one tensor, (2, …, 1 or batch, T, d), so that one gather takes both.
         self.rotary: torch.Tensor | None = None
         # Images are encoded, so what the tower showed is complete.
         self.record = tower.record() if tower is not None else None
-        self.global_index = self._global_index(image) if tower is not None and not self.layout.empty else None
+        self.global_index = (
+            _global_index(self.record, self.layout, image) if tower is not None and not self.layout.empty else None
+        )
         self.members = Member.all_of(context, self.global_index)
         text_from = None if self.layout.empty or self.layout.host is None else self.layout.host.text_from
         self.held = HeldRows(visual.shape[1], self.layout.valid)
@@ -72,11 +77,13 @@ class Prefill:
         context.trace.start(self.facts)
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The decoder's arguments, with the mask of a padded batch replaced by an empty one.
+        """The decoder's arguments, without DeepStack's features, and with the mask of a padded batch replaced by an empty one.
 
         The decoder would hold its (batch, 1, T, T) mask to the end, beside those of the shorter sequences. So the layers get
         our own mask from the start.
         """
+        if not self.layout.empty:
+            self.deep, kwargs = DeepStack.taken_from(kwargs, self.layout.position)
         if not self.changed:
             return kwargs
         if self.layout.valid is not None and kwargs.get("position_ids") is None:
@@ -109,7 +116,7 @@ class Prefill:
             output = at.forward(hidden, **kwargs)
         self.facts.left.append(self.layout)
         self.facts.scoring.append(spent)
-        return output
+        return output if self.deep is None else self.deep.add(at.index, output, self.layout.position, self.layout.original)
 
     def _follow(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
         """A layer's arguments on the device on which it runs; what is kept from layer to layer follows."""
@@ -215,14 +222,6 @@ class Prefill:
         """Cosine and sine of the rotary embedding, as layers take them; None before the first layer."""
         return None if self.rotary is None else (self.rotary[0], self.rotary[1])
 
-    def _global_index(self, image: torch.Tensor) -> torch.Tensor:
-        """LongTensor (batch, n): see `LayerContext.global_index`."""
-        images = self.record.global_index if self.record is not None else []
-        index = index_of_samples(images, image.sum(1).tolist(), image)
-        if index is None:
-            raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
-        return index.gather(1, self.layout.position.clamp(min=0)).masked_fill(~self.layout.present, -1)
-
     def _shorten(self, cut: Cut | None, hidden: torch.Tensor, member: Member) -> torch.Tensor:
         """Bring hidden states, embeddings and mask to the shorter sequence of a member's `cut`; None where nothing leaves."""
         if cut is None and not (member.repacked and self.gaps):
@@ -244,3 +243,12 @@ class Prefill:
         self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
         self.changed = True
         return hidden
+
+
+def _global_index(record: TowerRecord | None, layout: Layout, image: torch.Tensor) -> torch.Tensor:
+    """LongTensor (batch, n): see `LayerContext.global_index`, of the prompt with this layout and these positions of images."""
+    images = record.global_index if record is not None else []
+    index = index_of_samples(images, image.sum(1).tolist(), image)
+    if index is None:
+        raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
+    return index.gather(1, layout.position.clamp(min=0)).masked_fill(~layout.present, -1)

@@ -90,7 +90,13 @@ def test_on_llava(name, decoder, parts):
     against_the_literal_rules(model, prompt(model, parts, 5), name)
 
 
-FAMILIES = [("llava_next", "mistral"), ("llava_onevision", "qwen2"), ("qwen2_5_vl", None), ("internvl", "qwen2")]
+FAMILIES = [
+    ("llava_next", "mistral"),
+    ("llava_onevision", "qwen2"),
+    ("qwen2_5_vl", None),
+    ("qwen3_vl", None),
+    ("internvl", "qwen2"),
+]
 TILED = ["w1 w2", (30, 20), "w3 w4 w5 w6"]
 
 
@@ -101,7 +107,7 @@ def test_on_other_families(name, family, decoder, wishes):
     model = families.build(family, 4, decoder=decoder, seed=1)
     sample = families.inputs(families.processor(family), [TILED])
     repacks = any(part.repack for part in pairs(None, None, [], [])[name][1])
-    if family == "qwen2_5_vl" and repacks and not wishes:
+    if family in families.ON_AXES and repacks and not wishes:
         with pytest.raises(UnsupportedModel, match=r"^[^\n]*use positions='kept'[^\n]*$"):
             against_the_literal_rules(model, sample, name)
         return
