@@ -36,6 +36,8 @@ PUBLISHED = {
     "qwen3-vl-8b": 8.77,
     "internvl3-1b": 0.938,
     "internvl3-8b": 7.94,
+    "internvl3.5-1b": 1.06,
+    "internvl3.5-8b": 8.53,
 }
 # Layers, hidden size, FFN size, key-value size, of the papers and the language models' own cards.
 DECODERS = {
@@ -50,6 +52,8 @@ DECODERS = {
     "qwen3-vl-4b": (36, 2560, 9728, 1024),
     "qwen3-vl-8b": (36, 4096, 12288, 1024),
     "internvl3-1b": (24, 896, 4864, 128),
+    "internvl3.5-1b": (28, 1024, 3072, 1024),
+    "internvl3.5-8b": (36, 4096, 12288, 1024),
 }
 
 

@@ -68,6 +68,8 @@ NAMES = [
     "qwen3-vl-8b",
     "internvl3-1b",
     "internvl3-8b",
+    "internvl3.5-1b",
+    "internvl3.5-8b",
 ]
 
 
