@@ -20,6 +20,7 @@ from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import PrefillFacts
 from fitprune.interface.vision import index_of_samples
+from fitprune.models.deepstack import DeepStack
 from fitprune.models.execution import execution_device, moved, own_precision
 from fitprune.models.kv_cache import CacheState, HeldRows
 from fitprune.models.releases import release
@@ -59,12 +60,13 @@ class Prefill:
         self.changed = self.layout.valid is not None and not self.layout.empty
         self.mask: Any = None
         self.bias: Biased | None = None
+        self.deep: DeepStack | None = None
         # Cosine and sine of the rotary embedding in one tensor, (2, …, 1 or batch, T, d), so that one gather takes both.
         self.rotary: torch.Tensor | None = None
         # Images are encoded, so what the tower showed is complete.
         self.record = tower.record() if tower is not None else None
         self.global_index = (
-            global_index(self.record, image, self.layout) if tower is not None and not self.layout.empty else None
+            _global_index(self.record, image, self.layout) if tower is not None and not self.layout.empty else None
         )
         self.members = Member.all_of(context, self.global_index)
         text_from = None if self.layout.empty or self.layout.host is None else self.layout.host.text_from
@@ -74,11 +76,13 @@ class Prefill:
         context.trace.start(self.facts)
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The decoder's arguments, with the mask of a padded batch replaced by an empty one.
+        """The decoder's arguments, without DeepStack's features, and with the mask of a padded batch replaced by an empty one.
 
         The decoder would hold its (batch, 1, T, T) mask to the end, beside those of the shorter sequences. So the layers get
         our own mask from the start.
         """
+        if not self.layout.empty:
+            self.deep, kwargs = DeepStack.taken_from(kwargs, self.layout.position)
         if not self.changed:
             return kwargs
         if self.layout.valid is not None and kwargs.get("position_ids") is None:
@@ -112,7 +116,7 @@ class Prefill:
             output = at.forward(hidden, **kwargs)
         self.facts.left.append(self.layout)
         self.facts.scoring.append(spent)
-        return output
+        return output if self.deep is None else self.deep.add(at.index, output, self.layout.position, self.layout.original)
 
     def _follow(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
         """A layer's arguments on the device on which it runs; what is kept from layer to layer follows."""
@@ -266,7 +270,7 @@ class PromptRows:
         return self.held
 
 
-def global_index(record: TowerRecord | None, image: torch.Tensor, layout: Layout) -> torch.Tensor:
+def _global_index(record: TowerRecord | None, image: torch.Tensor, layout: Layout) -> torch.Tensor:
     """LongTensor (batch, n): see `LayerContext.global_index`. `image` is bool (batch, T): the positions of images."""
     index = index_of_samples([] if record is None else record.global_index, image.sum(1).tolist(), image)
     if index is None:

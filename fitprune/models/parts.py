@@ -11,7 +11,14 @@ from fitprune.errors import UnsupportedModel
 # Pre-norm layers of the form x + attention(norm(x)), then x + mlp(norm(x)). A layer class outside this list may scale or
 # reorder these sums, and pruning it as if it did not would be silently wrong.
 PRE_NORM_LAYERS = frozenset(
-    {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen2_5_VLDecoderLayer", "Qwen3DecoderLayer"}
+    {
+        "LlamaDecoderLayer",
+        "MistralDecoderLayer",
+        "Qwen2DecoderLayer",
+        "Qwen2_5_VLDecoderLayer",
+        "Qwen3DecoderLayer",
+        "Qwen3VLTextDecoderLayer",
+    }
 )
 
 

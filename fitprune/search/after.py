@@ -9,6 +9,7 @@ from torch import nn
 from fitprune.composed import Composed
 from fitprune.errors import FitPruneError
 from fitprune.interface.tokens import Attention, VisualTokens
+from fitprune.models.deepstack import left_of
 from fitprune.models.parts import newline_mask
 from fitprune.pruner import Pruner
 from fitprune.search.prompts import Batch, Prompt, embed, on_device
@@ -63,7 +64,7 @@ def embed_after(model: nn.Module, batch: Batch, pruner: Pruner) -> Prompt:
             model(**on_device(model, batch), use_cache=False)
     except _FirstLayerReached:
         pass
-    inputs = {"inputs_embeds": rest.hidden}
+    inputs = {"inputs_embeds": rest.hidden, **left_of(whole.inputs, rest.rows, rest.visual)}
     if rest.valid is not None:
         inputs["attention_mask"] = rest.valid.long()
     if not rest.repacked:

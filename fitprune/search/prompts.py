@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fitprune.errors import FitPruneError
+from fitprune.models.deepstack import FEATURES
 from fitprune.models.execution import execution_device, floating_type
 from fitprune.models.parts import model_parts, newline_mask, refuse_video, visual_mask
 
@@ -19,7 +20,8 @@ class Prompt:
     """A batch as it enters the text decoder.
 
     Attributes:
-        inputs: the tensors among the decoder's arguments: `inputs_embeds` (batch, T, hidden_size), masks, position ids.
+        inputs: the tensors among the decoder's arguments: `inputs_embeds` (batch, T, hidden_size), masks, position ids, and
+            what DeepStack adds, (levels, visual tokens, hidden_size).
         visual_mask: bool (batch, T): where the visual tokens are, the newlines of tiled models among them.
         newline_mask: bool (batch, T): where these newlines are.
     """
@@ -56,7 +58,11 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     caught: dict[str, torch.Tensor] = {}
 
     def stop(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        caught.update({name: value for name, value in kwargs.items() if isinstance(value, torch.Tensor)})
+        for name, value in kwargs.items():
+            if isinstance(value, torch.Tensor):
+                caught[name] = value
+            elif name == FEATURES and value:
+                caught[name] = torch.stack(value)
         # Only while the model runs is an offloaded newline embedding there to be compared with.
         newline.append(newline_mask(parts, visual.to(caught["inputs_embeds"].device), caught["inputs_embeds"]))
         raise _DecoderReached

@@ -138,7 +138,7 @@ def _qwen2_5_vl(config: Any, inputs: Inputs) -> VisionCost:
     A frame attends to itself alone; windows at the lower and right edge are as small as what is left there.
     """
     tower = config.vision_config
-    width, layers, merge = tower.hidden_size, tower.depth, tower.spatial_merge_size
+    layers, merge = tower.depth, tower.spatial_merge_size
     side = tower.window_size // merge // tower.patch_size
     patches = full = windowed = 0
     for frames, height, columns in inputs["image_grid_thw"].tolist():
@@ -147,15 +147,30 @@ def _qwen2_5_vl(config: Any, inputs: Inputs) -> VisionCost:
         windowed += frames * merge**4 * _squares(height // merge, side) * _squares(columns // merge, side)
     everywhere = len(set(tower.fullatt_block_indexes) & set(range(layers)))
     pairs = everywhere * full + (layers - everywhere) * windowed
+    return _native(tower, patches, pairs, matrices=3, mergers=1)
+
+
+def _qwen3_vl(config: Any, inputs: Inputs) -> VisionCost:
+    """Qwen3-VL: images of any size, each frame attends to itself alone; one merger more for each layer that DeepStack reads."""
+    tower = config.vision_config
+    grids = inputs["image_grid_thw"].tolist()
+    patches = sum(frames * height * columns for frames, height, columns in grids)
+    pairs = tower.depth * sum(frames * (height * columns) ** 2 for frames, height, columns in grids)
+    return _native(tower, patches, pairs, matrices=2, mergers=1 + len(tower.deepstack_visual_indexes))
+
+
+def _native(tower: Any, patches: int, pairs: int, matrices: int, mergers: int) -> VisionCost:
+    """A tower of Qwen's, in whose layers `pairs` of patches attend to one another, with an FFN of so many matrices."""
+    width, layers, merge = tower.hidden_size, tower.depth, tower.spatial_merge_size
     vision = {
         "convolution": patches * tower.in_channels * tower.temporal_patch_size * tower.patch_size**2 * width,
         "qkv": layers * patches * 3 * width**2,
         "attention": 2 * pairs * width,
         "output": layers * patches * width**2,
-        "ffn": layers * patches * 3 * width * tower.intermediate_size,
+        "ffn": layers * patches * matrices * width * tower.intermediate_size,
     }
     merged = width * merge**2
-    return VisionCost(vision, {"linear": patches // merge**2 * (merged**2 + merged * tower.out_hidden_size)})
+    return VisionCost(vision, {"linear": mergers * patches // merge**2 * (merged**2 + merged * tower.out_hidden_size)})
 
 
 def _squares(length: int, side: int) -> int:
@@ -212,6 +227,7 @@ FAMILIES: dict[str, Callable[[Any, Inputs], VisionCost]] = {
     "llava_next": _anyres,
     "llava_onevision": _anyres,
     "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
 }
 

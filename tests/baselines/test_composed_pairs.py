@@ -91,14 +91,20 @@ def test_on_llava(name, decoder, parts):
     against_the_literal_rules(model, prompt(model, parts, 5), name)
 
 
-FAMILIES = [("llava_next", "mistral"), ("llava_onevision", "qwen2"), ("qwen2_5_vl", None), ("internvl", "qwen2")]
+FAMILIES = [
+    ("llava_next", "mistral"),
+    ("llava_onevision", "qwen2"),
+    ("qwen2_5_vl", None),
+    ("qwen3_vl", None),
+    ("internvl", "qwen2"),
+]
 TILED = ["w1 w2", (30, 20), "w3 w4 w5 w6"]
 
 
 def refused(name, family, wishes):
     """Positions on three axes cannot be numbered anew."""
     repacks = any(part.repack for part in pairs(None, None, [], [])[name][1])
-    return family == "qwen2_5_vl" and repacks and not wishes
+    return family in families.ON_AXES and repacks and not wishes
 
 
 @pytest.mark.product(strength=2, without=lambda name, family, decoder, wishes: refused(name, family, wishes))

@@ -10,12 +10,18 @@ from baselines.between_layers.vtw import VTW
 from fitprune import UnsupportedModel
 from tests.reference import dart, pyramiddrop, sparsevlm, vtw
 from tests.reference.between import run
-from tests.support.families import build, inputs, processor
+from tests.support.families import ON_AXES, build, inputs, processor
 from tests.support.models import kept, new_tokens
 from tests.support.releases import cache_of
 
 pytestmark = pytest.mark.releases
-FAMILIES = [("llava_next", "mistral"), ("llava_onevision", "qwen2"), ("qwen2_5_vl", None), ("internvl", "qwen2")]
+FAMILIES = [
+    ("llava_next", "mistral"),
+    ("llava_onevision", "qwen2"),
+    ("qwen2_5_vl", None),
+    ("qwen3_vl", None),
+    ("internvl", "qwen2"),
+]
 PROMPTS = {"wide": ["w1 w2", (30, 20), "w3 w4 w5 w6"], "two": ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"]}
 STAGES = (0, 1, 2)
 RATIOS = (0.5, 0.3, 0.1)
@@ -35,7 +41,7 @@ def methods(positions):
 
 def refused(family, positions):
     """Positions on three axes cannot be numbered anew."""
-    return family == "qwen2_5_vl" and positions == "repacked"
+    return family in ON_AXES and positions == "repacked"
 
 
 @pytest.mark.product(strength=2, without=lambda family, positions, **others: refused(family, positions))

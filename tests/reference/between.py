@@ -58,7 +58,8 @@ def run(model, inputs, rule, new_tokens=0, repack=False):
         output, maps = reference.attend(here.x, layer, here.positions, caches[layer])
         y = here.x + reference.linear(output, f"layers.{layer}.self_attn.o_proj")
         keys = [key for key, _ in caches[layer]]
-        here = Before(layer, reference.feed_forward(y, layer), here.names, here.positions, here.after, maps, keys)
+        y = reference.deepen(reference.feed_forward(y, layer), layer, here.names)
+        here = Before(layer, y, here.names, here.positions, here.after, maps, keys)
         out.kept.append(sorted(name for name in here.names if name is not None))
         out.kv_lengths.append(len(caches[layer]))
     nexts = [len(cache) if repack else following for cache in caches]

@@ -68,7 +68,7 @@ def run(model, inputs, parts, new_tokens=0, made=()):
             if part.repack and gone:
                 following = len(stays)
                 positions = [stays.index(row) if row in stays else None for row in range(len(y))]
-        x = reference.feed_forward(y[stays], layer)
+        x = reference.deepen(reference.feed_forward(y[stays], layer), layer, [here.names[row] for row in stays])
         kept = [[values[row] for row in stays] for values in (here.names, positions, here.after)]
         here = Before(layer, x, *kept, None, None)
         out.kept.append(sorted(name for name in here.names if name is not None and name not in made))

@@ -29,6 +29,7 @@ class Conversation:
             x, positions, original = self.only(kept[layer], x, positions, before)
             output = output[[row for row, index in enumerate(before) if index is None or index in kept[layer]]]
             x = reference.feed_forward(x + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            x = reference.deepen(x, layer, original)
         self.rows = [len(cache) for cache in self.caches]
 
     def only(self, left, x, positions, original):

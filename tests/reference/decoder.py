@@ -79,6 +79,12 @@ class Reference:
         y = x @ self.weights[name + ".weight"].T
         return y + self.weights[name + ".bias"] if name + ".bias" in self.weights else y
 
+    def rotated(self, x, part, positions):
+        """Queries or keys (rows, heads, width) of normed rows, by the part's name up to its letter, normed where they are."""
+        states = self.linear(x, part + "_proj").view(len(x), -1, self.width)
+        states = self.norm(states, part + "_norm") if part + "_norm.weight" in self.weights else states
+        return self.rotate(states, positions)
+
     def rotate(self, x, positions):
         """Rotary embedding of x (tokens, heads, width) at the given positions."""
         theta, half = self.config.rope_parameters["rope_theta"], self.width // 2
@@ -86,6 +92,10 @@ class Reference:
         angles = torch.tensor(angles, dtype=torch.float64).to(self.dtype)[:, None]
         first, second = x[..., :half], x[..., half:]
         return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], -1)
+
+    def deepen(self, x, layer, names):
+        """The rows after a layer, with what a family adds to visual tokens there; `names` are their indices, None for text."""
+        return x
 
     def axis(self, position, frequency):
         """The coordinate that the rotary embedding turns by at this frequency."""
@@ -95,8 +105,7 @@ class Reference:
         """Adds x's keys and values to this layer's cache; gives (rows, heads·width) before o_proj, maps (heads, rows, keys)."""
         block = f"layers.{layer}.self_attn."
         x = self.norm(x, f"layers.{layer}.input_layernorm")
-        queries = self.rotate(self.linear(x, block + "q_proj").view(len(x), self.heads, self.width), positions)
-        keys = self.rotate(self.linear(x, block + "k_proj").view(len(x), self.kv_heads, self.width), positions)
+        queries, keys = (self.rotated(x, block + part, positions) for part in "qk")
         values = self.linear(x, block + "v_proj").view(len(x), self.kv_heads, self.width)
         past = len(cache)
         cache.extend(zip(keys, values, strict=True))
@@ -145,6 +154,7 @@ class Reference:
                 positions, original = [positions[row] for row in rows], [original[row] for row in rows]
                 places = [places[row] for row in rows]
             x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            x = self.deepen(x, layer, original)
             run.kept.append([index for index in original if index is not None])
             run.kv_lengths.append(len(caches[layer]))
             if choose_between is not None:

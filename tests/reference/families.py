@@ -1,6 +1,8 @@
-"""What differs from LLaVA-1.5 in other families: newline tokens among the patches, and positions on three axes."""
+"""What differs from LLaVA-1.5 in other families: newline tokens among the patches, positions on three axes, DeepStack."""
 
 import math
+
+import torch
 
 from .decoder import KINDS, Reference
 
@@ -94,4 +96,30 @@ class ThreeAxes(Reference):
         return positions, start
 
 
-KINDS |= {"llava_next": Tiled, "llava_onevision": TiledUpToNine, "qwen2_5_vl": ThreeAxes}
+class Interleaved(ThreeAxes):
+    """Qwen3-VL: the axes share the frequencies in turns, and features of inner tower layers join the first decoder layers."""
+
+    def axis(self, position, frequency):
+        if isinstance(position, int):
+            return position
+        ends = self.config.rope_parameters["mrope_section"]
+        turn = frequency % 3
+        return position[turn if turn and frequency < 3 * ends[turn] else 0]
+
+    def embed(self, inputs):
+        x, image = super().embed(inputs)
+        self.deep = []
+        if any(image):
+            given = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
+            with torch.no_grad():
+                levels = self.model.model.get_image_features(**given).deepstack_features
+            self.deep = [torch.cat(list(level)).to(self.dtype) for level in levels]
+        return x, image
+
+    def deepen(self, x, layer, names):
+        if layer >= len(self.deep):
+            return x
+        return torch.stack([row if name is None else row + self.deep[layer][name] for row, name in zip(x, names, strict=True)])
+
+
+KINDS |= {"llava_next": Tiled, "llava_onevision": TiledUpToNine, "qwen2_5_vl": ThreeAxes, "qwen3_vl": Interleaved}

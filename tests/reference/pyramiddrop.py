@@ -35,9 +35,7 @@ def rule(gaps, layers, ratios):
             return None
         block = f"layers.{before.layer}."
         x = reference.norm(before.x, block + "input_layernorm")
-        shape = (len(x), -1, reference.width)
-        queries = reference.rotate(reference.linear(x, block + "self_attn.q_proj").view(shape), before.positions)
-        keys = reference.rotate(reference.linear(x, block + "self_attn.k_proj").view(shape), before.positions)
+        queries, keys = (reference.rotated(x, f"{block}self_attn.{part}", before.positions) for part in "qk")
         weights = row(queries[-1], keys, reference.width**-0.5)
         stays, gap = stage([weights[place] for place in before.visual], total, ratios[layers.index(before.layer)])
         gaps.append(gap)

@@ -31,6 +31,10 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2Config,
+    Qwen3Config,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
     SiglipVisionConfig,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -54,18 +58,22 @@ DECODERS = {
     "llama": (LlamaConfig, {"num_key_value_heads": 4}),
     "mistral": (MistralConfig, {"num_key_value_heads": 2, "sliding_window": None}),
     "qwen2": (Qwen2Config, {"num_key_value_heads": 2}),
+    "qwen3": (Qwen3Config, {"num_key_value_heads": 2, "head_dim": 12}),
 }
 
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+QWEN_TOKENS = {
+    "image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+}
 # Special tokens by the attribute names that each processor looks for, in the spelling of the hub's checkpoints.
 TOKENS = {
     "llava_next": {"image_token": "<image>"},
     "llava_onevision": {"image_token": "<image>", "video_token": "<video>"},
-    "qwen2_5_vl": {
-        "image_token": "<|image_pad|>",
-        "video_token": "<|video_pad|>",
-        "vision_start_token": "<|vision_start|>",
-        "vision_end_token": "<|vision_end|>",
-    },
+    "qwen2_5_vl": QWEN_TOKENS,
+    "qwen3_vl": QWEN_TOKENS,
     "internvl": {
         "context_image_token": "<IMG_CONTEXT>",
         "start_image_token": "<img>",
@@ -74,6 +82,8 @@ TOKENS = {
     },
 }
 FAMILIES = tuple(TOKENS)
+# Families whose position ids have three axes.
+ON_AXES = ("qwen2_5_vl", "qwen3_vl")
 CHAT_TEMPLATE = (
     "{{% for message in messages %}}{{% for part in message['content'] %}}"
     "{{{{ '{image} ' if part['type'] == 'image' else part['text'] + ' ' }}}}"
@@ -126,28 +136,28 @@ def _llava_onevision(kind, layers, options, tower):
 
 
 def _qwen2_5_vl(kind, layers, options, tower):
-    assert kind is None, "Qwen2.5-VL has a decoder of its own"
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
-    return Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig(
-        vision_config={
-            "depth": 3,
-            "hidden_size": 16,
-            "intermediate_size": 28,
-            "num_heads": 2,
-            "patch_size": PATCH,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 16,
-            "fullatt_block_indexes": [1],
-            "out_hidden_size": 32,
-        }
-        | tower,
-        text_config=_sizes(layers) | {"num_key_value_heads": 2, "rope_parameters": rope} | options,
-        image_token_id=_token("qwen2_5_vl", "image_token"),
-        video_token_id=_token("qwen2_5_vl", "video_token"),
-        vision_start_token_id=_token("qwen2_5_vl", "vision_start_token"),
-        vision_end_token_id=_token("qwen2_5_vl", "vision_end_token"),
-    )
+    special = {"window_size": 16, "fullatt_block_indexes": [1]}
+    text = {"rope_parameters": ROPE | {"mrope_section": [2, 1, 1]}} | options
+    return Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLConfig(**_qwen(kind, layers, text, special | tower))
+
+
+def _qwen3_vl(kind, layers, options, tower):
+    special = {"depth": 4, "num_position_embeddings": 16, "deepstack_visual_indexes": [0, 2]}
+    text = {"head_dim": 12, "rope_parameters": ROPE | {"mrope_section": [2, 2, 2], "mrope_interleaved": True}} | options
+    return Qwen3VLForConditionalGeneration, Qwen3VLConfig(**_qwen(kind, layers, text, special | tower))
+
+
+def _qwen(kind, layers, text, tower):
+    """What the configurations of Qwen's models have in common."""
+    assert kind is None, "Qwen's models have decoders of their own"
+    vision = TOWER | {"depth": 3, "intermediate_size": 28, "num_heads": 2, "patch_size": PATCH, "out_hidden_size": 32}
+    vision |= {"spatial_merge_size": 2, "temporal_patch_size": 2}
+    del vision["num_hidden_layers"], vision["num_attention_heads"]
+    return {
+        "vision_config": vision | tower,
+        "text_config": _sizes(layers) | {"num_key_value_heads": 2} | text,
+        **{name + "_id": 4 + index for index, name in enumerate(QWEN_TOKENS)},
+    }
 
 
 def _internvl(kind, layers, options, tower):
@@ -166,6 +176,7 @@ CONFIGS = {
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
 }
 
@@ -220,8 +231,18 @@ class _Qwen(_ImagesOnly, Qwen2_5_VLProcessor):
     pass
 
 
+class _Qwen3(_ImagesOnly, Qwen3VLProcessor):
+    pass
+
+
 class _InternVL(_ImagesOnly, InternVLProcessor):
     pass
+
+
+def _qwen_images():
+    return Qwen2VLImageProcessorPil(
+        patch_size=PATCH, temporal_patch_size=2, merge_size=2, size={"shortest_edge": 256, "longest_edge": 6400}
+    )
 
 
 # Per family: the hub's processor class, our class, the hub's image processor, ours, and the settings of both.
@@ -242,15 +263,8 @@ PROCESSORS = {
         lambda: LlavaOnevisionImageProcessorPil(size={"height": TILE, "width": TILE}, image_grid_pinpoints=ONEVISION_GRIDS),
         {"num_image_tokens": (TILE // PATCH) ** 2, "vision_feature_select_strategy": "full"},
     ),
-    "qwen2_5_vl": (
-        "Qwen2_5_VLProcessor",
-        _Qwen,
-        "Qwen2VLImageProcessor",
-        lambda: Qwen2VLImageProcessorPil(
-            patch_size=PATCH, temporal_patch_size=2, merge_size=2, size={"shortest_edge": 256, "longest_edge": 6400}
-        ),
-        {},
-    ),
+    "qwen2_5_vl": ("Qwen2_5_VLProcessor", _Qwen, "Qwen2VLImageProcessor", _qwen_images, {}),
+    "qwen3_vl": ("Qwen3VLProcessor", _Qwen3, "Qwen2VLImageProcessor", _qwen_images, {}),
     "internvl": (
         "InternVLProcessor",
         _InternVL,
@@ -276,8 +290,8 @@ def image_token(family):
 
 
 def chat_template(family):
-    """Images and texts of all turns, one after the other; Qwen2.5-VL tells two images apart by what stands around them."""
-    around = ("<|vision_start|>", "<|vision_end|>") if family == "qwen2_5_vl" else ("", "")
+    """Images and texts of all turns, one after the other; Qwen's models tell two images apart by what stands around them."""
+    around = ("<|vision_start|>", "<|vision_end|>") if TOKENS[family] is QWEN_TOKENS else ("", "")
     return CHAT_TEMPLATE.format(image=around[0] + image_token(family) + around[1])
 
 

@@ -1,6 +1,7 @@
-"""InternVL3 in transformers' own classes: up to twelve tiles and a thumbnail, pixels shuffled four to a token.
+"""InternVL3 and 3.5 in transformers' own classes: up to twelve tiles and a thumbnail, pixels shuffled four to a token.
 
-Source: Zhu et al. 2025, arXiv 2504.10479; the checkpoints ending in -hf, which need no code of their own.
+Source: Zhu et al. 2025, arXiv 2504.10479; Wang et al. 2025, arXiv 2508.18265; the checkpoints ending in -hf, which need no code
+of their own.
 """
 
 from collections.abc import Mapping
@@ -67,5 +68,21 @@ MODELS = (
         family="internvl",
         dtype="bfloat16",
         parameters=7_944_373_760,
+    ),
+    ModelSpec(
+        "internvl3.5-1b",
+        "OpenGVLab/InternVL3_5-1B-HF",
+        revision="9191dbccf312b537016f041b25d61c72e7c5c9f3",
+        family="internvl",
+        dtype="bfloat16",
+        parameters=1_060_897_792,
+    ),
+    ModelSpec(
+        "internvl3.5-8b",
+        "OpenGVLab/InternVL3_5-8B-HF",
+        revision="741a7d03020411e666c6109218ab71e08151ef86",
+        family="internvl",
+        dtype="bfloat16",
+        parameters=8_528_318_464,
     ),
 )

@@ -13,15 +13,20 @@ MIN_PIXELS, MAX_PIXELS = 56 * 56, 12_845_056
 
 def view(config: Mapping[str, Any], width: int, height: int) -> View:
     """Both sides are rounded to whole tokens, after scaling into the pixel bounds."""
+    return native_view(config, width, height, MIN_PIXELS, MAX_PIXELS)
+
+
+def native_view(config: Mapping[str, Any], width: int, height: int, fewest: int, most: int) -> View:
+    """An image at its own resolution, of at least `fewest` and at most `most` pixels."""
     vision = config["vision_config"]
     patch, merge = vision["patch_size"], vision["spatial_merge_size"]
     unit = patch * merge
     sides = [round(side / unit) * unit for side in (height, width)]
-    if math.prod(sides) > MAX_PIXELS:
-        shrink = math.sqrt(height * width / MAX_PIXELS)
+    if math.prod(sides) > most:
+        shrink = math.sqrt(height * width / most)
         sides = [max(unit, math.floor(side / shrink / unit) * unit) for side in (height, width)]
-    elif math.prod(sides) < MIN_PIXELS:
-        grow = math.sqrt(MIN_PIXELS / (height * width))
+    elif math.prod(sides) < fewest:
+        grow = math.sqrt(fewest / (height * width))
         sides = [math.ceil(side * grow / unit) * unit for side in (height, width)]
     rows, columns = (side // patch for side in sides)
     values = 3 * vision["temporal_patch_size"] * patch**2

@@ -218,7 +218,7 @@ def test_a_prompt_that_is_cut_off_is_named_with_its_numbers(family, way):
     cut = {name: value[:, : last - 3] if value.shape == visual.shape else value for name, value in whole.items()}
     beams, tokens = 1 + (way == "beams"), int(visual.sum())
     said = rf"^the prompt has {tokens - 4} image tokens, its \d images have {tokens} features; prepare"
-    if family == "qwen2_5_vl" and way != "forward":  # its positions are numbered before its images are encoded
+    if family in families.ON_AXES and way != "forward":  # its positions are numbered before its images are encoded
         said = "^the image tokens of this prompt are not as many as its images need; prepare"
     with torch.no_grad(), DECODER(model):
         for _ in range(2):

@@ -10,7 +10,7 @@ from baselines.between_layers.fastv import FastV
 from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
 from tests.reference.decoder import reference_of
-from tests.support.families import FAMILIES, build, inputs, processor, save
+from tests.support.families import FAMILIES, ON_AXES, build, inputs, processor, save
 from tests.support.models import kept, new_tokens
 from tests.support.releases import cache_of, with_cache
 
@@ -176,19 +176,20 @@ def test_a_checkpoint_on_disk_is_pruned_like_the_model_it_was_saved_from(model, 
     assert [kept(trace, row) for row in range(5)] == [kept(expected, row) for row in range(5)]
 
 
-@pytest.mark.parametrize("family", ["llava_onevision", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["llava_onevision", *ON_AXES])
 @pytest.mark.parametrize("generate", [False, True], ids=["forward", "generate"])
 def test_a_video_is_refused_by_name(family, generate):
     model = build(family)
     frames, token = 4, model.config.video_token_id
-    if family == "qwen2_5_vl":
-        places, kinds = 2 * 2 * 3, {"video_grid_thw": torch.tensor([[2, 4, 6]])}
-        pixels = torch.randn(2 * 4 * 6, 96)
+    if family in ON_AXES:
+        kinds, pixels = {"video_grid_thw": torch.tensor([[2, 4, 6]])}, torch.randn(2 * 4 * 6, 96)
+        # Qwen3-VL has the time between its frames.
+        places = [token] * 6 + [24] * (family == "qwen3_vl") + [token] * 6
     else:
-        places, kinds, pixels = frames * 9 + 1, {}, torch.randn(1, frames, 3, 24, 24)
-    ids = torch.tensor([[20, 21, *[token] * places, 22, 23]])
+        places, kinds, pixels = [token] * (frames * 9 + 1), {}, torch.randn(1, frames, 3, 24, 24)
+    ids = torch.tensor([[20, 21, *places, 22, 23]])
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": pixels, **kinds}
-    if family == "qwen2_5_vl":
+    if family in ON_AXES:
         batch["mm_token_type_ids"] = 2 * (ids == token).int()
     with torch.no_grad():
         model(**batch)

@@ -20,8 +20,10 @@ MODELS = [
     ("llava_next", "mistral"),
     ("llava_onevision", "qwen2"),
     ("qwen2_5_vl", None),
+    ("qwen3_vl", None),
     ("internvl", "qwen2"),
     ("internvl", "llama"),
+    ("internvl", "qwen3"),
 ]
 RECIPE = Recipe([9, 7, 12], 36)
 # Wide and high images, one and several, one with tiles beyond what LLaVA-OneVision keeps, with and without text before.

@@ -21,6 +21,7 @@ SAMPLES = [
     ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"],
     [(11, 40), "w8 w9"],
 ]
+OTHER_SIZES = {"llava_next": {"kv_size": 32}, "qwen3_vl": {"kv_size": 24, "q_size": 48}}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -61,8 +62,9 @@ def test_a_recipe_for_prompts_of_any_length(model, encode, mode):
     totals = [sum(_layout(model, encode([parts]))) for parts in SAMPLES]
     recipe = fit(model, [encode(SAMPLES)], 0.5, mode=mode, progress=False)
     assert recipe.visual_tokens == round(sum(totals) / len(totals))
-    sizes = {"hidden_size": 32, "intermediate_size": 72, "kv_size": recipe.sizes.kv_size}
-    assert sizes["kv_size"] == (32 if model.config.model_type == "llava_next" else 16)
+    sizes = {"hidden_size": 32, "intermediate_size": 72, "kv_size": 16, "q_size": 32}
+    sizes |= OTHER_SIZES.get(model.config.model_type, {})
+    assert recipe.sizes.costs() == sizes
     dense = visual_macs([0] * 4, recipe.visual_tokens, **sizes)
     saved = 1 - visual_macs(recipe.drop, recipe.visual_tokens, **sizes) / dense
     assert recipe.reduction == pytest.approx(saved)

@@ -33,7 +33,13 @@ def case(family):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [*(("llava", name) for name in FIRST), ("llava_next", "visionzip"), ("llava_next", "random"), ("qwen2_5_vl", "random")],
+    [
+        *(("llava", name) for name in FIRST),
+        ("llava_next", "visionzip"),
+        ("llava_next", "random"),
+        ("qwen2_5_vl", "random"),
+        ("qwen3_vl", "random"),
+    ],
 )
 def test_the_decoder_is_given_what_it_is_given_under_the_pruner(family, name):
     model, inputs = case(family)

@@ -30,8 +30,11 @@ BATCHES = {
     "several": [["w1", (44, 20), "w2", (30, 90), "w3"]],
     "large": [[(90, 96), "w2 w3"]],
 }
-TOWERS = {"qwen2_5_vl": "visual"}
-MERGERS = {"qwen2_5_vl": "visual.merger"}
+TOWERS = {"qwen2_5_vl": "visual", "qwen3_vl": "visual"}
+MERGERS = {
+    "qwen2_5_vl": ("visual.merger",),
+    "qwen3_vl": ("visual.merger", "visual.deepstack_merger_list.0", "visual.deepstack_merger_list.1"),
+}
 PRUNERS = {"fitprune": FitPrune(Recipe([9, 7, 12], 36)), "fastv": FastV(k=1), "random": Random(0.5), "dense": Dense()}
 
 
@@ -39,7 +42,7 @@ def by_module(model, counter):
     root = f"{type(model).__name__}."
     counts = {name.removeprefix(root): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     family = model.config.model_type
-    projector = counts["model." + MERGERS.get(family, "multi_modal_projector")]
+    projector = sum(counts["model." + part] for part in MERGERS.get(family, ("multi_modal_projector",)))
     vision = counts["model." + TOWERS.get(family, "vision_tower")] - (projector if family in MERGERS else 0)
     return vision, projector, counts
 

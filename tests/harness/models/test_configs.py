@@ -31,8 +31,13 @@ PUBLISHED = {
     "llava-onevision-7b": 8.03,
     "qwen2.5-vl-3b": 3.75,
     "qwen2.5-vl-7b": 8.29,
+    "qwen3-vl-2b": 2.13,
+    "qwen3-vl-4b": 4.44,
+    "qwen3-vl-8b": 8.77,
     "internvl3-1b": 0.938,
     "internvl3-8b": 7.94,
+    "internvl3.5-1b": 1.06,
+    "internvl3.5-8b": 8.53,
 }
 # Layers, hidden size, FFN size, key-value size, of the papers and the language models' own cards.
 DECODERS = {
@@ -43,7 +48,12 @@ DECODERS = {
     "llava-onevision-7b": (28, 3584, 18944, 512),
     "qwen2.5-vl-3b": (36, 2048, 11008, 256),
     "qwen2.5-vl-7b": (28, 3584, 18944, 512),
+    "qwen3-vl-2b": (28, 2048, 6144, 1024),
+    "qwen3-vl-4b": (36, 2560, 9728, 1024),
+    "qwen3-vl-8b": (36, 4096, 12288, 1024),
     "internvl3-1b": (24, 896, 4864, 128),
+    "internvl3.5-1b": (28, 1024, 3072, 1024),
+    "internvl3.5-8b": (36, 4096, 12288, 1024),
 }
 
 
@@ -90,7 +100,9 @@ def test_decoder_sizes_are_those_of_the_language_model(name):
     assert decoder_sizes(config)[:4] == DECODERS[name]
     text = transformers_config(MODELS[name]).get_text_config()
     assert decoder_sizes(config)[4] == text.vocab_size
-    assert decoder_sizes(config)[3] == text.num_key_value_heads * (text.hidden_size // text.num_attention_heads)
+    assert decoder_sizes(config)[3] == text.num_key_value_heads * (
+        getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    )
 
 
 def test_there_is_a_configuration_for_every_hub_model_and_no_other():

@@ -17,7 +17,8 @@ from tests.support import tiny_llava
 EMBEDDED = {"llava-hr": "llava-hr-tiny", "llava-1.5": "llava-tiny", "llava-next": "llava-next-tiny"}
 STANDARD = {
     "llava-hr": "llava-hr-7b", "llava-1.5": "llava-1.5-7b", "llava-next": "llava-next-7b",
-    "llava-onevision": "llava-onevision-7b", "qwen2.5-vl": "qwen2.5-vl-7b", "internvl3": "internvl3-1b",
+    "llava-onevision": "llava-onevision-7b", "qwen2.5-vl": "qwen2.5-vl-7b", "qwen3-vl": "qwen3-vl-8b",
+    "internvl3": "internvl3-1b",
 }  # fmt: skip
 
 

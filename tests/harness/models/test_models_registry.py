@@ -63,8 +63,13 @@ NAMES = [
     "llava-onevision-7b",
     "qwen2.5-vl-3b",
     "qwen2.5-vl-7b",
+    "qwen3-vl-2b",
+    "qwen3-vl-4b",
+    "qwen3-vl-8b",
     "internvl3-1b",
     "internvl3-8b",
+    "internvl3.5-1b",
+    "internvl3.5-8b",
 ]
 
 
@@ -89,7 +94,8 @@ def test_a_family_s_own_template_makes_one_turn(name: str) -> None:
     template = render_jinja_template([[message]], chat_template=FAMILIES[name].chat_template, add_generation_prompt=True)
     (prompt,) = template[0]
     assert prompt.count("what color ?") == 1
-    image = {"qwen2_5_vl": "<|image_pad|>", "internvl": "<IMG_CONTEXT>"}.get(name, "<image>")
+    special = {"qwen2_5_vl": "<|image_pad|>", "qwen3_vl": "<|image_pad|>", "internvl": "<IMG_CONTEXT>"}
+    image = special.get(name, "<image>")
     assert prompt.count(image) == 1
     assert prompt.index(image) < prompt.index("what color ?") < len(prompt) - len("what color ?")
     assert prompt.endswith(("ASSISTANT:", "<|im_start|>assistant\n"))

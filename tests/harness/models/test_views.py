@@ -2,16 +2,22 @@
 
 import pytest
 from PIL import Image
-from transformers import InternVLProcessor, LlavaNextProcessor, LlavaOnevisionProcessor, LlavaProcessor, Qwen2_5_VLProcessor
+from transformers import (
+    InternVLProcessor,
+    LlavaNextProcessor,
+    LlavaOnevisionProcessor,
+    LlavaProcessor,
+    Qwen2_5_VLProcessor,
+    Qwen3VLProcessor,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from harness.models.families import FAMILIES
+from harness.models.families import FAMILIES, qwen2_5_vl, qwen3_vl
 from harness.models.families.internvl import tiling
-from harness.models.families.qwen2_5_vl import MAX_PIXELS, MIN_PIXELS
 from harness.models.registry import MODELS
 from harness.models.shipped import read_config
 from tests.support.families import _ImagesOnly, tokenizer
@@ -25,6 +31,10 @@ class Onevision(_ImagesOnly, LlavaOnevisionProcessor):
 
 
 class Qwen(_ImagesOnly, Qwen2_5_VLProcessor):
+    pass
+
+
+class Qwen3(_ImagesOnly, Qwen3VLProcessor):
     pass
 
 
@@ -49,11 +59,17 @@ def llava_onevision(name):
     return Onevision(images, tokenizer("llava_onevision"), None, **settings(name))
 
 
+def qwen_images(patch, family):
+    bounds = {"shortest_edge": family.MIN_PIXELS, "longest_edge": family.MAX_PIXELS}
+    return Qwen2VLImageProcessorPil(patch_size=patch, temporal_patch_size=2, merge_size=2, size=bounds)
+
+
 def qwen(name):
-    images = Qwen2VLImageProcessorPil(
-        patch_size=14, temporal_patch_size=2, merge_size=2, size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
-    )
-    return Qwen(images, tokenizer("qwen2_5_vl"), None)
+    return Qwen(qwen_images(14, qwen2_5_vl), tokenizer("qwen2_5_vl"), None)
+
+
+def qwen3(name):
+    return Qwen3(qwen_images(16, qwen3_vl), tokenizer("qwen3_vl"), None)
 
 
 def internvl(name):
@@ -65,6 +81,7 @@ PROCESSORS = {
     "llava-next-7b": llava_next,
     "llava-onevision-0.5b": llava_onevision,
     "qwen2.5-vl-3b": qwen,
+    "qwen3-vl-2b": qwen3,
     "internvl3-1b": internvl,
 }
 
