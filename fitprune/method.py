@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from fitprune.errors import BudgetError
@@ -48,7 +47,7 @@ class FitPrune(Pruner):
         drops = (self._drop(total, layer) for total in here.totals)
         keep = [max(count - drop, 0) for count, drop in zip(here.counts, drops, strict=True)]
         if not any(keep):
-            return Keep(torch.zeros_like(tokens.present), tuple(keep))
+            return Keep(here.absent, tuple(keep))
         cross, own = cross_and_self(tokens, attention)
         return here.keep_counts(cross * own, keep)
 

@@ -1,5 +1,6 @@
 """DivPrune: the visual tokens stay that are farthest from one another."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,9 +16,7 @@ from fitprune.interface.tokens import VisualTokens
 from fitprune.models.sizes import DecoderSizes
 
 WHOLE = 1024
-"""Tokens of a prompt up to which torch holds all distances."""
-LIKELY = 64
-"""Tokens of longer prompts whose distances are held."""
+"""Tokens of a prompt up to which all distances are held."""
 
 
 @dataclass
@@ -71,13 +70,12 @@ class DivPrune(RepackedWherePossible):
 def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """DivPrune's choice, bool (batch, n): `keep` (batch,) of the tokens `present` (batch, n), by features (batch, n, d).
 
-    Distances of more than `WHOLE` tokens are not held, unless a kernel reads them: torch computes them in blocks, and once more
-    for those tokens that are likely to be next.
+    Distances of more than `WHOLE` tokens are not held: they are computed in blocks, and once more for those tokens that are
+    likely to be next.
     """
     unit = functional.normalize(features.float(), dim=-1)
-    block = max(unit.shape[1], 1) if greedy.kernels_for(unit) is not None else WHOLE
     nearest, distance = torch.full_like(unit[..., 0], torch.inf), unit.new_empty(len(unit), 0, 0)
-    parts = list(zip(unit.split(block, 1), nearest.split(block, 1), present.split(block, 1), strict=True))
+    parts = list(zip(unit.split(WHOLE, 1), nearest.split(WHOLE, 1), present.split(WHOLE, 1), strict=True))
     for first, (rows, row_nearest, row_present) in enumerate(parts):
         for other, (columns, column_nearest, column_present) in enumerate(parts[first:], first):
             cosine = rows @ columns.mT
@@ -90,23 +88,11 @@ def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) 
             row_nearest.copy_(row_nearest.minimum(distance.masked_fill_(~column_present[:, None], torch.inf).amin(2)))
     nearest.masked_fill_(~present, -torch.inf)
     if len(parts) > 1:
-        return greedy.farthest_by_rows(_Rows(unit), nearest, keep)
+        return greedy.farthest_of_many(functools.partial(_distances, unit), nearest, keep)
     distance.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
     return greedy.farthest(distance, nearest, keep)
 
 
-class _Rows:
-    """Distances (batch, n) of one token of each sample to all: those of the `LIKELY` tokens of highest score are held."""
-
-    def __init__(self, unit: torch.Tensor) -> None:
-        self._unit, self._samples = unit, torch.arange(len(unit), device=unit.device)
-        self._held, self._place = unit, torch.full(unit.shape[:2], -1, device=unit.device)
-
-    def __call__(self, token: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-        if bool((self._place[self._samples, token] < 0).any()):
-            likely = score.argsort(dim=1, descending=True, stable=True)[:, :LIKELY]
-            likely[:, 0] = token
-            self._held = (rows_at(self._unit, likely) @ self._unit.mT).neg_().add_(1).scatter_(2, likely[..., None], -torch.inf)
-            number = torch.arange(LIKELY, device=likely.device).expand_as(likely)
-            self._place = torch.full_like(self._place, -1).scatter(1, likely, number)
-        return self._held[self._samples, self._place[self._samples, token]]
+def _distances(unit: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Distances (batch, m, n) of tokens (batch, m) to all, of unit vectors (batch, n, d); -inf to itself."""
+    return (rows_at(unit, tokens) @ unit.mT).neg_().add_(1).scatter_(2, tokens[..., None], -torch.inf)

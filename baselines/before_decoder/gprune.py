@@ -17,6 +17,9 @@ from fitprune.models.sizes import DecoderSizes, tower_sizes
 BLOCK = 1024
 """Nodes whose similarities are computed at a time."""
 
+HELD = 3072
+"""Nodes of a graph up to which all weights are held; those of larger graphs are computed in each step of the flow."""
+
 
 @dataclass
 class GPrune(Pruner):
@@ -70,7 +73,7 @@ class GPrune(Pruner):
         there = nodes >= 0
         features = tokens.features.flatten(0, 1)[nodes.clamp(min=0)]
         count = there.sum(1)
-        tokens.spend((count**2).sum() * (features.shape[-1] + self.iterate_num))
+        tokens.spend((count**2).sum() * products(nodes.shape[1], features.shape[-1], self.iterate_num))
         score = flow(features, there, self.similarity, self.temperature, self.iterate_num)
         stays = torch.zeros(known.numel(), dtype=torch.bool, device=known.device)
         stays[nodes[highest(score, there, part(count, self.keep_ratio))]] = True
@@ -92,7 +95,8 @@ class GPrune(Pruner):
         hidden = DecoderSizes.of(model_config).hidden_size
 
         def scoring(n: int, dropped: int) -> int:
-            return (min(n, base) ** 2 + max(n - base, 0) ** 2) * (hidden + iterate_num)
+            graphs = min(n, base), max(n - base, 0)
+            return sum(size**2 for size in graphs) * products(max(graphs), hidden, iterate_num)
 
         n, dropped = dropped_before_decoder("G-Prune", model_config, reduction, visual_tokens, scoring)
         return cls(similarity, (n - dropped) / n, temperature, iterate_num)
@@ -108,19 +112,33 @@ def flow(features: torch.Tensor, there: torch.Tensor, similarity: float, tempera
     """
     features = features.float()
     unit = functional.normalize(features, dim=-1)
-    # One matrix is held, filled block by block.
-    weight, edges = unit.new_empty(*there.shape, there.shape[1]), torch.zeros_like(there, dtype=torch.long)
-    for rows, weights, own, number in zip(*(of.split(BLOCK, 1) for of in (unit, weight, there, edges)), strict=True):
+    held, edges = features.norm(dim=-1) * there, torch.zeros_like(there, dtype=torch.long)
+    blocks = list(zip(*(of.split(BLOCK, 1) for of in (unit, there, edges)), strict=True))
+
+    def weights(rows: torch.Tensor, own: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
         cosine = rows @ unit.mT
         edge = (cosine >= similarity) & own[:, :, None] & there[:, None]
-        # Padding has no edges; the second masked_fill removes the NaN of its rows.
-        flowing = cosine.div_(temperature).masked_fill_(~edge, -torch.inf).softmax(-1)
-        weights.copy_(flowing.masked_fill_(~edge, 0))
         number.copy_(edge.sum(-1))
-    held = features.norm(dim=-1) * there
+        # Padding has no edges; the second masked_fill removes the NaN of its rows.
+        return cosine.div_(temperature).masked_fill_(~edge, -torch.inf).softmax(-1).masked_fill_(~edge, 0)
+
+    if there.shape[1] > HELD:
+        for _ in range(steps):
+            flowing = zip(held.split(BLOCK, 1), blocks, strict=True)
+            held = torch.stack([(part[:, None] @ weights(*block))[:, 0] for part, block in flowing]).sum(0)
+        return held / edges.clamp(min=1)
+    # One matrix is held, filled block by block.
+    weight = unit.new_empty(*there.shape, there.shape[1])
+    for rows, block in zip(weight.split(BLOCK, 1), blocks, strict=True):
+        rows.copy_(weights(*block))
     for _ in range(steps):
         held = (held[:, None] @ weight)[:, 0]
     return held / edges.clamp(min=1)
+
+
+def products(nodes: int, width: int, steps: int) -> int:
+    """Multiply-accumulates of `flow` for each pair of nodes, `width` numbers each, where the largest graph has so many."""
+    return width * (steps if nodes > HELD else 1) + steps
 
 
 def members(group: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from baselines.shared.budget import TEXT_TOKENS
-from baselines.shared.choosing.greedy import most_covering
+from baselines.shared.choosing import greedy
 from baselines.shared.counts import check_counts, share
 from baselines.shared.questions import LETTER, SHORT, without
 from baselines.shared.repacked import Repacked
@@ -96,7 +96,7 @@ class MMTok(Repacked):
             _shares(of_patches / self.softmax_vv_temperature, there, there) * self.alpha / count.clamp(min=1)[:, None, None],
         ]
         keep = share(count, self.target_vision_tokens, self.visual_tokens)
-        return vision.of_patches(most_covering(torch.cat(cover, 1), torch.ones_like(unit[..., 0]), there, keep))
+        return vision.of_patches(greedy.most_covering(torch.cat(cover, 1), torch.ones_like(unit[..., 0]), there, keep))
 
     @classmethod
     def for_reduction(

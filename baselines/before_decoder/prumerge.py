@@ -16,6 +16,8 @@ from fitprune.models.sizes import tower_sizes
 from fitprune.scoring.precision import in_float32
 
 NEIGHBOURS = 32
+# Tokens that stay whose similarities to all are held at a time.
+BLOCK = 1024
 # PruMerge+ keeps four tokens for each outlier: its stride, a third of the mean distance of outliers, adds three.
 PLUS = 4
 
@@ -191,12 +193,15 @@ def merge(
     n = patches.shape[1]
     gone = patches & ~marked(kept, n)
     unit = functional.normalize(keys, dim=-1)
-    alike = (rows_at(unit, kept) @ unit.transpose(1, 2)).masked_fill(~patches[:, None], -float("inf"))
-    alike = alike.scatter(2, kept.clamp(min=0)[..., None], -float("inf"))
-    nearest = alike.topk(min(NEIGHBOURS, n), dim=2).indices
-    near = torch.zeros_like(alike, dtype=torch.bool).scatter(2, nearest, True) & (alike > -float("inf"))
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
-    weights = torch.cat([near, gone[:, None]], 1) * attention.to(wide.dtype)[:, None]
+    blocks, sums = kept.split(BLOCK, 1), []
+    for last, some in enumerate(blocks, 1 - len(blocks)):
+        alike = (rows_at(unit, some) @ unit.transpose(1, 2)).masked_fill(~patches[:, None], -float("inf"))
+        alike = alike.scatter(2, some.clamp(min=0)[..., None], -float("inf"))
+        nearest = alike.topk(min(NEIGHBOURS, n), dim=2).indices
+        near = torch.zeros_like(alike, dtype=torch.bool).scatter(2, nearest, True) & (alike > -float("inf"))
+        near = torch.cat([near, gone[:, None]], 1) if last == 0 else near
+        sums.append((near * attention.to(wide.dtype)[:, None]) @ wide)
     own = functional.pad(rows_at(wide, kept), (0, 0, 0, 1))
-    last = torch.where(gone, torch.arange(n, device=kept.device), -1).amax(1, keepdim=True)
-    return (own + weights @ wide).to(features.dtype), torch.cat([kept, last], 1)
+    named = torch.where(gone, torch.arange(n, device=kept.device), -1).amax(1, keepdim=True)
+    return (own + torch.cat(sums, 1)).to(features.dtype), torch.cat([kept, named], 1)

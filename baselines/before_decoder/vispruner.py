@@ -1,14 +1,13 @@
 """VisPruner: part of the visual tokens stay by [CLS] attention, the rest by removal of duplicates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch.nn import functional
 
+from baselines.shared.choosing.rounds import distinct
 from baselines.shared.counts import check_counts, part, share
-from baselines.shared.padded import descending, marked, true_first
+from baselines.shared.padded import descending, marked, rows_at
 from baselines.shared.tower_attention import ReadsTowerLayer, dropped_after_tower, salience_macs, views_of
 from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
@@ -122,54 +121,8 @@ def choose(
     # Length of the candidate list for duplicate removal; 0 if no candidate has to be kept.
     lengths = [most if some > 0 else 0 for most, some in zip(left, wanted, strict=True)]
     macs = sum(most**2 for most, some in zip(lengths, wanted, strict=True) if most > some) * features.shape[-1]
-    end, length = max(lengths), torch.tensor(lengths)
-    # Candidates by their number in the list, padded with `end`.
-    listed = ranking[:, :end].masked_fill(ranking[:, :end] >= length.to(score.device)[:, None], end)
-    rounds = removals(lengths, wanted, per_round_of)
-    if rounds:
-        token = order.gather(1, (ranking[:, :end] + important[:, None]).clamp(max=n - 1))
-        alike = _cosines(features.gather(1, token[..., None].expand(-1, -1, features.shape[-1])))
-        # Padding is similar to nothing.
-        alike = functional.pad(alike, (0, 1, 0, 1), value=-float("inf"))
-        for fewer, gone in zip(rounds, torch.tensor(rounds).to(score.device), strict=True):
-            lengths = [most - less for most, less in zip(lengths, fewer, strict=True)]
-            listed = _remove(listed, alike, gone, end)[:, : max(lengths)]
-    diverse = marked(torch.where(listed < end, listed + important[:, None], -1), n)
+    place = ranking[:, : max(lengths)] + important[:, None]
+    listed = distinct(rows_at(features, order.gather(1, place.clamp(max=n - 1))), lengths, wanted, per_round_of)
+    diverse = marked(torch.where(listed, place, -1), n)
     chosen = diverse | (ranking < important[:, None])
     return torch.zeros_like(patches).scatter(1, order, chosen) & patches, macs
-
-
-def removals(lengths: Sequence[int], wanted: Sequence[int], per_round: Sequence[int]) -> list[list[int]]:
-    """For each round, the number of candidates per sample that go, until lists of `lengths` are as short as `wanted`."""
-    rounds = []
-    while any(most > some for most, some in zip(lengths, wanted, strict=True)):
-        each = zip(lengths, wanted, per_round, strict=True)
-        rounds.append([max(min(most - some, (most + 1) // 2, fastest), 0) for most, some, fastest in each])
-        lengths = [most - gone for most, gone in zip(lengths, rounds[-1], strict=True)]
-    return rounds
-
-
-def _remove(listed: torch.Tensor, alike: torch.Tensor, gone: torch.Tensor, end: int) -> torch.Tensor:
-    """One round of duplicate removal.
-
-    Args:
-        listed: LongTensor (batch, m): the candidates, padded with `end`.
-        alike: (batch, end + 1, end + 1), their similarities.
-        gone: LongTensor (batch,): number of even entries that go, the most similar to an odd one first.
-
-    Returns:
-        LongTensor (batch, m): the candidates left, padded with `end`.
-    """
-    evens, odds = listed[:, ::2], listed[:, 1::2]
-    rows = torch.arange(len(listed), device=listed.device)[:, None, None]
-    nearest = alike[rows, evens[:, :, None], odds[:, None]].amax(2)
-    evens = evens.gather(1, nearest.argsort(dim=1, descending=True, stable=True))
-    leaving = torch.arange(evens.shape[1], device=listed.device) < gone[:, None]
-    listed = torch.cat([evens.masked_fill(leaving, end), odds], 1)
-    return listed.gather(1, true_first(listed != end))
-
-
-def _cosines(features: torch.Tensor) -> torch.Tensor:
-    """Cosines (batch, n, n) of all pairs of features (batch, n, C), at least in float32."""
-    unit = functional.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
-    return unit @ unit.transpose(1, 2)

@@ -16,7 +16,7 @@ from baselines.shared.budget import TEXT_TOKENS
 from baselines.shared.questions import WIDTH as WIDTH_OF_CLIP
 from baselines.shared.questions import text_macs
 from fitprune import Pruner, Selection, UnsupportedModel
-from fitprune.interface.layout import Layout
+from fitprune.interface.layout import prompt_layout
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import TowerCounts
@@ -39,28 +39,21 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
     sizes, hidden_size = tower_sizes(config), DecoderSizes.of(config).hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        position = torch.arange(visual_tokens)[None]
-        layout = Layout(
-            position=position,
-            original=position,
-            total=torch.tensor([visual_tokens]),
-            valid=None,
-            roles=torch.zeros(1, 2, visual_tokens, dtype=torch.bool),
-            first_row=0,
-        )
+        visual = torch.ones(1, visual_tokens, dtype=torch.bool)
+        layout = prompt_layout(visual, visual, None)
         seen = _seen(pruner, sizes, hidden_size, views)
         reader = _AnyReader(hidden_size)
         around = LayerContext(
             parts=cast(Any, SimpleNamespace(image_token_id=IMAGE, parent=SimpleNamespace(fitprune_reader=reader))),
             prompt={"input_ids": torch.ones(1, 1)},
             tower=seen,
-            global_index=position * views * sizes.patches // visual_tokens,
+            global_index=layout.original * views * sizes.patches // visual_tokens,
         )
         tokens = VisualTokens(torch.randn(1, visual_tokens, hidden_size), layout, context=around)
         choice = pruner.before_layer(0, tokens)
     if choice is None:
         return visual_tokens, tokens.macs
-    kept = choice.keep(layout.present) if isinstance(choice, Selection) else layout.kept_of(choice)
+    kept = choice.keep(layout) if isinstance(choice, Selection) else layout.kept_of(choice)
     return kept.counts[0], tokens.macs
 
 

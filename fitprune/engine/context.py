@@ -103,9 +103,8 @@ class Member:
         """A layout of the sequence as this pruner sees it."""
         if self._total is None or self._number is None:
             return layout
-        original = layout.columns(self._number).masked_fill(~layout.present, -1)
-        host = None if layout.host is None else dataclasses.replace(layout.host, total=self._totals)
-        return dataclasses.replace(layout, original=original, total=self._total, host=host)
+        host = dataclasses.replace(layout.host, total=self._totals)
+        return dataclasses.replace(layout, number=layout.columns(self._number), total=self._total, host=host)
 
     def to(self, device: torch.device) -> None:
         """Bring all that is kept to `device`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from fitprune.interface.gather import put, take, true_first
-from fitprune.interface.layout import HostCounts, Keep, Layout
+from fitprune.interface.layout import Keep, Layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.vision import Vision
 
@@ -48,66 +48,42 @@ def plan_cut(layout: Layout, choice: torch.Tensor | Keep | Selection) -> Cut | N
             the device; or a `Selection`.
     """
     selection = choice if isinstance(choice, Selection) else None
-    kept = choice.keep(layout.present) if isinstance(choice, Selection) else layout.kept_of(choice)
+    kept = choice.keep(layout) if isinstance(choice, Selection) else layout.kept_of(choice)
     dropped = [before - after for before, after in zip(layout.counts, kept.counts, strict=True)]
     low, high = min(dropped), max(dropped)
     if high == 0 and selection is None:
         return None
-    order, length = true_first(kept.mask), layout.shape[1]
-    if layout.full and low == high:
-        leaving = layout.position.gather(1, order[:, kept.counts[0] :])
-        stays = torch.ones_like(layout.text_after).scatter(1, leaving, False)
-    else:
-        # What does not leave is written to an extra column that is cut off.
-        leaving = layout.position.masked_fill(kept.mask | layout.absent, length)
-        stays = kept.mask.new_ones(len(leaving), length + 1).scatter(1, leaving, False)[:, :length]
+    # The place of a padding column holds no visual token, and stays.
+    stays = torch.ones_like(layout.text_after).scatter(1, layout.place, kept.mask)
     rows = stays.view(torch.uint8).argsort(dim=1, stable=True)[:, low:]
-    roles, valid = layout.roles.gather(2, rows[:, None].expand(-1, 2, -1)), layout.valid
+    flags = layout.flags
     if low < high:
-        valid = (stays if valid is None else stays & valid).gather(1, rows)
-        roles = roles & valid[:, None]
-    elif valid is not None:
-        valid = valid.gather(1, rows)
-    host = None if layout.host is None else layout.host.after(kept.counts, low)
-    return _shortened(dataclasses.replace(layout, valid=valid, roles=roles, host=host), layout, kept, order, rows, selection)
+        flags = (flags if layout.valid is not None else torch.cat([flags, stays[:, None]], 1)) & stays[:, None]
+    flags = flags.gather(2, rows[:, None].expand(-1, flags.shape[1], -1))
+    left = dataclasses.replace(layout, flags=flags, host=layout.host.after(kept.counts, low))
+    return _shortened(left, layout, true_first(kept.mask), rows, selection)
 
 
-def _shortened(
-    left: Layout, layout: Layout, kept: Keep, order: torch.Tensor, rows: torch.Tensor, selection: Selection | None
-) -> Cut:
+def _shortened(left: Layout, layout: Layout, order: torch.Tensor, rows: torch.Tensor, selection: Selection | None) -> Cut:
     """The cut of `layout` to `rows` (batch, T'); `left` says of these all but which visual tokens stand there.
 
-    These are the `kept`, the first columns of `order`.
+    These are the first columns of `order`.
     """
-    most = max(kept.counts)
-    order = order[:, :most]
-    named = order if selection is None else selection.index[:, :most].clamp(min=0)
-    position, original = true_first(left.row_mask())[:, :most], layout.original.gather(1, named)
-    if min(kept.counts) < most:
-        absent = ~kept.mask.gather(1, order)
-        position, original = (values.masked_fill(absent, -1) for values in (position, original))
-    sources, merged, made = rows, None, None
-    if selection is not None:
-        sources = put(rows, position, layout.position.gather(1, named))
-        merged = None if selection.hidden is None else selection.hidden[:, :most]
-        if selection.made is not None:
-            made = selection.made[:, :most]
-            original = original.masked_fill(made, -1)
+    most = max(left.counts)
+    named = order[:, :most] if selection is None else selection.index[:, :most].clamp(min=0)
+    made = selection.made[:, :most] if selection is not None and selection.made is not None else None
+    number = layout.number.gather(1, named)
     left = dataclasses.replace(
         left,
-        position=position,
-        original=original,
-        first_row=_first_row(position, left.host, rows.shape[1]),
+        place=true_first(left.row_mask())[:, :most],
+        number=number if made is None else number.masked_fill(made, -1),
+        first_row=min((row for row, count in zip(left.host.first, left.counts, strict=True) if count), default=rows.shape[1]),
         reordered=layout.reordered or selection is not None,
     )
-    return Cut(sources, left, merged, made)
-
-
-def _first_row(position: torch.Tensor, host: HostCounts | None, length: int) -> int:
-    """The first row of a visual token in a sequence of that length; the length where there is none."""
-    if host is not None:
-        return min((row for row, count in zip(host.first, host.present, strict=True) if count), default=length)
-    return int(position.masked_fill(position < 0, length).min()) if position.shape[1] else length
+    if selection is None:
+        return Cut(rows, left)
+    merged = None if selection.hidden is None else selection.hidden[:, :most]
+    return Cut(put(rows, left.position, layout.place.gather(1, named)), left, merged, made)
 
 
 def tower_choice(vision: Vision, *, in_prompt_order: bool) -> torch.Tensor | Selection:

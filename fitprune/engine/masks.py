@@ -40,8 +40,7 @@ def causal_mask(
         seen = valid[:, None, None]
         if layer is not None:
             return seen
-        rows = torch.arange(valid.shape[1], device=valid.device)
-        return (rows[:, None] >= rows) & seen
+        return seen.expand(-1, -1, valid.shape[1], -1).tril()
     # The fourth argument goes by position: its name differs between transformers releases.
     # Whether anything is padding is known, so that the mask itself need not be read from the device to find out.
     return create_causal_mask(config, hidden, valid, cache, layer_idx=layer, allow_is_causal_skip=valid is None)

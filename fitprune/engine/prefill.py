@@ -14,7 +14,7 @@ from fitprune.engine.tower import TowerRun
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.attention import Attention
 from fitprune.interface.gather import take
-from fitprune.interface.layout import Keep, Layout
+from fitprune.interface.layout import Keep, Layout, prompt_layout
 from fitprune.interface.selection import Selection
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.tower import TowerRecord
@@ -51,7 +51,7 @@ class Prefill:
         """
         self.context, self.prompt, self.tower = context, prompt, tower
         real = None if mask is None else mask.to(device=visual.device, dtype=torch.bool)
-        self.layout = Layout.of_prompt(visual, image, real)
+        self.layout = prompt_layout(visual, image, real)
         # Layers may lie on several devices. The trace is kept on the first.
         self.home = visual.device
         # Whether position ids have gaps that a cut has left.
@@ -69,7 +69,7 @@ class Prefill:
             _global_index(self.record, image, self.layout) if tower is not None and not self.layout.empty else None
         )
         self.members = Member.all_of(context, self.global_index)
-        text_from = None if self.layout.empty or self.layout.host is None else self.layout.host.text_from
+        text_from = None if self.layout.empty else self.layout.host.text_from
         self.rows = PromptRows(self.layout)
         self.state = CacheState(self.rows.held, text_from)
         self.facts = PrefillFacts(self.layout, tower.counts if tower is not None else None)
@@ -87,7 +87,7 @@ class Prefill:
             return kwargs
         if self.layout.valid is not None and kwargs.get("position_ids") is None:
             self.rows.counted = (~self.layout.valid).sum(1)
-        return {**kwargs, "attention_mask": replaced_mask(self.layout.position)}
+        return {**kwargs, "attention_mask": replaced_mask(self.layout.place)}
 
     def run(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> Any:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
@@ -121,7 +121,7 @@ class Prefill:
     def _follow(self, at: Layer, hidden: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
         """A layer's arguments on the device on which it runs; what is kept from layer to layer follows."""
         device = execution_device(at.module)
-        if device != self.layout.position.device:
+        if device != self.layout.place.device:
             self.layout = self.layout.to(device)
             self.mask, self.rotary, self.global_index = moved((self.mask, self.rotary, self.global_index), device)
             for member in self.members:
@@ -275,4 +275,4 @@ def _global_index(record: TowerRecord | None, image: torch.Tensor, layout: Layou
     index = index_of_samples([] if record is None else record.global_index, image.sum(1).tolist(), image)
     if index is None:
         raise UnsupportedModel("the images of this batch cannot be matched to the positions for them in its prompts.")
-    return index.gather(1, layout.position.clamp(min=0)).masked_fill(~layout.present, -1)
+    return index.gather(1, layout.place).masked_fill(layout.absent, -1)

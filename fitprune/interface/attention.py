@@ -64,5 +64,4 @@ class Attention:
         at = tokens.layout
         maps, chosen, macs = row_maps(self.query, self.key, rows, self.scaling, at.valid)
         self.spent.append(macs)
-        columns = at.position.clamp(min=0)[:, None, None].expand(*maps.shape[:3], -1)
-        return maps.gather(3, columns).masked_fill(~at.present[:, None, None], 0), chosen
+        return at.columns(maps), chosen

@@ -18,7 +18,7 @@ class Keep:
     """The visual tokens that stay, where the host knows how many these are: then nothing waits for the device to find out.
 
     Attributes:
-        mask: bool (batch, n), False in padding columns.
+        mask: bool (batch, n), True in padding columns.
         counts: per sample, how many are True.
     """
 
@@ -60,116 +60,99 @@ class Layout:
     not asked of the device again, nor are padding columns masked where there are none: each would be an operation a layer.
 
     Attributes:
-        position: LongTensor (batch, n): the row of each visual token in the sequence, ascending, padded with -1 on the right.
-        original: LongTensor (batch, n): its index among the prompt's visual tokens, -1 in padding and for a row that stands
-            for no single token (`Selection.made`).
+        place: LongTensor (batch, n): the row of each visual token in the sequence, ascending; in padding columns, on the right,
+            a row that holds none.
+        number: LongTensor (batch, n): its index among the prompt's visual tokens, -1 for a row that stands for no single token
+            (`Selection.made`); anything in padding columns.
         total: (batch,) visual tokens in the prompt.
-        valid: (batch, T) bool, False for padding; None where all tokens are real.
-        roles: (batch, 2, T) bool: `text_after` and `row_mask()`.
+        flags: (batch, 2 or 3, T) bool: `text_after`, `row_mask()` and, unless all tokens are real, `valid`.
         first_row: no visual token stands before this row, in any sample.
+        host: what the host knows of these.
         reordered: whether a `Selection` was applied, so that `original` need not ascend.
         shift: (batch,), by how much the position id of a token decoded after this sequence is smaller than after the unpruned
             prompt; None for nothing, where no cut has numbered the position ids anew.
-        host: what the host knows of these; None where it must be read from the device.
         samples: LongTensor (batch, 1): 0, 1, …, as `take` uses it; None where nobody has made it yet.
     """
 
-    position: torch.Tensor
-    original: torch.Tensor
+    place: torch.Tensor
+    number: torch.Tensor
     total: torch.Tensor
-    valid: torch.Tensor | None
-    roles: torch.Tensor
+    flags: torch.Tensor
     first_row: int
+    host: HostCounts
     reordered: bool = False
     shift: torch.Tensor | None = None
-    host: HostCounts | None = None
     samples: torch.Tensor | None = None
-
-    @classmethod
-    def of_prompt(cls, visual: torch.Tensor, image: torch.Tensor, real: torch.Tensor | None) -> "Layout":
-        """The layout of a whole prompt. This is where a prefill waits for the device: the host reads the masks, works out what
-        follows from them, and hands it back.
-
-        Args:
-            visual: bool (batch, T): the visual tokens that may be pruned.
-            image: bool (batch, T): the positions of images, newline tokens included; padding is in neither.
-            real: bool (batch, T), False for padding; None where all tokens are real.
-        """
-        batch, length = visual.shape
-        masks = torch.stack([visual, image] if real is None else [visual, image, real]).cpu().numpy()
-        at, reals = masks[0], masks[2] if real is not None else np.ones_like(masks[0])
-        total, number = at.sum(1), np.arange(max(length, 1))
-        n = int(total.max(initial=0))
-        present = number[:n] < total[:, None]
-        # A stable sort brings each sample's visual positions to the front, in order.
-        position = np.where(present, np.argsort(~at, axis=1, kind="stable")[:, :n], -1)
-        last = length - 1 - masks[1][:, ::-1].argmax(1)
-        after = (number[:length] > last[:, None]) & reals & (total > 0)[:, None]
-        first = np.where(total > 0, at.argmax(1), length)
-        numbers = np.concatenate([position, np.where(present, number[:n], -1), total[:, None], np.arange(batch)[:, None]], 1)
-        packed, roles = (torch.from_numpy(made).to(visual.device) for made in (numbers, np.stack([after, at], 1)))
-        present_counts, firsts, texts = (tuple(counts.tolist()) for counts in (total, first, after.sum(1)))
-        return cls(
-            position=packed[:, :n],
-            original=packed[:, n : 2 * n],
-            total=packed[:, 2 * n],
-            valid=None if reals.all() else real,
-            roles=roles,
-            first_row=min(firsts),
-            host=HostCounts(present_counts, present_counts, firsts, texts, int(position.max(initial=-1)) + 1),
-            samples=packed[:, 2 * n + 1 :],
-        )
 
     def to(self, device: torch.device) -> "Layout":
         """The same layout, its tensors on `device`."""
-        names = ("position", "original", "total", "valid", "roles", "shift", "samples")
+        names = ("place", "number", "total", "flags", "shift", "samples")
         return dataclasses.replace(self, **moved({name: getattr(self, name) for name in names}, device))
 
     # Worked out when first asked for, once per layout: most layers do not change it.
     @functools.cached_property
     def present(self) -> torch.Tensor:
         """(batch, n) bool: which columns hold a token."""
-        return self.position >= 0
+        return self._on_device(self._column < self._counted(self.counts))
 
     @functools.cached_property
     def absent(self) -> torch.Tensor:
         """(batch, n) bool: which columns are padding."""
-        return self.position < 0
+        return self._on_device(self._column >= self._counted(self.counts))
+
+    @functools.cached_property
+    def position(self) -> torch.Tensor:
+        """LongTensor (batch, n): `place`, -1 in padding columns."""
+        return self.place if self.full else self.place.masked_fill(self.absent, -1)
+
+    @functools.cached_property
+    def original(self) -> torch.Tensor:
+        """LongTensor (batch, n): `number`, -1 in padding columns."""
+        return self.number if self.full else self.number.masked_fill(self.absent, -1)
 
     @functools.cached_property
     def count(self) -> torch.Tensor:
         """(batch,) visual tokens present."""
-        return self.present.sum(1)
+        return self._on_device(self._counted(self.counts)[:, 0])
 
     @property
     def counts(self) -> tuple[int, ...]:
         """Per sample, the visual tokens present, on the host."""
-        return tuple(self.count.tolist()) if self.host is None else self.host.present
+        return self.host.present
 
     @property
     def totals(self) -> tuple[int, ...]:
         """Per sample, the visual tokens in the prompt, on the host."""
-        return tuple(self.total.tolist()) if self.host is None else self.host.total
+        return self.host.total
 
     @functools.cached_property
     def full(self) -> bool:
-        """Whether the host knows that every column holds a token."""
-        return self.host is not None and all(count == self.position.shape[1] for count in self.host.present)
+        """Whether every column holds a token."""
+        return all(count == self.place.shape[1] for count in self.counts)
 
     @property
     def lacks_text(self) -> bool:
         """Whether a sample may have visual tokens, and no text after its last image."""
-        host = self.host
-        return host is None or any(total and not text for total, text in zip(host.total, host.text, strict=True))
+        return any(total and not text for total, text in zip(self.host.total, self.host.text, strict=True))
+
+    @property
+    def valid(self) -> torch.Tensor | None:
+        """(batch, T) bool, False for padding; None where all tokens are real."""
+        return self.flags[:, 2] if self.flags.shape[1] > 2 else None
+
+    @property
+    def roles(self) -> torch.Tensor:
+        """(batch, 2, T) bool: `text_after` and `row_mask()`."""
+        return self.flags[:, :2]
 
     @property
     def text_after(self) -> torch.Tensor:
         """(batch, T) bool: real text tokens after the sample's last image; newline tokens are no text."""
-        return self.roles[:, 0]
+        return self.flags[:, 0]
 
     def row_mask(self) -> torch.Tensor:
         """(batch, T) bool: which rows hold visual tokens."""
-        return self.roles[:, 1]
+        return self.flags[:, 1]
 
     @functools.cached_property
     def removed(self) -> torch.Tensor:
@@ -189,26 +172,22 @@ class Layout:
     @property
     def shape(self) -> tuple[int, int]:
         """The sequence's (batch, T)."""
-        return self.roles.shape[0], self.roles.shape[2]
+        return self.flags.shape[0], self.flags.shape[2]
 
     @property
     def empty(self) -> bool:
         """Whether no sample has a visual token."""
-        return self.position.shape[1] == 0
-
-    @functools.cached_property
-    def _index(self) -> torch.Tensor:
-        return self.position if self.full else self.position.clamp(min=0)
+        return self.place.shape[1] == 0
 
     def columns(self, values: torch.Tensor) -> torch.Tensor:
         """Pick from (batch, …, T) the values at the visual tokens: (batch, …, n), 0 in padding columns."""
         between = [1] * (values.ndim - 2)
-        picked = values.gather(-1, self._index.view(len(values), *between, -1).expand(*values.shape[:-1], -1))
+        picked = values.gather(-1, self.place.view(len(values), *between, -1).expand(*values.shape[:-1], -1))
         return picked if self.full else picked.masked_fill(self.absent.view(len(values), *between, -1), 0)
 
     def rows(self, values: torch.Tensor) -> torch.Tensor:
         """Pick from (batch, T, d) the rows of the visual tokens: (batch, n, d), 0 in padding columns."""
-        picked = take(values, self._index, self.samples)
+        picked = take(values, self.place, self.samples)
         return picked if self.full else picked.masked_fill(self.absent[..., None], 0)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
@@ -219,7 +198,7 @@ class Layout:
         """LongTensor (batch,): the row of each sample's last real token."""
         batch, length = self.shape
         if self.valid is None:
-            return torch.full((batch,), length - 1, device=self.position.device)
+            return torch.full((batch,), length - 1, device=self.place.device)
         return length - 1 - self.valid.flip(1).long().argmax(1)
 
     def position_ids(self) -> torch.Tensor:
@@ -231,30 +210,26 @@ class Layout:
         """A method's choice, bool (batch, n), among the tokens present. Of a mask alone the counts are read from the device."""
         if isinstance(choice, Keep):
             return choice
-        mask = choice if self.full else choice & self.present
-        return Keep(mask, tuple(mask.sum(1).tolist()))
+        mask = choice if self.full else choice | self.absent
+        width = mask.shape[1]
+        return Keep(mask, tuple(true - width + count for true, count in zip(mask.sum(1).tolist(), self.counts, strict=True)))
 
     def narrowed(self, choice: "torch.Tensor | Keep") -> "Layout":
         """The layout of the same sequence in which only the visual tokens of the choice, bool (batch, n), count as such."""
         keep = self.kept_of(choice)
         order = true_first(keep.mask)[:, : max(keep.counts)]
-        left = keep.mask.gather(1, order)
-        position, original = (values.gather(1, order).masked_fill(~left, -1) for values in (self.position, self.original))
-        roles = torch.stack([self.text_after, self.spread(keep.mask)], 1)
-        host = None if self.host is None else dataclasses.replace(self.host, present=keep.counts)
-        return dataclasses.replace(self, position=position, original=original, roles=roles, host=host)
+        place, number = (values.gather(1, order) for values in (self.place, self.number))
+        flags = torch.cat([self.flags[:, :1], self.spread(keep.mask)[:, None], self.flags[:, 2:]], 1)
+        return dataclasses.replace(
+            self, place=place, number=number, flags=flags, host=dataclasses.replace(self.host, present=keep.counts)
+        )
 
     def keep_counts(self, score: torch.Tensor, keep: Sequence[int]) -> Keep:
         """`keep_highest` of numbers that the host knows, one per sample."""
-        counts = self.counts
-        kept = tuple(min(max(asked, 0), count) for asked, count in zip(keep, counts, strict=True))
-        drop = [count - left for count, left in zip(counts, kept, strict=True)]
-        if len(set(drop)) == 1:
-            return Keep(self.present.scatter(1, self._rising(score)[:, : drop[0]], False), kept)
-        rank = np.arange(self.position.shape[1])
-        stays = torch.from_numpy((rank >= np.array(drop)[:, None]) & (rank < np.array(counts)[:, None]))
-        # The copy is not waited for. All columns are written.
-        return Keep(self.absent.scatter(1, self._rising(score), stays.to(score.device, non_blocking=True)), kept)
+        kept = tuple(min(max(asked, 0), count) for asked, count in zip(keep, self.counts, strict=True))
+        stays = self._on_device(self._column >= self._counted(self.counts) - self._counted(kept))
+        # All columns are written.
+        return Keep(stays.scatter(1, self._rising(score), stays), kept)
 
     def keep_highest(self, score: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Keep in each sample its `keep` tokens of highest score; of equals, the later ones.
@@ -266,13 +241,61 @@ class Layout:
         Returns:
             (batch, n) bool, False in padding columns.
         """
-        leading = torch.arange(self.position.shape[1], device=score.device) >= (self.count - keep)[:, None]
+        leading = torch.arange(self.place.shape[1], device=score.device) >= (self.count - keep)[:, None]
         mask = self.present.scatter(1, self._rising(score), leading)
         return mask if self.full else mask & self.present
 
     def _rising(self, score: torch.Tensor) -> torch.Tensor:
         """LongTensor (batch, n): the columns by rising score, equals in order; padding comes last."""
         return (score if self.full else score.masked_fill(self.absent, float("inf"))).argsort(dim=1, stable=True)
+
+    @property
+    def _column(self) -> np.ndarray:
+        return np.arange(self.place.shape[1])
+
+    @staticmethod
+    def _counted(counts: Sequence[int]) -> np.ndarray:
+        return np.array(counts, dtype=np.int64)[:, None]
+
+    def _on_device(self, known: np.ndarray) -> torch.Tensor:
+        """What the host knows, as a tensor; the copy is not waited for."""
+        return torch.from_numpy(known).to(self.place.device, non_blocking=True)
+
+
+def prompt_layout(visual: torch.Tensor, image: torch.Tensor, real: torch.Tensor | None) -> Layout:
+    """The layout of a whole prompt. This is where a prefill waits for the device: the host reads the masks, works out what
+    follows from them, and hands it back.
+
+    Args:
+        visual: bool (batch, T): the visual tokens that may be pruned.
+        image: bool (batch, T): the positions of images, newline tokens included; padding is in neither.
+        real: bool (batch, T), False for padding; None where all tokens are real.
+    """
+    batch, length = visual.shape
+    masks = torch.stack([visual, image] if real is None else [visual, image, real]).cpu().numpy()
+    at, reals = masks[0], masks[2] if real is not None else np.ones_like(masks[0])
+    total, number = at.sum(1), np.arange(max(length, 1))
+    n = int(total.max(initial=0))
+    present = number[:n] < total[:, None]
+    # A stable sort brings each sample's visual positions to the front, in order.
+    place = np.argsort(~at, axis=1, kind="stable")[:, :n]
+    last = length - 1 - masks[1][:, ::-1].argmax(1)
+    after = (number[:length] > last[:, None]) & reals & (total > 0)[:, None]
+    first = np.where(total > 0, at.argmax(1), length)
+    index = np.broadcast_to(number[:n], (batch, n))
+    numbers = np.concatenate([place, index, total[:, None], np.arange(batch)[:, None]], 1)
+    planes = np.stack([after, at] if reals.all() else [after, at, reals], 1)
+    packed, flags = (torch.from_numpy(made).to(visual.device) for made in (numbers, planes))
+    present_counts, firsts, texts = (tuple(counts.tolist()) for counts in (total, first, after.sum(1)))
+    return Layout(
+        place=packed[:, :n],
+        number=packed[:, n : 2 * n],
+        total=packed[:, 2 * n],
+        flags=flags,
+        first_row=min(firsts),
+        host=HostCounts(present_counts, present_counts, firsts, texts, int(place.max(where=present, initial=-1)) + 1),
+        samples=packed[:, 2 * n + 1 :],
+    )
 
 
 class HasLayout(Protocol):

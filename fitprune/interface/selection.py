@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from fitprune.errors import FitPruneError
-from fitprune.interface.layout import Keep
+from fitprune.interface.layout import Keep, Layout
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Selection:
     made: torch.Tensor | None = None
     counts: tuple[int, ...] | None = None
 
-    def keep(self, present: torch.Tensor) -> Keep:
+    def keep(self, layout: Layout) -> Keep:
         """The columns that are named. Raises FitPruneError for one named twice or without a token."""
-        batch, n = present.shape
-        named = torch.zeros(batch, n + 1, dtype=torch.long, device=present.device)
+        batch, n = layout.place.shape
+        named = torch.zeros(batch, n + 1, dtype=torch.long, device=layout.place.device)
         named.scatter_add_(1, self.index + 1, torch.ones_like(self.index))
         named = named[:, 1:]
         mask = named > 0
         if self.counts is not None:
-            return Keep(mask, self.counts)
+            return Keep(mask if layout.full else mask | layout.absent, self.counts)
         # One wait for the counts and for what only a mistake in a method would make.
-        counts, wrong = torch.stack([mask.sum(1), ((named > 1) | (mask & ~present)).sum(1)]).tolist()
+        counts, wrong = torch.stack([mask.sum(1), ((named > 1) | (mask & ~layout.present)).sum(1)]).tolist()
         if any(wrong):
             raise FitPruneError("a Selection names a column twice, or one without a visual token.")
-        return Keep(mask, tuple(counts))
+        return Keep(mask if layout.full else mask | layout.absent, tuple(counts))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fitprune.interface.layout import Layout
+from fitprune.interface.layout import HostCounts, Layout
 from fitprune.scoring.macs import Macs, counted
 
 
@@ -117,12 +117,12 @@ _own: ContextVar[dict["weakref.ref[Trace]", PrefillFacts] | None] = ContextVar("
 
 _NOTHING = PrefillFacts(
     Layout(
-        position=torch.empty(0, 0, dtype=torch.long),
-        original=torch.empty(0, 0, dtype=torch.long),
+        place=torch.empty(0, 0, dtype=torch.long),
+        number=torch.empty(0, 0, dtype=torch.long),
         total=torch.empty(0, dtype=torch.long),
-        valid=None,
-        roles=torch.empty(0, 2, 0, dtype=torch.bool),
+        flags=torch.empty(0, 2, 0, dtype=torch.bool),
         first_row=0,
+        host=HostCounts((), (), (), (), 0),
     )
 )
 

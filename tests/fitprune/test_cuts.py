@@ -7,7 +7,7 @@ import torch
 
 from fitprune import FitPruneError, Selection
 from fitprune.engine.cuts import plan_cut
-from fitprune.interface.layout import Layout
+from fitprune.interface.layout import prompt_layout
 
 WIDTH = 3
 
@@ -39,7 +39,7 @@ def drawn(generator, padded):
 def layout_of(samples):
     visual = torch.tensor([[name == "visual" for name, *_ in sample.rows] for sample in samples])
     real = torch.tensor([[name != "pad" for name, *_ in sample.rows] for sample in samples])
-    return Layout.of_prompt(visual, visual, real)
+    return prompt_layout(visual, visual, real)
 
 
 def check(layout, samples, totals):

@@ -9,8 +9,9 @@ def cosine(a, b):
     return product / math.sqrt(sum(x * x for x in a)) / math.sqrt(sum(y * y for y in b))
 
 
-def vispruner(score, features, keep, important_ratio, views=1):
-    """`score` (n,), `features` (n, C): of one sample with so many views. Gives the `keep` tokens that stay, ascending."""
+def vispruner(score, features, keep, important_ratio, views=1, per_round=8):
+    """`score` (n,), `features` (n, C): of one sample with so many views, each of which loses `per_round` tokens at a
+    time. Gives the `keep` tokens that stay, ascending."""
     score, features = score.tolist(), features.tolist()
     by_attention = sorted(range(len(score)), key=lambda token: -score[token])
     important = int(keep * important_ratio)
@@ -20,7 +21,7 @@ def vispruner(score, features, keep, important_ratio, views=1):
         residual = []
     while len(residual) > diverse:
         evens, odds = residual[0::2], residual[1::2]
-        drop = min(8 * views, len(residual) - diverse, len(evens))
+        drop = min(per_round * views, len(residual) - diverse, len(evens))
         alike = {even: max(cosine(features[even], features[odd]) for odd in odds) for even in evens}
         evens.sort(key=lambda even: -alike[even])
         residual = evens[drop:] + odds

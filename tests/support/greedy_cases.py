@@ -1,10 +1,12 @@
 """Cases for greedy choices: for the tests, and for the process in which Triton interprets their kernels."""
 
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 
-from baselines.before_decoder import divprune, scope
+from baselines.before_decoder import divprune, scope, vispruner
+from baselines.shared.choosing import greedy
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,28 @@ def inputs(case, device="cpu"):
     return [value.to(device) for value in (features, salience, present, torch.tensor(case.keep))]
 
 
+def cover(features):
+    """How well each token covers each of a few things, (batch, m, n): not square, one of them covered by none."""
+    things = features[:, ::3] @ features.mT
+    things[:, 1] = 0
+    return things.clamp(min=0)
+
+
+PER_ROUND = 3
+IMPORTANT = 0.25
+
+
 def chosen(case, device="cpu"):
-    """What DivPrune and SCOPE choose, by name."""
+    """What is chosen, by method: DivPrune both with all distances at hand and with those of a few tokens at a time."""
     features, salience, present, keep = inputs(case, device)
+    with mock.patch.multiple(divprune, WHOLE=8), mock.patch.multiple(greedy, LIKELY=5, LIKELY_ON_CUDA=5):
+        in_parts = divprune.farthest(features, present, keep)
+    per_round = torch.full_like(keep, PER_ROUND)
     return {
         "divprune": divprune.farthest(features, present, keep),
+        "divprune in parts": in_parts,
         "scope": scope.covering(features, salience, present, keep),
+        "mmtok": greedy.most_covering(cover(features), torch.ones_like(salience), present, keep),
+        "cdpruner": greedy.most_diverse(features, salience, present, keep),
+        "vispruner": vispruner.choose(salience, features, present, keep, IMPORTANT, per_round)[0],
     }

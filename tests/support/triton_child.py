@@ -13,7 +13,7 @@ import triton
 from safetensors.torch import save_file
 from triton.backends.compiler import GPUTarget
 
-from baselines.shared.choosing import greedy, triton_greedy
+from baselines.shared.choosing import greedy, rounds, triton_greedy
 from fitprune.interface import attention
 from fitprune.scoring import triton_column_sums
 from fitprune.scoring.macs import counted
@@ -31,7 +31,7 @@ def interpret(file: str) -> None:
         results[f"{name} macs"] = torch.tensor(counted(macs))
     attention.head_max_columns = triton_column_sums.head_max_columns
     results |= {f"kept {layer}": kept for layer, kept in enumerate(pruned().kept)}
-    greedy.kernels_for = lambda values: triton_greedy
+    greedy.kernels_for = rounds.kernels_for = lambda values: triton_greedy
     for name, case in greedy_cases.CASES.items():
         results |= {f"{method} {name}": chosen for method, chosen in greedy_cases.chosen(case).items()}
     save_file(results, file)
@@ -67,7 +67,8 @@ def compile_all() -> None:
         warnings.simplefilter("always")
         runs = triton_column_sums.runs_on(torch.device("cpu"))
     answers = {"runs": runs, "warning": str(caught[0].message) if caught else "", "kernels": []}
-    greedy_kernels = [triton_greedy._farthest, triton_greedy._covering]
+    names = ("_farthest", "_covering", "_spanning", "_distinct")
+    greedy_kernels = [getattr(triton_greedy, name) for name in names]
     kernels = [triton_column_sums._log_sum_exp, triton_column_sums._tile_sums, *greedy_kernels]
     for kernel in kernels:
         kernel.run = without_launch(kernel)
@@ -82,7 +83,7 @@ def compile_all() -> None:
             instructions = [name for name in ("wgmma.mma_async", "mma.sync", "fma.rn.f32", "tf32") if name in ptx]
             answers["kernels"].append({"shared": kernel.metadata.shared, "instructions": instructions})
     compiled.clear()
-    greedy.kernels_for = lambda values: triton_greedy
+    greedy.kernels_for = rounds.kernels_for = lambda values: triton_greedy
     greedy_cases.chosen(greedy_cases.CASES["one sample"])
     answers["greedy"] = [kernel.metadata.shared for kernel in compiled]
     json.dump(answers, sys.stdout)

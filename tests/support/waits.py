@@ -7,14 +7,20 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from baselines.shared.choosing import greedy
+from baselines.shared.choosing import greedy, rounds
 from fitprune.fitting.tensor_store import TensorStore
 from fitprune.interface import attention
 
 # Operations whose result, or its shape, the host must know.
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "nonzero_static", "unique", "_unique2", "unique_dim"}
 # Functions that are kernels on a GPU, where they are looked up.
-KERNELS = [(attention, "head_max_columns"), (greedy, "farthest"), (greedy, "covering")]
+KERNELS = [
+    (attention, "head_max_columns"),
+    (greedy, "farthest"),
+    (greedy, "most_covering"),
+    (greedy, "spanning"),
+    (rounds, "thinned"),
+]
 VIEWS = {
     "view", "_unsafe_view", "slice", "expand", "t", "transpose", "unsqueeze", "squeeze", "select", "permute", "detach", "alias",
     "split", "reshape", "as_strided", "_reshape_alias",

@@ -12,6 +12,12 @@ from fitprune.scoring.column_sums import triton_runs
 LONGEST = 16384
 """Tokens up to which a kernel keeps what it knows of each in registers."""
 
+LIKELY, LIKELY_ON_CUDA = 64, 512
+"""Tokens of a long prompt whose distances to all are held."""
+
+ROUNDS = 4
+"""How often these are chosen anew before the host asks whether all is done."""
+
 RANK = 1e-5
 """What a token adds counts as nothing below this share of the most that one adds by itself: features of float32 end there."""
 
@@ -38,12 +44,53 @@ def farthest(distance: torch.Tensor, nearest: torch.Tensor, keep: torch.Tensor) 
         keep: LongTensor (batch,): how many to choose, at most as many as may be.
     """
     if (kernels := kernels_for(distance)) is not None:
-        return kernels.farthest(distance, nearest, keep)
+        out, place = torch.zeros_like(nearest, dtype=torch.bool), torch.arange(nearest.shape[1], device=nearest.device)
+        kernels.farthest(distance, place.expand(nearest.shape), nearest.clone(), keep.clone(), keep, out)
+        return out
     samples = torch.arange(len(distance), device=distance.device)
-    return farthest_by_rows(lambda pick, _: distance[samples, pick], nearest, keep)
+    return _one_by_one(lambda pick, _: distance[samples, pick], nearest, keep)
 
 
-def farthest_by_rows(
+def farthest_of_many(
+    distances: Callable[[torch.Tensor], torch.Tensor], nearest: torch.Tensor, keep: torch.Tensor
+) -> torch.Tensor:
+    """`farthest` where not all distances are held. `distances` gives those from tokens (batch, m) to all, (batch, m, n).
+
+    They are computed for the tokens that are likely to be next: those of highest score.
+    """
+    kernels, place = kernels_for(nearest), torch.full_like(nearest, -1, dtype=torch.long)
+
+    def likely(score: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        tokens = score.argsort(dim=1, descending=True, stable=True)[:, :count]
+        number = torch.arange(tokens.shape[1], device=tokens.device)
+        return distances(tokens), place.scatter(1, tokens, number.expand_as(tokens))
+
+    if kernels is None:
+        return _one_by_one(_Rows(likely, place), nearest, keep)
+    score, left, out = nearest.clone(), keep.clone(), torch.zeros_like(nearest, dtype=torch.bool)
+    before: list[int] = []
+    # Each round takes a step at least. The host asks how many are left once in several.
+    while (now := left.tolist()) != before and any(now):
+        before = now
+        for _ in range(ROUNDS):
+            kernels.farthest(*likely(score, LIKELY_ON_CUDA), score, left, keep, out)
+    return out
+
+
+class _Rows:
+    """Distances (batch, n) of one token of each sample to all: those of the `LIKELY` tokens of highest score are held."""
+
+    def __init__(self, likely: Callable[..., tuple[torch.Tensor, torch.Tensor]], place: torch.Tensor) -> None:
+        self._likely, self._place, self._samples = likely, place, torch.arange(len(place), device=place.device)
+        self._held = place
+
+    def __call__(self, token: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+        if bool((self._place[self._samples, token] < 0).any()):
+            self._held, self._place = self._likely(score, LIKELY)
+        return self._held[self._samples, self._place[self._samples, token]]
+
+
+def _one_by_one(
     row: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], nearest: torch.Tensor, keep: torch.Tensor
 ) -> torch.Tensor:
     """`farthest` in torch. `row` gives distances (batch, n) from tokens (batch,), and is told each token's score (batch, n)."""
@@ -67,8 +114,6 @@ def covering(cosine: torch.Tensor, weight: torch.Tensor, there: torch.Tensor, ke
         there: bool (batch, n): the tokens that may be chosen, and are to be covered.
         keep: LongTensor (batch,): how many to choose, at most as many as may be.
     """
-    if (kernels := kernels_for(cosine)) is not None:
-        return kernels.covering(cosine, weight, there, keep)
     return most_covering(cosine * there[:, :, None], weight, there, keep)
 
 
@@ -84,6 +129,8 @@ def most_covering(cover: torch.Tensor, weight: torch.Tensor, there: torch.Tensor
     Returns:
         bool (views, P).
     """
+    if (kernels := kernels_for(cover)) is not None:
+        return kernels.covering(cover, weight, there, keep)
     covered = cover.new_zeros(cover.shape[:2])
     closed = torch.zeros_like(weight, dtype=cover.dtype).masked_fill(~there, -torch.inf)
     views, picks, more = torch.arange(len(there), device=there.device), [], torch.empty_like(cover)
@@ -116,10 +163,18 @@ def most_diverse(features: torch.Tensor, weight: torch.Tensor, present: torch.Te
     weight = weight / weight.amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
     rows = torch.nn.functional.normalize(features.double(), dim=-1) * weight[..., None]
     kernel, left = rows @ rows.transpose(1, 2), weight**2
-    last = left - 2  # in [-2, -1], below whatever is left
+    return spanning(kernel, left, present, keep, int(keep.max()))
+
+
+def spanning(kernel: torch.Tensor, alone: torch.Tensor, present: torch.Tensor, keep: torch.Tensor, most: int) -> torch.Tensor:
+    """`most_diverse` of a kernel, float64 (batch, n, n), and its diagonal `alone` (batch, n), at most 1; none keeps more than
+    `most`."""
+    if (kernels := kernels_for(kernel)) is not None:
+        return kernels.spanning(kernel, alone, present, keep, most, RANK, TIE)
+    left, last = alone, alone - 2  # in [-2, -1], below whatever is left
     closed = torch.zeros_like(left).masked_fill(~present, -torch.inf)
     samples, picks = torch.arange(len(kernel), device=kernel.device), []
-    factor = kernel.new_zeros(len(kernel), int(keep.max()), kernel.shape[1])
+    factor = kernel.new_zeros(len(kernel), most, kernel.shape[1])
     for step in range(factor.shape[1]):
         gain = torch.where(left > RANK, left, last) + closed
         best = (gain >= gain.amax(1, keepdim=True) - TIE).byte().argmax(1)

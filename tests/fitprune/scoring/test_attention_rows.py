@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fitprune.interface.attention import Attention
-from fitprune.interface.layout import Layout
+from fitprune.interface.layout import prompt_layout
 from fitprune.interface.tokens import VisualTokens
 
 pytestmark = pytest.mark.releases
@@ -35,15 +35,8 @@ def scene(request):
     valid = torch.ones(BATCH, LENGTH, dtype=torch.bool)
     if request.param == "padded":
         valid[0, :2], valid[1, :4], valid[2, 9:] = False, False, False
-    position = torch.tensor([places + [-1] * (4 - len(places)) for places in VISUAL])
-    layout = Layout(
-        position=position,
-        original=position,
-        total=(position >= 0).sum(1),
-        valid=valid if request.param == "padded" else None,
-        roles=torch.zeros(BATCH, 2, LENGTH, dtype=torch.bool),
-        first_row=2,
-    )
+    visual = torch.tensor([[row in places for row in range(LENGTH)] for places in VISUAL])
+    layout = prompt_layout(visual, visual, valid)
     tokens = VisualTokens(torch.zeros(BATCH, LENGTH, 1), layout)
     rows = torch.zeros_like(valid)
     for sample, chosen in enumerate(CHOSEN):
