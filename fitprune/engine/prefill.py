@@ -82,7 +82,7 @@ class Prefill:
         our own mask from the start.
         """
         if not self.layout.empty:
-            self.deep, kwargs = DeepStack.taken_from(kwargs, self.layout.position)
+            self.deep, kwargs = DeepStack.taken_from(kwargs, self.layout.place)
         if not self.changed:
             return kwargs
         if self.layout.valid is not None and kwargs.get("position_ids") is None:

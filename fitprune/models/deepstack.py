@@ -26,14 +26,14 @@ class DeepStack:
     index: torch.Tensor
 
     @classmethod
-    def taken_from(cls, kwargs: dict[str, Any], position: torch.Tensor) -> "tuple[DeepStack | None, dict[str, Any]]":
+    def taken_from(cls, kwargs: dict[str, Any], place: torch.Tensor) -> "tuple[DeepStack | None, dict[str, Any]]":
         """What a decoder called with `kwargs` would add, None for nothing; and its arguments without that.
 
-        `position` is LongTensor (batch, n): where in the prompt each visual token is, -1 for none.
+        `place` is LongTensor (batch, n): where in the prompt each visual token is; any row in padding columns.
         """
         if kwargs.get(FEATURES) is None:
             return None, kwargs
-        index = numbered(kwargs[PLACES].to(position.device)).gather(1, position.clamp(min=0))
+        index = numbered(kwargs[PLACES].to(place.device)).gather(1, place)
         return cls(kwargs[FEATURES], index), {**kwargs, PLACES: None, FEATURES: None}
 
     def add(self, layer: int, hidden: torch.Tensor, position: torch.Tensor, original: torch.Tensor) -> torch.Tensor:
