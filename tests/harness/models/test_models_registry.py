@@ -70,6 +70,8 @@ NAMES = [
     "internvl3-8b",
     "internvl3.5-1b",
     "internvl3.5-8b",
+    "smolvlm2-500m",
+    "smolvlm2-2.2b",
 ]
 
 
@@ -98,7 +100,7 @@ def test_a_family_s_own_template_makes_one_turn(name: str) -> None:
     image = special.get(name, "<image>")
     assert prompt.count(image) == 1
     assert prompt.index(image) < prompt.index("what color ?") < len(prompt) - len("what color ?")
-    assert prompt.endswith(("ASSISTANT:", "<|im_start|>assistant\n"))
+    assert prompt.endswith(("ASSISTANT:", "<|im_start|>assistant\n", "<end_of_utterance>\nAssistant:"))
 
 
 def test_the_authors_prompts() -> None:
