@@ -142,7 +142,7 @@ def spread(model, devices, placement, main="cuda:0"):
 
 
 def decoder_over(layers, *devices, decoder="model.language_model"):
-    """The placement of a decoder, by its name, whose layers, norm and head lie on different devices, the layers split evenly."""
+    """The placement of a decoder by its name: layers, norm and head on different devices, the layers split evenly."""
     names = [f"{decoder}.layers.{layer}" for layer in range(layers)]
     split = {name: devices[number * len(devices) // layers] for number, name in enumerate(names)}
     return {**split, f"{decoder}.norm": "cuda:6", "lm_head": "cuda:7"}
