@@ -33,6 +33,10 @@ class Images:
         grid = arguments.get("image_grid_thw")
         if grid is not None:
             pixels = pixels.split(grid.prod(-1).tolist())
+        if len(pixels) != len(tokens) and pixels[0].ndim == 4:
+            # SmolVLM's features come tile by tile before transformers 5.20, of those tiles that are not empty.
+            tiles = torch.cat(list(pixels))
+            pixels = tiles[tiles.flatten(1).any(1)]
         if len(pixels) != len(tokens):
             return None
         # SmolVLM has empty tiles for a prompt without an image.
