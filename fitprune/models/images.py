@@ -33,7 +33,15 @@ class Images:
         grid = arguments.get("image_grid_thw")
         if grid is not None:
             pixels = pixels.split(grid.prod(-1).tolist())
-        return cls(list(pixels), tokens) if len(pixels) == len(tokens) else None
+        if len(pixels) != len(tokens) and pixels[0].ndim == 4:
+            # SmolVLM's features come tile by tile before transformers 5.20, of those tiles that are not empty.
+            tiles = torch.cat(list(pixels))
+            pixels = tiles[tiles.flatten(1).any(1)]
+        if len(pixels) != len(tokens):
+            return None
+        # SmolVLM has empty tiles for a prompt without an image.
+        own = [(each, count) for each, count in zip(pixels, tokens, strict=True) if count]
+        return cls([each for each, _ in own], [count for _, count in own])
 
     def on_host(self) -> "Images":
         """The same images with their pixels on the host, as float32: one copy for all of them."""

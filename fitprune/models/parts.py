@@ -21,6 +21,9 @@ PRE_NORM_LAYERS = frozenset(
     }
 )
 
+# What models call their vision tower.
+TOWERS = ("vision_tower", "visual", "vision_model")
+
 
 @dataclass(frozen=True)
 class ModelParts:
@@ -124,9 +127,9 @@ def model_parts(model: Any) -> ModelParts:
     parent = next((m for m in model.modules() if any(child is decoder for child in m.children())), None)
     if parent is None:
         raise UnsupportedModel(f"{name} is itself a text decoder; pass the whole vision-language model.")
-    tower = next((getattr(parent, part) for part in ("vision_tower", "visual") if hasattr(parent, part)), None)
+    tower = next((getattr(parent, part) for part in TOWERS if hasattr(parent, part)), None)
     if tower is None:
-        raise UnsupportedModel(f"{name} keeps its vision tower in an unknown place; expected `.vision_tower` or `.visual`.")
+        raise UnsupportedModel(f"{name} keeps its vision tower in an unknown place; expected one of {', '.join(TOWERS)}.")
     return ModelParts(decoder, layers, parent, tower, token, text_config(config))
 
 

@@ -21,7 +21,7 @@ from harness.cost.llava_hr import llava_hr_macs
 
 Inputs = Mapping[str, torch.Tensor]
 
-TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
+TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1, "smolvlm_vision": 0}
 """Towers of one form (a convolution, self-attention, an FFN of two matrices), and their tokens before the patches."""
 
 
@@ -127,6 +127,15 @@ def _internvl(config: Any, inputs: Inputs) -> VisionCost:
     return VisionCost(tower_macs(tower, tiles), {"linear": tokens * _two_layers(tower.hidden_size * merged, config)})
 
 
+def _smolvlm(config: Any, inputs: Inputs) -> VisionCost:
+    """SmolVLM: tiles of the tower's size, but for the empty ones of a batch; squares of patches become one token each."""
+    tower, mask, merged = config.vision_config, inputs.get("pixel_attention_mask"), config.scale_factor**2
+    tiles = inputs["pixel_values"].shape[:2].numel() if mask is None else int(mask.flatten(2).any(2).sum())
+    tokens = tiles * _tower_tokens(tower) // merged
+    linear = tokens * tower.hidden_size * merged * config.get_text_config().hidden_size
+    return VisionCost(tower_macs(tower, tiles), {"linear": linear})
+
+
 def _two_layers(features: int, config: Any) -> int:
     hidden = config.get_text_config().hidden_size
     return features * hidden + hidden**2
@@ -229,6 +238,7 @@ FAMILIES: dict[str, Callable[[Any, Inputs], VisionCost]] = {
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
+    "smolvlm": _smolvlm,
 }
 
 ONE_SIZE: dict[str, Callable[[Any, int], VisionCost]] = {"llava": _tiles_cost, "llava_hr": _llava_hr}

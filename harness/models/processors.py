@@ -1,6 +1,8 @@
 """From a folder to a processor of images and text."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,14 +40,18 @@ def load_processor(folder: Path, model_type: str, common: Mapping[str, Any], var
         "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, backend=BACKEND, **common),
         "tokenizer": transformers.AutoTokenizer.from_pretrained(folder, **common),
     }
-    return _images_only(found).from_args_and_dict([parts.get(name) for name in found.get_attributes()], record)
+    with _numbers_as_digits(found):
+        return _images_only(found).from_args_and_dict([parts.get(name) for name in found.get_attributes()], record)
 
 
 @cache
 def _images_only(processor_class: type) -> Any:
-    """The class with one check relaxed: there may be no video processor."""
+    """The class with one check relaxed: there may be no video processor. SmolVLM would ask it for a chat template's frames."""
+    from transformers import ProcessorMixin
 
     class ImagesOnly(processor_class):  # type: ignore[misc]
+        apply_chat_template = ProcessorMixin.apply_chat_template
+
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
             if argument_name == "video_processor" and argument is None:
                 return None
@@ -53,3 +59,17 @@ def _images_only(processor_class: type) -> Any:
 
     ImagesOnly.__name__ = processor_class.__name__
     return ImagesOnly
+
+
+@contextmanager
+def _numbers_as_digits(processor_class: type) -> Iterator[None]:
+    """Inside, SmolVLM's class can be made without the package that writes the number of a video's frames out in words."""
+    module: Any = sys.modules[processor_class.__module__]
+    absent = getattr(module, "num2words", str) is None
+    if absent:
+        module.num2words = str
+    try:
+        yield
+    finally:
+        if absent:
+            module.num2words = None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.models.chat import chat
+from harness.models.families import FAMILIES
 
 if TYPE_CHECKING:
     import torch
@@ -25,10 +26,11 @@ def encode(
 
     processor: Any = loaded.processor
     texts = [chat(processor, question, len(own)) for question, own in zip(questions, images, strict=True)]
+    # Sample by sample: LLaVA-OneVision cuts tiles of an image only where it is its prompt's only one.
+    given = [list(own) for own in images if own or FAMILIES[loaded.config.model_type].nested]
     bos = processor.tokenizer.bos_token
     encoded = processor(
-        # Sample by sample: LLaVA-OneVision cuts tiles of an image only where it is its prompt's only one.
-        images=[list(own) for own in images if own] or None,
+        images=given if any(given) else None,
         text=texts,
         padding=True,
         return_tensors="pt",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fitprune.errors import FitPruneError, unknown_name
 from harness.models.families import ENTRIES, FAMILY_NAMES
+from harness.models.families.absent import reason_against
 from harness.models.spec import NO_UNPAD, ModelSpec
 
 MODELS: dict[str, ModelSpec] = {spec.name: spec for spec in ENTRIES}
@@ -37,6 +38,8 @@ def find_model(name: str) -> ModelSpec:
     for spec in MODELS.values():
         if spec.source == name:
             return spec
+    if (against := reason_against(name)) is not None:
+        raise FitPruneError(f"'{name}' {against}.")
     if name.startswith(("/", "./", "../", "~")):
         raise FitPruneError(f"model folder '{name}' does not exist")
     if _HUB_ID.fullmatch(name):

@@ -8,6 +8,7 @@ from typing import Any
 from fitprune.errors import FitPruneError
 from harness.models.checkpoint import checkpoint_folder
 from harness.models.families import FAMILIES
+from harness.models.families.absent import reason_against
 from harness.models.json_files import read_json
 from harness.models.spec import Family, ModelSpec
 
@@ -51,6 +52,8 @@ def family_of(spec: ModelSpec, config: Mapping[str, Any]) -> Family:
     Raises FitPruneError for a `model_type` outside the families.
     """
     name = spec.family or str(config.get("model_type"))
+    if name not in FAMILIES and (against := reason_against(name)) is not None:
+        raise FitPruneError(f"'{spec.name}' {against}.")
     if name not in FAMILIES:
         raise FitPruneError(f"'{spec.name}' is of type '{name}'; known are {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]

@@ -40,6 +40,7 @@ class Family:
         has_cls: the tower's tokens begin with [CLS]: methods that rank patches by its attention can run.
         view: (config, width, height) of an image to its `View`.
         processor: config to the attributes of the processor that must agree with it; older checkpoints lack some of them.
+        nested: its processor takes a list of images for each prompt, for those without any an empty one.
         registers: module whose import makes transformers know the family; empty for transformers' own.
     """
 
@@ -50,6 +51,7 @@ class Family:
     has_cls: bool
     view: Callable[[Mapping[str, Any], int, int], View]
     processor: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda config: {}
+    nested: bool = False
     registers: str = ""
 
 

@@ -55,7 +55,7 @@ def tower_over(model, *devices):
     if not layers:
         return {}
     split = {name: devices[number * len(devices) // len(layers)] for number, name in enumerate(layers)}
-    return {**split, "model.multi_modal_projector": "cuda:4"}
+    return {**split, "model.connector" if model.config.model_type == "smolvlm" else "model.multi_modal_projector": "cuda:4"}
 
 
 def possible(pruner, model):
@@ -80,7 +80,9 @@ def check(model, apart, inputs, pruner):
 
 def everywhere(model):
     """Spreads a model so that nothing that meets lies together."""
-    placement = {**decoder_over(LAYERS, "cuda:1", "cuda:2", "cuda:3"), **tower_over(model, "cuda:2", "cuda:3")}
+    decoder = next(name for name, module in model.named_modules() if module is model.get_decoder())
+    layers = decoder_over(LAYERS, "cuda:1", "cuda:2", "cuda:3", decoder=decoder)
+    placement = {**layers, **tower_over(model, "cuda:2", "cuda:3")}
     return lambda devices: spread(model, devices, placement)
 
 

@@ -41,7 +41,7 @@ class Reference:
     def __init__(self, model, dtype=torch.float64):
         self.model, self.dtype = model, dtype
         self.config = model.config.text_config
-        decoder = model.model.language_model
+        decoder = model.get_decoder()
         self.weights = {name: value.detach().to(dtype) for name, value in decoder.state_dict().items()}
         self.head = model.lm_head.weight.detach().to(dtype)
         self.heads = self.config.num_attention_heads
@@ -55,7 +55,7 @@ class Reference:
         image = (ids == self.model.config.image_token_id).tolist()
         rows = [self.weights["embed_tokens.weight"][token] for token in ids.tolist()]
         if any(image):
-            wanted = ("pixel_values", "image_sizes", "image_grid_thw", "batch_num_images")
+            wanted = ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images")
             given = {name: inputs[name] for name in wanted if name in inputs}
             with torch.no_grad():
                 features = self.model.model.get_image_features(**given).pooler_output

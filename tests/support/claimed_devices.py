@@ -141,8 +141,8 @@ def spread(model, devices, placement, main="cuda:0"):
     return model
 
 
-def decoder_over(layers, *devices):
-    """The placement of a decoder whose layers, norm and head lie on different devices, the layers split evenly."""
-    names = [f"model.language_model.layers.{layer}" for layer in range(layers)]
+def decoder_over(layers, *devices, decoder="model.language_model"):
+    """The placement of a decoder by its name: layers, norm and head on different devices, the layers split evenly."""
+    names = [f"{decoder}.layers.{layer}" for layer in range(layers)]
     split = {name: devices[number * len(devices) // layers] for number, name in enumerate(names)}
-    return {**split, "model.language_model.norm": "cuda:6", "lm_head": "cuda:7"}
+    return {**split, f"{decoder}.norm": "cuda:6", "lm_head": "cuda:7"}

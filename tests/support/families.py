@@ -5,6 +5,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from transformers import (
     LlavaOnevisionProcessor,
     MistralConfig,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
@@ -36,11 +38,16 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
     Qwen3VLProcessor,
     SiglipVisionConfig,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMProcessor,
 )
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm import processing_smolvlm
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from tests.support.built import built_once
 from tests.support.models import randomise
@@ -78,6 +85,13 @@ TOKENS = {
         "context_image_token": "<IMG_CONTEXT>",
         "start_image_token": "<img>",
         "end_image_token": "</img>",
+        "video_token": "<video>",
+    },
+    "smolvlm": {
+        "image_token": "<image>",
+        "fake_image_token": "<fake_token_around_image>",
+        "global_image_token": "<global-img>",
+        "end_of_utterance_token": "<end_of_utterance>",
         "video_token": "<video>",
     },
 }
@@ -172,12 +186,22 @@ def _internvl(kind, layers, options, tower):
     )
 
 
+def _smolvlm(kind, layers, options, tower):
+    return SmolVLMForConditionalGeneration, SmolVLMConfig(
+        vision_config=TOWER | {"image_size": TILE, "patch_size": PATCH} | tower,
+        text_config=_text(kind or "llama", layers, options),
+        image_token_id=_token("smolvlm", "image_token"),
+        scale_factor=3,
+    )
+
+
 CONFIGS = {
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
+    "smolvlm": _smolvlm,
 }
 
 
@@ -221,6 +245,16 @@ class _ImagesOnly:
         if argument_name == "video_processor" and argument is None:
             return type(None)
         return super().check_argument_for_proper_class(argument_name, argument)
+
+
+class _SmolVLM(_ImagesOnly, SmolVLMProcessor):
+    """Without the package that writes the number of a video's frames out in words, and what asks for such a number."""
+
+    apply_chat_template = ProcessorMixin.apply_chat_template
+
+    @mock.patch.object(processing_smolvlm, "num2words", str)
+    def __init__(self, image_processor, tokenizer, video_processor, image_seq_len=4, chat_template=None, **options):
+        super().__init__(image_processor, tokenizer, video_processor, image_seq_len, chat_template, **options)
 
 
 class _Onevision(_ImagesOnly, LlavaOnevisionProcessor):
@@ -271,6 +305,13 @@ PROCESSORS = {
         "GotOcr2ImageProcessor",
         lambda: GotOcr2ImageProcessorPil(size={"height": TILE, "width": TILE}, crop_to_patches=True, max_patches=4),
         {"image_seq_length": (TILE // PATCH // 2) ** 2},
+    ),
+    "smolvlm": (
+        "SmolVLMProcessor",
+        _SmolVLM,
+        "SmolVLMImageProcessor",
+        lambda: SmolVLMImageProcessorPil(size={"longest_edge": 2 * TILE}, max_image_size={"longest_edge": TILE}),
+        {"image_seq_len": (TILE // PATCH // 3) ** 2},
     ),
 }
 
@@ -325,5 +366,6 @@ def inputs(processor, samples, seed=0):
     images = [
         [image(*part, seed=seed + place) for place, part in enumerate(sample) if isinstance(part, tuple)] for sample in samples
     ]
-    images = [own for own in images if own]
-    return dict(processor(images=images or None, text=texts, padding=True, return_tensors="pt"))
+    if not isinstance(processor, SmolVLMProcessor):  # it takes an empty list, too
+        images = [own for own in images if own]
+    return dict(processor(images=images if any(images) else None, text=texts, padding=True, return_tensors="pt"))

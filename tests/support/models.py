@@ -67,7 +67,8 @@ def build(kind="llama", layers=3, *, patch=4, hidden=32, heads=4, seed=0, attent
 @torch.no_grad()
 def randomise(model):
     """Draws every decoder weight anew, biases and norms too, with sharp queries and keys; enlarges image features."""
-    for name, weight in model.model.language_model.named_parameters():
+    decoder = model.get_decoder()
+    for name, weight in decoder.named_parameters():
         if "norm" in name:
             weight.uniform_(0.7, 1.3)
         elif name.endswith("bias"):
@@ -78,8 +79,9 @@ def randomise(model):
             sharp = 1.6 if "q_proj" in name or "k_proj" in name else 0.7
             weight.normal_(0, sharp / weight.shape[1] ** 0.5)
     model.lm_head.weight.normal_(0, 1)
-    for name, parameter in model.model.named_parameters():
-        if parameter.dim() > 1 and not name.startswith("language_model."):
+    own = {id(parameter) for parameter in decoder.parameters()}
+    for parameter in model.model.parameters():
+        if parameter.dim() > 1 and id(parameter) not in own:
             parameter.normal_(0, 1.5 / parameter[0].numel() ** 0.5)
 
 

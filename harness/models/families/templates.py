@@ -26,6 +26,13 @@ MISTRAL = (
     "{% else %} {% for part in message['content'] %}{{ part['text'] }}{% endfor %}</s>{% endif %}{% endfor %}"
 )
 
+SMOLVLM = (
+    "<|im_start|>{% for message in messages %}{{ message['role'] | capitalize }}:"
+    "{{ '' if message['content'][0]['type'] == 'image' else ' ' }}"
+    "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+
 
 def chatml(image: str, system: str = "") -> str:
     """Turns between <|im_start|> and <|im_end|>; an image is written as `image`."""

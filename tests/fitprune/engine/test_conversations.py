@@ -42,6 +42,7 @@ RUNS = {
     "qwen2_5_vl": set(),
     "qwen3_vl": set(),
     "internvl": set(),
+    "smolvlm": set(),
 }
 
 

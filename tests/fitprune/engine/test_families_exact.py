@@ -24,6 +24,7 @@ MODELS = [
     ("internvl", "qwen2"),
     ("internvl", "llama"),
     ("internvl", "qwen3"),
+    ("smolvlm", None),
 ]
 RECIPE = Recipe([9, 7, 12], 36)
 # Wide and high images, one and several, one with tiles beyond what LLaVA-OneVision keeps, with and without text before.
@@ -191,7 +192,7 @@ def test_decoded_tokens_take_the_positions_of_the_unpruned_sequence(family, prun
     reference = reference_of(model)
     positions, following = reference.positions(sample, sample["input_ids"].shape[1])
     seen = []
-    hook = model.model.language_model.rotary_emb.register_forward_pre_hook(
+    hook = model.get_decoder().rotary_emb.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs.get("position_ids", args[-1])), with_kwargs=True
     )
     with hook, torch.no_grad(), pruner(model):

@@ -21,7 +21,7 @@ SAMPLES = [
     ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"],
     [(11, 40), "w8 w9"],
 ]
-OTHER_SIZES = {"llava_next": {"kv_size": 32}, "qwen3_vl": {"kv_size": 24, "q_size": 48}}
+OTHER_SIZES = {"llava_next": {"kv_size": 32}, "smolvlm": {"kv_size": 32}, "qwen3_vl": {"kv_size": 24, "q_size": 48}}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -40,7 +40,7 @@ def test_the_prompt_that_is_embedded_is_the_prompt_that_runs(model, encode):
     prompt = embed(model, batch)
     assert torch.equal(prompt.visual_mask, batch["input_ids"] == model.config.image_token_id)
     with torch.no_grad():
-        states = model.model.language_model(**prompt.inputs, use_cache=False).last_hidden_state
+        states = model.get_decoder()(**prompt.inputs, use_cache=False).last_hidden_state
         assert torch.equal(states, model.model(**batch, use_cache=False).last_hidden_state)
     reference = reference_of(model)
     if isinstance(reference, ThreeAxes):

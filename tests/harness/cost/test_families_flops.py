@@ -30,8 +30,10 @@ BATCHES = {
     "several": [["w1", (44, 20), "w2", (30, 90), "w3"]],
     "large": [[(90, 96), "w2 w3"]],
 }
-TOWERS = {"qwen2_5_vl": "visual", "qwen3_vl": "visual"}
+TOWERS = {"qwen2_5_vl": "visual", "qwen3_vl": "visual", "smolvlm": "vision_model"}
+DECODERS = {"smolvlm": "text_model"}
 MERGERS = {
+    "smolvlm": ("connector",),
     "qwen2_5_vl": ("visual.merger",),
     "qwen3_vl": ("visual.merger", "visual.deepstack_merger_list.0", "visual.deepstack_merger_list.1"),
 }
@@ -43,8 +45,9 @@ def by_module(model, counter):
     counts = {name.removeprefix(root): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
     family = model.config.model_type
     projector = sum(counts["model." + part] for part in MERGERS.get(family, ("multi_modal_projector",)))
-    vision = counts["model." + TOWERS.get(family, "vision_tower")] - (projector if family in MERGERS else 0)
-    return vision, projector, counts
+    inside = any(part.startswith("visual.") for part in MERGERS.get(family, ()))
+    vision = counts["model." + TOWERS.get(family, "vision_tower")] - (projector if inside else 0)
+    return vision, projector, counts["model." + DECODERS.get(family, "language_model")], counts
 
 
 @pytest.mark.parametrize("samples", BATCHES.values(), ids=BATCHES)
@@ -54,10 +57,10 @@ def test_dense_prefill_agrees_with_flop_counter_mode_in_every_part(family, sampl
     batch = inputs(processor(family), samples)
     cost = count(model, batch)
     counter = torch_flops(model, **batch)
-    vision, projector, modules = by_module(model, counter)
+    vision, projector, decoder, modules = by_module(model, counter)
     assert cost.total == pytest.approx(counter.get_total_flops(), rel=TOLERANCE)
     assert (cost.vision, cost.projector) == (vision, projector)
-    assert cost.prefill == modules["model.language_model"] + modules["lm_head"]
+    assert cost.prefill == decoder + modules["lm_head"]
     assert cost.by_operator["prefill.lm_head"] == modules["lm_head"]
 
 

@@ -38,6 +38,8 @@ PUBLISHED = {
     "internvl3-8b": 7.94,
     "internvl3.5-1b": 1.06,
     "internvl3.5-8b": 8.53,
+    "smolvlm2-500m": 0.507,
+    "smolvlm2-2.2b": 2.25,
 }
 # Layers, hidden size, FFN size, key-value size, of the papers and the language models' own cards.
 DECODERS = {
@@ -54,6 +56,8 @@ DECODERS = {
     "internvl3-1b": (24, 896, 4864, 128),
     "internvl3.5-1b": (28, 1024, 3072, 1024),
     "internvl3.5-8b": (36, 4096, 12288, 1024),
+    "smolvlm2-500m": (32, 960, 2560, 320),
+    "smolvlm2-2.2b": (24, 2048, 8192, 2048),
 }
 
 

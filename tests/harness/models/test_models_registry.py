@@ -1,6 +1,7 @@
 """Names of models, and the check that a checkpoint is whole before any work starts."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.models.checkpoint import check_folder, digest, require_model
 from harness.models.families import ENTRIES, FAMILIES
 from harness.models.loading import load_model
 from harness.models.registry import MODELS, find_model
+from harness.models.shipped import family_of, read_config
 from harness.models.spec import BYTES
 from tests.support.tiny_llava import save_tiny
 
@@ -70,6 +72,8 @@ NAMES = [
     "internvl3-8b",
     "internvl3.5-1b",
     "internvl3.5-8b",
+    "smolvlm2-500m",
+    "smolvlm2-2.2b",
 ]
 
 
@@ -98,7 +102,7 @@ def test_a_family_s_own_template_makes_one_turn(name: str) -> None:
     image = special.get(name, "<image>")
     assert prompt.count(image) == 1
     assert prompt.index(image) < prompt.index("what color ?") < len(prompt) - len("what color ?")
-    assert prompt.endswith(("ASSISTANT:", "<|im_start|>assistant\n"))
+    assert prompt.endswith(("ASSISTANT:", "<|im_start|>assistant\n", "<end_of_utterance>\nAssistant:"))
 
 
 def test_the_authors_prompts() -> None:
@@ -131,6 +135,35 @@ def test_an_unknown_name_gives_the_nearest() -> None:
     with pytest.raises(FitPruneError) as error:
         find_model("lava-tiny")
     assert "llava-tiny" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llava-onevision-1.5", "is not in transformers"),
+        ("lmms-lab/LLaVA-OneVision-1.5-8B-Instruct", "is not in transformers"),
+        ("gemma-3-4b", "lets the tokens of an image see one another"),
+        ("google/gemma-3-4b-it", "lets the tokens of an image see one another"),
+    ],
+)
+def test_a_family_that_cannot_be_run_says_why(name: str, said: str) -> None:
+    with pytest.raises(FitPruneError, match=rf"^'{name}' {said}.*; take ") as error:
+        find_model(name)
+    for alternative in one_line(error).rstrip(".").rpartition("; take ")[2].split(" or "):
+        assert alternative in MODELS
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llavaonevision1_5"])
+def test_so_does_a_folder_with_such_a_model(kind: str, copy: Path) -> None:
+    (copy / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(FitPruneError, match=rf"^'{re.escape(str(copy))}' .*; take ") as error:
+        family_of(find_model(str(copy)), read_config(find_model(str(copy))))
+    one_line(error)
+
+
+def test_names_that_only_begin_alike_are_no_such_family() -> None:
+    assert find_model("someone/gemma-3n-e4b").source == "someone/gemma-3n-e4b"
+    assert find_model("llava-onevision-0.5b").name == "llava-onevision-0.5b"
 
 
 def test_a_folder_that_does_not_exist_is_called_a_folder() -> None:

@@ -4,9 +4,14 @@ import json
 
 import pytest
 import torch
+from transformers.models.smolvlm import processing_smolvlm
 
+from baselines.controls.random_pruning import Random
+from harness.models.loading import load_model
 from harness.models.processors import load_processor
+from harness.models.prompting import encode
 from tests.support.families import FAMILIES, image, save
+from tests.support.models import kept
 
 pytestmark = pytest.mark.releases
 COMMON = {"local_files_only": True, "trust_remote_code": False}
@@ -70,3 +75,25 @@ def test_qwen_s_published_pixel_bounds_are_read(tmp_path):
     bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     path.write_text(json.dumps(record | bounds))
     assert same(before, made(folder, "qwen2_5_vl")[1])
+
+
+def test_smolvlm_needs_no_package_for_the_frames_of_videos(tmp_path, monkeypatch):
+    monkeypatch.setattr(processing_smolvlm, "num2words", None)
+    folder = save("smolvlm", tmp_path, layers=1)
+    assert made(folder, "smolvlm")[0].image_seq_len == 4
+    assert processing_smolvlm.num2words is None
+
+
+def test_prompts_with_and_without_images_in_one_batch(tmp_path):
+    """SmolVLM's processor wants a list of images for each prompt; features and draws are those of the prompt alone."""
+    loaded = load_model(str(save("smolvlm", tmp_path, layers=1)), device="cpu")
+    questions, pictures = ["w1 w2", "w3", "w4 w5"], [[], [image(40, 30)], []]
+    together = encode(loaded, questions, pictures)
+    assert (together["input_ids"] == loaded.model.config.image_token_id).sum(1).tolist() == [0, 20, 0]
+    pruner = Random(0.5)
+    with torch.no_grad(), pruner(loaded.model) as trace:
+        loaded.model(**together)
+        drawn = kept(trace, 1)
+        loaded.model(**encode(loaded, questions[1:2], pictures[1:2]))
+    assert kept(trace) == drawn
+    assert "pixel_values" not in encode(loaded, questions[:1], pictures[:1])

@@ -15,12 +15,13 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from harness.models.families import FAMILIES, qwen2_5_vl, qwen3_vl
 from harness.models.families.internvl import tiling
 from harness.models.registry import MODELS
 from harness.models.shipped import read_config
-from tests.support.families import _ImagesOnly, tokenizer
+from tests.support.families import _ImagesOnly, _SmolVLM, tokenizer
 
 pytestmark = pytest.mark.releases
 SIZES = [(1024, 768), (336, 336), (100, 900), (901, 99), (640, 480), (8, 6), (37, 1999), (1500, 1501), (512, 383)]
@@ -77,12 +78,20 @@ def internvl(name):
     return InternVL(images, tokenizer("internvl"), None, **settings(name))
 
 
+def smolvlm(name):
+    side = read_config(MODELS[name])["vision_config"]["image_size"]
+    images = SmolVLMImageProcessorPil(size={"longest_edge": 4 * side}, max_image_size={"longest_edge": side})
+    return _SmolVLM(images, tokenizer("smolvlm"), None, **settings(name))
+
+
 PROCESSORS = {
     "llava-next-7b": llava_next,
     "llava-onevision-0.5b": llava_onevision,
     "qwen2.5-vl-3b": qwen,
     "qwen3-vl-2b": qwen3,
     "internvl3-1b": internvl,
+    "smolvlm2-500m": smolvlm,
+    "smolvlm2-2.2b": smolvlm,
 }
 
 
