@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 TYPED = ["-m", "tests.benchmarks.gpu", "--toy", "--device", "cpu", "--out"]
 HERE = {"card": "Test Card", "driver": "1", "torch": "2", "transformers": "5", "dtype": "bfloat16", "attention": "sdpa"}
 HERE |= {"toy": True, "sources": "0"}
-SOME = (columns.SECTION, answers.SECTION)
+SOME = (answers.SECTION, columns.SECTION)
 
 
 @pytest.fixture(autouse=True)

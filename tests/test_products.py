@@ -23,6 +23,12 @@ import torch
 def test_all(a, b, c):
     pass
 
+@pytest.mark.product(strength=2)
+@pytest.mark.parametrize(("a", "b"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("c", range(3))
+def test_joined(a, b, c):
+    pass
+
 @pytest.mark.releases
 @pytest.mark.parametrize("a", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_some(a):
@@ -61,13 +67,14 @@ def run(pytester, monkeypatch):
 
 
 def test_by_default_a_selection_runs_and_the_rest_where_it_is_asked_for(run):
-    some, all_cases = run(), 3 * 3 * 2 + 2
-    assert some["passed"] < 3 * 3 + 3
+    some, all_cases = run(), 3 * 3 * 2 + 4 * 3 + 2
+    assert some["passed"] < 3 * 3 + 4 * 3 + 3
     assert some["passed"] + some["deselected"] == all_cases
     assert run("-m", "exhaustive")["passed"] == some["deselected"]
     assert run("-m", "exhaustive or not exhaustive") == {"passed": all_cases}
     assert run("-m", "releases")["passed"] == 2
     assert run("test_it.py::test_all") == {"passed": 18}
+    assert run("-k", "joined") == {"passed": 12, "deselected": all_cases - 12}  # a and b vary together
 
 
 def test_a_change_runs_both():

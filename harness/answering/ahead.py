@@ -1,19 +1,18 @@
 """Preparing ahead: the next items are made in a thread while the current one is worked on."""
 
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-_END = object()
-
 
 @contextmanager
-def ahead(make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> Generator[Generator[Made, None, None]]:
+def ahead(make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -> Generator[Iterator[Made], None, None]:
     """Inside, an iterator over `make(item)` for each item, in order, up to `depth` of them made before they are asked for.
 
     `make` runs in one thread, one item at a time; with a depth of 0 there is no thread, and each is made when asked for.
@@ -21,40 +20,23 @@ def ahead(make: Callable[[Item], Made], items: Iterable[Item], depth: int = 2) -
     context, for whatever reason, stops the thread and waits for it: at most one `make` is waited for.
     """
     if depth < 1:
-        yield (make(item) for item in items)
+        yield map(make, items)
         return
-    ready: queue.Queue = queue.Queue(depth)
-    stop = threading.Event()
+    left = iter(items)
 
-    def offer(entry: object) -> None:
-        while not stop.is_set():
-            try:
-                return ready.put(entry, timeout=0.05)
-            except queue.Full:
-                continue
+    def next_one() -> list[Made]:
+        """Of the next item, alone in a list; the list is empty where no item is left."""
+        return [make(item) for item in islice(left, 1)]
 
-    def work() -> None:
+    with ThreadPoolExecutor(1, "preparing ahead") as thread:
+        waiting = deque(thread.submit(next_one) for _ in range(depth + 1))
+
+        def results() -> Iterator[Made]:
+            while made := waiting.popleft().result():
+                waiting.append(thread.submit(next_one))
+                yield from made
+
         try:
-            for item in items:
-                if stop.is_set():
-                    return
-                offer((make(item), None))
-        except BaseException as error:
-            offer((None, error))
-        else:
-            offer(_END)
-
-    def results() -> Generator[Made, None, None]:
-        while (entry := ready.get()) is not _END:
-            made, error = entry
-            if error is not None:
-                raise error
-            yield made
-
-    thread = threading.Thread(target=work, name="preparing ahead", daemon=True)
-    thread.start()
-    try:
-        yield results()
-    finally:
-        stop.set()
-        thread.join()
+            yield results()
+        finally:
+            thread.shutdown(cancel_futures=True)

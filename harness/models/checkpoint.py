@@ -8,7 +8,7 @@ from harness.models.digests import content_digest
 from harness.models.json_files import read_json
 from harness.models.registry import embedded_folder, embedded_models, find_model
 from harness.models.spec import ModelSpec
-from harness.models.tensors import check_tensors, tensor_names
+from harness.models.tensors import tensor_names
 
 # What a snapshot must hold; pickled weights are never looked at.
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")
@@ -146,11 +146,8 @@ def _check_weights(folder: Path) -> None:
     """Every file whole, and holding exactly the tensors that the index says."""
     index = _index(folder)
     for path in weight_files(folder):
-        check_tensors(path)
-        if index is None:
-            continue
-        listed = {name for name, file in index.items() if file == path.name}
         held = tensor_names(path)
+        listed = held if index is None else {name for name, file in index.items() if file == path.name}
         if listed != held:
             example = min(listed ^ held)
             where = "the index lists it here" if example in listed else "the index does not list it here"

@@ -27,8 +27,13 @@ def mark_exhaustive(items):
 
 
 def values(item):
-    """Axis → value, or what tells one value from another."""
-    return {name: value if isinstance(value, Hashable) else id(value) for name, value in item.callspec.params.items()}
+    """Axis → value, or what tells one value from another. Parameters that vary together are one axis."""
+    named = [mark.args[0] for mark in item.iter_markers("parametrize")]
+    axis = {name: names for names in named if not isinstance(names, str) for name in names}
+    found = {}
+    for name, value in item.callspec.params.items():
+        found.setdefault(axis.get(name, name), []).append(value if isinstance(value, Hashable) else id(value))
+    return {name: tuple(parts) for name, parts in found.items()}
 
 
 def selection(cases, strength):

@@ -25,14 +25,12 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
-
-import loguru
 
 IMPORTED = (
     *("torch", "torch._dynamo", "transformers.models.llava.modeling_llava", "transformers.models.clip.modeling_clip"),
     *("transformers.models.llama.modeling_llama", "transformers.models.auto.processing_auto", "transformers.generation"),
     *("datasets", "pandas", "PIL.Image", "pyarrow.parquet", "pydantic", "scipy.stats", "tabulate", "tokenizers"),
+    *("aiohttp", "lmms_eval.api.metrics", "lmms_eval.filters.extraction"),
 )
 # What stands for the interpreter: it hands its command, environment and streams to the server and ends as the command does.
 CLIENT = """\
@@ -75,9 +73,6 @@ def serve(address: str) -> dict[str, Any] | None:
     """Answers until standard input ends, and returns None; in each fork, returns what it is asked for."""
     for name in IMPORTED:
         importlib.import_module(name)
-    # At import it takes all handlers from loguru, which commands that come to it later find as they were.
-    with mock.patch.object(loguru.logger, "remove"), mock.patch.object(loguru.logger, "add"):
-        importlib.import_module("lmms_eval.evaluator")
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen()

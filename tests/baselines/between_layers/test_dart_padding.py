@@ -22,6 +22,7 @@ def ids_of(mask, counting):
     return own if counting == "tokens" else own + torch.tensor([5, 90, 0, 33])[:, None]
 
 
+@pytest.mark.product(strength=2)
 @pytest.mark.parametrize("counting", [None, "padding", "tokens", "from-anywhere"])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("kind", DECODERS)

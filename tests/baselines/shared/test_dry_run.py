@@ -25,6 +25,7 @@ PRUNERS = {
 }
 
 
+@pytest.mark.product(strength=2)
 @pytest.mark.parametrize("text_tokens", [5, 150], ids=["one block of rows", "several blocks"])
 @pytest.mark.parametrize("decoder", ["llama", "llama-gqa", "mistral", "qwen2"])
 @pytest.mark.parametrize("name", PRUNERS)

@@ -156,6 +156,7 @@ def test_several_questions_on_one_prefix(family, model, first):
 SAMPLES = [[3, "image", 5], [1, "image", 2], [6, "image", 1, "image", 3], [7]]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", [*PRUNERS, *MERGING])
 @torch.no_grad()

@@ -59,6 +59,7 @@ def compare(model, sample, pruner, expected):
     return trace
 
 
+@pytest.mark.product(strength=2)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("parts", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize(("family", "decoder"), MODELS)

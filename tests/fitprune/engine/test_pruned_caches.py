@@ -154,6 +154,7 @@ def arranged(cache, how):
     return [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.product(strength=2)
 @pytest.mark.parametrize("positions", [True, False], ids=["positions", "no positions"])
 @pytest.mark.parametrize("how", ["reorder", "select", "mask", "repeat"])
 @torch.no_grad()

@@ -47,6 +47,7 @@ def by_trying_all(world, spent):
     raise AssertionError("out of reach")
 
 
+@pytest.mark.product(strength=2)
 @pytest.mark.parametrize("error", [0.0, 0.3, -0.3, 1.5])
 @pytest.mark.parametrize("batches", [1, 3, 40])
 @pytest.mark.parametrize("budget", [90, 60, 40, 25, 17])

@@ -72,6 +72,7 @@ def traceable(monkeypatch):
 
 
 @pytest.mark.usefixtures("traceable")
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("samples", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dense_prefill_agrees_with_fvcore(family, samples):
