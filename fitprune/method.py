@@ -1,6 +1,7 @@
 """`FitPrune`: drops the visual tokens that matter least, by a recipe fitted in advance."""
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from fitprune.flops import check_reduction
 from fitprune.interface.layout import Keep
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.pruner import Pruner
+from fitprune.recipes import published
 from fitprune.recipes.recipe import Recipe
 from fitprune.scoring.importance import cross_and_self
 from fitprune.search.prompts import Batch
@@ -65,6 +67,16 @@ class FitPrune(Pruner):
             "newlines": self.newlines,
             "provenance": recipe.provenance,
         }
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], revision: str | None = None) -> "FitPrune":
+        """FitPrune with the recipe of a file, of a hub repository "user/name", or `published:NAME@P`.
+
+        Raises:
+            RecipeError: there is none, or it cannot be read.
+        """
+        here = os.path.isfile(source) or os.fspath(source).startswith(published.SCHEME)
+        return cls(Recipe.load(source) if here else Recipe.from_hub(os.fspath(source), revision))
 
     @classmethod
     def for_reduction(  # type: ignore[override]  # its options by name: a misspelt one is an error

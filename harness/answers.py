@@ -6,7 +6,7 @@ answered (`dense_answer`, `dense_score`). A score that does not exist is NaN her
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +27,8 @@ class Answer:
         image: hash of its pixels; equal for questions about one image.
         score: 0-1; NaN where the metric does not score this question.
         group: the category, where questions about an image are scored together; else empty.
+        new_tokens, margin, entropy: how long the answer is and how certain its first token, as a `Record` of answering has it;
+            None where nobody wrote it down.
     """
 
     doc_id: int
@@ -36,6 +38,9 @@ class Answer:
     target: str
     score: float
     group: str = ""
+    new_tokens: int | None = None
+    margin: float | None = field(default=None, compare=False)
+    entropy: float | None = field(default=None, compare=False)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], *, dense: bool = False) -> "Answer":
@@ -44,8 +49,9 @@ class Answer:
         Raises KeyError, TypeError or ValueError on what is no such record.
         """
         answer, score = record["answer"], record["score"]
-        if dense:
-            answer, score = record.get("dense_answer", answer), record.get("dense_score", score)
+        certainty = [record.get(name) for name in ("new_tokens", "margin", "entropy")]
+        if dense and "dense_answer" in record:
+            answer, score, certainty = record["dense_answer"], record["dense_score"], [None] * 3
         return cls(
             record["doc_id"],
             record["image"],
@@ -54,6 +60,7 @@ class Answer:
             record["target"],
             math.nan if score is None else float(score),
             record.get("group", ""),
+            *certainty,
         )
 
 
@@ -130,6 +137,13 @@ class Answers:
             statistic=result.statistic,
             replicates=result.dense_replicates if dense else result.replicates,
         )
+
+    def narrowed(self, doc_ids: Collection[int]) -> "Answers":
+        """The answers to these questions alone. For metrics that are a mean over questions: the score is their mean."""
+        answers = [answer for answer in self.answers if answer.doc_id in doc_ids]
+        scores = [answer.score for answer in answers if not math.isnan(answer.score)]
+        score = 100 * sum(scores) / len(scores) if scores else math.nan
+        return dataclasses.replace(self, score=score, answers=answers, prompts=len(answers))
 
     def to_records(self, dense: "Answers | None" = None) -> list[dict[str, Any]]:
         """One record a question, with what the dense model answered to it where `dense` is given."""

@@ -14,6 +14,7 @@ COMMANDS = {
     "methods": ("harness.__main__", True, "list the registered methods, where they prune and which engine serves them"),
     "flops": ("harness.__main__", True, "what a prompt costs, dense and pruned"),
     "latency": ("harness.__main__", True, "times, memory and energy of a model, dense and pruned"),
+    "tune": ("harness.__main__", True, "the most pruning whose drop is certified on every suite"),
     "gallery": ("harness.__main__", True, "pictures of what pruners keep"),
     "download": ("harness.__main__", True, "fetch a model"),
     "report": ("reports.__main__", False, "leaderboards from a results folder"),

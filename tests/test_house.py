@@ -41,6 +41,7 @@ LAYERS = {
         "harness.latency",
         "harness.answering",
         "harness.bench",
+        "harness.tuning",
         "harness.paper",
         "harness.gallery",
         "harness.scenes",

@@ -62,6 +62,7 @@ def _facts(recipe: Recipe) -> list[str]:
         "versions": ", ".join(f"{package} {version}" for package, version in made.get("versions", {}).items()),
         "date": _listed("{date}", made),
         "source": _listed("{source}", made),
+        **({} if recipe.certificate is None else recipe.certificate.facts(recipe.counts)),
     }
     width = max(len(fact) for fact in facts)
     return [f"  {fact:<{width}}  {text}" for fact, text in facts.items() if text]

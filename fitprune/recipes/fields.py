@@ -7,6 +7,7 @@ from typing import Any
 from fitprune import flops
 from fitprune.errors import RecipeError
 from fitprune.models.sizes import DecoderSizes
+from fitprune.recipes.certificate import Certificate, counts_digest
 
 SCALINGS = ("left", "counts")
 
@@ -41,6 +42,17 @@ class RecipeFields:
     def scaled_otherwise(self) -> dict[str, str]:
         """The entry of a file, and of a key, that says another scaling than the usual."""
         return {} if self.scaling == "left" else {"scaling": self.scaling}
+
+    @property
+    def counts(self) -> str:
+        """The digest of what decides what is dropped, by which a certificate knows its recipe."""
+        return counts_digest(self.drop, self.visual_tokens, self.scaling)
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """What the recipe was shown not to lose; None where nothing was shown. Whether it holds here, its `void` says."""
+        record = self.provenance.get("certificate")
+        return None if record is None else Certificate.from_record(record)
 
     @property
     def reduction(self) -> float:

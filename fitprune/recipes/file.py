@@ -11,6 +11,7 @@ from typing import Any
 from fitprune.errors import RecipeError
 from fitprune.files import replacing
 from fitprune.models.sizes import DecoderSizes
+from fitprune.recipes.certificate import Certificate
 from fitprune.recipes.fields import RecipeFields
 
 FORMAT = "fitprune-recipe"
@@ -28,6 +29,7 @@ PROVENANCE: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "date": str,
     "source": str,
+    "certificate": dict,
 }
 _DATA: dict[str, type | tuple[type, ...]] = {
     "id": str,
@@ -158,6 +160,8 @@ def _provenance(provenance: Any) -> dict[str, Any]:
         for name, kind in kinds.items():
             if name in entries:
                 _check(".".join(filter(None, ("provenance", part, name))), entries[name], kind)
+    if "certificate" in provenance:
+        Certificate.from_record(provenance["certificate"])
     return dict(provenance)
 
 

@@ -3,13 +3,14 @@
 import dataclasses
 import operator
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fitprune.errors import RecipeError
 from fitprune.models.sizes import DecoderSizes
-from fitprune.recipes import file, published
+from fitprune.recipes import file, published, sharing
 from fitprune.recipes.fields import RecipeFields
 
 
@@ -86,8 +87,13 @@ class Recipe(RecipeFields):
         file.write(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Recipe":
+    def load(cls, path: str | os.PathLike[str], require_certificate: bool | Mapping[str, Any] = False) -> "Recipe":
         """Read what `save` wrote; `published:llava-1.5-7b@60` in place of a path is a published recipe.
+
+        Args:
+            require_certificate: True refuses a recipe without a certificate of its own counts. A mapping also compares
+                `model`, `revision` and `weights` with what is at hand, `data` (suite → digest of its data), and `max_drop`, the
+                points that it must have been certified for: `{"weights": "…", "data": {"gqa": "…"}, "max_drop": 1.0}`.
 
         Raises:
             RecipeError: not there, not JSON, not a recipe, of another format version, or edited to something that
@@ -95,8 +101,47 @@ class Recipe(RecipeFields):
         """
         name = os.fspath(path)
         if name.startswith(published.SCHEME):
-            return cls._of(published.entry(name.removeprefix(published.SCHEME)))
-        return cls._of(file.read(Path(path)))
+            recipe = cls._of(published.entry(name.removeprefix(published.SCHEME)))
+        else:
+            recipe = cls._of(file.read(Path(path)))
+        if require_certificate is not False:
+            recipe._require_certificate(name, {} if require_certificate is True else require_certificate)
+        return recipe
+
+    def _require_certificate(self, name: str, here: Mapping[str, Any]) -> None:
+        certificate = self.certificate
+        if certificate is None:
+            raise RecipeError(f"the recipe {name} has no certificate; fitprune tune writes one.")
+        if wrong := sorted(here.keys() - {"model", "revision", "weights", "data", "max_drop"}):
+            raise RecipeError(f"require_certificate takes model, revision, weights, data and max_drop, not {', '.join(wrong)}.")
+        model = {key: value for key, value in here.items() if key not in ("data", "max_drop")}
+        if reason := certificate.void(self.counts, model, here.get("data")):
+            raise RecipeError(f"the recipe {name}: {reason}.")
+        for suite in certificate.suites:
+            if "max_drop" in here and suite.margin > here["max_drop"]:
+                raise RecipeError(
+                    f"the recipe {name} is certified to lose at most {suite.margin:g} points on {suite.suite}, "
+                    f"not {here['max_drop']:g}."
+                )
+
+    @classmethod
+    def from_hub(
+        cls, repository: str, revision: str | None = None, require_certificate: bool | Mapping[str, Any] = False
+    ) -> "Recipe":
+        """The recipe of a hub repository, "user/name", at a revision; `require_certificate` as in `load`.
+
+        Raises:
+            RecipeError: there is none, the hub cannot be reached, or what `load` refuses.
+        """
+        return cls.load(sharing.fetch(repository, revision), require_certificate)
+
+    def push_to_hub(self, repository: str, private: bool = False) -> str:
+        """Write it to a hub repository, with a card that shows what it drops and its certificate; returns the commit's address.
+
+        Raises:
+            RecipeError: the hub refuses, or the recipe could not be read again.
+        """
+        return sharing.push(self, repository, private)
 
     @classmethod
     def published(cls, model: str, percent: int) -> "Recipe":

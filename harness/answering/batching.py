@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -47,12 +47,16 @@ class Record:
         prompt_tokens: real (non-padding) tokens of the prompt, visual ones included.
         visual_tokens: those that stand for image patches, before pruning.
         new_tokens: generated tokens, the end token included.
+        margin, entropy: of the first of them, in nats: by how much the likeliest token's log-probability is above the next
+            one's, and the distribution's entropy. Batches change their last digits, so that they make no two records unequal.
     """
 
     image: str
     prompt_tokens: int
     visual_tokens: int
     new_tokens: int
+    margin: float | None = field(default=None, compare=False)
+    entropy: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -96,9 +96,9 @@ def evaluate_cell(
             cli_args=scoring_arguments(folder),
         )
         samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
-        images = [model.records[spec.task, sample["doc_id"]].image for sample in samples]
-        made = scored(spec, task, samples, images, results["results"][spec.task])
-    answers = [_answer(spec, *one, task.rows) for one in zip(samples, images, made.scores, strict=True)]
+        asked_for = [model.records[spec.task, sample["doc_id"]] for sample in samples]
+        made = scored(spec, task, samples, [record.image for record in asked_for], results["results"][spec.task])
+    answers = [_answer(spec, *one, task.rows) for one in zip(samples, asked_for, made.scores, strict=True)]
     if not any(answer.answer for answer in answers):
         raise FitPruneError(
             f"all {len(answers)} answers of '{loaded.name}' on {suite} are empty: "
@@ -181,17 +181,20 @@ def _scoring(spec: SuiteSpec) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if spec.questions is not None else refusing(spec.name, "lmms-eval stopped")
 
 
-def _answer(spec: SuiteSpec, sample: dict, image: str, score: float, rows: Any) -> Answer:
+def _answer(spec: SuiteSpec, sample: dict, record: "Record", score: float, rows: Any) -> Answer:
     doc = sample["doc"]
     counted = Counter(answer["answer"] if isinstance(answer, dict) else answer for answer in doc.get("answers") or ())
     return Answer(
         doc_id=int(rows[sample["doc_id"]]),
-        image=image,
+        image=record.image,
         question=str(doc.get("question", "")),
         answer=str(sample["filtered_resps"][0]),
         target=str(counted.most_common(1)[0][0] if counted else sample["target"]),
         score=score,
         group=group_of(spec, doc),
+        new_tokens=record.new_tokens,
+        margin=record.margin,
+        entropy=record.entropy,
     )
 
 

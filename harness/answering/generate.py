@@ -4,9 +4,11 @@ import contextlib
 import copy
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from baselines import Dense
 from fitprune import Pruner
@@ -34,6 +36,7 @@ def generate(loaded: LoadedModel, pruner: Pruner | None, batch: Prepared, counti
         "top_k": None,
         "use_cache": True,
         "pad_token_id": tokenizer.pad_token_id,
+        "logits_processor": LogitsProcessorList([first := _First()]),
     }
     with pruner(model) if pruner else contextlib.nullcontext() as trace:
         try:
@@ -54,10 +57,34 @@ def generate(loaded: LoadedModel, pruner: Pruner | None, batch: Prepared, counti
         for stop in request.until:
             answer = answer.split(stop)[0]
         texts.append(answer.strip())
-    records = [Record(*parts) for parts in zip(batch.images, lengths, visual_tokens, new_tokens, strict=True)]
+    columns = (batch.images, lengths, visual_tokens, new_tokens, *first.certainty(len(texts)))
+    records = [Record(*parts) for parts in zip(*columns, strict=True)]
     cost = batch_cost(model.config, inputs, trace, new_tokens) if counting else None
     seconds = time.perf_counter() - started
     return Finished(keys_of(batch.requests), texts, records, cost, seconds, inputs, trace)
+
+
+class _First(LogitsProcessor):
+    """Keeps what a generation's first step says of each row's next token, and changes nothing."""
+
+    def __init__(self) -> None:
+        self._scores: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self._scores is None:
+            self._scores = scores.clone()
+        return scores
+
+    def certainty(self, rows: int) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """Per row, the margin between the two likeliest tokens and the entropy, in nats; None of a model that generates in
+        a way of its own and asks nobody.
+        """
+        if self._scores is None:
+            return [None] * rows, [None] * rows
+        logs = self._scores.float().log_softmax(-1)
+        two = logs.topk(2).values
+        entropy = -(logs.exp() * logs.clamp(min=-1e4)).sum(-1)
+        return (two[:, 0] - two[:, 1]).clamp(max=1e4).tolist(), entropy.tolist()
 
 
 def _ends(model: Any) -> list[int]:

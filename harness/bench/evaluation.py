@@ -110,13 +110,16 @@ class Evaluation:
             )
         return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())
 
-    def dense(self, resolved: Resolved, task: Any = None) -> Evaluated:
-        """The answers of a dense cell, or of a part of it, from whichever process, of this run or another, came first."""
+    def once(self, resolved: Resolved, task: Any = None) -> Evaluated:
+        """The answers of a cell, or of a part of it, from whichever process, of this run or another, came first: of a dense
+        cell those that all others are compared with, of a pruned one a part that a search asked for.
+        """
         key = resolved.key if task is None else f"{resolved.key}-{digest_of(list(task.rows), 8)}"
-        name = f"dense-{readable(resolved.cell.model)}-{resolved.cell.suite}-{key}"
+        kind = "dense" if resolved.cell.is_dense else "part"
+        name = f"{kind}-{readable(resolved.cell.model)}-{resolved.cell.suite}-{key}"
 
         def compute() -> dict[str, Any]:
-            journal = None if self.results is None else self.results.journal(f"dense-{key}")
+            journal = None if self.results is None else self.results.journal(f"{kind}-{key}")
             if journal is not None and self.rerun:
                 journal.remove()
             return dataclasses.asdict(self.evaluate(resolved, journal, task))
@@ -126,14 +129,14 @@ class Evaluation:
         else:
             record = self.lasting.once(name, compute)
         if self.results is not None:  # also what a run left that was killed once its answers were written
-            self.results.journal(f"dense-{key}").remove()
+            self.results.journal(f"{kind}-{key}").remove()
         return Evaluated.from_json(record)
 
     def pair(self, resolved: Resolved, journal: Journal | None = None) -> Pair:
         """A cell's answers and those that they are compared with, to all questions."""
         if resolved.cell.is_dense:
-            answered = self.dense(resolved)
+            answered = self.once(resolved)
             return Pair(answered, answered)
         # Pruned first: if another process is still at the dense answers, this one has something to do meanwhile.
         pruned = self.evaluate(resolved, journal)
-        return Pair(self.dense(resolved.dense), pruned)
+        return Pair(self.once(resolved.dense), pruned)

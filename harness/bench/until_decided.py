@@ -19,7 +19,7 @@ def until_decided(evaluation: Evaluation, resolved: Resolved, journal: Journal |
     for number, places in enumerate(parts):
         part = task.narrowed(places)
         pruned.append(evaluation.evaluate(resolved, journal and journal.part(number), part, tally))
-        dense.append(evaluation.dense(resolved.dense, part))
+        dense.append(evaluation.once(resolved.dense, part))
         bound.add(image_drops(dense[-1].answers, pruned[-1].answers))
         if bound.refutes_at_least(margin) or bound.refutes_at_most(margin):
             break

@@ -1,6 +1,7 @@
 """A bound on a mean that holds at every moment of its collection, so that a run may stop as soon as it decides."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -58,11 +59,12 @@ def _log_wealth(draws: np.ndarray, mean: float) -> float:
 
 def _least_refuted(draws: np.ndarray) -> float:
     """The least mean that is refuted as too high; 1 if none is."""
-    low, high = -1.0, 1.0
+    return crossing(lambda mean: _log_wealth(draws, mean) >= math.log(DECIDES), -1.0, 1.0)
+
+
+def crossing(holds: Callable[[float], bool], low: float, high: float) -> float:
+    """The least mean between the two from which on something holds; `high` if it does nowhere."""
     for _ in range(40):
         middle = (low + high) / 2
-        if _log_wealth(draws, middle) >= math.log(DECIDES):
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if holds(middle) else (middle, high)
     return high

@@ -1,5 +1,6 @@
 """A stand-in of the hub on this machine: an HTTP server with the endpoints that huggingface_hub and datasets ask of one."""
 
+import base64
 import hashlib
 import json
 import re
@@ -14,11 +15,12 @@ COMMIT = "0123456789abcdef" * 2 + "01234567"
 
 
 class StandIn(ThreadingHTTPServer):
-    """Serves `<folder>/<owner>/<name>/` as data sets whose `main` is COMMIT.
+    """Serves `<folder>/<owner>/<name>/` as data sets whose `main` is COMMIT, and as models, which can be written.
 
     Attributes:
         left: bytes that are served of parquet files until every connection breaks off; None for no end.
         ranges: what was served of parquet files, as (name, first byte).
+        refused: models' repositories that nobody may write.
     """
 
     daemon_threads = True
@@ -28,6 +30,7 @@ class StandIn(ThreadingHTTPServer):
         self.folder = folder
         self.left: int | None = None
         self.ranges: list[tuple[str, int]] = []
+        self.refused: set[str] = set()
 
     @property
     def url(self) -> str:
@@ -45,12 +48,52 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        sent = self._sent()
+        if self._written(urlsplit(self.path).path, sent):
+            return
         self._answer(paths=json.loads(sent)["paths"] if sent.startswith("{") else parse_qs(sent).get("paths", []))
+
+    def _sent(self) -> str:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts).decode()
+
+    def _written(self, path: str, sent: str) -> bool:
+        """Whether it was a request to write a model's repository: made, asked how files are sent, and sent in a commit."""
+        if path == "/api/repos/create":
+            name = json.loads(sent)
+            where = f"{name.get('organization') or 'me'}/{name['name']}"
+            if where in self.server.refused:
+                self._json({"error": "no right to write here"}, 403)
+                return True
+            (self.server.folder / where).mkdir(parents=True, exist_ok=True)
+            self._json({"url": f"{self.server.url}/{where}"})
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+            files = [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(sent)["files"]]
+            self._json({"files": files})
+        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+            for line in map(json.loads, sent.splitlines()):
+                if line["key"] == "file":
+                    value = line["value"]
+                    (self.server.folder / found[1] / value["path"]).write_bytes(base64.b64decode(value["content"]))
+            self._json({"commitUrl": f"{self.server.url}/{found[1]}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        else:
+            return False
+        return True
 
     def _answer(self, body: bool = True, paths: list[str] | None = None) -> None:
         path = unquote(urlsplit(self.path).path)
         if found := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            file = self.server.folder / found[1] / found[2]
+            return self._file(file, body) if file.is_file() else self._missing()
+        if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
             file = self.server.folder / found[1] / found[2]
             return self._file(file, body) if file.is_file() else self._missing()
         found = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+)(?:/(.*))?)?", path)
@@ -89,9 +132,9 @@ class _Handler(BaseHTTPRequestHandler):
         if body:
             self.wfile.write(part)
 
-    def _json(self, value: object) -> None:
+    def _json(self, value: object, status: int = 200) -> None:
         text = json.dumps(value).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -1,5 +1,6 @@
 """Generation: batches never change an answer, prompts are padded on the left, stop strings cut, pruners are applied."""
 
+import math
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,6 +72,19 @@ def test_an_answer_is_that_of_plain_generate(loaded: LoadedModel) -> None:
         )
         tokens = loaded.model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
         assert answers[place] == loaded.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+
+
+def test_a_record_holds_how_certain_the_first_token_was(loaded: LoadedModel) -> None:
+    model = FitPruneLMM(loaded, batch_size=3)
+    texts(model, QUESTIONS)
+    for place, question in enumerate(QUESTIONS):
+        image = Image.new("RGB", (40, 32), COLOURS[place])
+        inputs = loaded.processor(images=[image], text=[f"USER: <image>\n{question} ASSISTANT:"], return_tensors="pt")
+        chances = loaded.model(**inputs).logits[0, -1].softmax(-1)
+        first, second = chances.sort(descending=True).values[:2].tolist()
+        record = model.records["task", place]
+        assert record.margin == pytest.approx(math.log(first / second), abs=1e-4)
+        assert record.entropy == pytest.approx(-(chances * chances.log()).sum().item(), abs=1e-4)
 
 
 def test_a_pruner_is_applied_and_leaves_no_trace(loaded: LoadedModel) -> None:

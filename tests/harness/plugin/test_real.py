@@ -128,7 +128,7 @@ def test_a_given_recipe_is_taken_as_it_is(place, bench, tmp_path):
 
 def test_unscored_answers_come_back_from_the_shared_folder_as_nan(place, bench):
     cell = bench.resolver.resolve(Cell(str(place / "m"), "dense", None, "mme"))
-    first, again = (made.evaluation.dense(cell) for made in (bench, Bench(bench.settings, bench.evaluation.shared)))
+    first, again = (made.evaluation.once(cell) for made in (bench, Bench(bench.settings, bench.evaluation.shared)))
     cognition = [answer for answer in again.answers.answers if answer.group == "code_reasoning"]
     assert cognition
     assert all(math.isnan(answer.score) for answer in cognition)
