@@ -56,7 +56,9 @@ LAYERS = {
         "reports.page",
         "reports.paper",
         "reports.validity",
+        "reports.command",
         "reports.__main__",
+        "reports.completion",
         "reports.console",
     ],
 }

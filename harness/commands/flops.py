@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fitprune import Pruner, Recipe
     from harness.cost.flops import FlopCount
 
-HELP = "FLOPs of a prompt, by part, dense and pruned"
 TEXT_TOKENS, NEW_TOKENS = 64, 16
 
 
@@ -84,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table, and below it what it does not show."""
+    from baselines.registry import check_name
+
+    for name in options.pruner or ():
+        check_name(name)
+    if options.pruner and options.reduction is None and options.recipe is None:
+        raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
     chosen = announced(options.model, weights=False)
     options.model = chosen.name
     prompt = _prompt(options)
@@ -123,8 +128,6 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
     from harness.pruners.solve import solve
 
     if options.reduction is None and options.recipe is None:
-        if options.pruner:
-            raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
         return {}
     asked = options.pruner or [name for name in PRUNERS if name != DENSE]
     found: dict[str, Pruner | None] = {}
@@ -153,7 +156,7 @@ def _recipe(options: argparse.Namespace, prompt: Prompt) -> "tuple[Recipe, str]"
     published = _nearest_published(options.model, options.reduction)
     if published is None:
         raise BudgetError(
-            f"needs --recipe FILE: make one with 'python -m fitprune fit --model {options.model} "
+            f"needs --recipe FILE: make one with 'fitprune fit --model {options.model} "
             f"--reduction {options.reduction:g} -o FILE'"
         )
     recipe = published.for_model(prompt.config)

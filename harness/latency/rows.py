@@ -1,4 +1,4 @@
-"""The record of `python -m harness latency` as Markdown."""
+"""The record of `fitprune latency` as Markdown."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -74,6 +74,6 @@ def _header(path: Path, changed: int) -> tuple[dict[str, dict[str, Any]], int, i
             for entry in header.values():
                 begin, end = entry["data_offsets"]
                 math.prod(entry["shape"]), entry["dtype"], end - begin
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise _damaged(path, size) from None
     return header, 8 + length, size

@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from fitprune.files import is_written_through
 from reports.charts.charts import write_svg
 from reports.table.leaderboard import Leaderboard
 from reports.table.points import FLOPS, places_of, points_of
 
 
 def picture_paths(board: Leaderboard, markdown: Path) -> list[Path]:
-    """`leaderboard.svg` beside `leaderboard.md`; `leaderboard-1.svg` and so on where there are several tables."""
+    """`leaderboard.svg` beside `leaderboard.md`; `leaderboard-1.svg` and so on where there are several tables;
+    none beside a pipe.
+    """
+    if is_written_through(markdown):
+        return []
     if len(board.boards) == 1:
         return [markdown.with_suffix(".svg")]
     return [markdown.with_name(f"{markdown.stem}-{number}.svg") for number, _ in enumerate(board.boards, 1)]

@@ -2,6 +2,7 @@
 measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Board:
 
     Attributes:
         evidence: what the answers of each row say, in the table's order.
+        unread: what could not be read of its answers; a note, too.
         optimal: the places of the Pareto-optimal rows, average against FLOPs.
         difficulty: what rows lose on the questions that downsampling does not answer; None where it was not asked for.
     """
@@ -50,6 +52,7 @@ class Board:
     table: Table
     evidence: list[Evidence]
     optimal: set[int]
+    unread: Sequence[str] = ()
     difficulty: Difficulty | None = None
 
 
@@ -125,6 +128,7 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
         table=table,
         evidence=evidence,
         optimal=optimal,
+        unread=unread,
     )
 
 

@@ -56,7 +56,7 @@ def scene(doc_id, question, **changes):
         "device": "cpu",
         "versions": {},
         "date": "2026-01-01",
-        "command": "python -m harness gallery",
+        "command": "fitprune gallery",
     }
     return made | changes
 

@@ -201,6 +201,6 @@ def test_bad_input_is_one_line_and_status_2(folder, monkeypatch, capsys, argumen
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith(f"reports: {said}")
+    assert err.startswith(f"error: {said}")
     assert err.count("\n") == 1
     assert sorted(path.name for path in folder.parent.iterdir()) == ["broken", "empty", "results"]

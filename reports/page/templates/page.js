@@ -417,7 +417,7 @@ function tokenParts(name, rows) {
 function drawGallery() {
   const body = find("gallery-body");
   if (!data.gallery.length) {
-    body.append(make("p", { class: "note" }, "No pictures here yet: ", make("code", {}, "python -m harness gallery --results DIR"), " makes them."));
+    body.append(make("p", { class: "note" }, "No pictures here yet: ", make("code", {}, "fitprune gallery --results DIR"), " makes them."));
     return;
   }
   const key = (scene) => scene.model + ", " + title(scene.suite);

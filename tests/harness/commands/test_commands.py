@@ -1,4 +1,4 @@
-"""`python -m harness models` and `python -m harness flops`."""
+"""`fitprune models` and `fitprune flops`."""
 
 import importlib.util
 import re
@@ -156,9 +156,7 @@ def test_the_published_recipe_is_taken_where_there_is_one(capsys):
 
 def test_without_a_published_recipe_one_is_asked_for(capsys):
     assert main(["flops", "--model", "llava-next-13b", "--reduction", "0.2", "--pruner", "random,fitprune"]) == 2
-    asked = (
-        "error: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-13b --reduction 0.2 -o FILE'\n"
-    )
+    asked = "error: needs --recipe FILE: make one with 'fitprune fit --model llava-next-13b --reduction 0.2 -o FILE'\n"
     assert capsys.readouterr().err == asked
 
 

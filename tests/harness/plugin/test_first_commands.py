@@ -29,7 +29,7 @@ def test_a_familys_name_is_said_in_header_table_and_result(run):
     result.stdout.fnmatch_lines(["llava-hr-tiny (for llava-hr) (fake), *", NOTE])
     (read,), _ = Store(run.folder).read_all()
     assert (read.model, read.model_asked) == ("llava-hr-tiny", "llava-hr")
-    assert "python -m harness download llava-hr-7b" in read.model_note
+    assert "fitprune download llava-hr-7b" in read.model_note
     assert "--model llava-hr-tiny " in read.command
 
 
@@ -52,7 +52,7 @@ def test_a_family_without_a_model_here_is_one_line_and_status_4(run):
     result = run("--model", "qwen2.5-vl")
     assert result.ret == 4
     assert len([line for line in result.errlines + result.outlines if line.strip()]) == 1
-    result.stderr.fnmatch_lines(["ERROR: 'qwen2.5-vl' names a family *'python -m harness download qwen2.5-vl-7b' (17 GB)*"])
+    result.stderr.fnmatch_lines(["ERROR: 'qwen2.5-vl' names a family *'fitprune download qwen2.5-vl-7b' (17 GB)*"])
     assert not run.folder.exists()
 
 

@@ -144,6 +144,16 @@ def evaluated(run):
     return run.log.read_text().splitlines()
 
 
+def test_the_help_shows_the_options_from_anywhere(pytester, monkeypatch):
+    """Of a project without suites, too; where another plugin has one of our names, its own."""
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = pytester.runpytest_inprocess(*PLUGIN, "--help")
+    shown.stdout.fnmatch_lines(["fitprune: accuracy *", "*--max-drop=POINTS*", "*above --max-drop with 95 %*"])
+    assert "%%" not in shown.stdout.str()
+    pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--model', help='a car')")
+    pytester.runpytest_inprocess(*PLUGIN, "--help").stdout.fnmatch_lines(["*--max-drop=POINTS*", "*--model=MODEL*a car*"])
+
+
 def test_a_second_run_measures_nothing_and_judges_again(run):
     first = run("--pruner", "dense,random", "--reduction", "0.3", "--max-drop", "60")
     assert first.ret == 0
