@@ -3,7 +3,7 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,12 @@ def replacing(path: Path) -> Iterator[Path]:
         _flush_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, parts: Iterable[str]) -> None:
+    """Write a text file so that `path` is at every moment either what it was or the whole of `parts`."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.writelines(parts)
 
 
 def _flush_names(folder: Path) -> None:

@@ -59,7 +59,7 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
 
 def _write(board: "Leaderboard", targets: Mapping[str, Path], compare: Path | None) -> list[str]:
     """Make every text before the first is written, so that an error leaves nothing behind; returns notes for people."""
-    from harness.results.atomic import write_atomically
+    from fitprune.files import write_atomically
     from reports.charts import charts
     from reports.charts.pictures import picture_paths, write_pictures
     from reports.page.html import to_html

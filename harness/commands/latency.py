@@ -65,9 +65,9 @@ def run(options: argparse.Namespace) -> None:
     options.model = announced(options.model, weights=options.weights != "random").name
     find_model(options.model)
 
+    from fitprune.files import write_atomically
     from harness.latency.rows import markdown
     from harness.latency.run import take
-    from harness.results.atomic import write_atomically
     from harness.results.strict_json import strict
 
     def keep(record: object) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fitprune.files import is_written_through
 from reports.charts.charts import write_svg
+from reports.table.headline import named
 from reports.table.leaderboard import Leaderboard
 from reports.table.points import FLOPS, places_of, points_of
 
@@ -25,4 +26,4 @@ def write_pictures(board: Leaderboard, paths: Sequence[Path]) -> None:
     for path, part in zip(paths, board.boards, strict=False):
         methods = list(dict.fromkeys(row.cell.pruner for row in part.table.rows))
         place = places_of(part.table)[0]
-        write_svg(path, FLOPS, methods, points_of(part.table, place, FLOPS), f"{part.heading}, {place}")
+        write_svg(path, FLOPS, methods, points_of(part.table, place, FLOPS, named(part.table)), f"{part.heading}, {place}")

@@ -153,7 +153,7 @@ def _left_out(paper: "Paper") -> list[str]:
 
 def _write(folder: Path, view: "View", stem: str) -> None:
     """Both forms of the page."""
-    from harness.results.atomic import write_atomically
+    from fitprune.files import write_atomically
     from reports.page.html import rendered
     from reports.paper.markdown import to_markdown
 

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read the results folder, whose first table is compared, and print or write the page."""
+    from fitprune.files import write_atomically
     from harness.published.tables import tables
-    from harness.results.atomic import write_atomically
     from reports.charts import charts
     from reports.table.leaderboard import read_leaderboard
     from reports.validity.page import to_page, write_picture

@@ -128,7 +128,7 @@ def test_on_a_gpu_energy_stands_in_the_table_and_nothing_is_marked(record):
     assert "CPU" not in text
     assert "accuracy" not in text
     table = [cells(line) for line in text.splitlines() if line.startswith("|")]
-    assert table[0][-2:] == ["J/answer", "×"]
+    assert table[0][-2:] == ["J/answer", "of dense"]
     assert [row[-2:] for row in table[2:]] == [["8", ""], ["6", "0.75"], ["–", "–"], ["–", ""], ["–", "–"], ["–", "–"]]
     assert "- fitprune 0.3, batch 1: cuda:0 was shared with 1 other process" in text
 
