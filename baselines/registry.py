@@ -110,25 +110,28 @@ def get_pruner_class(name: str) -> "type[Pruner]":
     The latter's `for_reduction` solves all of them together (`baselines.shared.together`).
 
     Raises:
-        FitPruneError: no pruner has this name (the message lists the nearest), or another package's cannot be loaded; a name
-            that stands twice in a sequence, or `dense` in one.
+        FitPruneError: as `check_name`; another package's class that cannot be loaded.
     """
-    if "+" in name:
-        return _in_sequence(name)
-    if name not in PRUNERS:
-        raise unknown_name("pruner", name, PRUNERS)
-    return PRUNERS[name]
-
-
-def _in_sequence(name: str) -> "type[Pruner]":
+    check_name(name)
+    if "+" not in name:
+        return PRUNERS[name]
     from baselines.shared.together import together
 
+    return together(tuple(PRUNERS[part] for part in name.split("+")))
+
+
+def check_name(name: str) -> None:
+    """Raise FitPruneError for a name that no pruner has (the message lists the nearest); for one that stands twice in a
+    sequence, or `dense` in one. Imports no pruner.
+    """
     parts = name.split("+")
-    for part in parts:
+    for part in parts if len(parts) > 1 else ():
         if not part:
             raise FitPruneError(f"'{name}' has a plus sign with no pruner beside it; write it as visionzip+fitprune.")
         if part == "dense":
             raise FitPruneError(f"dense prunes nothing, before or after another pruner; leave it out of '{name}'.")
         if parts.count(part) > 1:
             raise FitPruneError(f"'{name}' names {part} twice; ask {part} by itself for the whole reduction.")
-    return together(tuple(get_pruner_class(part) for part in parts))
+    for part in parts:
+        if part not in PRUNERS:
+            raise unknown_name("pruner", part, PRUNERS)

@@ -5,13 +5,15 @@ option's name before that: `--limit 0 is not a whole number of at least 1`. So a
 """
 
 import argparse
+import importlib
 import io
 import re
+import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple, NoReturn, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from fitprune.errors import FitPruneError, unknown_name
+from fitprune.errors import FitPruneError, one_line, unknown_name
 
 Value = TypeVar("Value")
 
@@ -25,8 +27,9 @@ class Parser(argparse.ArgumentParser):
         raise FitPruneError(named.removeprefix("argument ") + hint)
 
 
-def exit_status(command: Callable[[], int | None], prefix: str = "error") -> int:
-    """Run a command: what it returns, 0 for None; 2 where it raises FitPruneError or OSError, which is shown in one line.
+def exit_status(command: Callable[[], int | None]) -> int:
+    """Run a command: what it returns, 0 for None; 2 where it raises FitPruneError or OSError, which is shown in one line; 130
+    after Ctrl-C.
 
     Signs that the terminal's encoding does not have are shown as "?".
     """
@@ -36,8 +39,77 @@ def exit_status(command: Callable[[], int | None], prefix: str = "error") -> int
     try:
         return command() or 0
     except (FitPruneError, OSError) as error:
-        print(f"{prefix}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stopped:
+        print(": ".join(filter(None, ["interrupted", str(stopped)])), file=sys.stderr)
+        return 130
+
+
+class Command(NamedTuple):
+    """A command: the module that has its `add_arguments(parser)` and `run(options)`, and one line on what it is for."""
+
+    module: str
+    purpose: str
+
+
+def commands_parser(program: str, purpose: str, commands: Mapping[str, Command], wanted: Collection[str]) -> Parser:
+    """The parser of a program of several commands. Only the modules of the `wanted` ones are imported: the others have a name
+    and a line in the help.
+    """
+    parser = Parser(prog=program, description=purpose)
+    parsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, command in commands.items():
+        own = parsers.add_parser(name, help=command.purpose)
+        if name in wanted:
+            _equip(own, importlib.import_module(command.module))
+    return parser
+
+
+def run_commands(program: str, purpose: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names; returns the exit status. Without a word the help is printed.
+
+    Beside what the command's arguments are, `options.typed` is the command line as it was typed, quoted for a shell, and
+    `options.whole()` the parser of all commands.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+
+    def run() -> int | None:
+        word = given[0] if given else "--help"
+        if not word.startswith("-") and word not in commands:
+            raise unknown_name("command", word, commands)
+
+        def parser_of(*wanted: str) -> Parser:
+            return commands_parser(program, purpose, commands, wanted)
+
+        return _parsed(parser_of(word), given or [word], whole=lambda: parser_of(*commands))
+
+    return exit_status(run)
+
+
+def run_command(program: str, module: Any, arguments: Sequence[str] | None = None) -> int:
+    """Run a program that is one command, by its module; returns the exit status."""
+
+    def run() -> int | None:
+        parser = Parser(prog=program)
+        _equip(parser, module)
+        return _parsed(parser, sys.argv[1:] if arguments is None else list(arguments))
+
+    return exit_status(run)
+
+
+def _equip(parser: argparse.ArgumentParser, module: Any) -> None:
+    parser.description = module.__doc__
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
+
+
+def _parsed(parser: Parser, given: list[str], **more: Any) -> int | None:
+    for before, word in zip(["", *given], given, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise FitPruneError(f"{word[:-1] or (before if before.startswith('-') else 'an argument')} is empty")
+    options = parser.parse_args(given, argparse.Namespace(typed=shlex.join([*parser.prog.split(), *given]), **more))
+    return options.run(options)
 
 
 def whole(least: int = 1) -> Callable[[str], int]:
@@ -45,7 +117,8 @@ def whole(least: int = 1) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         if not re.fullmatch(r"\d{1,12}", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}")
+            most = f" and at most {10**12 - 1}" if text.isdigit() and int(text[:13]) >= 10**12 else ""
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {least}{most}")
         return int(text)
 
     return read
@@ -110,7 +183,7 @@ def image_size(text: str) -> Size:
     """The size written as "1024x768"."""
     match = re.fullmatch(r"([1-9]\d{0,4})[x×]([1-9]\d{0,4})", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT in pixels, such as {TYPICAL_SIZE}")
+        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT in pixels, each of 1 to 99999, such as {TYPICAL_SIZE}")
     return Size(int(match[1]), int(match[2]))
 
 

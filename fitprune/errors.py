@@ -1,6 +1,7 @@
 """Errors for people: one line that says what is wrong, with the value, and what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,6 +34,11 @@ class Interrupted(KeyboardInterrupt):
             f"interrupted; the statistics of {samples} samples are kept: the same call with keep='{folder}' goes on from there."
         )
         self.samples, self.folder = samples, folder
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, whatever was typed or read: of a word of more than 200 characters the first 80."""
+    return re.sub(r"\S{201,}", lambda word: f"{word[0][:80]}…", " ".join(str(error).split()))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> FitPruneError:

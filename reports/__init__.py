@@ -1,1 +1,1 @@
-"""From a results folder to leaderboards: `python -m reports results/ --markdown leaderboard.md --html leaderboard.html`."""
+"""From a results folder to leaderboards: `fitprune report results/ --markdown leaderboard.md --html leaderboard.html`."""

@@ -57,7 +57,9 @@ LAYERS = {
         "reports.page",
         "reports.paper",
         "reports.validity",
+        "reports.command",
         "reports.__main__",
+        "reports.completion",
         "reports.console",
     ],
 }

@@ -1,4 +1,4 @@
-"""`python -m fitprune fit`: writes recipes for one or several budgets, from a model's name and calibration data."""
+"""Fit recipes for one or several FLOPs budgets, from a model's name and calibration data."""
 
 import argparse
 import importlib.metadata
@@ -9,12 +9,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fitprune.errors import BudgetError, FitPruneError, unknown_name
+from fitprune.arguments import one_of, shares, whole
+from fitprune.errors import BudgetError, FitPruneError, Interrupted
 from fitprune.files import check_target
+from fitprune.fitting import MODES
 
 # The entry points under which a source of models and calibration data announces itself. The harness is one; this package
 # does not import it.
 PROVIDERS = "fitprune.providers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME|DIR", help="registry name, hub id or local folder")
+    add("--reduction", type=shares, required=True, metavar="R[,R]", help="shares of visual-token FLOPs to save, 0-1")
+    add("-o", "--output", required=True, metavar="FILE|DIR/", help="recipe file; a folder for several budgets")
+    add(
+        "--data",
+        default="mini",
+        metavar="mini|DIR",
+        help="calibration data: the embedded set, or a folder with calibration.parquet (image, question)",
+    )
+    add("--samples", type=whole(), default=128, metavar="N", help="calibration samples (default 128)")
+    add(
+        "--mode",
+        type=one_of(*MODES),
+        default=MODES[0],
+        metavar="|".join(MODES),
+        help="run the pruned model at every step of the search, as published, or the unpruned model once (default sequential)",
+    )
+    add("--batch-size", type=whole(), default=16, metavar="N", help="samples per forward (default 16)")
+    add("--device", metavar="DEVICE", help="cpu, cuda:0 (default: a GPU where there is one)")
+    add(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="folder for the statistics, which then stay (default: one beside the output, until the recipes are there)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """`fit`. After Ctrl-C it says what is kept, and the command that goes on with it."""
+    try:
+        fit(options)
+    except Interrupted as kept:
+        raise KeyboardInterrupt(
+            f"{kept.samples} of {options.samples} samples are kept in {kept.folder}; go on with: {options.typed}"
+        ) from None
 
 
 def fit(options: argparse.Namespace) -> None:
@@ -31,10 +72,8 @@ def fit(options: argparse.Namespace) -> None:
 
     import transformers
 
-    from fitprune.fitting.calibrate import MODES, Calibration
+    from fitprune.fitting.calibrate import Calibration
 
-    if options.mode not in MODES:
-        raise unknown_name("mode", options.mode, MODES)
     if not sys.stderr.isatty():
         transformers.logging.disable_progress_bar()
     loaded = provider.load(options.model, options.device)

@@ -1,5 +1,6 @@
-"""`python -m fitprune show`: prints a recipe as text, for a terminal or a log."""
+"""Print a recipe: what it is for, what it saves, how it was made, the tokens left in each layer; and draw these."""
 
+import argparse
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ from fitprune.recipes.recipe import Recipe
 from fitprune.recipes.recipe_text import nearest_published, saving, tokens_left
 
 BAR = 40  # characters that stand for all visual tokens
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="FILE|published:NAME@P", help="a recipe file, or one that the authors published")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="picture to draw, .png or .svg")
+
+
+def run(options: argparse.Namespace) -> None:
+    show(options.recipe, options.output)
 
 
 def show(name: str, picture: Path | None = None) -> None:

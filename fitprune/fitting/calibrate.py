@@ -13,6 +13,7 @@ from torch import nn
 from tqdm import tqdm
 
 from fitprune.errors import BudgetError, FitPruneError, Interrupted, unknown_name
+from fitprune.fitting import MODES
 from fitprune.fitting.alpha_search import ALPHA_STEPS, Runs, smallest_step
 from fitprune.fitting.batches import CalibrationBatches
 from fitprune.fitting.cost import Cost
@@ -28,8 +29,6 @@ from fitprune.recipes.recipe import Recipe
 from fitprune.scoring.column_sums import blocks_for
 from fitprune.scoring.macs import Blocks
 from fitprune.search.prompts import Batch
-
-MODES = ("sequential", "one-pass")
 
 
 def fit(

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fitprune.errors import UnsupportedModel
+from fitprune.models.sizes import text_config
 
 # Pre-norm layers of the form x + attention(norm(x)), then x + mlp(norm(x)). A layer class outside this list may scale or
 # reorder these sums, and pruning it as if it did not would be silently wrong.
@@ -66,11 +67,6 @@ def image_token_id(config: Any) -> int | None:
         if value is not None:
             return int(value)
     return None
-
-
-def text_config(config: Any) -> Any:
-    """The decoder's configuration inside a vision-language configuration (or the configuration itself)."""
-    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 def has_axes(config: Any) -> bool:

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fitprune.errors import RecipeError, UnsupportedModel
-from fitprune.models.parts import text_config
-from fitprune.models.tower import layer_read
+
+
+def text_config(config: Any) -> Any:
+    """The decoder's configuration inside a vision-language configuration (or the configuration itself)."""
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,23 @@ class TowerSizes:
     @property
     def has_cls(self) -> bool:
         return self.tokens > self.patches
+
+
+def layer_read(asked: Any) -> int:
+    """The tower's layer that a configuration's or a call's `vision_feature_layer` names, alone or in a list of one.
+
+    Raises:
+        UnsupportedModel: it names several.
+    """
+    if isinstance(asked, int):
+        return asked
+    layers = list(asked)
+    if len(layers) != 1:
+        raise UnsupportedModel(
+            f"vision_feature_layer={layers} reads {len(layers)} layers of the vision tower at once; a method that looks into "
+            "the tower needs one. Give one layer, or take a method that works in the decoder."
+        )
+    return int(layers[0])
 
 
 def tower_sizes(config: Any) -> TowerSizes:

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from fitprune.errors import UnsupportedModel
 from fitprune.models.parts import ModelParts
+from fitprune.models.sizes import layer_read
 
 # Where towers of a known form keep their layers: transformers' CLIP and SigLIP, and LLaVA-HR's CLIP branch.
 LAYER_PATHS = ("encoder.layers", "fast.encoder.layers")
@@ -32,23 +32,6 @@ class TowerParts:
     has_cls: bool
     mixes: bool
     feature_layer: int
-
-
-def layer_read(asked: Any) -> int:
-    """The tower's layer that a configuration's or a call's `vision_feature_layer` names, alone or in a list of one.
-
-    Raises:
-        UnsupportedModel: it names several.
-    """
-    if isinstance(asked, int):
-        return asked
-    layers = list(asked)
-    if len(layers) != 1:
-        raise UnsupportedModel(
-            f"vision_feature_layer={layers} reads {len(layers)} layers of the vision tower at once; a method that looks into "
-            "the tower needs one. Give one layer, or take a method that works in the decoder."
-        )
-    return int(layers[0])
 
 
 def tower_parts(parts: ModelParts, asked: Any = None) -> TowerParts | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fitprune.errors import RecipeError
+from fitprune.errors import RecipeError, one_line
 from fitprune.files import replacing
 from fitprune.models.sizes import DecoderSizes
 from fitprune.recipes.certificate import Certificate
@@ -62,7 +62,7 @@ def write(recipe: RecipeFields, path: Path) -> None:
     try:
         text = to_text(recipe)
     except (RecipeError, TypeError, ValueError) as error:
-        raise RecipeError(f"this recipe cannot be written to {path}: {_one_line(error)}") from None
+        raise RecipeError(f"this recipe cannot be written to {path}: {one_line(error)}") from None
     try:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -77,7 +77,7 @@ def read(path: Path) -> RecipeFields:
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
-        raise RecipeError(f"the recipe {path} is not JSON: {_one_line(error)}.") from None
+        raise RecipeError(f"the recipe {path} is not JSON: {one_line(error)}.") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise RecipeError(f'{path} is not a recipe: it lacks "format": "{FORMAT}".')
     version = record.get("version")
@@ -85,7 +85,7 @@ def read(path: Path) -> RecipeFields:
         newer = isinstance(version, int) and version > VERSION
         raise RecipeError(
             f"the recipe {path} has format version {json.dumps(version)}; this release reads {VERSION}: "
-            + ("upgrade this package." if newer else "fit it again with python -m fitprune fit.")
+            + ("upgrade this package." if newer else "fit it again with fitprune fit.")
         )
     try:
         return from_record(record)
@@ -179,7 +179,3 @@ def _check_reduction(recipe: RecipeFields, stated: Any) -> None:
             f"its drop saves {recipe.reduction:.4%} of the visual tokens' FLOPs, not the {stated:.4%} that it states; "
             'after an edit, write "reduction": null.'
         )
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -40,7 +40,7 @@ def make_pruner(
         return None
     method = get_pruner_class(pruner)
     if issubclass(method, FitPrune):
-        raise FitPruneError("FitPrune needs recipe=FILE; make one with 'python -m fitprune fit'")
+        raise FitPruneError("FitPrune needs recipe=FILE; make one with 'fitprune fit'")
     if FitPrune.name in pruner.split("+"):
         raise FitPruneError(f"{pruner} needs a recipe that is fitted for it; run it with pytest suites/ --pruner {pruner}")
     if issubclass(method, Composed) and reduction is None:

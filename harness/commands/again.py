@@ -1,4 +1,4 @@
-"""`command_again`: the command line that repeats a command of `python -m harness`."""
+"""`command_again`: the command line that repeats a command."""
 
 import argparse
 import shlex
@@ -12,17 +12,18 @@ def command_again(
     name: str,
     add_arguments: Callable[[argparse.ArgumentParser], None],
     options: argparse.Namespace,
+    never: str,
     always: Collection[str] = (),
-    never: Collection[str] = (),
 ) -> str:
-    """`python -m harness NAME …`, quoted for a shell: the options that are not their defaults, and those that `always` names,
-    but none that `never` names.
+    """`fitprune NAME …`, quoted for a shell: the options that are not their defaults, and those that `always` names, but not
+    the one that `never` names.
     """
     parser = Parser()
     add_arguments(parser)
-    words = ["python", "-m", "harness", name]
-    for option, value in vars(options).items():
-        if option not in never and (option in always or value != parser.get_default(option)):
+    words = ["fitprune", name]
+    for option in (action.dest for action in parser._actions if action.dest in options and action.dest != never):
+        value = getattr(options, option)
+        if option in always or value != parser.get_default(option):
             words += [f"--{option.replace('_', '-')}", as_typed(value)]
     return shlex.join(words)
 

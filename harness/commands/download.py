@@ -2,12 +2,11 @@
 
 import argparse
 
+from fitprune.arguments import names
 from fitprune.errors import FitPruneError
 from harness.models.checkpoint import download
 from harness.models.families import FAMILY_NAMES
 from harness.models.registry import find_model
-
-HELP = "download a model at its pinned revision, or the data of suites"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--data",
-        type=lambda names: names.split(","),
+        type=names,
         metavar="SUITE[,SUITE]",
         help="the suites' data sets, as they are on the hub now; runs read them at this commit from then on",
     )

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fitprune import Pruner, Recipe
     from harness.cost.flops import FlopCount
 
-HELP = "FLOPs of a prompt, by part, dense and pruned"
 TEXT_TOKENS, NEW_TOKENS = 64, 16
 
 
@@ -84,16 +83,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table, and below it what it does not show."""
+    from baselines.registry import check_name
+
+    for name in options.pruner or ():
+        check_name(name)
+    if options.pruner and options.reduction is None and options.recipe is None:
+        raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
     chosen = announced(options.model, weights=False)
     options.model = chosen.name
     prompt = _prompt(options)
-    columns: dict[str, FlopCount] = {}
+    counts: dict[str, FlopCount] = {}
     single: dict[str, FlopCount] = {}
     notes: list[str] = []
     for name, pruner in ({DENSE: None} | _pruners(options, prompt, notes)).items():
         try:
             trace = prompt.plan(pruner) if pruner else None
-            columns[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
+            counts[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
         except UnsupportedModel as error:
             if options.pruner or pruner is None:
                 raise
@@ -102,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
         f"{chosen.label}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
         f"{prompt.new_tokens} generated; FLOPs, 2 per multiply-accumulate\n"
     )
-    print(_table(columns, single))
+    print(_table(counts, single))
     for note in notes:
         print(f"\n{note}")
 
@@ -117,14 +122,12 @@ def _prompt(options: argparse.Namespace) -> Prompt:
 
 
 def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "dict[str, Pruner | None]":
-    """Column titles and pruners; a note for each that could have been and is not."""
+    """Rows' names and pruners; a note for each that could have been and is not."""
     from baselines.registry import PRUNERS, get_pruner_class
     from fitprune import FitPrune
     from harness.pruners.solve import solve
 
     if options.reduction is None and options.recipe is None:
-        if options.pruner:
-            raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
         return {}
     asked = options.pruner or [name for name in PRUNERS if name != DENSE]
     found: dict[str, Pruner | None] = {}
@@ -153,7 +156,7 @@ def _recipe(options: argparse.Namespace, prompt: Prompt) -> "tuple[Recipe, str]"
     published = _nearest_published(options.model, options.reduction)
     if published is None:
         raise BudgetError(
-            f"needs --recipe FILE: make one with 'python -m fitprune fit --model {options.model} "
+            f"needs --recipe FILE: make one with 'fitprune fit --model {options.model} "
             f"--reduction {options.reduction:g} -o FILE'"
         )
     recipe = published.for_model(prompt.config)
@@ -169,26 +172,29 @@ def _nearest_published(model: str, reduction: float) -> "Recipe | None":
     return min(recipes, key=lambda recipe: abs(recipe.reduction - reduction), default=None)
 
 
-def _table(columns: "Mapping[str, FlopCount]", single: "Mapping[str, FlopCount]") -> str:
+def _table(counts: "Mapping[str, FlopCount]", single: "Mapping[str, FlopCount]") -> str:
+    """A row for each method; `single` are the costs with one generated token after the first."""
     from tabulate import tabulate
 
-    lines: dict[str, Callable[[str], float]] = {
-        "vision tower": lambda name: columns[name].vision,
-        "projector": lambda name: columns[name].projector,
-        "decoder prefill": lambda name: columns[name].prefill,
-        "of it, scoring": lambda name: columns[name].scoring,
+    columns: dict[str, Callable[[str], float]] = {
+        "vision tower": lambda name: counts[name].vision,
+        "projector": lambda name: counts[name].projector,
+        "prefill": lambda name: counts[name].prefill,
+        "of it, scoring": lambda name: counts[name].scoring,
         "decode, per token": lambda name: single[name].decode,
-        "total": lambda name: columns[name].total,
+        "total": lambda name: counts[name].total,
     }
-    body = [[title, *(_readable(value(name)) for name in columns)] for title, value in lines.items()]
-    body.append(["saved of the total", *(f"{columns[name].reduction(columns[DENSE]):.1%}" for name in columns)])
-    align = ["left", *["right"] * len(columns)]
-    return tabulate(body, ["", *columns], tablefmt="simple", disable_numparse=True, colalign=align)
+    body = [
+        [name, *(_readable(value(name)) for value in columns.values()), f"{1 - counts[name].reduction(counts[DENSE]):.1%}"]
+        for name in counts
+    ]
+    align = ["left", *["right"] * (len(columns) + 1)]
+    return tabulate(body, ["", *columns, "of dense"], tablefmt="simple", disable_numparse=True, colalign=align)
 
 
 def _readable(flops: float) -> str:
-    """Four digits and a unit: 8.504 T."""
+    """Three decimals and a unit: 8.504 T."""
     for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if flops >= unit:
-            return f"{flops / unit:.4g} {name}"
+            return f"{flops / unit:.3f} {name}"
     return str(int(flops))

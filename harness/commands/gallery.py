@@ -10,8 +10,6 @@ from fitprune.errors import FitPruneError
 from harness.cells import DENSE, CellSettings
 from harness.commands.again import command_again
 
-HELP = "pictures of what pruners keep, for the page of python -m reports"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -88,11 +86,11 @@ def _draw(options: argparse.Namespace, pruners: Sequence[str], suites: Sequence[
             for scene in scenes(bench, options.model, pruners, options.reduction, suite, _command(options, suite)):
                 write_scene(options.results, scene)
                 count += 1
-    print(f"{count} pictures in {Path(options.results) / FOLDER}; python -m reports {options.results} --html FILE shows them")
+    print(f"{count} pictures in {Path(options.results) / FOLDER}; fitprune report {options.results} --html FILE shows them")
 
 
 def _command(options: argparse.Namespace, suite: str) -> str:
     """The command that draws one suite's pictures again."""
     asked = argparse.Namespace(**vars(options) | {"suite": suite})
     always = ("model", "pruner", "reduction", "suite", "questions")
-    return command_again("gallery", add_arguments, asked, always, never=("command", "run", "results"))
+    return command_again("gallery", add_arguments, asked, "results", always)

@@ -14,8 +14,6 @@ from harness.commands.again import command_again
 if TYPE_CHECKING:
     from harness.latency.run import Asked
 
-HELP = "times, memory and energy of a model, dense and pruned"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     count = whole()
@@ -55,21 +53,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table; write the record after each row."""
+    from baselines.registry import check_name
+    from harness.models.family_names import announced
+    from harness.models.registry import find_model
+
     output: Path | None = options.output
     if output is not None:
         check_target(output)
+    for name in options.pruner:
+        check_name(name)
+    options.model = announced(options.model, weights=options.weights != "random").name
+    find_model(options.model)
+
+    from fitprune.files import write_atomically
     from harness.latency.rows import markdown
-    from harness.latency.run import RANDOM, take
-    from harness.models.family_names import announced
-    from harness.results.atomic import write_atomically
+    from harness.latency.run import take
     from harness.results.strict_json import strict
 
     def keep(record: object) -> None:
         if output is not None:
             write_atomically(output, [json.dumps(strict(record), indent=1, ensure_ascii=False, allow_nan=False), "\n"])
 
-    options.model = announced(options.model, weights=options.weights != RANDOM).name
-    record = take(_asked(options), command_again("latency", add_arguments, options, never=("command", "run", "output")), keep)
+    record = take(_asked(options), command_again("latency", add_arguments, options, "output"), keep)
     print(markdown(record))
     if not record["rows"] and record["cannot"]:
         raise FitPruneError("nothing that was asked for could be measured; the reasons stand above")

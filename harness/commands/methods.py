@@ -7,7 +7,6 @@ from tabulate import tabulate
 from baselines.registry import PRUNERS
 from baselines.served import NOTE, SERVED, servable_in
 
-HELP = "list the registered methods"
 HEADER = ("name", "prunes", "position ids", "servable in", "by")
 
 

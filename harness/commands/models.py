@@ -17,7 +17,6 @@ from harness.models.shipped import family_of, read_config
 from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
 
-HELP = "list the registered models"
 HEADER = ("name", "family", "parameters", f"visual tokens ({TYPICAL_SIZE})", "layers", "GPU memory", "revision", "weights")
 
 

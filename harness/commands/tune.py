@@ -7,10 +7,7 @@ from pathlib import Path
 from fitprune.arguments import names, one_of, shares, whole
 from fitprune.errors import FitPruneError
 from fitprune.files import check_target
-from harness.commands.again import command_again
 from harness.gate.thresholds import Thresholds
-
-HELP = "the most pruning whose drop is certified on every suite"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,19 +48,16 @@ def run(options: argparse.Namespace) -> int:
     if options.output.suffix != ".json":
         raise FitPruneError(f"cannot write {options.output}: a recipe's name ends in .json")
     check_target(options.output)
-    flags = [" --for latency"] * (options.goal == "latency") + [" --confirm"] * options.confirm
-    never = ("command", "run", "goal", "confirm", "plan")
-    again = command_again("tune", add_arguments, options, never=never) + "".join(flags)
     from harness.tuning.run import Asked, plan_lines, tune
 
-    asked = Asked.checked(options, again)
+    asked = Asked.checked(options, options.typed)
     if options.plan:
         print("\n".join(plan_lines(asked)))
         return 0
     try:
         tuned = tune(asked)
     except KeyboardInterrupt:
-        print(f"interrupted; what was answered is in {options.results}; go on with: {again}", file=sys.stderr)
+        print(f"interrupted; what was answered is in {options.results}; go on with: {options.typed}", file=sys.stderr)
         return 130
     tuned.write(options.output)
     print(tuned.markdown())

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, Discriminator, StrictInt, Tag, field_validator, model_validator
 
 from fitprune.errors import FitPruneError
-from harness.results.atomic import write_atomically
+from fitprune.files import write_atomically
 from harness.results.strict_json import strict
 from harness.results.validation import checked
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from baselines.registry import get_pruner_class
-from fitprune.errors import BudgetError, UnsupportedModel
+from fitprune.errors import BudgetError, UnsupportedModel, one_line
 from harness.answering.evaluate import evaluate_cell
 from harness.answers import Answer
 from harness.bench.bench import Bench
@@ -92,7 +92,7 @@ def _parts(bench: Bench, cell: Cell, questions: int) -> list[dict[str, Any]]:
     try:
         watched = _watch(bench, cell, bench.pruners.of(cell, bench.shelf.facts(cell.model)))
     except (BudgetError, UnsupportedModel) as error:
-        return [head | {"cannot": " ".join(str(error).split())}] * questions
+        return [head | {"cannot": one_line(error)}] * questions
     return [
         head
         | _answer(answer)

@@ -11,7 +11,7 @@ from fitprune.errors import FitPruneError, unknown_name
 from harness.answers import Answers
 from harness.cells import Cell
 from harness.gate.thresholds import Thresholds
-from harness.gate.wording import STRICT_GATES, undecided
+from harness.gate.wording import STRICT_GATES, ends, undecided
 from harness.results.computed import computed
 from harness.results.result import Result
 from harness.results.store import Store
@@ -138,7 +138,7 @@ def comparison_lines(results: Iterable[Result]) -> list[str]:
         lines.append(f"compared with '{name}': {len(differing)} of {len(pairs)} cells differ with 95 % confidence")
     for result in pairs:
         if result in differing or result.compared["complaints"]:
-            lines.append(f"  {_lost(result.compared, result)}{'!' if result.compared['complaints'] else ''}")
+            lines.append(f"  {_lost(result.compared, result)}{' ✗' if result.compared['complaints'] else ''}")
     return lines
 
 
@@ -171,8 +171,9 @@ def _differs(record: dict[str, Any]) -> bool:
 
 def _lost(record: dict[str, Any], result: Result) -> str:
     low, high = record["drop_ci95"]
-    allowed = f"; allowed: {record['allowed']:g}" if "allowed" in record else ""
+    allowed = f", allowed {record['allowed']:g}" if "allowed" in record else ""
     return (
-        f"{result.cell.label()} on {result.suite}: {record['score']:.1f} in '{record['with']}' -> {result.score:.1f}, "
-        f"a drop of {record['drop']:.1f} points, 95 % interval {low:.1f} to {high:.1f}, n = {record['n']}{allowed}"
+        f"{'lost' if record['drop'] >= 0 else 'gained'} {abs(record['drop']):.1f} points against '{record['with']}' "
+        f"({record['score']:.1f} → {result.score:.1f}) on {result.suite}{allowed}: {result.cell.label()}, "
+        f"95 % interval of the drop {ends(low, high)}, n = {record['n']}"
     )

@@ -3,6 +3,7 @@
 import math
 
 from harness.results.result import Result
+from harness.results.texts import number
 from harness.statistics import Verdict
 
 # Gates that pass only what is shown to be within the margin: there, undecided fails the test.
@@ -25,9 +26,9 @@ def failure_message(result: Result) -> str:
     """Two lines: what was lost on which suite, and what it bought."""
     low, high = result.drop_ci95
     return (
-        f"{result.cell.label()} lost {result.drop:.1f} points on {result.suite} "
-        f"({result.dense_score:.1f} -> {result.score:.1f}), {interval(result)} {low:.1f} to {high:.1f}, "
-        f"n = {asked(result)}; allowed: {result.max_drop:g}\n{savings(result)}"
+        f"lost {result.drop:.1f} points ({result.dense_score:.1f} → {result.score:.1f}) on {result.suite}, allowed "
+        f"{result.max_drop:g}: {result.cell.label()}, {interval(result)} {ends(low, high)}, n = {asked(result)}\n"
+        f"{savings(result)}"
     )
 
 
@@ -46,6 +47,11 @@ def interval(result: Result) -> str:
     return "anytime-valid 95 % interval" if result.sequential else "95 % interval"
 
 
+def ends(low: float, high: float) -> str:
+    """The ends of an interval, in points."""
+    return f"{number(low, '.1f')} to {number(high, '.1f')}"
+
+
 def asked(result: Result) -> str:
     """The number of questions; of a sequential run also how many there are."""
     return f"{result.n}" if result.full_n is None else f"{result.n} of {result.full_n}"
@@ -58,7 +64,7 @@ def undecided(
     if not math.isfinite(low):
         return "has too few images for an interval"
     return (
-        f"drops {drop:.1f} points, {kind} {low:.1f} to {high:.1f}, n = {n}: neither above nor below "
+        f"drops {number(drop, '.1f')} points, {kind} {ends(low, high)}, n = {n}: neither above nor below "
         f"the allowed {allowed:g} with 95 % confidence; {questions(needed)}"
     )
 
@@ -78,5 +84,5 @@ def savings(result: Result) -> str:
     visual = "" if result.reduction is None else f"; {result.reduction:.1%} of the visual tokens'"
     return (
         f"FLOPs saved: {1 - result.flops / result.dense_flops:.1%} end to end "
-        f"({result.dense_flops / 1e9:.3g} -> {result.flops / 1e9:.3g} G per question){visual}"
+        f"({result.dense_flops / 1e9:.3g} → {result.flops / 1e9:.3g} G per question){visual}"
     )

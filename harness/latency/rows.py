@@ -1,4 +1,4 @@
-"""The record of `python -m harness latency` as Markdown."""
+"""The record of `fitprune latency` as Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 CPU = "cpu"
 NONE = "–"
+OF_DENSE = "of dense"
 
 
 def markdown(record: Mapping[str, Any]) -> str:
@@ -20,7 +21,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     lines = [
         f"**{record['model']}**, {record['weights']} weights, {layers}, {record['dtype']}, on {where}: "
         f"{prompt['visual_tokens']} visual and {prompt['text_tokens'] + prompt['newline_tokens']} other tokens, "
-        f"{prompt['new_tokens']} new ones; medians of {record['repeats']} repeats (quartiles), × is to dense in the same run.",
+        f"{prompt['new_tokens']} new ones; medians of {record['repeats']} repeats (quartiles), of dense in the same run.",
         "",
     ]
     if on_cpu:
@@ -41,8 +42,9 @@ def markdown(record: Mapping[str, Any]) -> str:
 def _table(record: Mapping[str, Any], mark: str) -> str:
     energy = any(row[side]["energy_j"] is not None for row in record["rows"] for side in ("dense", "pruned"))
     energy = energy or any(dense["energy_j"] is not None for dense in record["dense"])
-    header = ["batch", "pruner", "prefill FLOPs", f"prefill ms{mark}", "×", f"decode ms/token{mark}", "×"]
-    header += [f"end to end ms{mark}", "×", "memory MB", "working ×", "KV MB", "×", *(["J/answer", "×"] if energy else [])]
+    header = ["batch", "pruner", "prefill FLOPs", f"prefill ms{mark}", OF_DENSE, f"decode ms/token{mark}", OF_DENSE]
+    header += [f"end to end ms{mark}", OF_DENSE, "memory MB", "working, of dense", "KV MB", OF_DENSE]
+    header += ["J/answer", OF_DENSE] if energy else []
     body = []
     for dense in record["dense"]:
         body.append(_dense_row(dense, energy))

@@ -1,4 +1,4 @@
-"""What `python -m harness latency` measures: pruners against the dense model, budget by budget and batch size by batch size.
+"""What `fitprune latency` measures: pruners against the dense model, budget by budget and batch size by batch size.
 
 The record is a JSON object of its own kind. It has no score and no suite, its `schema` is not that of a result, and its prompts
 are noise: neither the results store nor a leaderboard takes it.
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from baselines.registry import PRUNERS, get_pruner_class
+from baselines.registry import PRUNERS
 from fitprune import FitPruneError, Pruner
 from fitprune.arguments import TYPICAL_SIZE, Size
 from harness.cells import DENSE
@@ -61,8 +61,6 @@ class Asked:
 
     def check(self) -> None:
         """Raise FitPruneError for what cannot be asked, before any work."""
-        for name in self.pruners:
-            get_pruner_class(name)
         if self.layers is not None and self.weights != RANDOM:
             raise FitPruneError("--layers shortens a model with random weights; add --weights random")
         check_device(self.device)

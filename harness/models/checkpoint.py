@@ -55,7 +55,9 @@ def download(spec: ModelSpec) -> Path:
         raise FitPruneError(f"'{spec.name}' needs no download: it is in {where}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # its retries: what came of them is said below
     files = [*_FILES, *_PICKLES] if spec.convert else list(_FILES)
     try:
         return Path(snapshot_download(spec.source, revision=spec.revision, allow_patterns=files))

@@ -1,6 +1,8 @@
 """Where a model goes, and in which precision."""
 
 import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitprune.errors import FitPruneError
@@ -12,6 +14,19 @@ AUTO = "auto"
 DEVICE_NAMES = re.compile(r"cpu|auto|cuda(?::(\d{1,9}))?")
 
 
+# Where Linux shows a GPU: NVIDIA's driver, its boards of one chip, under Windows, AMD's.
+_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu", "/dev/dxg", "/dev/kfd")
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices there are. torch, which takes seconds to import, is not asked where no driver is."""
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(Path(name).exists() for name in _DRIVERS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def check_device(device: str | None) -> None:
     """Raise FitPruneError, in one line, unless the device is None or auto, or one that is on this machine. Takes no memory."""
     if device is None:
@@ -21,11 +36,9 @@ def check_device(device: str | None) -> None:
         raise FitPruneError(f"unknown device '{device}'; write cpu, cuda, cuda:N or auto")
     if not device.startswith("cuda"):
         return
-    import torch
-
-    if not torch.cuda.is_available():
+    count = cuda_devices()
+    if not count:
         raise FitPruneError(f"device '{device}' is not here: this machine has no CUDA device; take cpu")
-    count = torch.cuda.device_count()
     if int(match[1] or 0) >= count:
         last = f"to cuda:{count - 1}" if count > 1 else "alone"
         raise FitPruneError(f"device '{device}' is not here: this machine has cuda:0 {last}; take one of these, or cpu")

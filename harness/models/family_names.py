@@ -75,7 +75,7 @@ def how_to_get(spec: ModelSpec) -> str:
     """The commands that bring a registered model onto this machine."""
     size = f" ({spec.size})" if spec.size else ""
     convert = f", then '{spec.convert.replace('SOURCE', 'FOLDER').replace('TARGET', spec.name)}'" if spec.convert else ""
-    return f"get it with 'python -m harness download {spec.name}'{size}{convert}"
+    return f"get it with 'fitprune download {spec.name}'{size}{convert}"
 
 
 def _taken(family: FamilyName, name: str) -> str:

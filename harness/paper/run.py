@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from fitprune.errors import FitPruneError
+from fitprune.errors import FitPruneError, one_line
 from harness.bench.bench import Bench
 from harness.bench.command import suites_command
 from harness.cells import Cell
@@ -43,7 +43,7 @@ def run_paper(
                 if not measured.cached:
                     store.write(result, measured.answers, None if cell.is_dense else measured.dense)
         except FitPruneError as error:
-            found[cell] = " ".join(str(error).split())
+            found[cell] = one_line(error)
             say(f"{where}: {found[cell]}")
         else:
             found[cell] = result

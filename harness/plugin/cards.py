@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from harness.models.devices import AUTO
+from harness.models.devices import AUTO, cuda_devices
 from harness.models.gpu_memory import worker_bytes
 
 
@@ -24,11 +24,11 @@ def deal(workers: int, device: str | None, models: Iterable[str], batch_size: in
     """
     if device == "cpu":
         return None
-    import torch
-
-    cards = torch.cuda.device_count()
+    cards = cuda_devices()
     if not cards:
         return None
+    import torch
+
     needs = {model: worker_bytes(model, batch_size) for model in models}
     model, need = max(needs.items(), key=lambda entry: entry[1] or 0)
     if need is None:

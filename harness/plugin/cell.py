@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel, one_line
 from harness.cells import Cell
 from harness.gate.wording import complaints
 from harness.plugin.repeated import stopped
@@ -50,7 +50,7 @@ class RunCell:
             with telling(self.run.say), self.run.bench.measuring(self.cell) as measured:
                 result = self.run.keep(self.cell, measured)
         except (FitPruneError, OSError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             unfit = isinstance(error, UnsupportedModel)
             if measured is None:
                 self._note(reason, "cannot" if isinstance(error, BudgetError | UnsupportedModel) else "failed")

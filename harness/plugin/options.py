@@ -66,8 +66,10 @@ class Option:
         given = getattr(namespace, DEST + self.field, None)
         if not self.metavar:
             return bool(given)
-        if given is None or (not given and self.type is str):
+        if given is None:
             return self.default
+        if given in ("", [""]):
+            raise FitPruneError(f"--{self.name} is empty")
         try:
             return self.type(",".join(given) if self.repeatable else given)
         except argparse.ArgumentTypeError as error:
@@ -169,12 +171,15 @@ OPTIONS = (
 )
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Register the options. Raises pytest.UsageError where another plugin has taken a name."""
-    group = parser.getgroup("fitprune", "accuracy and cost of visual token pruning")
+def add_options(parser: pytest.Parser, only_free: bool = False) -> None:
+    """Register the options, or `only_free` ones. Else raises pytest.UsageError where another plugin has taken a name."""
+    group = parser.getgroup("fitprune", "fitprune: accuracy and cost of visual token pruning (pytest suites/)")
+    others: Any = [parser._anonymous, *parser._groups] if only_free else []
+    taken = {name for other in others for option in other.options for name in option.names()}
     try:
         for option in OPTIONS:
-            option.add_to(group)
+            if f"--{option.name}" not in taken:
+                option.add_to(group)
     except ValueError as error:
         raise pytest.UsageError(
             f"another plugin has taken an option of the suites ({error}); switch it off with -p no:NAME"
@@ -244,11 +249,11 @@ class RunOptions:
 
     def expanded(self) -> "RunOptions":
         """The same with `all` spelled out. Raises FitPruneError, with the nearest names, for an unknown pruner."""
-        from baselines.registry import PRUNERS, get_pruner_class
+        from baselines.registry import PRUNERS, check_name
 
         composed = [name for name in self.pruners if "+" in name]
         for name in composed:
-            get_pruner_class(name)
+            check_name(name)
         pruners = known_names("pruner", self.pruners, PRUNERS, also=composed)
         if self.recipe and set(pruners) - {DENSE, FITPRUNE}:
             raise FitPruneError(f"--recipe is for --pruner {FITPRUNE}; run the other pruners by themselves, with --reduction")

@@ -5,6 +5,7 @@ takes no option names (`--model` and `--seed` are popular) and imports nothing, 
 suites folder: one whose `__init__.py` says `fitprune_suites = True`.
 """
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,14 +24,25 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(hooks)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
-    """Register the options when the command line leads to the suites, before it is parsed for good."""
-    if selects_suites(early_config, args):
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, None, None]:
+    """Register the options when the command line leads to the suites, before it is parsed for good.
+
+    A help anywhere shows them, too, beside what the conftests there have added; names that these took are theirs.
+    """
+    suites = selects_suites(early_config, args)
+    if suites:
         from harness.plugin.options import add_options
 
         add_options(parser)
         args += failed_suites(early_config, args)
+    yield
+    if not suites and {"-h", "--help"}.intersection(args):
+        from harness.plugin.options import add_options
+
+        add_options(parser, only_free=True)
 
 
 @pytest.hookimpl(tryfirst=True)

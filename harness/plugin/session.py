@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fitprune.errors import FitPruneError
+from fitprune.errors import FitPruneError, one_line
 from harness.cells import Cell
 from harness.gate.floor import dense_fault
 from harness.gate.saved import SavedRun, compare
@@ -67,7 +67,7 @@ class RunSession:
             named = ["--pyargs", *config.args] if config.option.pyargs else config.args
             options.check(selected_suites(config.invocation_params.dir, named, options.suites, _unasked()))
         except FitPruneError as error:
-            raise pytest.UsageError(" ".join(str(error).split())) from None
+            raise pytest.UsageError(one_line(error)) from None
         if getattr(config.option, "maxschedchunk", 0) is None:
             config.option.maxschedchunk = 1  # xdist deals cells out one by one: a cell takes seconds to hours
         run = cls(config, options, worker, Path(tempfile.mkdtemp(prefix="fitprune-run-")))
@@ -185,7 +185,7 @@ class RunSession:
         try:
             lines = lines_of(planner.plan(_cells(session.items)))
         except FitPruneError as error:
-            raise pytest.UsageError(" ".join(str(error).split())) from None
+            raise pytest.UsageError(one_line(error)) from None
         terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
         for line in lines:
             terminal.write_line(line)

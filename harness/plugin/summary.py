@@ -15,7 +15,9 @@ from harness.gate.wording import asked, interval, questions
 from harness.plugin.options import RunOptions
 from harness.results.result import Result
 from harness.results.store import Store
-from harness.results.table import Figure, Row, Table, tables_of
+from harness.results.table import Table, tables_of
+from harness.results.texts import AVERAGE, COLUMNS, ROUGHLY, TIME, row_texts
+from harness.tasks.specs import SUITES, suite_title
 
 # What differs between two crashes of one cause: addresses and numbers, such as sizes, cells' reductions, process ids.
 _VARYING = re.compile(r"0x[0-9a-fA-F]+|\d+(?:\.\d+)?")
@@ -64,19 +66,15 @@ class CellReport:
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions, store: Store) -> None:
     """One table of all models on the same suites, then what a reader must know."""
-    from harness.tasks.specs import SUITES
-
     terminal.section("accuracy against FLOPs")
     together: dict[tuple[str, ...], list[Table]] = {}
     results = [report.result for report in reports if report.result is not None]
     made = tables_of(results, list(SUITES), suites={report.cell.suite for report in reports}, store=store)
     for table in made:
-        _sort_rows(table, options)
         together.setdefault((table.data, *table.suites, "of", *table.averaged), []).append(table)
     width = terminal._tw.fullwidth if terminal.isatty or "COLUMNS" in os.environ else None
     for tables in together.values():
-        terminal.line(headline(tables, options))
-        for line in lines_of(tables, options, width):
+        for line in [*headline(tables, options).splitlines(), *lines_of(tables, options, width)]:
             terminal.line(line)
         terminal.line("")
     for line in options.model_notes():
@@ -85,6 +83,8 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
         terminal.line(UNGATED)
     for remark in [*remarks(reports), *dict.fromkeys(f"note: {note}" for table in made for note in table.average_notes())]:
         terminal.line(remark)
+    if any(row.roughly_timed for table in made for row in table.rows):
+        terminal.line(ROUGHLY)
     for line in comparison_lines([report.result for report in reports if report.result is not None]):
         terminal.line(line)
 
@@ -94,25 +94,29 @@ def headline(tables: Sequence[Table], options: RunOptions | None = None) -> str:
     sizes = sorted({result.n for table in tables for result in table.results})
     n = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}-{sizes[-1]}"
     models = _name(tables[0], options) if len(tables) == 1 else f"{len(tables)} models"
-    return f"{models}, {tables[0].data} data, {n} questions a suite; score (drop±95 % half-width) in points"
+    timed = ", on the CPU" * all(table.timed_on == ["cpu"] for table in tables)
+    return (
+        f"{models}, {tables[0].data} data, {n} questions a suite\n"
+        f"score (drop ± half-width of its 95 % interval) in points\ntime: a prefill's, of the dense model's{timed}"
+    )
 
 
 def lines_of(tables: Sequence[Table], options: RunOptions | None = None, width: int | None = None) -> list[str]:
-    """Tables on the same suites as one, aligned; of several models, rows follow their name. Failed cells end in `!`.
+    """Tables on the same suites as one, aligned; of several models, rows follow their name.
 
     What does not fit a terminal of `width` columns stands below, block after block of columns, each with the rows' names.
     """
     suites = tables[0].suites
-    cells = [["", "saved", "GFLOPs", "prefill", tables[0].average_title, *suites]]
+    heads = {AVERAGE: tables[0].average_title, TIME: "time"}
+    cells = [["", *(heads.get(name, name) for name in COLUMNS), *map(suite_title, suites)]]
     names: dict[int, str] = {}
     for table in tables:
         if len(tables) > 1:
             names[len(cells)] = _name(table, options)
             cells.append([""] * len(cells[0]))
-        cells += [_cells(row, table) for row in table.rows]
+        cells += [[row.name, *row_texts(row, table, suite_title).values()] for row in table.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    gaps = [" "] * 4 + ["  "] * len(suites) + [""]
-    aligned = [[text.ljust(each) + gap for text, each, gap in zip(line, widths, gaps, strict=True)] for line in cells]
+    aligned = [[text.ljust(each + 2) for text, each in zip(line, widths, strict=True)] for line in cells]
     blocks, room = [[0]], math.inf if width is None else width + 2
     for column in range(1, len(widths)):
         if len(blocks[-1]) > 1 and sum(len(aligned[0][place]) for place in [*blocks[-1], column]) > room:
@@ -131,28 +135,6 @@ def _name(table: Table, options: RunOptions | None) -> str:
     return f"{model} ({table.apart or table.revision[:12]})"
 
 
-def _cells(row: Row, table: Table) -> list[str]:
-    share = "" if math.isnan(row.flops_share) else f" {row.flops_share:.0%}"
-    return [
-        row.name,
-        _number(row.reduction, ".3f"),
-        _number(row.flops / 1e9, ".3g") + share,
-        _number(row.speedup, ".2f") + "x",
-        figure_text(row.average(table.averaged)),
-        *(figure_text(row.figure(suite)) for suite in table.suites),
-    ]
-
-
-def figure_text(figure: Figure | None) -> str:
-    """`88.1 (3.9±1.2)`; a dense figure has its score alone, a missing one is `-`."""
-    if figure is None:
-        return "-"
-    if math.isnan(figure.drop):
-        return _number(figure.score, ".1f")
-    drop = f"{_number(figure.drop, '.1f')}±{_number(figure.drop_half_width, '.1f')}"
-    return f"{_number(figure.score, '.1f')} ({drop}){'!' if figure.failed else ''}"
-
-
 def remarks(reports: Sequence[CellReport]) -> list[str]:
     """Cells without a result, undecided ones, and the notes in the results, each text once."""
     lines = []
@@ -162,7 +144,7 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
             crashes.setdefault(report.cause, []).append(report)
     skipped = sum(report.outcome == "not run" for report in reports)
     if any(report.outcome == "fail" for report in reports):
-        lines.append("! above --max-drop with 95 % confidence")
+        lines.append("✗ above --max-drop with 95 % confidence")
     if cached := sum(report.cached for report in reports):
         lines.append(f"cached: {cached} of {len(reports)} cells are earlier runs' (--rerun measures them again)")
     for report in reports:
@@ -191,14 +173,3 @@ def _undecided(report: CellReport) -> str:
     if result is None or not math.isfinite(result.drop_ci95[0]):
         return f"{where}: too few images for an interval"
     return f"{where}: {questions(result.needed)}"
-
-
-def _sort_rows(table: Table, options: RunOptions) -> None:
-    order = {name: place for place, name in enumerate(options.pruners)}
-    table.rows[1:] = sorted(
-        table.rows[1:], key=lambda row: (order.get(row.cell.pruner, len(order)), row.cell.positions, row.cell.reduction or 0)
-    )
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else format(value, form)

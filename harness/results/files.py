@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fitprune.errors import FitPruneError
-from harness.results.atomic import write_atomically
+from fitprune.files import write_atomically
 from harness.results.locks import alone, attempt
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, StrictFloat, StrictInt
 
-from fitprune.errors import FitPruneError
+from fitprune.errors import FitPruneError, one_line
 from harness.cells import Cell
 from harness.results.files import Place, files_at
 from harness.results.result import Result, now, result_name
@@ -115,7 +115,7 @@ def read_refusals(folder: Place) -> tuple[list[Refusal], list[str]]:
         try:
             refusals.append(Refusal.from_json(loads(files.read(f"{FOLDER}/{name}"))))
         except (FitPruneError, OSError, ValueError) as error:
-            notes.append(f"{FOLDER}/{name} is damaged and left out: {' '.join(str(error).split())}")
+            notes.append(f"{FOLDER}/{name} is damaged and left out: {one_line(error)}")
     return sorted(refusals, key=lambda refusal: refusal.date), notes
 
 

@@ -43,4 +43,7 @@ def loads_lines(text: str) -> list[Any]:
 
 def loads(text: str) -> Any:
     """The value of a strict JSON text. Raises ValueError for anything else."""
-    return _DECODER.decode(text)
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None

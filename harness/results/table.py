@@ -13,6 +13,8 @@ from harness.results.result import Result
 from harness.results.store import Store
 from harness.statistics import Verdict, average_half_width
 
+ROUGH_MS = 10.0
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -64,7 +66,7 @@ class Row:
 
         An image is one draw, in however many of the suites it is: see `statistics.correlations`.
         """
-        figures = [figure for suite in suites if (figure := self.figure(suite)) is not None]
+        figures = self._figures(suites)
         if not figures or len(figures) < len(suites):
             return None
         together = self.together(suites)
@@ -78,6 +80,21 @@ class Row:
             mean(lambda f: f.drop),
             average_half_width([f.drop_half_width for f in figures], together.drops),
         )
+
+    def worst(self, suites: Sequence[str]) -> tuple[str, Figure] | None:
+        """The suite of the largest drop, and the figure there; None for the dense row, and where one of `suites` is missing."""
+        found = dict(zip(suites, self._figures(suites), strict=False))
+        if self.is_dense or len(found) < len(suites):
+            return None
+        return max(found.items(), key=lambda entry: entry[1].drop, default=None)
+
+    def mean(self, suites: Sequence[str]) -> float:
+        """The score of `average`, which reads no answers; NaN where there is none."""
+        figures = self._figures(suites)
+        return sum(figure.score for figure in figures) / len(figures) if 0 < len(figures) == len(suites) else math.nan
+
+    def _figures(self, suites: Sequence[str]) -> list[Figure]:
+        return [figure for suite in suites if (figure := self.figure(suite)) is not None]
 
     def together(self, suites: Sequence[str]) -> Together:
         """What the suites, all of which were run, have in common."""
@@ -99,12 +116,19 @@ class Row:
         return 0.0 if self.is_dense else _mean(result.reduction for result in self.results.values())
 
     @property
-    def speedup(self) -> float:
-        """Prefill time of the dense model over this one's, measured in turn; NaN without a measurement."""
-        if self.is_dense:
-            return 1.0
-        ratios = [(result.latency_ms or {}).get("prefill_ratio") for result in self.results.values()]
-        return 1 / _mean(ratios)
+    def time_share(self) -> float:
+        """Prefill time as a share of the dense model's, measured in turn; NaN without a measurement."""
+        return 1.0 if self.is_dense else _mean(times.get("prefill_ratio") for times in self._times())
+
+    @property
+    def roughly_timed(self) -> bool:
+        """Whether a prefill took less than ROUGH_MS, or several processes shared the machine: then noise decides hundredths."""
+        times = [] if self.is_dense else self._times()
+        shortest = min((each.get("prefill") or math.inf for each in times), default=math.inf)
+        return shortest < ROUGH_MS or any((each.get("processes") or 1) > 1 for each in times)
+
+    def _times(self) -> list[dict[str, Any]]:
+        return [result.latency_ms or {} for result in self.results.values()]
 
 
 @dataclass
@@ -130,6 +154,12 @@ class Table:
     def averaged(self) -> list[str]:
         """The suites that an average is of: those with a result."""
         return [suite for suite in self.suites if any(suite in row.results for row in self.rows)]
+
+    @property
+    def timed_on(self) -> list[str]:
+        """What the latencies were taken on: names of GPUs, or "cpu"; empty if there are none."""
+        timed = [result for result in self.results if result.latency_ms]
+        return sorted({str((result.latency_ms or {}).get("on") or result.device) for result in timed})
 
     @property
     def average_title(self) -> str:
@@ -171,8 +201,8 @@ def tables_of(
     for one place the newer counts. Where a suite's data changed, so that its digest is another, older results are tables of
     their own.
 
-    Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by pruner in
-    order of appearance, then by reduction. Suites in `suite_order`, others after them by name; of `suites`, and of
+    Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by reduction, then by the
+    average, the highest first; those without one last. Suites in `suite_order`, others after them by name; of `suites`, and of
     refusals, also those without a result. Cells that gave none stand in every table of their model, data and limit;
     one of a model without a single result stands in none.
 
@@ -194,6 +224,7 @@ def tables_of(
     for table in tables:
         for row in table.rows:
             row.averages = averages
+        table.rows[1:] = sorted(table.rows[1:], key=lambda row: _order(row, table.averaged))
         alike = [other for other in tables if _heading(other) == _heading(table)]
         table.apart = _apart(table) if len(alike) > 1 else ""
     return tables
@@ -239,7 +270,6 @@ def _rows(
     rank = {suite: place for place, suite in enumerate(suite_order)}
     there = {result.suite for result in results} | {refusal.cell.suite for refusal in refusals} | set(more)
     suites = sorted(there, key=lambda suite: (rank.get(suite, len(rank)), suite))
-    pruners = list(dict.fromkeys([result.pruner for result in results] + [refusal.cell.pruner for refusal in refusals]))
     rows: dict[Cell, Row] = {}
     dense = Row(Cell(results[0].model, DENSE, None, ""), {}, is_dense=True)
     for result in sorted(results, key=lambda result: suites.index(result.suite)):
@@ -252,13 +282,14 @@ def _rows(
         place = _place(refusal.cell)
         row = dense if refusal.cell.is_dense else rows.setdefault(place, Row(place, {}))
         row.refused[refusal.cell.suite] = refusal
+    return suites, [dense, *rows.values()]
 
-    def place_of(row: Row) -> tuple[int, str, float, str]:
-        cell = row.cell
-        return pruners.index(cell.pruner), cell.positions, cell.reduction or 0, cell.recipe
 
-    ordered = sorted(rows.values(), key=place_of)
-    return suites, [dense, *ordered]
+def _order(row: Row, suites: Sequence[str]) -> tuple[Any, ...]:
+    """Of a row by a recipe the reduction is the measured one."""
+    reduction = row.reduction if row.cell.reduction is None else row.cell.reduction
+    mean = row.mean(suites)
+    return reduction, -mean if math.isfinite(mean) else math.inf, row.name
 
 
 def _place(cell: Cell) -> Cell:

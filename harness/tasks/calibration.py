@@ -88,22 +88,24 @@ class Batches:
         self, loaded: "LoadedModel | ModelOutline", data: str, samples: list[tuple[bytes, str]], batch_size: int
     ) -> None:
         self._loaded, self._data = loaded, data
-        self._chunks = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+        rows = list(enumerate(samples))
+        self._chunks = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
     def __len__(self) -> int:
         return len(self._chunks)
 
     def __iter__(self) -> "Iterator[Mapping[str, torch.Tensor]]":
         for chunk in self._chunks:
-            images = [[_decode(image, self._data)] for image, _ in chunk]
-            yield encode(self._loaded, [question for _, question in chunk], images)
+            images = [[_decode(image, row, self._data)] for row, (image, _) in chunk]
+            yield encode(self._loaded, [question for _, (_, question) in chunk], images)
 
 
-def _decode(encoded: bytes, data: str) -> "Image":
-    from PIL import Image
+def _decode(encoded: bytes, row: int, data: str) -> "Image":
+    from PIL import Image, UnidentifiedImageError
 
     nothing_filled_up()
     try:
         return as_seen(Image.open(io.BytesIO(encoded)))
     except (OSError, TypeError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise FitPruneError(f"{sample_file(data)}: an image cannot be decoded ({error})") from None
+        what = "no picture" if isinstance(error, UnidentifiedImageError) else error
+        raise FitPruneError(f"{sample_file(data)}: column image, row {row}: it cannot be decoded ({what})") from None

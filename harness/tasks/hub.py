@@ -35,7 +35,7 @@ def require_downloaded(suite: str, repository: str, configurations: Iterable[str
     commit = _cached(repository) if repository not in _known else _known[repository]
     if not commit or not all(_ready(repository, commit, name) for name in configurations):
         raise FitPruneError(
-            f"the data of suite '{suite}' ({repository}) are not on this machine: python -m harness download --data {suite} "
+            f"the data of suite '{suite}' ({repository}) are not on this machine: fitprune download --data {suite} "
             "fetches them; or take --data mini, or --data DIR with its parquet files"
         )
     return _known.setdefault(repository, commit)

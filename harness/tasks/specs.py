@@ -89,6 +89,11 @@ def find_suite(name: str) -> SuiteSpec:
     return SuiteSpec(name, task, folder, Metric(metric, full=None), name, hub="")
 
 
+def suite_title(name: str) -> str:
+    """A suite's name as people write it."""
+    return SUITES[name].title if name in SUITES else name
+
+
 def package_of(spec: SuiteSpec) -> str:
     """The module that another package's suite is registered in; empty for all others."""
     entry = _registry.others.get(spec.name.partition(":")[0])

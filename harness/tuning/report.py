@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fitprune import FitPrune
+from fitprune.files import write_atomically
 from fitprune.recipes.certificate import Certificate, CertifiedSuite
 from harness.bench.resolved import Resolved
-from harness.results.atomic import write_atomically
 from harness.results.key import digest_of
 from harness.results.result import now, versions
 from harness.results.strict_json import strict

@@ -1,6 +1,6 @@
 """Charts, described with Altair: for the page, which draws them itself, and as SVG beside the Markdown.
 
-A point has `method`, `name`, `x`, `score`, `low`, `high`, `optimal` and what its tooltip shows; see `points_of` in
+A point has `method`, `name`, `x`, `score`, `low`, `high`, `optimal`, `named` and what its tooltip shows; see `points_of` in
 `reports.table.points`.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.results.atomic import write_atomically
+from fitprune.files import write_atomically
 from reports.table.points import Axis
 
 # Okabe and Ito's colours first, then others that stay apart on white and on black; shapes tell methods apart without colour.
@@ -43,37 +43,49 @@ def runtime() -> str:
 
 
 def tradeoff(axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]] | None = None) -> Any:
-    """Score against cost: a point a row with its 95 % interval, and a line through the Pareto-optimal ones.
+    """Score against cost: for each method a line through its rows; those that are `named` have the 95 % interval as a band, and
+    their names at the cheap end. The dense model is a rule.
 
     values: the points; None for a chart whose data set `points` is filled in later.
     """
     import altair as alt
 
     base = alt.Chart(alt.NamedData(name=NAME) if values is None else alt.Data(values=list(values)))
-    x = alt.X("x:Q", title=axis.title, scale=alt.Scale(zero=False, nice=True))
+    x = alt.X("x:Q", title=axis.title, scale=alt.Scale(zero=False, nice=True, padding=60))
     y = alt.Y("score:Q", title="Score (points)", scale=alt.Scale(zero=False, nice=True))
     color = alt.Color("method:N", scale=_cycle(methods, COLORS), legend=alt.Legend(title=None, orient="bottom", columns=4))
     shape = alt.Shape("method:N", scale=_cycle(methods, SHAPES))
     chosen = alt.selection_point(name="chosen", fields=["method"], bind="legend")
-    opacity = alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12))
+
+    def shown(as_chosen: float, else_: float) -> Any:
+        return alt.when(chosen).then(alt.value(as_chosen)).otherwise(alt.value(else_))
+
     tooltip = [
         alt.Tooltip("name:N", title="row"),
-        alt.Tooltip("scores:N", title="score"),
-        alt.Tooltip("drops:N", title="drop"),
+        alt.Tooltip("figure:N", title="score (drop)"),
         alt.Tooltip("flops:N", title="GFLOPs"),
-        alt.Tooltip("prefill:N", title="prefill, of dense"),
+        alt.Tooltip("prefill:N", title="time, of dense"),
         alt.Tooltip("saved:N", title="saved"),
     ]
-    line = (
-        base.transform_filter("datum.optimal")
-        .mark_line(color=GREY, strokeDash=[4, 3], strokeWidth=1.2)
-        .encode(x, y, order="x:Q")
+    pruned, dense = base.transform_filter("datum.method != 'dense'"), base.transform_filter("datum.method == 'dense'")
+    rule = dense.mark_rule(color=GREY, strokeDash=[4, 3], strokeWidth=1.2).encode(y)
+    bands = (
+        pruned.transform_filter("datum.named")
+        .mark_area()
+        .encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, opacity=shown(0.13, 0.02))
     )
-    heights = base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, opacity=opacity)
-    widths = base.mark_rule(strokeWidth=1.2).encode(alt.X("from:Q"), y, alt.X2("to:Q"), color=color, opacity=opacity)
-    marks = base.mark_point(filled=True, size=80).encode(x, y, color=color, shape=shape, opacity=opacity, tooltip=tooltip)
-    parts = [line, heights, *([widths] if axis.has_spread else []), marks.add_params(chosen)]
-    return alt.layer(*parts).properties(width="container", height=320)
+    width = alt.when("datum.named").then(alt.value(2)).otherwise(alt.value(0.8))
+    lines = pruned.mark_line().encode(x, y, color=color, opacity=shown(1, 0.12), strokeWidth=width)
+    heights = base.mark_rule(strokeWidth=1).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, opacity=shown(0.5, 0.05))
+    widths = base.mark_rule(strokeWidth=1).encode(alt.X("from:Q"), y, alt.X2("to:Q"), color=color, opacity=shown(0.5, 0.05))
+    marks = base.mark_point(filled=True, size=60).encode(
+        x, y, color=color, shape=shape, opacity=shown(1, 0.12), tooltip=tooltip
+    )
+    ends = pruned.transform_filter("datum.named").transform_joinaggregate(end="min(x)", groupby=["method"])
+    names = ends.transform_filter("datum.x == datum.end").mark_text(align="right", dx=-8, fontWeight="bold")
+    parts = [rule, bands, lines, heights, *([widths] if axis.has_spread else []), marks.add_params(chosen)]
+    parts.append(names.encode(x, y, text="method:N", opacity=shown(1, 0.12)))
+    return alt.layer(*parts).properties(width="container", height=380)
 
 
 def tokens_left() -> Any:

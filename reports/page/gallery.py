@@ -1,10 +1,11 @@
-"""Pictures for the page: what `python -m harness gallery` left in a results folder."""
+"""Pictures for the page: what `fitprune gallery` left in a results folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from fitprune.errors import one_line
 from harness.gallery.file import FOLDER, check_scene
+from harness.results.strict_json import loads
 
 GALLERY_BYTES = 2_000_000
 
@@ -15,9 +16,9 @@ def read_gallery(results: Path) -> tuple[list[dict[str, Any]], list[str]]:
     for path in sorted((results / FOLDER).glob("*.json")):
         try:
             text = path.read_text(encoding="utf-8")
-            scene = check_scene(json.loads(text))
+            scene = check_scene(loads(text))
         except (OSError, ValueError) as error:
-            notes.append(f"{FOLDER}/{path.name} is damaged and left out: {' '.join(str(error).split())}")
+            notes.append(f"{FOLDER}/{path.name} is damaged and left out: {one_line(error)}")
             continue
         size += len(text)
         if size > GALLERY_BYTES:

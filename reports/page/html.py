@@ -12,6 +12,7 @@ from reports.charts import charts
 from reports.page.gallery import read_gallery
 from reports.page.page import page_data, to_script
 from reports.table.leaderboard import Leaderboard
+from reports.table.texts import each
 
 
 def to_html(board: Leaderboard) -> str:
@@ -22,8 +23,24 @@ def to_html(board: Leaderboard) -> str:
         script=_template("page.js"),
         vega=Markup(charts.runtime() if charts.available() else ""),
         data=Markup(to_script(page_data(board, gallery, notes))),
-        headings=[part.heading for part in board.boards],
+        title=_title(board),
+        about=_about(board),
     )
+
+
+def _title(board: Leaderboard) -> str:
+    models = each(part.table.model for part in board.boards)
+    more = f" and {len(models) - 3} more" if len(models) > 3 else ""
+    return f"Pruned visual tokens of {', '.join(models[:3])}{more}: accuracy against FLOPs"
+
+
+def _about(board: Leaderboard) -> list[str]:
+    """Of what the page is, in short: data, questions, when it was measured."""
+    results = [result for part in board.boards for result in part.table.results]
+    data = f"{', '.join(each(part.table.data for part in board.boards))} data"
+    sizes = sorted({result.n for result in results})
+    questions = f"{sizes[0]} questions a suite" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} questions a suite"
+    return [data, questions, max(result.date for result in results)[:10]]
 
 
 def rendered(template: str, **values: Any) -> str:

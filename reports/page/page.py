@@ -13,13 +13,16 @@ from typing import Any
 from harness.results.result import Result
 from harness.results.strict_json import strict
 from harness.results.table import Figure, Row
-from harness.statistics import Verdict
+from harness.results.texts import FLOPS as GFLOPS
+from harness.results.texts import SAVED, SHARE, TIME, WORST, drop_text, gflops, plus_minus
+from harness.tasks.specs import suite_title
 from reports.charts import charts
-from reports.table.leaderboard import Board, Leaderboard
-from reports.table.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at, timed_on
+from reports.table.headline import failures, named, sentence
+from reports.table.leaderboard import SERVABLE, Board, Leaderboard
+from reports.table.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at
 from reports.table.published import QUOTED
-from reports.table.rivals import LOST_SHOWN, RIVALS, Edge, Evidence, Lost
-from reports.table.texts import suite_title
+from reports.table.rivals import LOST_SHOWN, RIVALS, Evidence, Lost
+from reports.table.texts import edge_text
 
 LOST_BYTES = 1_500_000
 TEXT_SHOWN = 300  # characters of a question or an answer
@@ -48,6 +51,7 @@ def page_data(board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), notes:
     suites = list(dict.fromkeys(suite for part in board.boards for suite in part.table.suites))
     data = {
         "rivals": list(RIVALS),
+        "columns": _columns(board),
         "suites": {suite: suite_title(suite) for suite in suites},
         "methods": methods,
         "tables": [_table(part) for part in board.boards],
@@ -60,6 +64,16 @@ def page_data(board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), notes:
         "charts": _charts(methods),
     }
     return strict(data)
+
+
+def _columns(board: Leaderboard) -> list[list[str]]:
+    """[column, head] in order: suites, which tables may not share, stand before the last."""
+    heads: dict[str, list[str]] = {}
+    for part in board.boards:
+        for name, head in part.titles.items():
+            heads.setdefault(name, []).append(head)
+    last = heads.pop(SERVABLE)
+    return [[name, known[0] if len({*known}) == 1 else name] for name, known in (*heads.items(), (SERVABLE, last))]
 
 
 def to_script(data: Any) -> str:
@@ -86,7 +100,10 @@ def _table(board: Board) -> dict[str, Any]:
         "notes": board.notes,
         "command": board.command,
         "devices": sorted({result.device for result in table.results}),
-        "timed": timed_on(table),
+        "timed": table.timed_on,
+        "sentence": sentence(table),
+        "failures": failures(table),
+        "named": named(table),
     }
 
 
@@ -103,34 +120,49 @@ class _Rows:
 
     def _row(self, place: int, row: Row) -> dict[str, Any]:
         evidence = self.board.evidence[place]
-        averages = {rival: evidence.average(rival, self.table) for rival in RIVALS}
         return {
             "table": self.number,
             "name": row.name,
             "method": row.cell.pruner,
             "reduction": row.cell.reduction,
-            "flops": _round(row.flops / 1e9, 6),
-            "share": _round(row.flops_share, 4),
-            "saved": _round(row.reduction, 4),
-            "prefill": _round(row.speedup, 4),
+            "line": self._line(place),
+            "values": self._values(place, row),
             "average": _figure(row.average(self.table.averaged)),
-            "vs": {rival: evidence.against.get(rival) or _edge(edge) for rival, edge in averages.items()},
             "cells": {suite: self._cell(row, evidence, suite) for suite in self.table.suites if suite in row.results},
             "refused": {suite: self.texts.place(no.text) for suite, no in row.refused.items() if suite not in row.results},
             "tokens": _tokens(row),
             "optimal": {axis.name: [at for at in self.places if place in self.optimal[axis, at]] for axis in AXES},
         }
 
+    def _line(self, place: int) -> dict[str, list[Any]]:
+        """Column -> [text, 1 where it is the best], of the columns that say something."""
+        line = self.board.lines[place]
+        return {name: [text.text, 1] if text.best else [text.text] for name, text in line.items() if text.text != "–"}
+
+    def _values(self, place: int, row: Row) -> dict[str, float | None]:
+        """What columns are sorted by, where that is not their text or a suite's score."""
+        worst, evidence = row.worst(self.table.averaged), self.board.evidence[place]
+        edges = {f"vs {rival}": evidence.average(rival, self.table) for rival in RIVALS}
+        values = {
+            WORST: None if worst is None else worst[1].drop,
+            **{SAVED: row.reduction, TIME: row.time_share, GFLOPS: row.flops / 1e9, SHARE: row.flops_share},
+            **{name: None if edge is None else edge.points for name, edge in edges.items()},
+        }
+        return {name: _round(value, 6) for name, value in values.items()}
+
     def _cell(self, row: Row, evidence: Evidence, suite: str) -> dict[str, Any]:
         result, lost = row.results[suite], evidence.lost.get(suite, Lost(0, []))
-        edges = {rival: _edge(edges[suite]) for rival, edges in evidence.edges.items() if suite in edges}
+        edges = {rival: edge_text(edges[suite]) for rival, edges in evidence.edges.items() if suite in edges}
+        figure = row.figure(suite) or Figure(math.nan)
         return {
             "figure": _figure(row.figure(suite)),
-            "failed": result.verdict == Verdict.FAIL and not row.is_dense,
+            "score": plus_minus(figure.score, figure.half_width, 0, 100),
+            "drop": drop_text(figure),
             "verdict": "" if row.is_dense else result.verdict,
             "vs": edges,
             "n": result.n,
             "flops": _round(FLOPS.of(row, result), 6),
+            "gflops": gflops(FLOPS.of(row, result) * 1e9, self.table),
             "latency": [_round(value, 4) for value in (LATENCY.of(row, result), *spread_at(row, self.table, suite))],
             "command": self.texts.place(result.command),
             "made": self.texts.place(_made(result)),
@@ -161,11 +193,6 @@ def _figure(figure: Figure | None) -> list[float | None] | None:
         *(_round(figure.score, 8), _round(figure.half_width, 5)),
         *(_round(figure.drop, 8), _round(figure.drop_half_width, 5)),
     ]
-
-
-def _edge(edge: Edge | None) -> list[Any] | None:
-    """[points, low, high, verdict]."""
-    return None if edge is None else [*(_round(value, 8) for value in (edge.points, edge.low, edge.high)), edge.verdict]
 
 
 def _tokens(row: Row) -> list[float]:

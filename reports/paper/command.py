@@ -1,15 +1,14 @@
-"""`fitprune paper`: a published table cell by cell beside what is measured here, or which tables there are."""
+"""A published table cell by cell beside what is measured here, or which tables there are."""
 
 import argparse
 import dataclasses
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fitprune.arguments import Parser, exit_status, known_names, names, whole
+from fitprune.arguments import known_names, names, whole
 from fitprune.errors import FitPruneError
+from fitprune.files import check_folder
 from harness.bench.command import BATCH_SIZE
 from harness.published.tables import PublishedTable, find_table, tables
 
@@ -19,32 +18,10 @@ if TYPE_CHECKING:
     from harness.paper.cells import Paper
     from reports.paper.view import View
 
-HELP = "a published table cell by cell beside what is measured here"
 LIST = "list"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, 2 for input that cannot be used, or 130 after Ctrl-C."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    again = shlex.join(["fitprune", "paper", *arguments])
-
-    def run() -> int:
-        asked = _parser().parse_args(arguments)
-        if asked.table == LIST:
-            _list(asked.model)
-            return 0
-        try:
-            _run(asked, again)
-        except KeyboardInterrupt:
-            print(f"interrupted; what was answered is in {asked.results}; go on with: {again}", file=sys.stderr)
-            return 130
-        return 0
-
-    return exit_status(run, "paper")
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="fitprune paper", description=f"{HELP[0].upper()}{HELP[1:]}, or which tables there are.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("table", metavar="list|NAME", help="a table's name; list: which there are, and how many of their figures can run here")
     add("--model", metavar="NAME", help="registry name, family's name, hub id or folder (default: the table's own)")
@@ -57,7 +34,17 @@ def _parser() -> Parser:
     add("--plan", action="store_true", help="print what can run and what it costs; run nothing")
     add("--batch-size", type=whole(), default=BATCH_SIZE, metavar="N", help=f"questions per batch (default {BATCH_SIZE})")
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or auto (default: CUDA where there is one)")
-    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the tables, or run one. After Ctrl-C the command that goes on is named."""
+    if options.table == LIST:
+        _list(options.model)
+        return
+    try:
+        _run(options, options.typed)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"what was answered is in {options.results}; go on with: {options.typed}") from None
 
 
 def _list(model: str | None) -> None:
@@ -138,17 +125,8 @@ def _checked(asked: argparse.Namespace, table: PublishedTable) -> "ChosenModel":
         asked.data = "mini" if find_model(chosen.name).kind == "embedded" else "hub"
     if not asked.plan:
         Store(asked.results).check_writable()
-        _check_output(asked.output)
+        check_folder(asked.output, "the page")
     return chosen
-
-
-def _check_output(folder: Path) -> None:
-    """Raise FitPruneError where the page's folder neither is one that can be written in nor can be made."""
-    import os
-
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise FitPruneError(f"the page cannot be written in {folder}; give another folder with --output")
 
 
 def _paper(asked: argparse.Namespace, table: PublishedTable, model: str, planner: "Planner") -> "Paper":
@@ -175,7 +153,7 @@ def _left_out(paper: "Paper") -> list[str]:
 
 def _write(folder: Path, view: "View", stem: str) -> None:
     """Both forms of the page."""
-    from harness.results.atomic import write_atomically
+    from fitprune.files import write_atomically
     from reports.page.html import rendered
     from reports.paper.markdown import to_markdown
 
@@ -183,7 +161,3 @@ def _write(folder: Path, view: "View", stem: str) -> None:
     for suffix, text in ((".md", to_markdown(view)), (".html", rendered("paper.html", view=view))):
         write_atomically(folder / (stem + suffix), [text])
     print(f"{view.sums} {folder / stem}.html, .md")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

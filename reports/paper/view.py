@@ -9,7 +9,8 @@ from harness.paper.cells import Paper, PaperCell
 from harness.paper.run import Outcome
 from harness.published.tables import columns
 from harness.results.result import Result
-from reports.table.texts import each, number, plus_minus
+from harness.results.texts import number, plus_minus
+from reports.table.texts import each
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from fitprune.errors import FitPruneError
 from harness.answers import MEAN, Answers
 from harness.results.store import Store
 from harness.results.table import Row, Table
+from harness.results.texts import plus_minus
 from harness.statistics import paired_drop
+from harness.tasks.specs import suite_title
 from reports.table.rivals import Edge, mean_edge, read_scores
-from reports.table.texts import plus_minus, suite_title
 
 EASIER = "downsample"
 ENOUGH = 0.5  # of a question's full score: from there on it counts as answered
@@ -55,7 +56,7 @@ class Difficulty:
     @property
     def columns(self) -> list[str]:
         """Of the table for people."""
-        return ["pruner", "average", *map(suite_title, self.table.suites)]
+        return ["method", "average", *map(suite_title, self.table.suites)]
 
     @property
     def lines(self) -> list[list[str]]:

@@ -2,6 +2,8 @@
 measured.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +12,17 @@ from fitprune.errors import FitPruneError
 from harness.results.computed import read_computed
 from harness.results.refusals import Refusal, read_refusals, standing
 from harness.results.store import Store
-from harness.results.table import Figure, Row, Table, tables_of
-from harness.tasks.specs import SUITES
+from harness.results.table import Row, Table, tables_of
+from harness.results.texts import AVERAGE, COLUMNS, TIME, row_texts
+from harness.tasks.specs import SUITES, suite_title
 from reports.table.difficulty import Difficulty, difficulty_of
 from reports.table.notes import command_of, notes_of
-from reports.table.points import AVERAGE, FLOPS, optimal_at, timed_on
+from reports.table.points import FLOPS, optimal_at
 from reports.table.published import PublishedTable, published
 from reports.table.rivals import RIVALS, Edge, Evidence, evidence_of_all
-from reports.table.texts import each, edge_text, figure_text, number, refusal, suite_title
+from reports.table.texts import each, edge_text, refusal
 
-SERVABLE = "servable in"
+NAME, SERVABLE = "method", "servable in"
 _MARKS = {"random": "ʳ", "downsample": "ᵈ"}
 
 
@@ -34,23 +37,30 @@ class Text:
 
 @dataclass
 class Board:
-    """One table: its heading, column names, lines of texts, the notes under it.
+    """One table: its heading, column -> its head, lines of column -> text, the notes under it.
 
     Attributes:
         evidence: what the answers of each row say, in the table's order.
+        unread: what could not be read of its answers; a note, too.
         optimal: the places of the Pareto-optimal rows, average against FLOPs.
         difficulty: what rows lose on the questions that downsampling does not answer; None where it was not asked for.
     """
 
     heading: str
-    columns: list[str]
-    lines: list[list[Text]]
+    titles: dict[str, str]
+    lines: list[dict[str, Text]]
     notes: list[str]
     command: str
     table: Table
     evidence: list[Evidence]
     optimal: set[int]
+    unread: Sequence[str] = ()
     difficulty: Difficulty | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The heads."""
+        return list(self.titles.values())
 
 
 @dataclass
@@ -95,9 +105,16 @@ def _homeless(refusals: list[Refusal], tables: list[Table]) -> list[str]:
     return each(f"{refusal.cell.label()} has no result, nor has its model: {refusal.text}" for refusal in alone)
 
 
-def prefill_title(table: Table) -> str:
-    """Head of the prefill column, which marks figures that say nothing about a GPU."""
-    return "prefill (CPU)" if timed_on(table) == ["cpu"] else "prefill"
+def titles_of(table: Table) -> dict[str, str]:
+    """Column -> its head, in order. That of the time marks figures that say nothing about a GPU; suites go by their names."""
+    heads = {AVERAGE: table.average_title, TIME: f"{TIME} (CPU)" if table.timed_on == ["cpu"] else TIME}
+    return {
+        NAME: NAME,
+        **{name: heads.get(name, name) for name in COLUMNS},
+        **{f"vs {rival}": f"vs {rival}" for rival in RIVALS},
+        **{suite: suite_title(suite) for suite in table.suites},
+        SERVABLE: SERVABLE,
+    }
 
 
 def heading_of(table: Table) -> str:
@@ -113,50 +130,36 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
     lines = [_line(table, row, evidence[place], best, place in optimal) for place, row in enumerate(table.rows)]
     return Board(
         heading=heading_of(table),
-        columns=[
-            *("pruner", "GFLOPs", "of dense", "saved", prefill_title(table), table.average_title),
-            *(f"vs {rival}" for rival in RIVALS),
-            *map(suite_title, table.suites),
-            SERVABLE,
-        ],
+        titles=titles_of(table),
         lines=lines,
         notes=[*notes_of(table), *unread],
         command=command_of(table),
         table=table,
         evidence=evidence,
         optimal=optimal,
+        unread=unread,
     )
 
 
-def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, int]], optimal: bool) -> list[Text]:
-    served = Text(servable_in(row.cell.pruner))
+def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, str]], optimal: bool) -> dict[str, Text]:
+    """The texts by column, in the columns' order."""
+    texts = row_texts(row, table, suite_title)
+    rivals = {f"vs {rival}": _rival_text(row, evidence, rival, table) for rival in RIVALS}
+    suites = {suite: _suite_text(row, suite, texts[suite], evidence) for suite in table.suites}
+    texts = {name: texts[name] for name in COLUMNS} | rivals | suites
     if not row.results:
-        blanks = len(RIVALS) + len(table.suites)
-        return [Text(row.name), *[Text("–")] * 4, Text(refusal(row)), *[Text("–")] * blanks, served]
-    figures = [row.average(table.averaged), *(row.figure(suite) for suite in table.suites)]
-    texts = [figure_text(figures[0]), *(_suite_text(row, suite, evidence) for suite in table.suites)]
-    average, *suites = (
-        Text(text, (id(row), place) in best, figure is not None and figure.failed)
-        for place, (text, figure) in enumerate(zip(texts, figures, strict=True))
-    )
-    return [
-        Text(row.name + (" ◆" if optimal else "")),
-        Text(number(row.flops / 1e9, ".3g")),
-        Text(number(row.flops_share, ".0%")),
-        Text(number(row.reduction, ".1%")),
-        Text(number(row.speedup, ".2f") + "×"),
-        average,
-        *(Text(_rival_text(row, evidence, rival, table)) for rival in RIVALS),
-        *suites,
-        served,
-    ]
+        texts = dict.fromkeys(texts, "–") | {AVERAGE: refusal(row)}
+    figures = {suite: row.figure(suite) for suite in table.suites}
+    failed = {suite for suite, figure in figures.items() if figure is not None and figure.failed}
+    texts = {NAME: row.name + (" ◆" if optimal else ""), **texts, SERVABLE: servable_in(row.cell.pruner)}
+    return {name: Text(text, (id(row), name) in best, name in failed) for name, text in texts.items()}
 
 
-def _suite_text(row: Row, suite: str, evidence: Evidence) -> str:
+def _suite_text(row: Row, suite: str, text: str, evidence: Evidence) -> str:
     if suite in row.refused and suite not in row.results:
         return row.refused[suite].kind
     marks = [mark for rival, mark in _MARKS.items() if _verdict(evidence.edges.get(rival, {}).get(suite)) == "beats"]
-    return " ".join(part for part in (figure_text(row.figure(suite)), "".join(marks)) if part)
+    return " ".join(part for part in (text, "".join(marks)) if part)
 
 
 def _rival_text(row: Row, evidence: Evidence, rival: str, table: Table) -> str:
@@ -169,21 +172,15 @@ def _verdict(edge: Edge | None) -> str:
     return "" if edge is None else edge.verdict
 
 
-def _best(table: Table) -> set[tuple[int, int]]:
-    """(row, place) of the highest scores among the pruned rows that were asked for the same reduction; place 0 is
-    the average.
-    """
+def _best(table: Table) -> set[tuple[int, str]]:
+    """(row, column) of the highest scores among the pruned rows that were asked for the same reduction."""
     best = set()
     pruned = [row for row in table.rows if not row.is_dense]
     for reduction in {row.cell.reduction for row in pruned}:
         rivals = [row for row in pruned if row.cell.reduction == reduction]
-        for place in range(len(table.suites) + 1):
-            scores = {id(row): figure.score for row in rivals if (figure := _at(row, table, place)) is not None}
-            shown = {row: round(score, 1) for row, score in scores.items()}
+        for column in (AVERAGE, *table.suites):
+            suites = table.averaged if column == AVERAGE else [column]
+            shown = {id(row): round(row.mean(suites), 1) for row in rivals if math.isfinite(row.mean(suites))}
             if len(set(shown.values())) > 1:
-                best |= {(row, place) for row, score in shown.items() if score == max(shown.values())}
+                best |= {(row, column) for row, score in shown.items() if score == max(shown.values())}
     return best
-
-
-def _at(row: Row, table: Table, place: int) -> Figure | None:
-    return row.average(table.averaged) if place == 0 else row.figure(table.suites[place - 1])

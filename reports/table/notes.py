@@ -7,15 +7,16 @@ from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, CellSettings
 from harness.results.result import Result
 from harness.results.table import Table
-from harness.tasks.specs import SUITES
+from harness.results.texts import ROUGHLY
+from harness.tasks.specs import SUITES, suite_title
 from reports.table import pareto
-from reports.table.points import timed_on
-from reports.table.texts import each, refusal, suite_title
+from reports.table.texts import each, refusal
 
 MEASUREMENT = (
-    "Scores are lmms-eval's own, in points of 0–100, with the half-width of their 95 % interval; in parentheses the drop, "
-    "dense minus pruned on the same questions, with its own. Intervals are clustered by image (Miller 2024, arXiv 2411.00640), "
-    "and hold also where only a handful of images differ. The average is the unweighted mean over the suites shown.",
+    "Scores are lmms-eval's own, in points of 0–100; in parentheses the drop, dense minus pruned on the same questions, with "
+    "the half-width of its 95 % interval, or in brackets what of the interval is possible. Intervals are clustered by image "
+    "(Miller 2024, arXiv 2411.00640), and hold also where only a handful of images differ. The average is the unweighted mean "
+    "over the suites shown; the worst suite is that of the largest drop.",
     "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
     "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
     "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
@@ -23,8 +24,8 @@ MEASUREMENT = (
     "FLOPs are end to end for one question: vision tower, projector, prompt, the pruner's scoring and the tokens really "
     "generated; 1 multiply-accumulate = 2 FLOPs. Saved is the measured share of the visual tokens' decoder FLOPs, scoring paid "
     "for: the figure that methods are compared at.",
-    "Prefill is the time of the dense model over that of the pruned one, measured in turn in the same process: median of "
-    "repeats after warm-up.",
+    "Time is that of a prefill as a share of the dense model's, measured in turn in the same process: median of repeats after "
+    f"warm-up. {ROUGHLY}.",
 )
 
 
@@ -42,7 +43,7 @@ def notes_of(table: Table) -> list[str]:
 
 def _latencies(table: Table) -> list[str]:
     """What the prefill times were taken on, and what disturbed them."""
-    on = timed_on(table)
+    on = table.timed_on
     told = (
         [f"Prefill was timed on {', '.join(on)}" + ("; it says nothing about a GPU." if on == ["cpu"] else ".")] if on else []
     )

@@ -7,10 +7,8 @@ from typing import Any
 
 from harness.results.result import Result
 from harness.results.table import Figure, Row, Table
-from reports.table.pareto import as_shown, frontier
-from reports.table.texts import number, plus_minus
-
-AVERAGE = "average"
+from harness.results.texts import AVERAGE
+from reports.table.pareto import frontier
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,6 @@ LATENCY = Axis("latency", "Prefill time, of the dense model's (median and quarti
 AXES = (FLOPS, LATENCY)
 
 
-def timed_on(table: Table) -> list[str]:
-    """What the latencies of a table were taken on: names of GPUs, or "cpu"; empty if there are none."""
-    timed = [result for result in table.results if result.latency_ms]
-    return sorted({str((result.latency_ms or {}).get("on") or result.device) for result in timed})
-
-
 def places_of(table: Table) -> list[str]:
     """What a chart may show of a table: the average, then each suite."""
     return [AVERAGE, *table.suites] if len(table.suites) > 1 else list(table.suites)
@@ -65,7 +57,7 @@ def optimal_at(table: Table, place: str, axis: Axis) -> set[int]:
     points = []
     for row in table.rows:
         figure = figure_at(row, table, place)
-        points.append(as_shown(cost_at(row, table, place, axis), math.nan if figure is None else figure.score))
+        points.append((cost_at(row, table, place, axis), math.nan if figure is None else figure.score))
     return frontier(points)
 
 
@@ -76,35 +68,29 @@ def spread_at(row: Row, table: Table, place: str) -> tuple[float, float]:
     return low, high
 
 
-def points_of(table: Table, place: str, axis: Axis) -> list[dict[str, Any]]:
-    """The points of a chart, as its tooltip and marks read them."""
+def points_of(table: Table, place: str, axis: Axis, named: Sequence[str]) -> list[dict[str, Any]]:
+    """The points of a chart, as its marks read them; `named` are the methods that it names."""
     optimal = optimal_at(table, place, axis)
     points = []
     for at, row in enumerate(table.rows):
         figure, cost = figure_at(row, table, place), cost_at(row, table, place, axis)
         if figure is not None and math.isfinite(cost) and math.isfinite(figure.score):
-            points.append(_point(row, figure, cost, spread_at(row, table, place), at in optimal))
+            half, (first, third) = _finite(figure.half_width), spread_at(row, table, place)
+            points.append(
+                {
+                    "method": row.cell.pruner,
+                    "name": row.name,
+                    "x": cost,
+                    "from": first if math.isfinite(first) else cost,
+                    "to": third if math.isfinite(third) else cost,
+                    "score": figure.score,
+                    "low": figure.score if math.isnan(half) else max(figure.score - half, 0.0),
+                    "high": figure.score if math.isnan(half) else min(figure.score + half, 100.0),
+                    "optimal": at in optimal,
+                    "named": row.cell.pruner in named,
+                }
+            )
     return points
-
-
-def _point(row: Row, figure: Figure, cost: float, spread: tuple[float, float], optimal: bool) -> dict[str, Any]:
-    half = 0.0 if math.isnan(figure.half_width) else figure.half_width
-    return {
-        "method": row.cell.pruner,
-        "name": row.name,
-        "x": cost,
-        "from": spread[0] if math.isfinite(spread[0]) else cost,
-        "to": spread[1] if math.isfinite(spread[1]) else cost,
-        "score": figure.score,
-        "low": figure.score - half,
-        "high": figure.score + half,
-        "optimal": optimal,
-        "scores": plus_minus(figure.score, figure.half_width),
-        "drops": plus_minus(figure.drop, figure.drop_half_width),
-        "flops": number(row.flops / 1e9, ".3g"),
-        "prefill": number(1 / row.speedup, ".2f"),
-        "saved": number(row.reduction, ".1%"),
-    }
 
 
 def _suites(row: Row, table: Table, place: str) -> list[str]:

@@ -1,33 +1,13 @@
-"""Short texts of figures: scores and drops with their half-widths, edges, the reasons of a refusal, titles of suites."""
+"""Short texts: edges, the reasons of a refusal."""
 
-import math
 from collections.abc import Iterable
 
-from harness.results.table import Figure, Row
-from harness.tasks.specs import SUITES
+from harness.results.table import Row
+from harness.results.texts import plus_minus
+from harness.tasks.specs import suite_title
 from reports.table.rivals import Edge
 
 _ARROWS = {"beats": "▲ ", "loses": "▼ ", "even": "≈ ", "unknown": ""}
-
-
-def plus_minus(value: float, half_width: float) -> str:
-    """`88.0 ± 1.0`, without the second where it is not known."""
-    return number(value, ".1f") + ("" if math.isnan(half_width) else f" ± {half_width:.1f}")
-
-
-def number(value: float, form: str) -> str:
-    """A formatted number; a dash for NaN."""
-    return "–" if math.isnan(value) else format(value, form)
-
-
-def figure_text(figure: Figure | None) -> str:
-    """`88.0 ± 1.0 (2.0 ± 0.5) ✗`: score, drop, each with its half-width; a dash for none."""
-    if figure is None:
-        return "–"
-    text = plus_minus(figure.score, figure.half_width)
-    if not math.isnan(figure.drop):
-        text += f" ({plus_minus(figure.drop, figure.drop_half_width)})"
-    return text + (" ✗" if figure.failed else "")
 
 
 def edge_text(edge: Edge | None) -> str:
@@ -43,11 +23,6 @@ def refusal(row: Row) -> str:
     if len(reasons) == 1:
         return reasons[0]
     return "; ".join(f"{suite_title(suite)} {refused.text}" for suite, refused in row.refused.items())
-
-
-def suite_title(suite: str) -> str:
-    """A suite's name as people write it."""
-    return SUITES[suite].title if suite in SUITES else suite
 
 
 def each(texts: Iterable[str]) -> list[str]:

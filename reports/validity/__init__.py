@@ -1,1 +1,1 @@
-"""How well a results folder foretells the tables that papers have printed: `python -m reports validity results/`."""
+"""How well a results folder foretells the tables that papers have printed: `fitprune validity results/`."""

@@ -1,52 +1,53 @@
-"""`python -m reports validity results/`."""
+"""Say how well a results folder foretells the tables that papers have printed."""
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from fitprune.arguments import Parser, number, whole
+from fitprune.arguments import share, whole
 from fitprune.errors import FitPruneError, unknown_name
-from fitprune.files import check_target
-from harness.published.tables import tables
-from harness.results.atomic import write_atomically
-from reports.charts import charts
-from reports.table.leaderboard import read_leaderboard
-from reports.validity.page import to_page, write_picture
+from fitprune.files import check_target, is_written_through
 
 
-def validity(arguments: Sequence[str]) -> None:
-    """Read a results folder and say how well its first table foretells printed ones. Raises FitPruneError."""
-    parser = Parser(prog="python -m reports validity", description="How well a results folder foretells printed tables.")
-    parser.add_argument("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
-    parser.add_argument(
-        "--reduction", metavar="R", type=number, default=0.89, help="the rows to compare (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--model", metavar="NAME", default="llava-1.5-7b", help="the model that the tables are of (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--tokens", metavar="N", type=whole(), default=64, help="visual tokens left in print (default: %(default)s)"
-    )
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write it there, and a scatter plot beside it as SVG")
-    asked = parser.parse_args(arguments)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
+    add("--reduction", metavar="R", type=share, default=0.89, help="the rows to compare (default: %(default)s)")
+    add("--model", metavar="NAME", default="llava-1.5-7b", help="the model that the tables are of (default: %(default)s)")
+    add("--tokens", metavar="N", type=whole(), default=64, help="visual tokens left in print (default: %(default)s)")
+    add("--markdown", metavar="FILE", type=Path, help="write it there, and a scatter plot beside it as SVG")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read the results folder, whose first table is compared, and print or write the page."""
+    from fitprune.files import write_atomically
+    from harness.published.tables import tables
+    from reports.charts import charts
+    from reports.table.leaderboard import read_leaderboard
+    from reports.validity.page import to_page, write_picture
+
     models = sorted({table.model for table in tables().values()})
-    if asked.model not in models:
-        raise unknown_name("model of a printed table", asked.model, models)
-    board = read_leaderboard(asked.results)
+    if options.model not in models:
+        raise unknown_name("model of a printed table", options.model, models)
+    pictured = options.markdown is not None and charts.available() and not is_written_through(options.markdown)
+    if options.markdown is not None:
+        check_target(options.markdown)
+    if pictured:
+        check_target(options.markdown.with_suffix(".svg"))
+    board = read_leaderboard(options.results)
     if len(board.boards) > 1:
         headings = "; ".join(part.heading for part in board.boards)
         raise FitPruneError(
-            f"results folder {asked.results} holds {len(board.boards)} tables, of which validity asks one: {headings}"
+            f"results folder {options.results} holds {len(board.boards)} tables, of which validity asks one: {headings}"
         )
-    table, what = board.boards[0].table, (asked.reduction, asked.model, asked.tokens)
-    if asked.markdown is None:
+    table, what = board.boards[0].table, (options.reduction, options.model, options.tokens)
+    if options.markdown is None:
         print(to_page(table, *what), end="")
         return
-    check_target(asked.markdown)
-    picture = asked.markdown.with_suffix(".svg")
-    text = to_page(table, *what, picture.name if charts.available() else "")
-    write_atomically(asked.markdown, [text])
-    if charts.available():
+    picture = options.markdown.with_suffix(".svg")
+    text = to_page(table, *what, picture.name if pictured else "")
+    write_atomically(options.markdown, [text])
+    if pictured:
         write_picture(picture, table, *what)
-    else:
+    elif not charts.available():
         print("reports: no chart: it needs the extra charts, python -m pip install '.[charts]'", file=sys.stderr)

@@ -8,11 +8,12 @@ import numpy as np
 from tabulate import tabulate
 
 from fitprune.errors import FitPruneError
-from harness.results.atomic import write_atomically
+from fitprune.files import write_atomically
 from harness.results.table import Table
+from harness.results.texts import number
+from harness.tasks.specs import suite_title
 from reports.charts.charts import svg_of
 from reports.table.leaderboard import heading_of
-from reports.table.texts import number, suite_title
 from reports.validity.agreement import (
     COUNTS,
     LEAST,

@@ -9,17 +9,19 @@ from fitprune.errors import FitPruneError
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.results.table import Row, Table
+from harness.results.texts import number
 from harness.statistics import paired_drop
+from harness.tasks.specs import suite_title
 from reports.table.leaderboard import Leaderboard, heading_of
 from reports.table.rivals import Edge, mean_edge, read_scores
-from reports.table.texts import edge_text, number, suite_title
+from reports.table.texts import edge_text
 from reports.writing.markdown import escape, table_of
 
 EXPLAINED = (
     "Score here minus score there, in points, with the half-width of the 95 % interval of the paired difference on the same "
     "questions, clustered by image (Miller 2024, arXiv 2411.00640); ▲ higher and ▼ lower where the interval leaves out 0, ≈ "
     "elsewhere. A difference without an interval could not be paired: other questions, or answers that are gone. GFLOPs and "
-    "prefill are here over there."
+    "time, of dense, are here over there."
 )
 
 
@@ -67,9 +69,9 @@ def _section(here: Table, there: Table, store: Store, other_store: Store) -> str
         edges = {suite: _edge(pair, suite, store, other_store) for suite in suites}
         both = {suite: edge for suite, edge in edges.items() if edge is not None}
         average = mean_edge(both, here.data) if both and len(both) == len(suites) else None
-        ratios = [_ratio(pair.here.flops, pair.there.flops), _ratio(pair.there.speedup, pair.here.speedup)]
+        ratios = [_ratio(pair.here.flops, pair.there.flops), _ratio(pair.here.time_share, pair.there.time_share)]
         lines.append([pair.here.name, *ratios, edge_text(average), *(edge_text(edge) for edge in edges.values())])
-    columns = ["pruner", "GFLOPs", "prefill", "average", *map(suite_title, suites)]
+    columns = ["method", "GFLOPs", "time", "average", *map(suite_title, suites)]
     table = table_of(columns, [[escape(text) for text in line] for line in lines])
     notes = [note for note in (_weights(here, there), _only("here", here, there), _only("there", there, here)) if note]
     heading = heading_of(here) if here.limit == there.limit else f"{heading_of(here)}, against {heading_of(there)}"

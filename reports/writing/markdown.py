@@ -24,7 +24,7 @@ def to_markdown(board: Leaderboard, charts: Sequence[str] = ()) -> str:
 
 
 def _section(board: Board, chart: str) -> str:
-    table = table_of(board.columns, [[_cell(text) for text in line] for line in board.lines])
+    table = table_of(board.columns, [[_cell(text) for text in line.values()] for line in board.lines])
     table += f"\n\n![{escape(board.heading)}: average score against GFLOPs]({quote(chart)})" if chart else ""
     notes = "\n".join(f"- {escape(note)}" for note in board.notes)
     again = "- Run it again (each result's file holds the command of its own cell):"

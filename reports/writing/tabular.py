@@ -3,16 +3,17 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from baselines.served import servable_in
 from harness.results.table import Figure, Row
+from harness.results.texts import AVERAGE
 from reports.table.difficulty import Difficulty
-from reports.table.leaderboard import SERVABLE, Board, Leaderboard, Text
-from reports.table.points import AVERAGE, FLOPS, figure_at, optimal_at
+from reports.table.leaderboard import NAME, Board, Leaderboard, Text
+from reports.table.points import FLOPS, figure_at, optimal_at
 from reports.table.rivals import RIVALS, Edge
-from reports.table.texts import refusal, suite_title
+from reports.table.texts import refusal
 
 _COLUMNS = (
     *(
@@ -29,7 +30,7 @@ _COLUMNS = (
         "score",
         "score_half_width",
     ),
-    *("drop", "drop_half_width", "n", "verdict", "gflops", "of_dense", "reduction", "prefill_speedup", "pareto_optimal"),
+    *("drop", "drop_half_width", "n", "verdict", "gflops", "of_dense", "reduction", "prefill_of_dense", "pareto_optimal"),
     *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
     *("device", "seed", "date", "command", "cannot", "failed"),
 )
@@ -96,7 +97,7 @@ def _record(row: Row, board: Board, at: str, edges: dict[str, Edge | None]) -> d
         "gflops": row.flops / 1e9,
         "of_dense": row.flops_share,
         "reduction": row.reduction,
-        "prefill_speedup": row.speedup,
+        "prefill_of_dense": row.time_share,
     }
     if at in row.refused:
         record[row.refused[at].kind] = row.refused[at].reason
@@ -144,16 +145,15 @@ def to_latex(board: Leaderboard) -> str:
 
 
 def _tabular(board: Board) -> str:
-    columns = [*board.columns[:6], *(f"vs {rival}" for rival in RIVALS), *map(suite_title, board.table.suites), SERVABLE]
     lines = [_latex_line(line, row) for line, row in zip(board.lines, board.table.rows, strict=True)]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escape_latex(board.heading)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(board.columns) - 1)}}}",
             r"\toprule",
-            " & ".join(map(escape_latex, columns)) + r" \\",
+            " & ".join(map(escape_latex, board.columns)) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -164,10 +164,10 @@ def _tabular(board: Board) -> str:
     )
 
 
-def _latex_line(line: Sequence[Text], row: Row) -> str:
+def _latex_line(line: Mapping[str, Text], row: Row) -> str:
     if not row.results:
-        return rf"{escape_latex(line[0].text)} & \multicolumn{{{len(line) - 1}}}{{l}}{{{escape_latex(refusal(row))}}} \\"
-    cells = [rf"\textbf{{{escape_latex(text.text)}}}" if text.best else escape_latex(text.text) for text in line]
+        return rf"{escape_latex(line[NAME].text)} & \multicolumn{{{len(line) - 1}}}{{l}}{{{escape_latex(refusal(row))}}} \\"
+    cells = [rf"\textbf{{{escape_latex(text.text)}}}" if text.best else escape_latex(text.text) for text in line.values()]
     return " & ".join(cells) + r" \\"
 
 

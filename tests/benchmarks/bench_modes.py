@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_modes [--model llava-tiny] [--reduction 0.3,0.5,0.7,0.9] [--limit 400]
 
-Each mode fits its recipes for `--reduction` of the visual tokens' FLOPs, as `python -m fitprune fit` does, on the calibration
+Each mode fits its recipes for `--reduction` of the visual tokens' FLOPs, as `fitprune fit` does, on the calibration
 set; both are evaluated on the mini suites. Mean drop over the suites, in points, with its 95 % interval (suites are
 independent: half-widths add in squares).
 """

@@ -39,7 +39,7 @@ def test_what_is_typed_is_read(kind, text, value):
         (share, "half", "half is not between 0 and 1"),
         (names, "a,,b", "a,,b has an empty entry"),
         (one_of("a", "b", "c"), "d", "d is not a, b or c"),
-        (image_size, "0x5", "0x5 is not WIDTHxHEIGHT in pixels, such as 1024x768"),
+        (image_size, "0x5", "0x5 is not WIDTHxHEIGHT in pixels, each of 1 to 99999, such as 1024x768"),
     ],
 )
 def test_what_is_no_value_is_said(kind, text, said):
@@ -89,8 +89,8 @@ def test_an_error_of_several_lines_is_printed_in_one(capsys):
     def fail():
         raise OSError("disk\n  full")
 
-    assert exit_status(fail, "reports") == 2
-    assert capsys.readouterr().err == "reports: disk full\n"
+    assert exit_status(fail) == 2
+    assert capsys.readouterr().err == "error: disk full\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])

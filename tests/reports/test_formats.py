@@ -70,7 +70,7 @@ def test_latex_is_a_booktabs_table_whose_lines_have_equal_many_cells(folder):
     for line in lines:
         spanned = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", line))
         assert len(re.findall(r"(?<!\\)&", line)) + 1 + spanned == len(columns)
-    assert r"vtw 0.9 & \multicolumn{10}{l}{cannot: it saves at most 40 \% \& no more} \\" in lines
+    assert r"vtw 0.9 & \multicolumn{11}{l}{cannot: it saves at most 40 \% \& no more} \\" in lines
     assert r"\midrule" in body
     assert text.isascii()
 
@@ -133,7 +133,7 @@ def test_a_comparison_names_what_only_one_has_and_goes_to_a_file(tmp_path):
     text = (tmp_path / "c.md").read_text()
     assert "only there: tome 0.5" in text
     assert "other weights: abc here, new there" in text
-    assert "▼ -100.0" in text
+    assert "▼ −100.0" in text
 
 
 def test_tables_of_equally_many_questions_are_compared(tmp_path, capsys):

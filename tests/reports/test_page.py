@@ -1,8 +1,10 @@
 """The page in a real browser: it sorts, filters, draws, shows what is kept; texts of results are shown, never run."""
 
 import base64
+import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,8 +13,13 @@ from PIL import Image
 from harness.answering.evaluate import Answer
 from harness.gallery.file import write_scene
 from harness.gallery.survivors import masks
+from harness.plugin.summary import lines_of
 from harness.results.store import Store
+from harness.results.texts import row_texts
+from harness.tasks.specs import suite_title
 from reports.__main__ import main
+from reports.table.leaderboard import read_leaderboard
+from reports.writing.tabular import escape_latex
 from tests.support.boards import answers_with, flips, refuse
 from tests.support.browser import Browser, needs_chromium
 from tests.support.results import result
@@ -56,7 +63,7 @@ def scene(doc_id, question, **changes):
         "device": "cpu",
         "versions": {},
         "date": "2026-01-01",
-        "command": "python -m harness gallery",
+        "command": "fitprune gallery",
     }
     return made | changes
 
@@ -83,6 +90,8 @@ def results(tmp_path_factory):
                         data="mini",
                         note=EVIL,
                         latency_ms={"prefill_ratio": 0.9 - 0.1 * number, "prefill_ratio_q1": 0.3, "prefill_ratio_q3": 0.95},
+                        max_drop=5.0,
+                        gate="significant",
                         command=f"pytest suites/test_{suite}.py --pruner {method} --reduction {reduction}",
                         tokens_per_layer=[144.0, 144.0, 70.0 + number],
                     ),
@@ -118,7 +127,7 @@ def page(browser, site):
     assert [url for url in opened.requests if url.startswith("file:")] == [site.resolve().as_uri()]
 
 
-FIRST = "r => r.querySelector('td').innerText.split('\\n')[0].replace(' ◆', '')"
+FIRST = "r => r.querySelector('th').innerText.split('\\n')[0].replace(' ◆', '')"
 NAMES = f"[...document.querySelectorAll('#board tbody tr')].map({FIRST})"
 
 
@@ -139,23 +148,42 @@ def choose(page, selector, value):
 
 def test_it_sorts_by_any_column_both_ways(page):
     everything = page.evaluate(NAMES)
-    assert sorted(everything) == sorted(["dense", *(f"{m} {r}" for m in METHODS for r in REDUCTIONS), "vtw 0.9"])
+    assert sorted(everything) == sorted(["dense", *(f"{m} {r}" for m in METHODS for r in REDUCTIONS)])
     for name, id_ in (("GQA", "sort-gqa"), ("average", "sort-average")):
         click(page, f"#{id_}")
-        shown = [float(text.split(" ")[0]) for text in column(page, name) if text not in ("–", "cannot")]
+        shown = [float(text.split()[0]) for text in column(page, name) if text not in ("–", "cannot")]
         assert shown == sorted(shown, reverse=True)
         assert len(set(shown)) > 3
         click(page, f"#{id_}")
-        assert [float(text.split(" ")[0]) for text in column(page, name) if text not in ("–", "cannot")] == shown[::-1]
-        assert page.evaluate("document.querySelector('#board tbody tr:last-child').innerText").split("\t") == [
-            "vtw 0.9",
-            f"cannot: {EVIL}",
-        ]
-        assert page.evaluate(NAMES)[-1] == "vtw 0.9"  # what has no figure comes last, whichever way
-    click(page, "#sort-flops")
+        assert [float(text.split()[0]) for text in column(page, name) if text not in ("–", "cannot")] == shown[::-1]
+    click(page, "#sort-gflops")
     flops = [float(text) for text in column(page, "GFLOPs") if text != "–"]
     assert flops == sorted(flops)
-    assert page.evaluate("document.querySelector('#sort-flops').closest('th').getAttribute('aria-sort')") == "ascending"
+    assert page.evaluate("document.querySelector('#sort-gflops').closest('th').getAttribute('aria-sort')") == "ascending"
+
+
+def test_what_could_not_run_is_one_line_to_unfold(page):
+    assert page.evaluate("document.querySelector('#refused').innerText") == "1 row without a result: vtw 0.9"
+    page.evaluate("document.querySelector('#refused').open = true; 0")
+    assert page.evaluate("document.querySelector('#refused li').innerText") == f"vtw 0.9: cannot: {EVIL}"
+    choose(page, "#filter-method", "fastv")
+    assert page.evaluate("document.querySelector('#refused').hidden")
+
+
+def test_it_says_first_what_it_found_and_what_the_gate_failed(page):
+    said = page.evaluate("document.querySelector('#headlines').innerText")
+    assert re.fullmatch(
+        r"With 50% of the visual tokens’ FLOPs saved, fitprune keeps 9\d\.\d of 100\.0 points; random \d\d\.\d\. "
+        r"(GQA|POPE) loses most, \d+\.\d\.",
+        said,
+    )
+    gate = page.evaluate("document.querySelector('#gate').innerText").splitlines()
+    assert gate[0].startswith("✗ The gate failed ")
+    assert re.search(r"downsample 0\.[35] on (GQA|POPE): lost \d\d\.\d points, allowed 5$", "\n".join(gate), re.MULTILINE)
+    assert page.evaluate("document.querySelector('#gate').getBoundingClientRect().bottom") < 900
+    assert page.evaluate("document.title") == "Pruned visual tokens of llava-tiny: accuracy against FLOPs"
+    about = page.evaluate("document.querySelector('header .note').innerText")
+    assert about == "fitprune-bench · mini data · 80 questions a suite · 2026-01-01 · Apache-2.0 · method: arXiv 2409.10197"
 
 
 def test_it_filters_rows_and_columns(page):
@@ -174,16 +202,51 @@ def test_it_filters_rows_and_columns(page):
     assert "GQA" not in page.evaluate("document.querySelector('#board thead').innerText")
 
 
-def test_it_says_what_the_markdown_says(page, results, capsys):
-    assert main([str(results.folder)]) == 0
-    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| fastv 0.5")]
-    markdown = [cell.strip(" *|") for cell in lines[0]]
-    choose(page, "#filter-method", "fastv")
-    choose(page, "#filter-reduction", "0.5")
-    (shown,) = column(page, "POPE")
-    assert markdown[-2].startswith(shown.split("\n")[0].rstrip(" ʳᵈ"))
-    assert column(page, "vs random") == [markdown[6]]
-    assert column(page, "vs downsample") == [markdown[7]]
+def test_every_cell_says_the_same_in_every_form(page, results, tmp_path):
+    """The page, Markdown, LaTeX and the terminal, by the texts; CSV, which is not rounded, by its figures rounded."""
+    paths = {suffix: tmp_path / f"board.{suffix}" for suffix in ("md", "csv", "tex")}
+    options = zip(("--markdown", "--csv", "--latex"), paths.values(), strict=True)
+    assert main([str(results.folder), *(str(word) for pair in options for word in pair)]) == 0
+    (board,) = read_leaderboard(results.folder).boards
+    lines = {line["method"].text.removesuffix(" ◆"): list(line.values()) for line in board.lines if line["gqa"].text != "–"}
+    texts = {name: [text.text for text in line] for name, line in lines.items()}
+    assert len(texts) == 9
+    assert all(len(line) == len(board.columns) == 12 for line in texts.values())
+
+    read = "[...document.querySelectorAll('#board tbody tr')].map(r => [...r.children].map(c => c.innerText.trim()))"
+    page_lines = [[" ".join(cell.split()) for cell in line] for line in page.evaluate(read)]
+    # A cell of the page has the score and its marks before the drop, which stands below.
+    assert [[sorted(cell.split()) for cell in line] for line in page_lines] == [
+        [sorted(cell.split()) for cell in line] for line in texts.values()
+    ]
+    heads = page.evaluate("[...document.querySelectorAll('#board thead th')].map(h => h.innerText)")
+    assert heads == board.columns
+
+    markdown = paths["md"].read_text().partition("## Published")[0].splitlines()
+    cells = [line.strip("|").split(" | ") for line in markdown if line.startswith("|")]
+    plain = [[re.sub(r"\\(.)", r"\1", cell).strip(" *") for cell in line] for line in cells]
+    assert [line for line in plain[2:] if line[1][0].isdigit()] == list(texts.values())
+
+    latex = [line for line in paths["tex"].read_text().splitlines() if " & " in line and "multicolumn" not in line][1:]
+    assert [line.replace(r"\textbf{", "").replace("}", "").removesuffix(r" \\") for line in latex] == [
+        " & ".join(map(escape_latex, line)).replace("}", "") for line in texts.values()
+    ]
+
+    table = board.table
+    terminal = [[row.name, *row_texts(row, table, suite_title).values()] for row in table.rows if row.results]
+    whole = [[re.sub(r"[ ʳᵈ◆]*$", "", cell) for cell in line[:7] + line[9:11]] for line in texts.values()]
+    assert terminal == whole
+    shown = lines_of([table])[1:]
+    assert all(re.split(r"\s{2,}", line.strip()) == cells for line, cells in zip(shown, terminal, strict=False))
+
+    for record in csv.DictReader(io.StringIO(paths["csv"].read_text())):
+        name = " ".join(filter(None, (record["method"], record["reduction_asked"])))
+        if name in texts:
+            cell = texts[name][1 if record["suite"] == "average" else board.columns.index(suite_title(record["suite"]))]
+            drop = record["drop"] and f"{float(record['drop']):.1f}".replace("-", "−")
+            assert cell.startswith(f"{float(record['score']):.1f}" + (f" ({drop} " if drop else ""))
+            assert texts[name][3:5] == [f"{float(record['reduction']):.1%}", f"{float(record['prefill_of_dense']):.2f}"]
+            assert texts[name][6] == f"{float(record['of_dense']):.0%}"
 
 
 def test_a_row_unfolds_to_the_command_and_versions_of_each_figure(page):
@@ -267,7 +330,7 @@ def test_texts_of_results_are_shown_and_not_run(page, site):
     text = site.read_text(encoding="utf-8")
     assert "<script>window" not in text
     assert "<img src=x" not in text
-    page.evaluate("document.querySelectorAll('#board tbody td.first button').forEach(b => b.click())")
+    page.evaluate("document.querySelectorAll('#board tbody .first button').forEach(b => b.click())")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     click(page, ".questions label:nth-of-type(2) input")
     page.wait("document.querySelectorAll('#method-fastv svg').length")
@@ -295,7 +358,7 @@ def test_it_works_with_the_keyboard(page):
 def test_a_phone_needs_no_sideways_scrolling(browser, site, dark):
     page = browser.open(site, width=390, height=800, dark=dark)
     page.wait("document.querySelectorAll('#chart-latency svg').length")
-    page.evaluate("document.querySelectorAll('#board tbody td.first button').forEach(b => b.click())")
+    page.evaluate("document.querySelectorAll('#board tbody .first button').forEach(b => b.click())")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait("document.querySelectorAll('#method-fastv svg').length")
     assert page.evaluate("window.innerWidth") == 390

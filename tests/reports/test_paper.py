@@ -9,7 +9,7 @@ from harness.cells import Cell
 from harness.paper.cells import paper_of
 from harness.published.tables import columns, find_table
 from harness.results.store import Store
-from reports.paper.command import main
+from reports.console import main as program
 from reports.paper.view import view_of
 from tests.support import fake_bench, tiny_llava
 from tests.support.results import result
@@ -27,6 +27,10 @@ def made_up(tmp_path, monkeypatch):
         monkeypatch.setitem(fake_bench.LOST, name, lost)
     (tmp_path / "log").touch()
     return lambda: (tmp_path / "log").read_text().split("\n")[:-1]
+
+
+def main(words):
+    return program(["paper", *words])
 
 
 ASKED = ("restore-1", "--model", "llava-tiny", "--suite", "gqa,pope", "--pruner", "dense,divprune,visionzip")
@@ -181,7 +185,7 @@ def test_the_list_says_what_can_run(model, capsys):
         (["restore-1", "--model", "llava-tiny", "--suite", "gqx"], "unknown suite 'gqx'; did you mean gqa?"),
         (["restore-1", "--model", "llava-tiny", "--pruner", "fastw"], "unknown pruner 'fastw'; did you mean fastv"),
         (["restore-1", "--model", "llava-tiny", "--results", "file"], "is not a folder; give another with --results"),
-        (["restore-1", "--model", "llava-tiny", "-o", "file"], "the page cannot be written in file; give another folder"),
+        (["restore-1", "--model", "llava-tiny", "-o", "file"], "cannot write the page to file: it is a file"),
         (["restore-1", "--model", "nowhere"], "nowhere"),
         (["catp", "--model", "llava-tiny"], "no figure of catp can be measured here: 104 figures cannot: several images"),
         (["restore-1", "--limit", "0"], "--limit 0 is not a whole number of at least 1"),

@@ -51,9 +51,9 @@ def test_a_row_is_compared_with_random_on_the_same_questions(tmp_path):
     average = evidence.average("random", board.table)
     assert average.points == pytest.approx(np.mean(means))
     assert average.high - average.points == pytest.approx(math.hypot(*halves) / 2)
-    assert board.lines[place][6].text.startswith("▲ ")
-    assert board.lines[place][7].text == "not run"
-    assert board.lines[place][8].text.endswith("ʳ")
+    assert board.lines[place]["vs random"].text.startswith("▲ ")
+    assert board.lines[place]["vs downsample"].text == "not run"
+    assert board.lines[place]["gqa"].text.endswith("ʳ")
 
 
 def test_downsample_is_a_rival_once_it_is_there_and_only_at_the_same_reduction(tmp_path):
@@ -62,12 +62,12 @@ def test_downsample_is_a_rival_once_it_is_there_and_only_at_the_same_reduction(t
     put(store, "fastv", bad, reduction=0.7)
     put(store, "downsample", good, reduction=0.5)
     (board,) = read_leaderboard(tmp_path).boards
-    texts = {line[0].text.removesuffix(" ◆"): [text.text for text in line] for line in board.lines}
-    assert texts["fastv 0.5"][6] == "not run"
-    assert texts["fastv 0.5"][7].startswith("▼ -50.0 ± ")
-    assert texts["fastv 0.7"][7] == "not run"
-    assert texts["downsample 0.5"][7] == "–"
-    assert "ᵈ" not in texts["fastv 0.5"][8]
+    texts = {line["method"].text.removesuffix(" ◆"): {name: text.text for name, text in line.items()} for line in board.lines}
+    assert texts["fastv 0.5"]["vs random"] == "not run"
+    assert texts["fastv 0.5"]["vs downsample"].startswith("▼ −50.0 ± ")
+    assert texts["fastv 0.7"]["vs downsample"] == "not run"
+    assert texts["downsample 0.5"]["vs downsample"] == "–"
+    assert "ᵈ" not in texts["fastv 0.5"]["gqa"]
 
 
 def test_no_significance_is_said_where_there_is_none(tmp_path):
@@ -75,7 +75,9 @@ def test_no_significance_is_said_where_there_is_none(tmp_path):
     put(store, "fastv", alternating)
     put(store, "random", alternating[::-1])
     (board,) = read_leaderboard(tmp_path).boards
-    assert next(line for line in board.lines if line[0].text.startswith("fastv"))[6].text.startswith("≈ 0.0 ± ")
+    assert next(line for line in board.lines if line["method"].text.startswith("fastv"))["vs random"].text.startswith(
+        "≈ 0.0 ± "
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_other_questions_are_not_paired_and_it_is_said(tmp_path):
     put(store, "random", np.ones(12))
     (board,) = read_leaderboard(tmp_path).boards
     assert any(note.startswith("not compared: fastv 0.5 and random on gqa: cannot pair") for note in board.notes)
-    assert next(line for line in board.lines if "fastv" in line[0].text)[6].text == "–"
+    assert next(line for line in board.lines if "fastv" in line["method"].text)["vs random"].text == "–"
 
 
 def test_lost_are_the_questions_that_the_dense_model_answered_better(tmp_path):
@@ -136,6 +138,11 @@ def test_the_frontier_is_what_no_point_dominates(seed):
     assert frontier(points) == brute_force(points)
 
 
+def test_costs_within_a_hundredth_are_equal():
+    assert frontier([(100.0, 90.0), (100.9, 90.0), (100.9, 91.0), (102.0, 91.0)]) == {2}
+    assert frontier([(100.0, 90.0), (100.9, 90.0)]) == {0, 1}
+
+
 def test_points_without_a_figure_are_not_optimal():
     assert frontier([(math.nan, 90.0), (1.0, math.nan), (2.0, 50.0)]) == {2}
 
@@ -148,8 +155,8 @@ def test_a_method_that_could_not_run_has_its_row_and_reason(tmp_path):
     found = read_leaderboard(tmp_path)
     assert found.damaged == ["llava-tiny-tome-0.9 has no result, nor has its model: cannot: it saves at most 40 %"]
     (board,) = found.boards
-    assert [line[0].text for line in board.lines] == ["dense", "fastv 0.5 ◆", "vtw 0.9"]
-    assert board.lines[-1][5].text == "cannot: it saves at most 40 %"
+    assert [line["method"].text for line in board.lines] == ["dense", "fastv 0.5 ◆", "vtw 0.9"]
+    assert board.lines[-1]["average"].text == "cannot: it saves at most 40 %"
     assert main([str(tmp_path), "--markdown", str(tmp_path / "a.md")]) == 0
     assert "| vtw 0.9" in (tmp_path / "a.md").read_text()
 
@@ -159,8 +166,8 @@ def test_a_row_that_could_run_on_one_suite_only(tmp_path):
     put(Store(tmp_path), "fastv", np.ones(10), suite="pope", reduction=0.9)
     refuse(tmp_path, suite="pope")
     (board,) = read_leaderboard(tmp_path).boards
-    row = next(line for line in board.lines if line[0].text.startswith("vtw"))
-    assert [text.text for text in row[-2:]] == ["cannot", "none"]
+    row = next(line for line in board.lines if line["method"].text.startswith("vtw"))
+    assert [text.text for text in row.values()][-2:] == ["cannot", "none"]
     assert "vtw 0.9 has no result on every suite: cannot: it saves at most 40 %" in board.notes
 
 
@@ -178,11 +185,11 @@ def test_a_suite_whose_cells_failed_stays_in_a_folder_that_is_read_later(tmp_pat
         refuse(tmp_path, pruner, reduction, "pope", "out of memory", kind="failed")
     found = read_leaderboard(tmp_path)
     (board,) = found.boards
-    assert [line[0].text.removesuffix(" ◆") for line in board.lines] == ["dense", "fastv 0.5"]
+    assert [line["method"].text.removesuffix(" ◆") for line in board.lines] == ["dense", "fastv 0.5"]
     assert board.columns[-3:] == ["GQA", "POPE", "servable in"]
-    assert board.columns[5] == "average of 1/2"
-    assert [line[-2].text for line in board.lines] == ["failed", "failed"]
-    assert [line[-1].text for line in board.lines] == ["all", "none"]
+    assert board.columns[1] == "average of 1/2"
+    assert [line["pope"].text for line in board.lines] == ["failed", "failed"]
+    assert [line["servable in"].text for line in board.lines] == ["all", "none"]
     assert "fastv 0.5 has no result on every suite: failed: out of memory" in board.notes
     lines = {(line["method"], line["suite"]): line for line in csv.DictReader(io.StringIO(to_csv(found)))}
     assert (lines["fastv", "pope"]["failed"], lines["fastv", "pope"]["cannot"]) == ("out of memory", "")

@@ -142,7 +142,7 @@ def test_the_page_says_what_is_wrong_method_by_method(folder, capsys):
 
 
 def test_the_page_and_its_picture(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("reports.validity.command.tables", agreement.tables)
+    monkeypatch.setattr("harness.published.tables.tables", agreement.tables)
     path = tmp_path / "validity.md"
     assert main(["validity", str(folder), "--model", "large", "--markdown", str(path)]) == 0
     text = path.read_text(encoding="utf-8")

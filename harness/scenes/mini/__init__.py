@@ -1,4 +1,4 @@
-"""Writes the mini suites: `python -m harness.scenes.mini [--out suites/data]`; in fine print with `--canvas 1x3`."""
+"""Writes the mini suites: `fitprune scenes [--out suites/data]`; in fine print with `--canvas 1x3`."""
 
 from harness.scenes.mini.asking import POPE_SPLITS, absent_classes, class_statistics
 from harness.scenes.mini.benchmarks import (
@@ -12,7 +12,6 @@ from harness.scenes.mini.benchmarks import (
     textvqa,
     vqav2,
 )
-from harness.scenes.mini.command import main
 from harness.scenes.mini.table import Table, encoder, fine_print, write
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "encoder",
     "fine_print",
     "gqa",
-    "main",
     "mme",
     "pope",
     "scienceqa",

@@ -1,11 +1,11 @@
-"""The command line that writes the mini suites and the calibration set."""
+"""Write the mini suites and the calibration set; on larger canvases as fine print."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from fitprune.arguments import Parser, exit_status
+from fitprune.files import check_folder
 from harness.scenes.draw import Canvas
 from harness.scenes.mini.benchmarks import MAKERS
 from harness.scenes.mini.table import fine_print, write
@@ -18,10 +18,10 @@ def _canvas(text: str) -> Canvas:
     return int(tall), int(wide)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit status."""
-    parser = Parser(prog="python -m harness.scenes.mini", description="Write the mini suites and the calibration set.")
-    parser.add_argument("--out", type=Path, default=Path("suites/data"), help="folder to write to (default: %(default)s)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=Path("suites/data"), metavar="DIR", help="folder to write to (default: %(default)s)"
+    )
     parser.add_argument(
         "--canvas",
         type=_canvas,
@@ -30,11 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="how many times 96 pixels the pictures are tall and wide; larger ones are fine print (default: 1x1)",
     )
 
-    def run() -> None:
-        options = parser.parse_args(arguments)
-        for maker in MAKERS.values():
-            for table in maker():
-                path = write(table if options.canvas == (1, 1) else fine_print(table, options.canvas), options.out)
-                print(f"{path}: {len(table.rows)} rows, {path.stat().st_size / 1e3:.0f} kB")
 
-    return exit_status(run, "cannot write the mini suites")
+def run(options: argparse.Namespace) -> None:
+    """Write the files, and print a line for each."""
+    check_folder(options.out, "the mini suites")
+    for maker in MAKERS.values():
+        for table in maker():
+            path = write(table if options.canvas == (1, 1) else fine_print(table, options.canvas), options.out)
+            print(f"{path}: {len(table.rows)} rows, {path.stat().st_size / 1e3:.0f} kB")

@@ -5,8 +5,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const AVERAGE = "average";
 const ROWS_AT_FIRST = 100;
-const ARROWS = { beats: "▲", loses: "▼", even: "≈", unknown: "" };
-const MARKS = { random: "ʳ", downsample: "ᵈ" };
+const CLASSES = { "▲": "beats", "▼": "loses" };
 
 // ---- Elements and numbers
 
@@ -24,21 +23,12 @@ function make(tag, attributes, ...children) {
 }
 
 const known = (value) => typeof value === "number";
-const percent = (value, digits) => (known(value) ? fixed(100 * value, digits) + "%" : "–");
-const plusMinus = (value, half) => fixed(value, 1) + (known(half) ? " ± " + fixed(half, 1) : "");
 const shortNumber = (value) => (known(value) ? String(Number(value.toPrecision(3))) : "–");
-const edgeText = (edge) => (edge[3] && ARROWS[edge[3]] ? ARROWS[edge[3]] + " " : "") + plusMinus(edge[0], known(edge[2]) ? (edge[2] - edge[1]) / 2 : null);
 const title = (place) => (place === AVERAGE ? "average" : data.suites[place] || place);
+// Texts are rounded where the Markdown is made, of which these are the cells.
+const textOf = (row, column) => (row.line[column] || ["–"])[0];
 const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 const textAt = (place) => data.texts[place] || "";
-
-// As Python rounds, so that the page says what the Markdown says: of two equally near numbers the even one.
-function fixed(value, digits) {
-  if (!known(value)) return "–";
-  const scale = 10 ** digits, below = Math.floor(value * scale);
-  const tie = Number.isInteger(value * 2 ** (digits + 1)) && value * scale - below === 0.5;
-  return tie ? ((below + (below % 2 === 0 ? 0 : 1)) / scale).toFixed(digits) : value.toFixed(digits);
-}
 
 function select(label, options, onchange, chosen) {
   const box = make("select", { onchange: () => onchange(box.value) });
@@ -66,86 +56,42 @@ function shortName(table) {
   return data.tables.filter((other) => other.model === table.model).length === 1 ? table.model : table.heading;
 }
 
-function scoreColumn(place) {
-  const figure = (row) => (place === AVERAGE ? row.average : row.cells[place] && row.cells[place].figure);
-  return {
-    id: place,
-    title: title(place),
-    value: (row) => (figure(row) ? figure(row)[0] : null),
-    show: (row) => showScore(row, place, figure(row)),
-    down: true,
-  };
-}
-
 // "cannot: it saves at most 40 %", by its first word.
 const missing = (text) => make("span", { title: text }, text.split(":")[0]);
 
-function showScore(row, place, figure) {
-  if (place !== AVERAGE && place in row.refused) return missing(textAt(row.refused[place]));
-  if (!figure) return "–";
-  const cell = row.cells[place] || { vs: {} };
-  const marks = data.rivals.filter((rival) => cell.vs[rival] && cell.vs[rival][3] === "beats").map((rival) => MARKS[rival] || "");
-  const parts = [plusMinus(figure[0], figure[1]) + (marks.length ? " " + marks.join("") : "")];
-  if (known(figure[2])) parts.push(make("span", { class: cell.failed ? "sub failed" : "sub" }, change(figure) + (cell.failed ? " ✗" : "")));
-  return make("span", { class: best.has(row.place + " " + place) ? "best" : null }, parts);
+// The score, below it the drop, and what marks either.
+function showScore(row, column) {
+  const text = textOf(row, column);
+  if (column in row.refused) return missing(textAt(row.refused[column]));
+  const [, score, drop, marks] = text.match(/^(\S+)(?: \((.*?)\))?(.*)$/);
+  const best = (row.line[column] || [])[1], failed = marks.includes("✗");
+  const below = drop === undefined ? null : make("span", { class: failed ? "sub failed" : "sub" }, "(" + drop + ")" + (failed ? " ✗" : ""));
+  return make("span", { class: best ? "best" : null }, score + marks.replace(" ✗", ""), below && " ", below);
 }
 
-// The drop as a change: what the row has more or less than the dense model.
-function change(figure) {
-  const size = fixed(Math.abs(figure[2]), 1), sign = size === "0.0" ? "" : figure[2] > 0 ? "−" : "+";
-  return sign + plusMinus(Number(size), figure[3]);
+function show(row, column) {
+  if (column === "method") return rowButton(row);
+  if (column === AVERAGE || column in data.suites) return showScore(row, column);
+  const text = textOf(row, column);
+  return make("span", { class: CLASSES[text[0]] || null }, text);
 }
 
-function rivalColumn(rival) {
-  const edge = (row) => (Array.isArray(row.vs[rival]) ? row.vs[rival] : null);
-  return {
-    id: "vs-" + rival,
-    title: "vs " + rival,
-    value: (row) => (edge(row) ? edge(row)[0] : null),
-    show: (row) => (edge(row) ? make("span", { class: edge(row)[3] }, edgeText(edge(row))) : row.vs[rival] || "–"),
-    down: true,
-  };
+function valueOf(row, column) {
+  if (column === "method") return row.name;
+  if (column === AVERAGE) return row.average ? row.average[0] : null;
+  if (column in data.suites) return row.cells[column] ? row.cells[column].figure[0] : null;
+  return column in row.values ? row.values[column] : textOf(row, column);
 }
 
-const COLUMNS = [
-  { id: "name", title: "method", value: (row) => row.name, show: (row) => rowButton(row) },
-  ...(severalTables ? [{ id: "table", title: "model", value: (row) => shortName(data.tables[row.table]), show: (row) => shortName(data.tables[row.table]) }] : []),
-  { id: "reduction", title: "reduction", value: (row) => row.reduction, show: (row) => (known(row.reduction) ? String(row.reduction) : "–") },
-  { id: "flops", title: "GFLOPs", value: (row) => row.flops, show: (row) => shortNumber(row.flops) },
-  { id: "share", title: "of dense", value: (row) => row.share, show: (row) => percent(row.share, 0) },
-  { id: "saved", title: "saved", value: (row) => row.saved, show: (row) => percent(row.saved, 1), down: true },
-  { id: "prefill", title: data.tables.every((one) => String(one.timed) === "cpu") ? "prefill (CPU)" : "prefill", value: (row) => row.prefill, show: (row) => (known(row.prefill) ? fixed(row.prefill, 2) + "×" : "–"), down: true },
-  scoreColumn(AVERAGE),
-  ...data.rivals.map(rivalColumn),
-  ...Object.keys(data.suites).map(scoreColumn),
-];
+const LOW_FIRST = ["method", "model", "worst suite", "time, of dense", "GFLOPs", "of dense", "servable in"];
+const COLUMNS = data.columns.map(([id, head]) => ({ id: id, title: head, down: !LOW_FIRST.includes(id), value: (row) => valueOf(row, id), show: (row) => show(row, id) }));
+if (severalTables) COLUMNS.splice(2, 0, { id: "model", title: "model", value: (row) => shortName(data.tables[row.table]), show: (row) => shortName(data.tables[row.table]) });
+const slug = (column) => column.toLowerCase().replace(/[^a-z0-9]+/g, "-");
 
 const isRefused = (row) => Object.keys(row.cells).length === 0;
 const isOptimal = (row) => row.optimal.flops.includes(data.tables[row.table].places[0]);
 
-// The best scores among the pruned rows of a table that were asked for the same reduction, as "place-of-row suite".
-function bestScores() {
-  const highest = new Map(), lowest = new Map(), found = new Set();
-  const shown = (value) => Number(fixed(value, 1));
-  const each = (visit) => {
-    for (const row of data.rows) {
-      if (row.method === "dense") continue;
-      for (const column of COLUMNS.filter((one) => one.id === AVERAGE || one.id in data.suites)) {
-        const value = column.value(row);
-        if (known(value)) visit([row.table, row.reduction, column.id].join(" "), shown(value), row.place + " " + column.id);
-      }
-    }
-  };
-  each((group, value) => {
-    highest.set(group, Math.max(value, highest.get(group) ?? -Infinity));
-    lowest.set(group, Math.min(value, lowest.get(group) ?? Infinity));
-  });
-  each((group, value, cell) => value === highest.get(group) && lowest.get(group) < value && found.add(cell));
-  return found;
-}
-
 data.rows.forEach((row, place) => (row.place = place));
-const best = bestScores();
 
 function visibleColumns() {
   return COLUMNS.filter((column) => !view.hidden.has(column.id));
@@ -178,7 +124,8 @@ function compare(one, other) {
 }
 
 function drawBoard() {
-  const columns = visibleColumns(), rows = visibleRows();
+  const columns = visibleColumns(), found = visibleRows(), rows = found.filter((row) => !isRefused(row));
+  drawRefused(found.filter(isRefused));
   const shown = view.all ? rows : rows.slice(0, ROWS_AT_FIRST);
   const head = make("thead", {}, make("tr", {}, columns.map(headCell)));
   const body = make("tbody", {}, shown.map((row) => bodyRow(row, columns)));
@@ -188,31 +135,37 @@ function drawBoard() {
   find("more").textContent = "Show all " + rows.length + " rows";
 }
 
+// Rows that could not run, in a line to unfold.
+function drawRefused(rows) {
+  const box = find("refused"), names = [...new Set(rows.map((row) => row.name))];
+  box.hidden = rows.length === 0;
+  box.replaceChildren(
+    make("summary", {}, rows.length + (rows.length === 1 ? " row" : " rows") + " without a result: " + names.slice(0, 4).join(", ") + (names.length > 4 ? " and more" : "")),
+    make("ul", {}, rows.map((row) => make("li", {}, row.name + (severalTables ? " (" + shortName(data.tables[row.table]) + ")" : "") + ": " + refusal(row)))),
+  );
+}
+
 function headCell(column) {
   const sorted = view.sort === column.id;
   const arrow = sorted ? (view.down ? " ↓" : " ↑") : "";
-  const button = make("button", { type: "button", id: "sort-" + column.id, onclick: () => sortBy(column) }, column.title + arrow);
-  return make("th", { scope: "col", class: column.id === "name" ? "first" : null, "aria-sort": sorted ? (view.down ? "descending" : "ascending") : "none" }, button);
+  const button = make("button", { type: "button", id: "sort-" + slug(column.id), onclick: () => sortBy(column) }, column.title + arrow);
+  return make("th", { scope: "col", class: column.id === "method" ? "first" : null, "aria-sort": sorted ? (view.down ? "descending" : "ascending") : "none" }, button);
 }
 
 function sortBy(column) {
   view.down = view.sort === column.id ? !view.down : Boolean(column.down);
   view.sort = column.id;
   drawBoard();
-  find("sort-" + column.id).focus();
+  find("sort-" + slug(column.id)).focus();
 }
 
 function bodyRow(row, columns) {
-  if (isRefused(row)) {
-    const reason = make("td", { class: "text refused", colspan: columns.length - 1 }, refusal(row));
-    return make("tr", { "data-row": row.place }, make("td", { class: "first" }, row.name), reason);
-  }
-  return make("tr", { "data-row": row.place }, columns.map((column) => make("td", { class: column.id === "name" ? "first" : column.id === "table" ? "text" : null }, column.show(row))));
+  const look = { method: "first", model: "text", "worst suite": "text", "servable in": "text" };
+  return make("tr", { "data-row": row.place }, columns.map((column) => make(column.id === "method" ? "th" : "td", { class: look[column.id], scope: column.id === "method" ? "row" : null }, column.show(row))));
 }
 
 function rowButton(row) {
-  const name = row.name + (isOptimal(row) ? " ◆" : "");
-  const button = make("button", { type: "button", "aria-expanded": "false", onclick: () => unfold(row, button) }, name);
+  const button = make("button", { type: "button", "aria-expanded": "false", onclick: () => unfold(row, button) }, textOf(row, "method"));
   return button;
 }
 
@@ -239,8 +192,8 @@ function details(row) {
 }
 
 function detailLine(row, suite, cell) {
-  const edges = data.rivals.map((rival) => (cell.vs[rival] ? edgeText(cell.vs[rival]) : typeof row.vs[rival] === "string" ? row.vs[rival] : "–"));
-  const texts = [title(suite), plusMinus(cell.figure[0], cell.figure[1]), plusMinus(cell.figure[2], cell.figure[3]), ...edges, String(cell.n), cell.verdict || "–", shortNumber(cell.flops), cell.date.replace("T", " ") + " UTC"];
+  const edges = data.rivals.map((rival) => cell.vs[rival] || "–");
+  const texts = [title(suite), cell.score, cell.drop, ...edges, String(cell.n), cell.verdict || "–", cell.gflops, cell.date.replace("T", " ") + " UTC"];
   return texts.map((text) => make("span", {}, text));
 }
 
@@ -310,6 +263,7 @@ function theme(width) {
     axis: { labelColor: faint, titleColor: front, gridColor: line, domainColor: faint, tickColor: faint, titleFontWeight: "normal" },
     legend: { labelColor: front, titleColor: front, columns: Math.max(1, Math.floor(width / 130)), labelLimit: 180 },
     view: { stroke: line },
+    text: { color: front },
   };
 }
 
@@ -332,10 +286,9 @@ function point(row, place, kind) {
   const half = known(figure[1]) ? figure[1] : 0;
   return {
     method: row.method, name: row.name, x: x, from: from ?? x, to: to ?? x,
-    score: figure[0], low: figure[0] - half, high: figure[0] + half,
-    optimal: row.optimal[kind].includes(place),
-    scores: plusMinus(figure[0], figure[1]), drops: plusMinus(figure[2], figure[3]),
-    flops: shortNumber(row.flops), prefill: known(row.prefill) ? (1 / row.prefill).toFixed(2) : "–", saved: percent(row.saved, 1),
+    score: figure[0], low: Math.max(0, figure[0] - half), high: Math.min(100, figure[0] + half),
+    optimal: row.optimal[kind].includes(place), named: data.tables[row.table].named.includes(row.method),
+    figure: textOf(row, place), flops: textOf(row, "GFLOPs"), prefill: textOf(row, "time, of dense"), saved: textOf(row, "saved"),
   };
 }
 
@@ -417,7 +370,7 @@ function tokenParts(name, rows) {
 function drawGallery() {
   const body = find("gallery-body");
   if (!data.gallery.length) {
-    body.append(make("p", { class: "note" }, "No pictures here yet: ", make("code", {}, "python -m harness gallery --results DIR"), " makes them."));
+    body.append(make("p", { class: "note" }, "No pictures here yet: ", make("code", {}, "fitprune gallery --results DIR"), " makes them."));
     return;
   }
   const key = (scene) => scene.model + ", " + title(scene.suite);
@@ -530,13 +483,14 @@ function coverLost(pen, one, first, tokens, kept, side) {
 // ---- Published figures, and how the others were measured
 
 function drawPublished() {
+  const sources = [...new Set(data.published.rows.map((row) => row.source))];
   const head = ["model", "method", "setting", ...data.published.titles, "source"].map((text) => make("span", {}, text));
-  const lines = data.published.rows.map((row) => [
-    ...[row.model, row.method, row.setting, ...data.published.suites.map((suite) => row.values[suite] || "–")].map((text) => make("span", {}, text)),
-    row.source,
-  ]);
+  const lines = data.published.rows.map((row) =>
+    [row.model, row.method, row.setting, ...data.published.suites.map((suite) => row.values[suite] || "–"), "[" + (sources.indexOf(row.source) + 1) + "]"].map((text) => make("span", {}, text)),
+  );
   find("quoted").textContent = data.quoted;
   find("published-table").replaceWith(table(head, lines));
+  find("sources").append(...sources.map((source) => make("li", {}, source)));
 }
 
 function drawMeasured() {
@@ -548,6 +502,20 @@ function drawMeasured() {
   if (data.notes.length) find("measured-body").append(make("h3", {}, "Left out"), make("ul", {}, data.notes.map((note) => make("li", {}, note))));
 }
 
+// ---- What the page says first
+
+function drawHeadlines() {
+  const said = data.tables.filter((one) => one.sentence).map((one) => make("p", { class: "headline" }, (severalTables ? shortName(one) + ": " : "") + one.sentence));
+  find("headlines").append(...said.slice(0, 3));
+  const failed = data.tables.flatMap((one) => one.failures.map((text) => (severalTables ? shortName(one) + ", " : "") + text));
+  if (!failed.length) return;
+  const line = (text) => make("li", {}, text);
+  const rest = failed.length > 3 ? make("details", {}, make("summary", {}, failed.length - 3 + " more"), make("ul", {}, failed.slice(3).map(line))) : null;
+  find("gate").append(make("h2", { class: "failed" }, "✗ The gate failed " + failed.length + (failed.length === 1 ? " cell" : " cells")), make("ul", {}, failed.slice(0, 3).map(line)), ...(rest ? [rest] : []));
+  find("gate").hidden = false;
+}
+
+drawHeadlines();
 drawFilters();
 drawBoard();
 drawCharts();

@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from harness.results.atomic import write_atomically
+from fitprune.files import write_atomically
 from tests.benchmarks.gpu.record import Record, sizes_of
 from tests.benchmarks.gpu.section import Row
 from tests.benchmarks.gpu.sections import SECTIONS

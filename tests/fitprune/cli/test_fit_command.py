@@ -1,4 +1,4 @@
-"""`python -m fitprune fit`, as a user types it."""
+"""`fitprune fit`, as a user types it."""
 
 import importlib.metadata
 import json
@@ -192,7 +192,7 @@ def test_a_terminal_shows_progress_with_the_time_left(tmp_path: Path) -> None:
             ["--model", "llava-tiny", "--reduction", "0.6", "--batch-size", "-1"],
             "--batch-size -1 is not a whole number",
         ),
-        (["--model", "llava-tiny", "--reduction", "0.6", "--mode", "onepass"], "did you mean one-pass"),
+        (["--model", "llava-tiny", "--reduction", "0.6", "--mode", "onepass"], "--mode onepass is not sequential or one-pass"),
         (["--model", "llava-tiny", "--reduction", "0.6", "--data", "nowhere"], "nowhere"),
         (["--model", "llava-1.5-7b", "--reduction", "0.6"], "llava-hf/llava-1.5-7b-hf"),
         (

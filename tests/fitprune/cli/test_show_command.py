@@ -1,4 +1,4 @@
-"""`python -m fitprune show`, as a user types it: the words, the bars, and the pictures."""
+"""`fitprune show`, as a user types it: the words, the bars, and the pictures."""
 
 import itertools
 import re

@@ -1,6 +1,7 @@
-"""`python -m harness models` and `python -m harness flops`."""
+"""`fitprune models` and `fitprune flops`."""
 
 import importlib.util
+import itertools
 import re
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def table(text: str) -> dict[str, dict[str, float]]:
-    """The printed table: column → row → number (FLOPs, or a share)."""
+    """The printed table: row → column → number (FLOPs, or a share)."""
     lines = text.splitlines()
     rule = next(place for place, line in enumerate(lines) if line.startswith("---"))
     edges = [match.span() for match in re.finditer(r"-+", lines[rule])]
@@ -47,14 +48,12 @@ def table(text: str) -> dict[str, dict[str, float]]:
         return [line[start:end].strip() for start, end in edges]
 
     titles = cells(lines[rule - 1])[1:]
-    found: dict[str, dict[str, float]] = {title: {} for title in titles}
-    for line in lines[rule + 1 :]:
-        if not line.strip():
-            break
+    found: dict[str, dict[str, float]] = {}
+    for line in itertools.takewhile(str.strip, lines[rule + 1 :]):
         name, *values = cells(line)
-        for title, value in zip(titles, values, strict=True):
-            number, _, unit = value.partition(" ")
-            found[title][name] = float(number.rstrip("%")) * UNITS.get(unit, 1.0)
+        numbers = [value.partition(" ") for value in values]
+        figures = [float(figure.rstrip("%")) * UNITS.get(unit, 1.0) for figure, _, unit in numbers]
+        found[name] = dict(zip(titles, figures, strict=True))
     return found
 
 
@@ -102,8 +101,8 @@ def test_the_readme_s_table_is_the_registry_s():
 
 def test_the_seven_billion_model_s_prefill(capsys):
     dense = table(printed(capsys, "flops", "--model", "llava-1.5-7b"))["dense"]
-    assert round(dense["decoder prefill"] / 1e12, 1) == 8.5
-    assert dense["decoder prefill"] == pytest.approx(prefill(640), rel=5e-4)  # four digits are printed
+    assert round(dense["prefill"] / 1e12, 1) == 8.5
+    assert dense["prefill"] == pytest.approx(prefill(640), rel=5e-4)  # four digits are printed
     # CLIP-L/14 at 336: 24 layers, width 1024, 577 tokens, and the patches' convolution.
     tower = 2 * (24 * (577 * 12 * 1024**2 + 2 * 577**2 * 1024) + 576 * 3 * 14**2 * 1024)
     assert dense["vision tower"] == pytest.approx(tower, rel=5e-4)
@@ -115,9 +114,9 @@ def test_the_seven_billion_model_s_prefill(capsys):
 
 def test_llava_next_at_2880_tokens(capsys):
     dense = table(printed(capsys, "flops", "--model", "llava-next-7b", "--tokens", "2880"))["dense"]
-    assert dense["decoder prefill"] == pytest.approx(prefill(2880 + 64), rel=5e-4)
+    assert dense["prefill"] == pytest.approx(prefill(2880 + 64), rel=5e-4)
     tiles = table(printed(capsys, "flops", "--model", "llava-next-7b", "--image", "672x672"))["dense"]
-    assert tiles["decoder prefill"] == pytest.approx(prefill(2880 + 48 + 64), rel=5e-4)  # 48 newlines
+    assert tiles["prefill"] == pytest.approx(prefill(2880 + 48 + 64), rel=5e-4)  # 48 newlines
     single = table(printed(capsys, "flops", "--model", "llava-1.5-7b"))["dense"]
     assert tiles["vision tower"] == pytest.approx(5 * single["vision tower"], rel=5e-4)  # base view and four tiles
 
@@ -125,40 +124,38 @@ def test_llava_next_at_2880_tokens(capsys):
 @needs_llava_hr
 def test_llava_hr_at_1024_tokens(capsys):
     dense = table(printed(capsys, "flops", "--model", "llava-hr-7b"))["dense"]
-    assert dense["decoder prefill"] == pytest.approx(prefill(1024 + 64), rel=1e-3)
+    assert dense["prefill"] == pytest.approx(prefill(1024 + 64), rel=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.family != "llava_hr"])
 def test_every_model_s_prompt_can_be_counted(name, capsys):
     dense = table(printed(capsys, "flops", "--model", name))["dense"]
     assert 0 < dense["projector"] < dense["vision tower"] < dense["total"]
-    parts = dense["vision tower"] + dense["projector"] + dense["decoder prefill"] + 15 * dense["decode, per token"]
+    parts = dense["vision tower"] + dense["projector"] + dense["prefill"] + 15 * dense["decode, per token"]
     assert dense["total"] == pytest.approx(parts, rel=2e-3)  # later tokens cost a little more than the first
 
 
 @pytest.mark.parametrize("some", [("--pruner", "fastv,random,fitprune"), pytest.param((), marks=pytest.mark.exhaustive)])
 def test_the_issue_s_own_command(some, capsys):
-    columns = table(printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549", *some))
-    assert next(iter(columns)) == "dense"
-    assert {"fastv", "random", "fitprune (published 60.3%)"} < set(columns)
+    methods = table(printed(capsys, "flops", "--model", "llava-next-7b", "--reduction", "0.549", *some))
+    assert next(iter(methods)) == "dense"
+    assert {"fastv", "random", "fitprune (published 60.3%)"} < set(methods)
     visual = prefill(2304 + 36 + 64) - prefill(36 + 64)
     for name in ("fastv", "random"):
-        saved = columns["dense"]["decoder prefill"] - columns[name]["decoder prefill"]
+        saved = methods["dense"]["prefill"] - methods[name]["prefill"]
         assert 0.54 * visual < saved < 0.6 * visual  # text attends to what is left of the image, which saves a little more
-    assert 0 < columns["fastv"]["of it, scoring"] < 1e9
+    assert 0 < methods["fastv"]["of it, scoring"] < 1e9
 
 
 def test_the_published_recipe_is_taken_where_there_is_one(capsys):
-    columns = table(printed(capsys, "flops", "--model", "llava-1.5-7b", "--reduction", "0.55"))
-    assert "fitprune (published 54.5%)" in columns
-    assert columns["fitprune (published 54.5%)"]["of it, scoring"] > 1e9
+    methods = table(printed(capsys, "flops", "--model", "llava-1.5-7b", "--reduction", "0.55"))
+    assert "fitprune (published 54.5%)" in methods
+    assert methods["fitprune (published 54.5%)"]["of it, scoring"] > 1e9
 
 
 def test_without_a_published_recipe_one_is_asked_for(capsys):
     assert main(["flops", "--model", "llava-next-13b", "--reduction", "0.2", "--pruner", "random,fitprune"]) == 2
-    asked = (
-        "error: needs --recipe FILE: make one with 'python -m fitprune fit --model llava-next-13b --reduction 0.2 -o FILE'\n"
-    )
+    asked = "error: needs --recipe FILE: make one with 'fitprune fit --model llava-next-13b --reduction 0.2 -o FILE'\n"
     assert capsys.readouterr().err == asked
 
 
@@ -170,7 +167,7 @@ def test_a_recipe_of_one_s_own(capsys, tmp_path):
     after = 32 - 11
     rows = 288 * (HIDDEN**2 + 3 * HIDDEN * INNER) + after * 288 * (4 * HIDDEN**2 + 3 * HIDDEN * INNER)
     pairs = after * 2 * (640**2 - 352**2) * HIDDEN
-    saved = dense["decoder prefill"] - (pruned["decoder prefill"] - pruned["of it, scoring"])
+    saved = dense["prefill"] - (pruned["prefill"] - pruned["of it, scoring"])
     assert saved == pytest.approx(2 * (rows + pairs), rel=5e-3)
 
 

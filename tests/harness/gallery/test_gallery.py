@@ -106,9 +106,9 @@ def test_dense_answers_stand_beside_and_the_command_makes_it_again(drawn, tiny):
         assert scene["dense"] == {"answer": dense[scene["doc_id"]].answer, "score": dense[scene["doc_id"]].score}
         assert scene["target"] == dense[scene["doc_id"]].target
     words = scenes[0]["command"].split()
-    assert words[:4] == ["python", "-m", "harness", "gallery"]
+    assert words[:2] == ["fitprune", "gallery"]
     before = {path.name: json.loads(path.read_text()) for path in (folder / FOLDER).iterdir()}
-    assert main([*words[3:], "--results", str(folder)]) == 0
+    assert main([*words[1:], "--results", str(folder)]) == 0
     after = {path.name: json.loads(path.read_text()) for path in (folder / FOLDER).iterdir()}
     assert after.keys() == before.keys()
     assert all(after[name] | {"date": ""} == before[name] | {"date": ""} for name in before)

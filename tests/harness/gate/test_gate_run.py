@@ -87,11 +87,10 @@ def test_a_loss_against_the_saved_run_fails_in_one_line(run, monkeypatch):
     result = compare(run, "--compare-fail", "1")
     result.assert_outcomes(passed=1, failed=1)
     (line,) = message(result, "test_gqa[m-fitprune-0.5]")[:1]
-    assert line.endswith(
-        "m-fitprune-0.5 on gqa: 100.0 in 'main' -> 50.0, a drop of 50.0 points, 95 % interval 25.5 to 69.0, n = 60; allowed: 1"
-    )
+    assert line.startswith("lost 50.0 points against 'main' (100.0 → 50.0) on gqa, allowed 1: ")
+    assert line.endswith("m-fitprune-0.5, 95 % interval of the drop 25.5 to 69.0, n = 60")
     result.stdout.fnmatch_lines(["compared with 'main': 1 of 2 cells differ with 95 % confidence"])
-    result.stdout.fnmatch_lines(["  *m-fitprune-0.5 on gqa: 100.0 in 'main' -> 50.0, *; allowed: 1!"])
+    result.stdout.fnmatch_lines(["  lost 50.0 points against 'main' (100.0 → 50.0) on gqa, allowed 1: *m-fitprune-0.5, * ✗"])
     assert "Traceback" not in result.stdout.str()
 
 
@@ -100,7 +99,7 @@ def test_without_a_threshold_a_loss_is_said_and_fails_nothing(run, monkeypatch):
     monkeypatch.setenv("FAKE_WORSE", "30")
     result = compare(run, "--compare-fail", "pope:1")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["  *m-fitprune-0.5 on gqa: 100.0 in 'main' -> 50.0, *, n = 60"])
+    result.stdout.fnmatch_lines(["  lost 50.0 points against 'main' (100.0 → 50.0) on gqa: *m-fitprune-0.5, *, n = 60"])
 
 
 def test_a_certified_comparison_wants_proof(run):
@@ -109,7 +108,7 @@ def test_a_certified_comparison_wants_proof(run):
     result.assert_outcomes(failed=2)  # also dense: two runs are two runs
     (line,) = message(result, "test_gqa[m-fitprune-0.5]")[:1]
     assert "undecided: " in line
-    assert "m-fitprune-0.5 on gqa, compared with 'main', drops 0.0 points, 95 % interval -11." in line
+    assert "m-fitprune-0.5 on gqa, compared with 'main', drops 0.0 points, 95 % interval −11." in line
 
 
 def test_a_slower_prefill_fails(run, monkeypatch):

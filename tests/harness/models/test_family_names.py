@@ -56,16 +56,14 @@ def test_without_the_checkpoint_the_embedded_sibling_is_taken_and_said(family: s
     chosen = choose_model(family)
     assert (chosen.name, chosen.label) == (EMBEDDED[family], f"{EMBEDDED[family]} (for {family})")
     assert f"{STANDARD[family]} is not on this machine" in chosen.note
-    assert f"'python -m harness download {STANDARD[family]}'" in chosen.note
+    assert f"'fitprune download {STANDARD[family]}'" in chosen.note
     assert ("python -m harness.models.llava_hr FOLDER llava-hr-7b" in chosen.note) == (family == "llava-hr")
     assert "\n" not in chosen.note
 
 
 @pytest.mark.parametrize("family", sorted(set(STANDARD) - set(EMBEDDED)))
 def test_with_neither_it_is_refused_with_what_to_download(family: str) -> None:
-    with pytest.raises(
-        FitPruneError, match=f"'{family}' names a family .*'python -m harness download {STANDARD[family]}'"
-    ) as said:
+    with pytest.raises(FitPruneError, match=f"'{family}' names a family .*'fitprune download {STANDARD[family]}'") as said:
         choose_model(family)
     assert "\n" not in str(said.value)
     assert choose_model(family, weights=False).name == STANDARD[family]

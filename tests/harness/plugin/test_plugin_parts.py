@@ -11,9 +11,10 @@ from harness.cells import Cell, CellSettings
 from harness.cores import available_cores
 from harness.plugin.parametrize import cell_ids, cells_of
 from harness.plugin.selection import is_suites_folder, selected_suites
-from harness.plugin.summary import CellReport, figure_text, lines_of, remarks
+from harness.plugin.summary import CellReport, lines_of, remarks
 from harness.plugin.workers import Worker, dealing_order
 from harness.results.table import Figure, tables_of
+from harness.results.texts import figure_text, row_texts
 from tests.support.results import result
 
 pytestmark = pytest.mark.releases
@@ -108,8 +109,8 @@ def test_dense_is_on_top_also_when_it_was_not_run():
     assert table.suites == ["pope", "gqa"]
     dense, fastv = table.rows
     assert dense.average(table.suites).score == pytest.approx(80)
-    assert (dense.flops, dense.flops_share, dense.speedup) == (3e9, 1, 1)
-    assert math.isnan(fastv.speedup)
+    assert (dense.flops, dense.flops_share, dense.time_share) == (3e9, 1, 1)
+    assert math.isnan(fastv.time_share)
     assert fastv.flops_share == pytest.approx(1 / 3)
 
 
@@ -156,8 +157,8 @@ def test_a_suite_without_a_result_stays_and_the_average_says_what_it_is_of():
     assert (table.averaged, table.average_title) == (["pope", "gqa"], "average of 2/3")
     head, _, fastv = lines_of([table])
     assert "average of 2/3" in head
-    assert head.split()[-1] == "mme"
-    assert fastv.split()[-1] == "-"
+    assert head.split()[-1] == "MME"
+    assert fastv.split()[-1] == "–"
     assert "80.0 (10.0" in fastv
 
 
@@ -168,10 +169,42 @@ def test_what_was_asked_until_decided_is_a_table_of_its_own():
     assert [(table.sequential, table.rows[1].figure("gqa").score) for table in tables] == [(False, 80.0), (True, 1.0)]
 
 
-def test_rows_are_sorted_by_pruner_then_reduction():
-    results = [result(pruner=pruner, reduction_asked=asked) for pruner in ("random", "fastv") for asked in (0.7, 0.3)]
-    _, names = rows_of(results)
-    assert names == ["dense", "random 0.3", "random 0.7", "fastv 0.3", "fastv 0.7"]
+def test_rows_are_sorted_by_reduction_then_average_and_those_without_one_are_last():
+    scores = {"random": 60.0, "fastv": 80.0, "vtw": 99.0}
+    results = [
+        result(pruner=name, score=score, reduction_asked=asked) for name, score in scores.items() for asked in (0.7, 0.3)
+    ]
+    results += [
+        result(suite="pope", pruner=name, reduction_asked=asked) for name in ("random", "fastv") for asked in (0.3, 0.7)
+    ]
+    names = [f"{name} {each}" for each in (0.3, 0.7) for name in ("fastv", "random", "vtw")]
+    assert rows_of(results)[1] == rows_of(results[::-1])[1] == ["dense", *names]
+
+
+def test_the_worst_suite_is_that_of_the_largest_drop():
+    drops = {"gqa": 1.0, "pope": 7.5, "mme": -2.0}
+    results = [result(suite=suite, score=90 - drop, drop=drop, drop_ci95=(drop - 1, drop + 1)) for suite, drop in drops.items()]
+    dense, fastv = rows_of(results)[0].rows
+    suite, figure = fastv.worst(list(drops))
+    assert (suite, figure.drop) == ("pope", 7.5)
+    assert fastv.worst([*drops, "vqav2"]) is None
+    assert dense.worst(list(drops)) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "rough"),
+    [({"prefill": 12.0}, False), ({"prefill": 9.9}, True), ({"prefill": 12.0, "processes": 2}, True), ({}, False)],
+)
+def test_a_short_time_or_one_beside_other_processes_is_rough(times, rough):
+    table, _ = rows_of([result(latency_ms={"prefill_ratio": 0.756} | times)])
+    assert row_texts(table.rows[1], table, str)["time, of dense"] == ("~0.76" if rough else "0.76")
+
+
+def test_floats_have_as_many_decimals_as_the_dense_model_s_three_digits():
+    table, _ = rows_of([result(flops=9.876e9, dense_flops=123.456e9)])
+    assert [row_texts(row, table, str)["GFLOPs"] for row in table.rows] == ["123", "10"]
+    table, _ = rows_of([result(flops=0.05e9, dense_flops=0.7624e9)])
+    assert [row_texts(row, table, str)["GFLOPs"] for row in table.rows] == ["0.762", "0.050"]
 
 
 def test_recipes_have_rows_of_their_own():
@@ -182,27 +215,30 @@ def test_recipes_have_rows_of_their_own():
 @pytest.mark.parametrize(
     ("figure", "expected"),
     [
-        (None, "-"),
+        (None, "–"),
         (Figure(90.0, 2.0), "90.0"),
-        (Figure(88.06, 2.0, 3.94, 1.2), "88.1 (3.9±1.2)"),
-        (Figure(88.0, 2.0, -0.5, math.nan), "88.0 (-0.5±-)"),
-        (Figure(50.0, 2.0, 40.0, 5.0, failed=True), "50.0 (40.0±5.0)!"),
+        (Figure(88.06, 2.0, 3.94, 1.2), "88.1 (3.9 ± 1.2)"),
+        (Figure(88.0, 2.0, -0.5, math.nan), "88.0 (−0.5)"),
+        (Figure(88.0, 2.0, -0.04, 1.0), "88.0 (0.0 ± 1.0)"),
+        (Figure(50.0, 2.0, 40.0, 5.0, failed=True), "50.0 (40.0 ± 5.0) ✗"),
+        (Figure(99.8, 2.0, 0.0, 2.8), "99.8 (0.0 [−0.2, 2.8])"),  # nothing scores above 100
+        (Figure(1.0, 2.0, 89.0, 2.0), "1.0 (89.0 [87.0, 90.0])"),  # nor below 0
     ],
 )
 def test_figures_in_the_table(figure, expected):
     assert figure_text(figure) == expected
 
 
-def test_six_suites_fit_160_columns():
+def test_six_suites_fit_210_columns():
     suites = ["gqa", "vqav2", "textvqa", "pope", "mme", "scienceqa"]
     results = [
         result(suite=suite, pruner="fitprune", score=51.3, drop=41.7, drop_ci95=(39.6, 43.8), verdict="fail", flops=1.234e9)
         for suite in suites
     ]
     lines = lines_of(tables_of(results, suites))
-    assert "51.3 (41.7±2.1)!" in lines[2]
-    assert max(map(len, lines)) <= 160
-    assert lines_of(tables_of(results, suites), width=160) == lines
+    assert "51.3 (41.7 ± 2.1) ✗" in lines[2]
+    assert max(map(len, lines)) <= 210
+    assert lines_of(tables_of(results, suites), width=210) == lines
 
 
 @pytest.mark.parametrize("width", [80, 60, 1])
@@ -226,8 +262,10 @@ def test_in_a_narrow_terminal_suites_stand_below_one_another(width):
         head, *rows = block.splitlines()
         return [head.split(), *(line.removeprefix("fitprune 0.5").split() for line in rows if not line.startswith("llava"))]
 
-    together = [" ".join(itertools.chain(*parts)) for parts in zip(*map(figures, blocks), strict=True)]
-    assert [row.replace(" dense", "") for row in together] == [" ".join(row) for row in figures("\n".join(wide))]
+    heads, *rows = [" ".join(itertools.chain(*parts)) for parts in zip(*map(figures, blocks), strict=True)]
+    head, *whole = (" ".join(row) for row in figures("\n".join(wide)))
+    assert heads == head
+    assert [row.replace(" dense", "") for row in rows] == whole
 
 
 def test_several_models_share_one_table():
@@ -239,7 +277,7 @@ def test_several_models_share_one_table():
     ]
     lines = lines_of(tables_of(results, ["gqa", "pope"]))
     assert [line.split()[0] for line in lines] == [
-        "saved",
+        "average",
         "llava-tiny",
         "dense",
         "fitprune",
@@ -247,11 +285,11 @@ def test_several_models_share_one_table():
         "dense",
         "fitprune",
     ]
-    average, pope = lines[0].index("average"), lines[0].index("pope")
-    assert lines[3][average:].startswith("9.0 (1.0±")
-    assert lines[6][average:].startswith("88.0 (1.0±")
-    assert lines[3][pope:] == "9.0 (1.0±0.5)"
-    assert lines[6][pope:] == "88.0 (1.0±0.5)"
+    average, pope = lines[0].index("average"), lines[0].index("POPE")
+    assert lines[3][average:].startswith("9.0 (1.0 ± ")
+    assert lines[6][average:].startswith("88.0 (1.0 ± ")
+    assert lines[3][pope:] == "9.0 (1.0 ± 0.5)"
+    assert lines[6][pope:] == "88.0 (1.0 ± 0.5)"
 
 
 def test_a_report_survives_the_way_from_a_worker():

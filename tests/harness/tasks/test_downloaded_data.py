@@ -79,7 +79,7 @@ def test_a_run_without_the_data_says_so_in_one_line_and_asks_no_hub(server, monk
                 refuse()
             assert str(error.value) == (
                 f"the data of suite '{suite}' ({repository}) are not on this machine: "
-                f"python -m harness download --data {suite} fetches them; "
+                f"fitprune download --data {suite} fetches them; "
                 "or take --data mini, or --data DIR with its parquet files"
             )
     assert server.ranges == []

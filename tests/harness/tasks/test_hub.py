@@ -146,7 +146,7 @@ def test_what_was_downloaded_is_read_whatever_the_hub_has_by_now_until_it_is_dow
     assert online == []
     assert hub.latest_of(POPE) == NEW
     assert hub.commit_of(POPE) == NEW
-    with pytest.raises(FitPruneError, match=f"^the data of suite 'pope' .{POPE}. are not on this machine: python -m harness"):
+    with pytest.raises(FitPruneError, match=f"^the data of suite 'pope' .{POPE}. are not on this machine: fitprune"):
         check_data("pope", "hub")
 
 
