@@ -76,6 +76,7 @@ UNTAUGHT = """No lesson of this run says where attention should go: it is what a
 FROM_LABELS = "labels of what each patch shows, and the classes in the image from [CLS], stand in for CLIP's captions"
 FROM_CAPTIONS = "captions, which the text tower in `clip/` reads, and labels of what each patch shows"
 FROM_FEATURES = "patch by patch, it learns to give the features that {start}'s tower gives for the scene at 96×96 pixels"
+FROM_START = "it stays as {start} has it"
 CANVASES = """
 Held-out scenes take turns over pictures of these sizes. All but the first are fine print: the scene is larger, its characters
 are not, and they are illegible once the picture is reduced to 96×96.
@@ -123,7 +124,7 @@ def render(
         model_class=family.model_class.__name__,
         origin=f"from the weights of {plan.start}" if plan.start else "from scratch",
         about=family.card.format(layers=vision.num_hidden_layers, width=vision.hidden_size),
-        taught=FROM_FEATURES.format(start=plan.start) if plan.start else FROM_CAPTIONS if plan.captions else FROM_LABELS,
+        taught=tower_of(plan),
         attention=attention_of(plan),
         variants="".join(variants_of(plan)),
         canvases=CANVASES.format(table=canvases) if len(sizes) > 1 else "",
@@ -157,6 +158,13 @@ def render(
         lost=overall.exact - overall.half,
         table=tabulate(cells, headers=columns, tablefmt="github", floatfmt=".1f"),
     )
+
+
+def tower_of(plan: Plan) -> str:
+    """What the tower learnt from."""
+    if plan.start:
+        return (FROM_FEATURES if plan.tower_steps else FROM_START).format(start=plan.start)
+    return FROM_CAPTIONS if plan.captions else FROM_LABELS
 
 
 def attention_of(plan: Plan) -> str:

@@ -210,7 +210,9 @@ PLANS = {
 
 UNTAUGHT = replace(FINE_TUNING[0], looks=False, calm=False)
 READ_LATE = 6 * (1,) + 5 * (4,) + 5 * (8,)
-"""Sixteen layers, inserted so that of 24 the first seven hardly read the picture, as in large models."""
+"""Sixteen layers, inserted so that of 24 the first seven come before those that look for what is asked about. In large
+models, too, the middle layers do that (Zhang et al., arXiv 2411.18620).
+"""
 LOOKING = Lesson(0, 4, True, True, True, True, ASKED_EVENLY)
 SCRATCH = Plan(
     tower_steps=1600,
@@ -231,6 +233,7 @@ CANDIDATES = {
         rate=1e-3,
         other_rate=5e-4,
         warm_up=20,
+        knees=((305, 1.0), (349, 261 / 305), (350, 120 / 235), (470, 0.0)),
         curriculum=1,
         first_seed=3_000_000,
         lessons=(UNTAUGHT,),

@@ -98,6 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if plan.inserted and plan.steps <= plan.deep_from:
+        print(f"--steps must be more than {plan.deep_from}, where {options.name} becomes deeper", file=sys.stderr)
+        return 2
     work = options.work or CACHE.expanduser() / options.name
     try:
         if options.fresh:

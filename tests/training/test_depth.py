@@ -11,7 +11,7 @@ from harness.scenes import draw, world
 from harness.scenes.prompts import chat, prompt
 from training import losses, packed, train
 from training.batches import Batcher
-from training.card import attention_of, variants_of
+from training.card import attention_of, tower_of, variants_of
 from training.depth import deepen, depth_after
 from training.families import FAMILIES
 from training.plan import CANDIDATES, PLANS, Lesson, Plan
@@ -96,6 +96,8 @@ def test_states_are_read_above_the_layers_inserted_there():
 
 
 def test_rates_warm_up_again_where_layers_are_inserted():
+    plan = CANDIDATES["late"]
+    assert [plan.factor(step) for step in (305, 349, 350, 369, 410)] == pytest.approx([1, 261 / 305, 0.05, 101 / 235, 60 / 235])
     plan = Plan(steps=100, warm_up=10, deep_from=40, inserted=(1,))
     assert plan.factor(39) == 1
     assert [plan.factor(step) for step in (40, 44, 49)] == [0.1, 0.5, 1.0]
@@ -162,9 +164,17 @@ def test_candidates_are_named_apart_and_start_below_their_depth(capsys):
     assert "did you mean scratch?" in capsys.readouterr().err
 
 
+def test_a_run_that_ends_before_its_layers_are_inserted_is_refused(tmp_path, capsys):
+    assert train.main(["late", "--steps", "350", "--work", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "--steps must be more than 350, where late becomes deeper\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_card_says_what_its_plan_did_with_attention_positions_and_depth():
     assert "was taught" in attention_of(PLANS["llava-tiny"])
     assert "No lesson" in attention_of(CANDIDATES["late"])
+    assert "it stays as llava-tiny has it" in tower_of(CANDIDATES["late"])
+    assert "the features that llava-tiny's tower gives" in tower_of(PLANS["llava-next-tiny"])
     assert variants_of(PLANS["llava-tiny"]) == []
     jitter, depth = variants_of(Plan(jitter=2 / 3, inserted=(4, 4, 6), deep_from=350))
     assert "In 67% of the decoder steps" in jitter
