@@ -41,7 +41,7 @@ LAYERS = {
         "harness.latency",
         "harness.answering",
         "harness.bench",
-        "harness.tuning",
+        "harness.tuning harness.cluster",
         "harness.paper",
         "harness.gallery",
         "harness.scenes",

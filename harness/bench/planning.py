@@ -4,7 +4,8 @@ Loads no weights, generates nothing, fits nothing and writes nothing. What canno
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -16,6 +17,7 @@ from harness.bench.resolved import Resolved, Resolver
 from harness.bench.shelf import NeedsWeights, OutlineShelf
 from harness.cells import Cell, CellSettings
 from harness.cost.flops import count_prompts, prompt_tokens
+from harness.models.facts import ModelFacts
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.of_cells import CellPruners
 from harness.results.once import ReadOnlyFolder
@@ -47,6 +49,26 @@ class Planned:
     reason: str = ""
 
 
+class Expected:
+    """What earlier results make one expect of a cell's time: those of the same model, best of the same method and suite."""
+
+    def __init__(self, earlier: Iterable[Result]) -> None:
+        self._taken: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        for result in earlier:
+            if result.seconds and result.n:
+                for place in _places(result.cell):
+                    self._taken[place].append(result.seconds / result.n)
+
+    def seconds(self, cell: Cell, questions: int) -> float | None:
+        """Of a cell of so many questions; None where nothing is known of its model."""
+        known = next((self._taken[place] for place in _places(cell) if place in self._taken), None)
+        return fmean(known) * questions if known else None
+
+
+def _places(cell: Cell) -> list[tuple[str, ...]]:
+    return [(cell.model, cell.pruner, cell.suite), (cell.model, cell.pruner), (cell.model,)]
+
+
 class Planner:
     """Looks ahead, with models of which only processor and configuration are loaded.
 
@@ -54,6 +76,7 @@ class Planner:
         settings: what all cells share.
         results: the results folder; nothing is written to it.
         device, rerun, margin: as a `Bench` takes them.
+        facts: of the models, where they will run elsewhere.
     """
 
     def __init__(
@@ -63,22 +86,25 @@ class Planner:
         device: str | None = None,
         rerun: bool = False,
         margin: Margin | None = None,
+        facts: Mapping[str, ModelFacts] | None = None,
     ) -> None:
         self.settings = settings
         self.results = results
         self.rerun = rerun
-        self.shelf = OutlineShelf(device)
+        self.shelf = OutlineShelf(device, facts)
         calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.files), self.shelf)
         self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), Conditions(settings), margin)
 
     def plan(self, cells: Iterable[Cell]) -> list[Planned]:
         """What a run would do with each cell. Raises FitPruneError as the run would, but for budgets out of reach."""
         earlier = self.results.read_all().results
-        return [self._planned(cell, earlier) for cell in cells]
+        expected = Expected(earlier)
+        flops = {result.cell: result.flops for result in earlier if result.flops is not None}
+        return [self._planned(cell, expected, flops) for cell in cells]
 
-    def _planned(self, cell: Cell, earlier: list[Result]) -> Planned:
+    def _planned(self, cell: Cell, expected: Expected, known: Mapping[Cell, float]) -> Planned:
         questions = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
-        seconds = _seconds(cell, earlier, questions)
+        seconds = expected.seconds(cell, questions)
         try:
             resolved = self.resolver.resolve(cell)
         except (BudgetError, UnsupportedModel) as error:
@@ -88,7 +114,7 @@ class Planner:
         if not self.rerun and self._is_there(resolved.key):
             return Planned(cell, "cached", questions)
         begun = self.results.has_begun(resolved.key) and not self.rerun
-        flops, prefill_only = self._flops(resolved, earlier)
+        flops, prefill_only = self._flops(resolved, known)
         return Planned(
             cell,
             "begun" if begun else "to run",
@@ -106,11 +132,10 @@ class Planner:
                 return True
         return False
 
-    def _flops(self, resolved: Resolved, earlier: list[Result]) -> tuple[float | None, bool]:
+    def _flops(self, resolved: Resolved, known: Mapping[Cell, float]) -> tuple[float | None, bool]:
         """FLOPs per question: as an earlier result measured them, else of the prompts of the first questions."""
-        same = [result for result in earlier if result.cell == resolved.cell and result.flops is not None]
-        if same:
-            return same[-1].flops, False
+        if resolved.cell in known:
+            return known[resolved.cell], False
         try:
             return self._prefill_flops(resolved), True
         except FitPruneError:  # a method or a model whose counts need more than shapes
@@ -127,15 +152,6 @@ class Planner:
         typical = plan(resolved.pruner, config, round(float(text.float().mean())), round(float(visual.float().mean())))
         one = {name: value[:1] for name, value in inputs.items()}
         return count_prompts(config, one, typical).total
-
-
-def _seconds(cell: Cell, earlier: list[Result], questions: int) -> float | None:
-    """What earlier results of the same model, best of the same method and suite, make one expect."""
-    timed = [result for result in earlier if result.model == cell.model and result.seconds and result.n]
-    alike = [result for result in timed if result.pruner == cell.pruner]
-    closest = [result for result in alike if result.suite == cell.suite]
-    known = closest or alike or timed
-    return fmean((result.seconds or 0.0) / result.n for result in known) * questions if known else None
 
 
 def lines_of(planned: list[Planned]) -> list[str]:

@@ -6,6 +6,7 @@
 import contextlib
 import gc
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from fitprune.engine.image_cache import Kept, remembering_images
 from harness.answering.input_cache import InputCache
@@ -22,11 +23,12 @@ class OutlineShelf:
 
     Args:
         device: where models would be loaded; None leaves it to the loader.
+        facts: of models that would be loaded elsewhere.
     """
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, facts: Mapping[str, ModelFacts] | None = None) -> None:
         self.device = device
-        self._facts: dict[str, ModelFacts] = {}
+        self._facts = dict(facts or {})
         self._outline: ModelOutline | None = None
 
     def facts(self, name: str) -> ModelFacts:

@@ -58,12 +58,12 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def worker_bytes(model: str, batch: int) -> int | None:
-    """Bytes for batches of a model's prompts on a card, in the dtype that it is loaded in there; None where that cannot be said
-    of a model of its kind.
+def worker_bytes(model: str, batch: int, device: str = "cuda") -> int | None:
+    """Bytes for batches of a model's prompts on a device, in the dtype that it is loaded in there; None where that cannot be
+    said of a model of its kind.
     """
     spec = find_model(model)
-    dtype = str(choose_dtype(None, "cuda")).removeprefix("torch.")
+    dtype = str(choose_dtype(None, device)).removeprefix("torch.")
     try:
         config = transformers_config(spec).to_dict()
         view = family_of(spec, config).view(config, *TYPICAL_SIZE)

@@ -14,7 +14,7 @@ from harness.bench.command import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
 from harness.gate.saved import SavedRun, run_name
 from harness.gate.thresholds import Thresholds
-from harness.models.devices import check_device
+from harness.models.devices import AUTO, check_device
 from harness.models.family_names import ChosenModel, choose_model
 from harness.plugin.selection import DEST
 from harness.results.store import Store
@@ -26,7 +26,7 @@ DEFAULT_REDUCTIONS = (0.3, 0.5, 0.7)
 MAX_DROP = {"mini": 5.0}  # points; the mini suites are small, and the model that ships with the package suffers from pruning
 MAX_DROP_ELSEWHERE = 1.0
 # Options that `RunOptions` and its settings have under their own names.
-_AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions")
+_AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions", "engine")
 _OF_PRUNERS = ("reduction", "positions", "recipe")
 _OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images", "judge")
 
@@ -146,6 +146,13 @@ OPTIONS = (
         "embedded data (default), the public data sets, or a folder of parquet files in their columns",
         default="mini",
     ),
+    Option(
+        "engine",
+        "ray|ray:auto|ray://HOST:PORT",
+        "measure on a Ray cluster: one of this machine's cores and GPUs, the one it is part of, or another "
+        "(default: in this process)",
+        default="",
+    ),
     Option("results", "DIR", "where each cell leaves its result (default: results)", default="results"),
     Option(
         "device",
@@ -214,6 +221,7 @@ class RunOptions:
     every: bool = False
     plan: bool = False
     suites: tuple[str, ...] = ()
+    engine: str = ""
     chosen: tuple[ChosenModel, ...] = ()
 
     @classmethod
@@ -287,6 +295,7 @@ class RunOptions:
 
     def check(self, suites: Sequence[str]) -> None:
         """Every check that needs no model in memory. Raises FitPruneError, in one line; leaves nothing behind."""
+        from harness.cluster.ray_machines import check_engine
         from harness.models.loading import require_model
         from harness.tasks.calibration import check_samples
         from harness.tasks.preflight import check_data
@@ -295,9 +304,14 @@ class RunOptions:
         for thresholds in (self.max_drop, self.compare_fail):
             if thresholds is not None:
                 thresholds.check({*SUITES, *suites})
-        check_device(self.device)
-        for model in self.models:
-            require_model(model)
+        if self.engine:  # models and devices are the workers' business
+            check_engine(self.engine)
+            if self.device not in (None, "cpu", "cuda", AUTO):
+                raise FitPruneError(f"--device {self.device} with --engine: Ray deals the GPUs out; write cpu, cuda or auto")
+        else:
+            check_device(self.device)
+            for model in self.models:
+                require_model(model)
         for spec in specs:
             spec.require_judge(self.settings.judge)
             if spec.metric.full is not None:

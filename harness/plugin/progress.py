@@ -26,11 +26,13 @@ class Progress:
         total: cells in all.
         quiet: whether lines are a minute apart.
         clock: the present in seconds.
+        where: who is at work, in words; empty where that is this process.
     """
 
     total: int
     quiet: bool
     clock: Callable[[], float] = time.monotonic
+    where: Callable[[], str] = str
     done: int = 0
     cached: int = 0
     questions: int = 0
@@ -62,7 +64,7 @@ class Progress:
     def line(self, elapsed: float) -> str:
         """`37 of 430 cells (12 cached), 393 left; 112 questions/s; about 25 min left; accuracy 83.2 pruned, 94.1 dense`."""
         measured, left = self.done - self.cached, self.total - self.done
-        parts = [f"{self.done} of {self.total} cells ({self.cached} cached), {left} left"]
+        parts = [f"{self.done} of {self.total} cells ({self.cached} cached), {left} left", *filter(None, [self.where()])]
         if self.questions and elapsed > 0:
             parts.append(f"{self.questions / elapsed:.3g} questions/s")
         if measured and left:

@@ -34,6 +34,7 @@ from harness.tasks.specs import SUITES, find_suite
 if TYPE_CHECKING:
     from harness.bench.bench import Bench
     from harness.bench.outcome import Measured
+    from harness.cluster.bench import ClusterBench
 
 _Reporting = Generator[None, pytest.TestReport, pytest.TestReport]
 _REPORT = "fitprune_cell"  # attribute of a test report; xdist carries it from the worker to the controller
@@ -51,7 +52,7 @@ class RunSession:
         self.reports: dict[Cell, CellReport] = {}
         self.dealt = Dealt(())
         self._repeated = Repeated(folder)
-        self._bench: Bench | None = None
+        self._bench: Bench | ClusterBench | None = None
         self._progress: Progress | None = None
 
     @classmethod
@@ -65,6 +66,8 @@ class RunSession:
                 return cls(config, options.choosing(worker.chosen), worker, Path(worker.folder))
             options = options.choosing()
             named = ["--pyargs", *config.args] if config.option.pyargs else config.args
+            if options.engine and (getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)):
+                raise FitPruneError("-n and --engine exclude each other: the cluster's workers run the cells; leave out -n")
             options.check(selected_suites(config.invocation_params.dir, named, options.suites, _unasked()))
         except FitPruneError as error:
             raise pytest.UsageError(one_line(error)) from None
@@ -96,7 +99,7 @@ class RunSession:
                 terminal.write_line(line)
 
     @property
-    def bench(self) -> "Bench":
+    def bench(self) -> "Bench | ClusterBench":
         """What evaluates cells in this process; made when the first one runs, so that collecting stays quick."""
         if self._bench is None:
             self.worker.limit_threads()
@@ -113,11 +116,11 @@ class RunSession:
             device=self.worker.device(self.options.device),
             processes=self.worker.count,
             rerun=self.options.rerun,
-            margin=self._margin,
+            margin=self.margin,
         )
 
     @property
-    def _margin(self) -> Callable[[str], float | None] | None:
+    def margin(self) -> Callable[[str], float | None] | None:
         """Where the cells of each suite may stop; None if they ask all questions."""
         return self.options.allowed if self.options.gate == "sequential" else None
 
@@ -175,21 +178,18 @@ class RunSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """With `--plan`, say what would run, and run nothing."""
-        if not self.options.plan:
+        """With `--plan`, say what would run, and run nothing. With `--engine`, run tests as their cells end elsewhere."""
+        if self.config.option.collectonly or not (self.options.plan or self.options.engine):
             return None
-        from harness.bench.planning import Planner, lines_of
+        from harness.plugin.elsewhere import loop
 
-        settings, device = self.options.settings, self.worker.device(self.options.device)
-        planner = Planner(settings, self.store, device, rerun=self.options.rerun, margin=self._margin)
-        try:
-            lines = lines_of(planner.plan(_cells(session.items)))
-        except FitPruneError as error:
-            raise pytest.UsageError(one_line(error)) from None
-        terminal: Any = self.config.pluginmanager.get_plugin("terminalreporter")
-        for line in lines:
-            terminal.write_line(line)
-        return True
+        return loop(session, self, _cells(session.items))
+
+    def use(self, bench: "ClusterBench") -> None:
+        """Have cells evaluated elsewhere."""
+        self._bench = bench
+        if self._progress is not None:
+            self._progress.where = bench.where
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

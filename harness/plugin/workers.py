@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.cells import Cell
+from harness.cluster.schedule import Ranks
 from harness.cores import available_cores
 from harness.models.family_names import ChosenModel
 from harness.tasks.hub import known_commits
@@ -91,18 +91,12 @@ def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:
     all others are compared with; then the methods that are not fitted; then the rest. Other tests come first.
     """
     models: dict[str, int] = {}
-    fitted: Counter[str] = Counter()
+    ranks = Ranks(fitters=2)
 
     def rank(item: pytest.Item) -> tuple[int, int]:
         cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
         if not isinstance(cell, Cell):
             return -1, 0
-        model = models.setdefault(cell.model, len(models))
-        if cell.is_dense:
-            return model, 1
-        if not cell.needs_fit:
-            return model, 2
-        fitted[cell.model] += 1
-        return model, 0 if fitted[cell.model] <= 2 else 3
+        return models.setdefault(cell.model, len(models)), ranks.of(cell)
 
     return sorted(items, key=rank)

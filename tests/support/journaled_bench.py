@@ -21,7 +21,10 @@ CELLS = [
 
 
 class JournaledEvaluation(FakeEvaluation):
-    log: Path
+    @property
+    def log(self):
+        """What is asked, a line a batch; in the folder where the processes of the run are."""
+        return Path(os.environ["JOURNALED_LOG"])
 
     def evaluate(self, resolved, journal=None, task=None, tally=None):
         cell = resolved.cell
@@ -45,8 +48,8 @@ class JournaledBench(FakeBench):
 def run_cells(folder: str) -> None:
     """What a run of the suites does with its cells."""
     store, run = Store(Path(folder) / "results"), Path(folder) / f"run-{os.getpid()}"
+    os.environ["JOURNALED_LOG"] = str(Path(folder) / "log")
     bench = JournaledBench(CellSettings(), RunFolder(run), store)
-    bench.evaluation.log = Path(folder) / "log"
     for cell in CELLS:
         with bench.measuring(cell) as measured:
             if not measured.cached:

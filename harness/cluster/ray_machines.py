@@ -1,0 +1,172 @@
+"""`RayMachines`: the machines of a Ray cluster, and how one is found. Ray is imported here alone."""
+
+import contextlib
+import os
+import socket
+from typing import Any
+
+from fitprune.errors import FitPruneError
+from harness.cluster.crew import Node, WorkerLost
+from harness.cluster.messages import Setup
+from harness.cluster.worker import Process, last_lines
+from harness.cores import available_cores
+
+ANSWERS_WITHIN = 10.0  # seconds
+LOCAL, FOUND, CLIENT = "ray", "ray:auto", "ray://"
+_SILENCE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TQDM": "0"}
+
+
+def check_engine(engine: str) -> None:
+    """Raise FitPruneError, in one line, for a text that names no engine, and without Ray."""
+    if engine not in (LOCAL, FOUND) and not engine.startswith(CLIENT):
+        raise FitPruneError(f"unknown --engine '{engine}'; write ray, ray:auto or ray://HOST:PORT")
+    if engine.startswith(CLIENT):
+        _address(engine.removeprefix(CLIENT), engine)
+    try:
+        _ray()
+    except ImportError:
+        raise FitPruneError(f"--engine {engine} needs Ray: pip install 'fitprune-bench[cluster]'") from None
+
+
+def connect(engine: str) -> "RayMachines":
+    """The cluster that an engine names: one that is started here for the run, the one that this machine is part of, or one
+    elsewhere. Raises FitPruneError, in one line, where none answers.
+    """
+    check_engine(engine)
+    ray = _ray()
+    if ray.is_initialized():
+        return RayMachines(ends=False)
+    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
+    try:
+        if engine == LOCAL:
+            ray.init(
+                address="local", num_cpus=available_cores(), include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+            )
+        elif engine == FOUND:
+            _require_answer(_found(), engine)
+            ray.init(address="auto", **quiet)
+        else:
+            _require_answer(engine.removeprefix(CLIENT), engine)
+            ray.init(address=engine, **quiet)
+    except FitPruneError:
+        raise
+    except Exception as error:  # Ray raises what it finds, its own and gRPC's
+        said = " ".join(str(error).split())
+        raise FitPruneError(f"--engine {engine}: no Ray cluster answers: {type(error).__name__}: {said[:200]}") from None
+    return RayMachines()
+
+
+def _ray() -> Any:
+    """Ray, which reports nothing to anyone."""
+    for name, value in _SILENCE.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    return ray
+
+
+def _found() -> str:
+    """The address of the cluster that this machine is part of."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    address = canonicalize_bootstrap_address("auto")
+    if address is None:
+        raise FitPruneError(
+            f"--engine {FOUND}: this machine is part of no Ray cluster; 'ray start' makes it one, or name its head"
+        )
+    return address
+
+
+def _address(text: str, engine: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise FitPruneError(f"--engine {engine} names no HOST:PORT; Ray's client port is 10001")
+    return host.strip("[]"), int(port)
+
+
+def _require_answer(address: str, engine: str) -> None:
+    """Raise FitPruneError where nobody listens: Ray itself would wait for minutes."""
+    try:
+        socket.create_connection(_address(address, engine), timeout=ANSWERS_WITHIN).close()
+    except OSError as error:
+        raise FitPruneError(
+            f"--engine {engine}: {address} does not answer ({' '.join(str(error).split())}); is the cluster's head there, "
+            "and its port open to this machine?"
+        ) from None
+
+
+class RayMachines:
+    """Workers are Ray's actors, each bound to a machine. Ray starts none again: that is the driver's business.
+
+    Args:
+        ends: whether this process's connection ends with the run.
+    """
+
+    def __init__(self, ends: bool = True) -> None:
+        self.ends = ends
+        self._actor = _ray().remote(Process)
+
+    def nodes(self) -> list[Node]:
+        found = [node for node in _ray().nodes() if node["Alive"]]
+        return [
+            Node(
+                node["NodeID"],
+                node["NodeManagerHostname"],
+                int(node["Resources"].get("CPU", 0)),
+                int(node["Resources"].get("GPU", 0)),
+            )
+            for node in sorted(found, key=lambda node: (node["NodeManagerHostname"], node["NodeID"]))
+        ]
+
+    def start(self, node: Node, setup: Setup, cpus: int, gpus: int) -> Any:
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        return self._actor.options(scheduling_strategy=_on(node), **options).remote(setup)
+
+    def arrive(self, worker: Any) -> Any:
+        return worker.arrive.remote()
+
+    def exchange(self, worker: Any, message: Any) -> Any:
+        return worker.exchange.remote(message)
+
+    def ready(self, tokens: list[Any], seconds: float) -> list[Any]:
+        ray = _ray()
+        if ray.wait(tokens, num_returns=1, timeout=seconds)[0]:
+            return ray.wait(tokens, num_returns=len(tokens), timeout=0)[0]
+        return []
+
+    def take(self, token: Any) -> Any:
+        ray = _ray()
+        try:
+            return ray.get(token)
+        except ray.exceptions.RayError as error:
+            raise WorkerLost(_cause(str(error))) from None
+
+    def end(self, worker: Any) -> None:
+        with contextlib.suppress(Exception):  # it is gone, or its cluster is
+            _ray().kill(worker)
+
+    def last_lines(self, node: Node, log: str) -> list[str]:
+        with contextlib.suppress(Exception):  # its machine may be gone by now
+            asked = _ray().remote(last_lines).options(num_cpus=0, scheduling_strategy=_on(node), max_retries=0)
+            return _ray().get(asked.remote(log), timeout=ANSWERS_WITHIN)
+        return []
+
+    def close(self) -> None:
+        if self.ends:
+            _ray().shutdown()
+
+
+def _on(node: Node) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node.id, soft=False)
+
+
+def _cause(text: str) -> str:
+    """Of what Ray says of an actor's end, the part that says why, in one line."""
+    words = " ".join(text.split())
+    for begin in ("The actor is dead because", "The actor died because", "The actor"):
+        if begin in words:
+            words = words[words.index(begin) :]
+            break
+    return words[:300]

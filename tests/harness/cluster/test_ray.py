@@ -1,0 +1,114 @@
+"""The engine on Ray: two raylets of one core each on this machine, bound to 127.0.0.1."""
+
+from collections import Counter
+
+import pytest
+
+from harness.cells import CellSettings
+from harness.cluster.bench import ClusterBench
+from harness.cluster.crew import Crew
+from harness.cluster.messages import Ask, Setup
+from harness.cluster.ray_machines import RayMachines
+from harness.results.once import RunFolder
+from harness.results.store import Store
+from harness.tasks.isolation import lmms_eval_evaluator
+from harness.telling import telling
+from tests.support import ray_cluster
+from tests.support.cluster_runs import alone, files, wanted
+from tests.support.journaled_bench import CELLS, JournaledBench
+
+pytest_plugins = ["pytester", "tests.support.suite_runs"]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    """Where workers write what they were asked."""
+    path = tmp_path_factory.mktemp("log") / "log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOURNALED_LOG", str(path))
+        patch.setenv("FAKE_LOG", str(path))
+        yield path
+
+
+@pytest.fixture(scope="module")
+def cluster(log):
+    import harness.tasks.reading  # noqa: F401  (once here, since pytester forgets what is imported inside a run)
+
+    lmms_eval_evaluator()
+    with ray_cluster.machines() as cluster:
+        yield cluster
+    assert ray_cluster.soon(lambda: not ray_cluster.left_over()), ray_cluster.left_over()
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, log):
+    """The files of one process."""
+    return alone(tmp_path_factory.mktemp("alone"))
+
+
+class Killing(RayMachines):
+    """Kills a worker when so many batches have come in, and later a machine at work, in whose place there is another."""
+
+    def __init__(self, cluster, worker, machine):
+        super().__init__(ends=False)
+        self.cluster, self.worker, self.machine, self.batches, self.actors, self.places = cluster, worker, machine, 0, {}, {}
+
+    def start(self, node, setup, cpus, gpus):
+        worker = super().start(node, setup, cpus, gpus)
+        self.places[worker] = node.id
+        return worker
+
+    def exchange(self, worker, message):
+        token = super().exchange(worker, message)
+        self.actors[token] = worker
+        return token
+
+    def take(self, token):
+        message = super().take(token)
+        if isinstance(message, Ask) and message.call == "append":
+            self.batches += 1
+            if self.batches == self.worker:
+                self.end(self.actors[token])
+            here = [node for node in self.cluster.worker_nodes if node.node_id == self.places[self.actors[token]]]
+            if self.machine and self.batches >= self.machine and here:
+                self.machine = 0
+                self.cluster.remove_node(here[0])
+                self.cluster.add_node(num_cpus=1, node_ip_address=ray_cluster.HERE)
+        return message
+
+
+def measure(folder, machines, cells=CELLS):
+    store, lines = Store(folder / "results"), []
+    crew = Crew(machines, Setup(CellSettings(), bench=JournaledBench), "cpu")
+    with telling(lines.append):
+        crew.sizes = {"m": 1}  # there is no such model for machines to look at
+        crew.open()
+        bench = ClusterBench(crew, lambda cell: 60.0, store, RunFolder(folder / "run"))
+        try:
+            for cell in bench.as_they_end(cells):
+                with bench.measuring(cell) as measured:
+                    store.write(measured.result, measured.answers, None if cell.is_dense else measured.dense)
+        finally:
+            bench.close()
+    return lines
+
+
+def test_a_worker_and_a_machine_that_die_change_nothing(cluster, log, expected, tmp_path):
+    """The same files as of one process, and of what was asked at most a batch twice for each death."""
+    log.unlink(missing_ok=True)
+    machines = Killing(cluster, worker=5, machine=20)
+    died, gone = measure(tmp_path, machines)
+    assert "died; another goes on from its last batch" in died
+    assert "is gone with its machine; another goes on from its last batch" in gone
+    assert files(tmp_path) == expected
+    asked = Counter(log.read_text().splitlines())
+    assert asked.keys() == wanted()
+    assert sum(asked.values()) <= len(wanted()) + 2
+    assert ray_cluster.soon(lambda: not ray_cluster.workers())
+
+
+def test_a_run_of_the_suites_on_the_cluster(cluster, run, log):
+    result = run("--pruner", "dense,random", "--reduction", "0.3", "--engine", "ray:auto", suites=("gqa", "pope"))
+    result.assert_outcomes(passed=4)
+    assert len(Store(run.folder).read_all().results) == 4
+    assert ray_cluster.soon(lambda: not ray_cluster.workers())

@@ -1,0 +1,79 @@
+"""What `--engine` cannot do is said in one line, with exit status 4, before anything is measured."""
+
+import builtins
+import socket
+
+import pytest
+
+from fitprune import FitPruneError
+from harness.cluster import ray_machines
+from harness.cluster.ray_machines import connect
+
+pytest_plugins = ["pytester", "tests.support.suite_runs"]
+
+
+@pytest.fixture
+def refused(run):
+    def refused(*arguments):
+        result = run("--pruner", "dense", *arguments)
+        assert result.ret == 4
+        said = [line for line in result.errlines + result.outlines if "ERROR: " in line]
+        assert len(said) == 1
+        assert not run.folder.exists()
+        assert not run.log.exists()
+        return said[0]
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("rey", "unknown --engine 'rey'; write ray, ray:auto or ray://HOST:PORT"),
+        ("ray://head", "--engine ray://head names no HOST:PORT; Ray's client port is 10001"),
+        ("ray://head:port", "names no HOST:PORT"),
+    ],
+)
+def test_a_text_that_names_no_engine(refused, engine, said):
+    assert said in refused("--engine", engine)
+
+
+def test_without_ray(refused, monkeypatch):
+    plain = builtins.__import__
+
+    def without(name, *given, **named):
+        if name.partition(".")[0] == "ray":
+            raise ImportError(name)
+        return plain(name, *given, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert "--engine ray needs Ray: pip install 'fitprune-bench[cluster]'" in refused("--engine", "ray")
+
+
+def test_workers_of_xdist_beside_those_of_a_cluster(refused):
+    assert "-n and --engine exclude each other" in refused("--engine", "ray", "-n", "2")
+
+
+def test_a_card_by_its_number(refused):
+    assert "--device cuda:1 with --engine: Ray deals the GPUs out" in refused("--engine", "ray", "--device", "cuda:1")
+
+
+def test_an_address_that_does_not_answer(monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    monkeypatch.setattr(ray_machines, "ANSWERS_WITHIN", 0.5)
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            FitPruneError, match=rf"--engine ray://127.0.0.1:{port}: 127.0.0.1:{port} does not answer \(.*refused"
+        ):
+            connect(f"ray://127.0.0.1:{port}")
+
+
+def test_a_machine_of_no_cluster(monkeypatch, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    from ray._private import services
+
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address", lambda address: None)
+    with pytest.raises(FitPruneError, match="--engine ray:auto: this machine is part of no Ray cluster"):
+        connect("ray:auto")

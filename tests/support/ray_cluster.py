@@ -1,0 +1,60 @@
+"""Ray clusters for tests: several machines' worth of raylets on this one, bound to 127.0.0.1, and all ended."""
+
+import contextlib
+import os
+import subprocess
+import time
+
+import pytest
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fitprune-bench[cluster]'")
+
+HERE = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def machines(count=2, cores=1, **head):
+    """A cluster of so many raylets, to which this process is connected."""
+    from ray._private import services
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    own, services.get_node_ip_address = services.get_node_ip_address, lambda address=None: HERE  # else the world's side of it
+    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": cores, "node_ip_address": HERE, "include_dashboard": False} | head
+    )
+    try:
+        for _ in range(count - 1):
+            cluster.add_node(num_cpus=cores, node_ip_address=HERE)
+        ray.init(address=cluster.address, _node_ip_address=HERE, **quiet)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        services.get_node_ip_address = own
+
+
+def left_over():
+    """Ray's processes that descend from this one."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()[1:]
+    rows = [line.split(None, 2) for line in listed]
+    mine, grown = {str(os.getpid())}, True
+    while grown:
+        more = {pid for pid, parent, _ in rows if parent in mine} - mine
+        mine, grown = mine | more, bool(more)
+    ours = ("raylet", "gcs_server", "ray::")
+    return [text for pid, _, text in rows if pid in mine and any(name in text for name in ours)]
+
+
+def workers():
+    """The actors among them."""
+    return [text for text in left_over() if text.startswith("ray::Process")]
+
+
+def soon(holds, seconds=30):
+    """Whether something holds before long."""
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.1)
+    return holds()
