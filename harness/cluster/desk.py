@@ -1,7 +1,7 @@
 """`Desk`: the driver's answers to what workers ask of its files. A lock that another holds is waited for without blocking."""
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +42,10 @@ class Desk:
     def __init__(self, places: Mapping[str, Files], clock: Callable[[], float] = time.monotonic) -> None:
         self.places = places
         self.clock = clock
-        self._held: dict[Hashable, _Held] = {}
-        self._waiting: dict[Hashable, _Waiting] = {}
+        self._held: dict[int, _Held] = {}
+        self._waiting: dict[int, _Waiting] = {}
 
-    def answer(self, worker: Hashable, ask: Ask) -> Answer | None:
+    def answer(self, worker: int, ask: Ask) -> Answer | None:
         """The answer, or None: it waits for a lock, and `granted` will have it."""
         held = self._held.setdefault(worker, _Held())
         files, (name, *given) = self.places[ask.place], ask.given
@@ -65,7 +65,7 @@ class Desk:
         except (OSError, ValueError) as error:
             return Answer(error=error)
 
-    def granted(self) -> list[Hashable]:
+    def granted(self) -> list[int]:
         """The workers that waited for a lock and have it now."""
         got = [worker for worker, waiting in self._waiting.items() if self._take(self._held[worker], waiting.ask)]
         for worker in got:
@@ -84,7 +84,7 @@ class Desk:
         """Whether a worker waits for a lock."""
         return bool(self._waiting)
 
-    def dismiss(self, worker: Hashable) -> Callable[[], None]:
+    def dismiss(self, worker: int) -> Callable[[], None]:
         """A worker's cell has ended, or it is gone: what gives up its locks, once the caller has written down what it gave."""
         self._waiting.pop(worker, None)
         return self._held.pop(worker, _Held()).give_up
