@@ -6,7 +6,8 @@ answered (`dense_answer`, `dense_score`). A score that does not exist is NaN her
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ MEAN, PAIRS, F1, RESAMPLED = "mean", "pairs", "f1", "resampled"
 _BEFORE = {"mme_perception_score": PAIRS, "pope_f1_score": F1}  # in results of versions that wrote no statistic; else the mean
 
 
-@dataclass
+@dataclass(slots=True)
 class Answer:
     """One answered question.
 
@@ -54,14 +55,22 @@ class Answer:
             answer, score, certainty = record["dense_answer"], record["dense_score"], [None] * 3
         return cls(
             record["doc_id"],
-            record["image"],
+            _once(record["image"]),
             record["question"],
-            answer,
-            record["target"],
+            _once(answer),
+            _once(record["target"]),
             math.nan if score is None else float(score),
-            record.get("group", ""),
+            _once(record.get("group", "")),
             *certainty,
         )
+
+
+def _once(text: Any) -> Any:
+    """The text, in memory once however many questions have it."""
+    return sys.intern(text) if type(text) is str else text
+
+
+ANSWER = tuple(part.name for part in dataclasses.fields(Answer))
 
 
 class Scored(Protocol):
@@ -121,21 +130,31 @@ class Answers:
 
         Raises FitPruneError, in one line, on records that are none of answers.
         """
-        try:
-            answers = [Answer.from_record(record, dense=dense) for record in records]
-        except (KeyError, TypeError, ValueError):
-            raise FitPruneError(f"the answers of {result.name} are damaged") from None
-        return cls(
-            suite=result.suite,
-            metric=result.metric,
-            score=result.dense_score if dense else result.score,
-            answers=answers,
-            prompts=len(answers),
-            seconds=result.seconds or 0.0,
-            data_digest=result.data_digest,
-            generation=result.generation,
-            statistic=result.statistic,
-            replicates=result.dense_replicates if dense else result.replicates,
+        own, before = cls.both(records, result)
+        return before if dense else own
+
+    @classmethod
+    def both(cls, records: Iterable[Mapping[str, Any]], result: Scored) -> "tuple[Answers, Answers]":
+        """The answers that a result was written with, and those that it was compared with; texts of both are held once."""
+        own, dense = list[Answer](), list[Answer]()
+        for record in records:
+            try:
+                own.append(Answer.from_record(record))
+                dense.append(Answer.from_record(record, dense=True))
+            except (KeyError, TypeError, ValueError):
+                raise FitPruneError(f"the answers of {result.name} are damaged") from None
+        alike: dict[str, Any] = {
+            "suite": result.suite,
+            "metric": result.metric,
+            "prompts": len(own),
+            "seconds": result.seconds or 0.0,
+            "data_digest": result.data_digest,
+            "generation": result.generation,
+            "statistic": result.statistic,
+        }
+        return (
+            cls(score=result.score, answers=own, replicates=result.replicates, **alike),
+            cls(score=result.dense_score, answers=dense, replicates=result.dense_replicates, **alike),
         )
 
     def narrowed(self, doc_ids: Collection[int]) -> "Answers":
@@ -145,13 +164,11 @@ class Answers:
         score = 100 * sum(scores) / len(scores) if scores else math.nan
         return dataclasses.replace(self, score=score, answers=answers, prompts=len(answers))
 
-    def to_records(self, dense: "Answers | None" = None) -> list[dict[str, Any]]:
+    def to_records(self, dense: "Answers | None" = None) -> Iterator[dict[str, Any]]:
         """One record a question, with what the dense model answered to it where `dense` is given."""
         before = {} if dense is None else {answer.doc_id: answer for answer in dense.answers}
-        records = []
         for answer in self.answers:
-            record = dataclasses.asdict(answer)
+            record = {name: getattr(answer, name) for name in ANSWER}
             if (other := before.get(answer.doc_id)) is not None:
                 record |= {"dense_answer": other.answer, "dense_score": other.score}
-            records.append(record)
-        return records
+            yield record

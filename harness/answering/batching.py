@@ -14,12 +14,12 @@ from harness.cost.tally import BatchCost
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one lmms-eval request asks for."""
+    """What one lmms-eval request asks for; `images` reads the pictures of a question, by its doc_id."""
 
     place: int
     key: tuple[str, int]
     prompt: str
-    images: Callable[[], list[Image.Image]]
+    images: Callable[[int], list[Image.Image]]
     until: tuple[str, ...]
     max_new_tokens: int
 
@@ -102,11 +102,7 @@ class Finished:
 
 def in_batches(requests: Sequence[Request], batch_size: int, tokenizer: Any) -> Iterator[list[Request]]:
     """Requests that can be generated together; longest first, so that padding is little and memory peaks early."""
-    lengths: dict[int, int] = {}
-    for start in range(0, len(requests), 1000):
-        some = requests[start : start + 1000]
-        encoded = tokenizer([request.prompt for request in some]).input_ids
-        lengths |= {request.place: len(ids) for request, ids in zip(some, encoded, strict=True)}
+    lengths = _lengths(requests, tokenizer)
     ordered = sorted(
         requests,
         key=lambda request: (-request.max_new_tokens, request.until, -lengths[request.place], request.place),
@@ -121,6 +117,20 @@ def in_batches(requests: Sequence[Request], batch_size: int, tokenizer: Any) -> 
         batch.append(request)
     if batch:
         yield batch
+
+
+def _lengths(requests: Sequence[Request], tokenizer: Any) -> dict[int, int]:
+    """Place → tokens of its prompt, which are counted and not kept."""
+    backend, lengths = getattr(tokenizer, "backend_tokenizer", None), dict[int, int]()
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    for start in range(0, len(requests), 1000):
+        some = requests[start : start + 1000]
+        prompts = [request.prompt for request in some]
+        encoded = tokenizer(prompts).input_ids if backend is None else backend.encode_batch_fast(prompts)
+        lengths |= {request.place: len(one) for request, one in zip(some, encoded, strict=True)}
+    return lengths
 
 
 def halves(batches: Iterable[list[Request]]) -> list[list[Request]]:

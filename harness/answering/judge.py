@@ -125,11 +125,12 @@ def _patches(answered: Callable[[Any], dict[str, Any]]) -> Iterator[Any]:
         return response
 
     yield mock.patch.object(requests.adapters.HTTPAdapter, "send", of_requests)
-    try:
-        httpx = importlib.import_module("httpx")
-    except ImportError:
-        return
+    for name in ("httpx", "httpx2"):  # the openai package asks through the one or the other
+        with contextlib.suppress(ImportError):
+            yield from _patches_of(importlib.import_module(name), answered)
 
+
+def _patches_of(httpx: Any, answered: Callable[[Any], dict[str, Any]]) -> Iterator[Any]:
     def of_httpx(_: Any, request: Any) -> Any:
         return httpx.Response(200, json=answered(request.read()), request=request)
 

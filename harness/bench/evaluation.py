@@ -1,11 +1,12 @@
 """`Evaluation`: a resolved cell's answers and what they cost; the dense model's once for all cells, processes and runs."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.answering.evaluate import evaluate_cell
-from harness.answers import Answer, Answers
+from harness.answers import ANSWER, Answer, Answers
 from harness.bench.resolved import Resolved
 from harness.bench.shelf import Shelf
 from harness.cells import CellSettings
@@ -31,12 +32,20 @@ class Evaluated:
     reduction: float
     tokens_per_layer: list[float] = dataclasses.field(default_factory=list)
 
+    def to_json(self) -> dict[str, Any]:
+        """What processes and runs share, as `from_json` reads it. Answers are columns: there may be very many."""
+        answers = {part.name: getattr(self.answers, part.name) for part in dataclasses.fields(self.answers)}
+        answers["answers"] = {name: [getattr(answer, name) for answer in self.answers.answers] for name in ANSWER}
+        return {part.name: getattr(self, part.name) for part in dataclasses.fields(self)} | {"answers": answers}
+
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Evaluated":
-        """What `dataclasses.asdict` and strict JSON made of one; null scores are NaN again."""
+        """What strict JSON made of one; null scores are NaN again."""
         parts = dict(record["answers"])
-        answers = [Answer.from_record(answer) for answer in parts.pop("answers")]
-        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"], record.get("tokens_per_layer", []))
+        columns = parts.pop("answers")
+        columns["score"] = [math.nan if score is None else score for score in columns["score"]]
+        answers = [Answer(*values) for values in zip(*(columns[name] for name in ANSWER), strict=True)]
+        return cls(Answers(answers=answers, **parts), record["flops"], record["reduction"], record["tokens_per_layer"])
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,7 @@ class Evaluation:
             journal = None if self.results is None else self.results.journal(f"{kind}-{key}")
             if journal is not None and self.rerun:
                 journal.remove()
-            return dataclasses.asdict(self.evaluate(resolved, journal, task))
+            return self.evaluate(resolved, journal, task).to_json()
 
         if self.rerun:  # once in this run, and in place of what earlier runs left
             record = self.shared.once(f"again-{name}", lambda: self.lasting.once(name, compute, again=True))

@@ -94,8 +94,7 @@ def compare(
     if before is None:
         missing = f"{result.cell.label()} on {result.suite} is not in the saved run '{saved.name}'"
         return {"with": saved.name, "missing": missing, "complaints": [missing] if points is not None else []}
-    records = saved.store.read_answers(before)
-    there, dense = (Answers.from_records(records, before, dense=side) for side in (False, True))
+    there, dense = saved.store.read_both(before)
     try:
         drop = paired_drop(there, answers)
     except FitPruneError as error:

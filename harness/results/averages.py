@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitprune.errors import FitPruneError
-from harness.answers import Answers
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.statistics import Influence, correlations, paired_drop, score_interval
@@ -54,8 +53,7 @@ class Averages:
         """Of the images on a result's score, and on its drop."""
         assert self.store is not None
         try:
-            records = self.store.read_answers(result)
-            own, dense = (Answers.from_records(records, result, dense=side) for side in (False, True))
+            own, dense = self.store.read_both(result)
             drop = None if result.cell.is_dense else paired_drop(dense, own).influence
             return score_interval(own).influence, drop
         except FitPruneError:

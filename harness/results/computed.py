@@ -99,9 +99,7 @@ def read_computed(store: Store) -> StoredResults:
     made = []
     for result in results:
         try:
-            records = store.read_answers(result)
-            own, dense = (Answers.from_records(records, result, dense=side) for side in (False, True))
-            made.append(computed(result, own, dense))
+            made.append(computed(result, *store.read_both(result)))
         except FitPruneError as error:
             made.append(result)
             notes.append(f"the figures of {result.name} are those of its file: {error}")

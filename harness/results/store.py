@@ -17,10 +17,12 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fitprune.errors import FitPruneError
+from harness.answers import Answers
 from harness.cells import Cell
 from harness.results.files import Folder, Place, files_at
 from harness.results.journal import Journal
@@ -31,8 +33,8 @@ from harness.results.strict_json import dumps, loads, loads_lines
 
 if TYPE_CHECKING:
     from fitprune import Recipe
-    from harness.answers import Answers
 
+Read = TypeVar("Read")
 ANSWERS_SUFFIX = ".answers.jsonl"
 
 
@@ -81,15 +83,22 @@ class Store:
         """Keep a fitted recipe as a file for people."""
         self.files.write(f"recipes/{name}.json", [recipe.to_text()])
 
-    def write(self, result: Result, answers: "Answers", dense: "Answers | None" = None) -> str:
+    def write(self, result: Result, answers: Answers, dense: Answers | None = None) -> str:
         """Write the answers, then the result that makes them count; each whole or not at all, so that a reader or a crash
         never sees half of one.
 
         With `dense`, each line also holds what the dense model answered to the question. Returns the name of the result's file.
         """
-        lines = [dumps(record) + "\n" for record in answers.to_records(dense)]
-        self.files.write(f"{result.name}{ANSWERS_SUFFIX}", lines)
-        record = dataclasses.replace(result, answers_digest=_digest("".join(lines))).to_json()
+        total = hashlib.sha256()
+
+        def lines() -> Iterator[str]:
+            for record in answers.to_records(dense):
+                line = dumps(record) + "\n"
+                total.update(line.encode())
+                yield line
+
+        self.files.write(f"{result.name}{ANSWERS_SUFFIX}", lines())
+        record = dataclasses.replace(result, answers_digest=total.hexdigest()[:16]).to_json()
         sealed = record | {"digest": digest_of(record)}
         name = f"{result.name}.json"
         self.files.write(name, [json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False), "\n"])
@@ -141,12 +150,20 @@ class Store:
 
     def read_answers(self, result: Result) -> list[dict[str, Any]]:
         """The per-question records of a result. Raises FitPruneError, in one line, if they are gone, damaged or edited."""
+        return self._read(result, list)
+
+    def read_both(self, result: Result) -> tuple[Answers, Answers]:
+        """A result's answers, and those that it was compared with. Raises FitPruneError as `read_answers` does."""
+        return self._read(result, lambda records: Answers.both(records, result))
+
+    def _read(self, result: Result, make: Callable[[Iterator[dict[str, Any]]], Read]) -> Read:
+        """What is made of a result's records, which need not be in memory together."""
         file = f"{result.name}{ANSWERS_SUFFIX}"
         try:
             text = self.files.read(file)
             if result.answers_digest and _digest(text) != result.answers_digest:
                 raise ValueError("they are not those that were written with the result")
-            return loads_lines(text)
+            return make(loads_lines(text))
         except (OSError, ValueError) as error:
             raise FitPruneError(f"cannot read the answers in {self.files.place}/{file}: {_one_line(error)}") from None
 

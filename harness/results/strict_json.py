@@ -1,7 +1,9 @@
 """Strict JSON: a number that does not exist is `null`, never `NaN`."""
 
+import itertools
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -31,14 +33,23 @@ def _refuse(literal: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: a results folder holds a million lines
 
 
-def loads_lines(text: str) -> list[Any]:
+def loads_lines(text: str) -> Iterator[Any]:
     """The values of strict JSON texts, one a line; empty lines are passed over. Raises ValueError for anything else.
 
     A thousand lines are read at a time: the objects of one reading share the strings of their keys.
     """
-    lines = [line for line in text.split("\n") if line]
-    parts = (lines[start : start + 1000] for start in range(0, len(lines), 1000))
-    return [value for part in parts for value in loads(f"[{','.join(part)}]")]
+    left = filter(None, _lines(text))
+    while part := list(itertools.islice(left, 1000)):
+        yield from loads(f"[{','.join(part)}]")
+
+
+def _lines(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start)
+        end = len(text) if end < 0 else end
+        yield text[start:end]
+        start = end + 1
 
 
 def loads(text: str) -> Any:

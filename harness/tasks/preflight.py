@@ -2,19 +2,26 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fitprune.errors import FitPruneError
+from fitprune.files import replacing
+from harness.models.digests import home
+from harness.results.sources import folder_digest
 from harness.tasks.hub import require_downloaded
 from harness.tasks.labels import Labels, most_common
 from harness.tasks.parquet import data_folder, picture_columns, read_table, require_columns, split_files
 from harness.tasks.spec import Part, SuiteSpec, configurations
 from harness.tasks.specs import find_suite
 from harness.tasks.stored import places, state_of
+
+MANY = 1 << 24  # bytes of questions from which on they are mapped
+_States = tuple[tuple[Path, str], ...]
 
 
 def check_data(suite: str, data: str = "mini") -> None:
@@ -51,23 +58,46 @@ def read_questions(
     return _read_questions(_states(files), _states(holding), labels, several)
 
 
-def _states(files: Sequence[Path]) -> tuple[tuple[Path, str], ...]:
+def _states(files: Iterable[Path]) -> _States:
     return tuple((path, state_of(path)) for path in files)
 
 
 @functools.lru_cache(maxsize=8)
-def _read_questions(
-    files: tuple[tuple[Path, str], ...], holding: tuple[tuple[Path, str], ...], labels: Labels | None, several: bool
-) -> tuple[pa.Table, list[Path]]:
-    asked, shown = [path for path, _ in files], [path for path, _ in holding]
-    beside: list[Path] = []
-    with naming(asked):
-        pictures = {} if shown else picture_columns(asked, several)
-        table = read_table(asked, without=pictures)
+def _read_questions(files: _States, holding: _States, labels: Labels | None, several: bool) -> tuple[pa.Table, list[Path]]:
+    with naming([path for path, _ in files]):
+        table, beside = _placed(files, holding, several)
         table = table if labels is None else labels(table)
-        for name, place in pictures.items():
-            column, read = places(asked, name, several)
-            table, beside = table.add_column(place, pa.field(name, column.type), column), [*beside, *read]
+    pa.default_memory_pool().release_unused()
+    return table, beside
+
+
+def _placed(files: _States, holding: _States, several: bool) -> tuple[pa.Table, list[Path]]:
+    """The questions as they are in their files, with the places of their pictures. Many are written down once for each state of
+    the files, and mapped: processes share them. So long as the copies of pictures (`harness.tasks.stored`) are those they name.
+    """
+    copies = sorted(_states((home() / "pictures").glob("*.parquet")))
+    name = hashlib.sha256(repr((*files, holding, several, copies, folder_digest(Path(__file__).parent))).encode()).hexdigest()
+    written = home() / "questions" / f"{name[:32]}.arrow"
+    if not written.is_file():
+        table, beside = _read_placed([path for path, _ in files], [path for path, _ in holding], several)
+        if beside or table.nbytes < MANY or copies != sorted(_states((home() / "pictures").glob("*.parquet"))):
+            return table, beside
+        try:
+            written.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(written) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
+                writer.write_table(table.combine_chunks())
+        except OSError:  # a home that cannot be written
+            return table, beside
+    return pa.ipc.open_file(pa.memory_map(str(written))).read_all(), []
+
+
+def _read_placed(asked: list[Path], shown: list[Path], several: bool) -> tuple[pa.Table, list[Path]]:
+    beside: list[Path] = []
+    pictures = {} if shown else picture_columns(asked, several)
+    table = read_table(asked, without=pictures)
+    for name, place in pictures.items():
+        column, read = places(asked, name, several)
+        table, beside = table.add_column(place, pa.field(name, column.type), column), [*beside, *read]
     if shown:
         with naming(shown):
             rows = places_of_images(table, read_table(shown, ["id"]))

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,10 @@ class _LimitedTask(ConfigurableTask):
         task.task_docs = task._docs()
         return task
 
+    @property
+    def eval_docs_no_media(self) -> "_Rows":
+        return _Rows(super().eval_docs_no_media)
+
     def _docs(self) -> Dataset:
         return self.test_docs() if self.has_test_docs() else self.validation_docs()
 
@@ -200,6 +204,26 @@ class HubTask(_LimitedTask):
         self.rows = range(len(dataset))
         if self._limit is not None:
             self._set_dataset(dataset)
+
+
+class _Rows(Sequence[dict[str, Any]]):
+    """The rows of a dataset without pictures. Asked in turn, as lmms-eval does, they are read a thousand at a time."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._dataset[place]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for part in self._dataset.with_format("arrow").iter(1000):
+            yield from part.to_pylist()
 
 
 class _Shared(dict[str, Any]):

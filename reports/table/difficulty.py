@@ -122,10 +122,10 @@ def _budget(row: Row) -> float:
 
 def _rest(row: Row, suite: str, by: str, easier: Answers, store: Store) -> Rest:
     result = row.results[suite]
-    records = store.read_answers(result)
+    own, dense = store.read_both(result)
     scored = [answer for answer in easier.answers if not math.isnan(answer.score)]
     left = {answer.doc_id for answer in scored if answer.score < ENOUGH}
-    before, after = (_only(Answers.from_records(records, result, dense=dense), left) for dense in (True, False))
+    before, after = (_only(answers, left) for answers in (dense, own))
     if len(before.answers) < len(left):
         raise FitPruneError(f"it was asked other questions than {by}")
     drop = paired_drop(before, after) if left else None

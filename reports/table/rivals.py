@@ -142,7 +142,7 @@ def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -
 
 def read_scores(store: Store, result: Result) -> Answers:
     """The answers behind a result. Raises FitPruneError, in one line, if they are gone or damaged."""
-    return Answers.from_records(store.read_answers(result), result)
+    return store.read_both(result)[0]
 
 
 def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answers | None, Lost]:

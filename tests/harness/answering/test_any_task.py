@@ -68,7 +68,7 @@ def test_a_stored_result_is_read_with_its_halves(colors):
     known |= {"score": pruned.score, "dense_score": dense.score, "generation": dense.generation}
     made = result(**known, replicates=pruned.replicates, dense_replicates=dense.replicates)
     stored = type(made).from_json(strict(made.to_json()))
-    records = strict(pruned.to_records(dense))
+    records = strict(list(pruned.to_records(dense)))
     own, before = (Answers.from_records(records, stored, dense=side) for side in (False, True))
     again, drop = computed(stored, own, before), paired_drop(dense, pruned)
     assert again.drop_ci95 == pytest.approx((drop.low, drop.high))

@@ -1,5 +1,6 @@
 """A language model that scores, behind a stand-in of an OpenAI-compatible endpoint."""
 
+import asyncio
 import json
 import threading
 import time
@@ -9,13 +10,14 @@ import pytest
 import requests
 
 from fitprune.errors import FitPruneError
+from harness.answering import evaluate
 from harness.answering import judge as judges
 from harness.answering.evaluate import conditions, evaluate_cell
 from harness.answering.judge import Judge, asked, open_judge
 from harness.tasks import build, specs
 from harness.tasks.specs import find_suite
 from tests.support.own_task import write_rows, write_task
-from tests.support.tiny_llava import scripted
+from tests.support.tiny_llava import picture, scripted, write
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -28,7 +30,8 @@ class Endpoint(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append(body)
         time.sleep(self.server.delay)
-        text = str(float(body["messages"][0]["content"] == "red"))
+        asked = str(body["messages"][-1]["content"])
+        text = str(float(asked == "red" or "| red |" in asked))
         self.reply(self.server.answer or {"model": body["model"], "choices": [{"message": {"content": text}}]})
 
     def reply(self, found):
@@ -75,6 +78,34 @@ def test_a_judge_scores_and_is_asked_once_about_each_answer(judged, endpoint):
     assert sorted(set(contents)) == sorted(contents)  # each once
     assert evaluate_cell(model, None, "colors", data=judged, judge=endpoint.url).score == 25
     assert len(endpoint.bodies) == len(contents)
+
+
+def test_mm_vet_is_scored_by_the_judge_as_lmms_eval_scores_it(judged, endpoint, tmp_path, monkeypatch):
+    """Its own code asks, with its own prompt; the score is its own aggregate, which is the mean of the judge's scores."""
+    rows = [
+        {
+            "question_id": f"v1_{n}",
+            "image": picture(n),
+            "question": f"what color {n} ?",
+            "answer": "red<OR>crimson",
+            "capability": "rec,ocr" if n % 2 else "rec",
+        }
+        for n in range(6)
+    ]
+    write(tmp_path / "vet", "mmvet/default/test", rows)
+    own, plain = {}, evaluate.scored
+
+    def scored(spec, task, samples, images, aggregates):
+        own.update(aggregates)
+        return plain(spec, task, samples, images, aggregates)
+
+    monkeypatch.setattr(evaluate, "scored", scored)
+    model = scripted({"color 0": "red", "color 3": "red", "": "blue"})
+    answers = evaluate_cell(model, None, "mmvet", data=str(tmp_path / "vet"), judge=endpoint.url)
+    assert [answer.score for answer in answers.answers] == [1, 0, 0, 1, 0, 0]
+    assert answers.score == own["gpt_eval_score,none"] == pytest.approx(100 / 3)
+    prompts = [str(body["messages"][-1]["content"]) for body in endpoint.bodies]
+    assert all("Compare the ground truth and prediction" in prompt and "red <OR> crimson" in prompt for prompt in prompts)
 
 
 def test_the_judges_model_and_prompts_are_in_the_key(judged, endpoint):
@@ -126,3 +157,16 @@ def test_outside_requests_go_where_they_did(judged, endpoint, tmp_path):
         said = requests.post("https://api.openai.com/v1/chat/completions", json={"messages": [{"content": "red"}]})
         assert said.json()["choices"][0]["message"]["content"] == "1.0"
     assert requests.get(f"{endpoint.url}/models").json()["data"] == [{"id": "judge-7b"}]
+
+
+def test_the_openai_package_asks_the_judge_whatever_address_the_task_has(endpoint, tmp_path):
+    openai = pytest.importorskip("openai")
+    given = {"model": "gpt-4o", "messages": [{"role": "user", "content": "red"}]}
+    with asked(Judge(endpoint.url, "judge-7b", tmp_path), "colors"):
+        said = openai.OpenAI(api_key="none", base_url="https://api.openai.com/v1").chat.completions.create(**given)
+        assert said.choices[0].message.content == "1.0"
+        client = openai.AsyncOpenAI(api_key="none", base_url="https://api.openai.com/v1")
+        assert asyncio.run(client.chat.completions.create(**given)).choices[0].message.content == "1.0"
+    assert [body["model"] for body in endpoint.bodies] == ["judge-7b"]  # the same question, asked once
+    with pytest.raises(FitPruneError, match="its scoring asks a language model; give --judge URL"), asked(None, "colors"):
+        openai.OpenAI(api_key="none", base_url="https://api.openai.com/v1").chat.completions.create(**given)

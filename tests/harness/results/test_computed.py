@@ -37,7 +37,7 @@ def test_stale_figures_on_disk_are_nobodys_answer(tmp_path):
 
 
 def test_what_a_cell_finds_in_the_folder_is_made_anew_too():
-    check(Measured.stored(STALE.cell, STALE, PRUNED.to_records(DENSE)).result)
+    check(Measured.stored(STALE.cell, STALE, list(PRUNED.to_records(DENSE))).result)
 
 
 def test_scores_of_lmms_eval_stay_as_they_are_where_the_questions_give_them():

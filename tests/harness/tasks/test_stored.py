@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from fitprune.errors import FitPruneError
+from harness.answering.batching import image_hash
 from harness.answering.evaluate import evaluate_cell
 from harness.models import digests
-from harness.tasks import reading, stored
+from harness.tasks import preflight, reading, stored
 from harness.tasks.build import build_task
+from harness.tasks.pictures import seen
 from harness.tasks.preflight import check_data
 from tests.support.tiny_llava import picture, scripted, write, write_suites
 
@@ -222,3 +224,41 @@ def test_the_requests_of_a_task_share_their_options_and_leave_the_tasks_own_alon
     assert options[0] == given
     assert all(one is options[0] for one in options)
     assert type(task.config.generation_kwargs) is dict
+
+
+def test_many_questions_are_written_down_once_and_mapped(tmp_path, monkeypatch):
+    """Processes share them; a file that changes is read anew, and a home that cannot be written changes nothing."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(digests, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(preflight, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(preflight, "MANY", 1)
+    path = pope(tmp_path / "data")
+    plain = pq.read_table(path, columns=["question", "answer", "category"]).to_pylist()
+    before = pa.total_allocated_bytes()
+    table, _ = preflight.read_questions([path])
+    assert pa.total_allocated_bytes() - before < table.nbytes
+    assert [{name: row[name] for name in plain[0]} for row in table.to_pylist()] == plain
+    (written,) = (tmp_path / "home/questions").iterdir()
+    preflight._read_questions.cache_clear()
+    monkeypatch.setattr(preflight, "_read_placed", None)
+    again, _ = preflight.read_questions([path])
+    assert again.equals(table)
+    task = build_task("pope", str(tmp_path / "data"))
+    assert image_hash([seen(task.dataset["test"][3]["image"])]) == image_hash([Image.open(io.BytesIO(picture(3)["bytes"]))])
+    monkeypatch.undo()
+    monkeypatch.setattr(preflight, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(preflight, "MANY", 1)
+    pope(tmp_path / "data", rows=ROWS + 1)
+    assert len(preflight.read_questions([path])[0]) == ROWS + 1
+    assert written.is_file()
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(preflight, "home", lambda: tmp_path / "file")
+    preflight._read_questions.cache_clear()
+    assert len(preflight.read_questions([path])[0]) == ROWS + 1
+
+
+def test_rows_that_are_asked_in_turn_are_those_that_are_asked_by_their_number(tmp_path):
+    pope(tmp_path)
+    docs = build_task("pope", str(tmp_path), limit=7).eval_docs_no_media
+    assert list(docs) == [docs[place] for place in range(7)]
+    assert "image" not in docs.column_names
