@@ -168,7 +168,7 @@ class Answers:
         """One record a question, with what the dense model answered to it where `dense` is given."""
         before = {} if dense is None else {answer.doc_id: answer for answer in dense.answers}
         for answer in self.answers:
-            record = {name: getattr(answer, name) for name in ANSWER}
+            record = {name: value for name in ANSWER if (value := getattr(answer, name)) is not None}
             if (other := before.get(answer.doc_id)) is not None:
                 record |= {"dense_answer": other.answer, "dense_score": other.score}
             yield record
