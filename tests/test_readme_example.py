@@ -3,8 +3,9 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+from tests.support.warm import python
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -16,7 +17,7 @@ def test_the_librarys_example_runs_as_printed(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "example.py"],
+        [python(), "-W", "error::UserWarning", "example.py"],
         env=environment,
         cwd=tmp_path,
         capture_output=True,

@@ -42,7 +42,8 @@ def test_a_command_ends_as_with_the_plain_interpreter(tmp_path, code):
 
 def test_a_module_and_a_file_are_run_as_by_the_plain_interpreter(tmp_path):
     (tmp_path / "shown.py").write_text("import sys; print(__name__, sys.argv, sys.path[0])")
-    for arguments in (["-m", "shown", "a"], ["shown.py", "a"]):
+    (tmp_path / "warned.py").write_text("import sys, warnings; print(sys.argv, sys.warnoptions); warnings.warn('now')")
+    for arguments in (["-m", "shown", "a"], ["shown.py", "a"], ["-W", "error::UserWarning", "warned.py", "a"]):
         assert run(warm.python(), *arguments, cwd=tmp_path) == run(sys.executable, *arguments, cwd=tmp_path)
 
 

@@ -55,7 +55,7 @@ def test_what_it_calls_is_there(workflow):
         assert f"[testenv:{environment}]" in TOX
     for module in re.findall(r"-m (\w+)", text):
         assert module == "pip" or module == "tox" or importlib.util.find_spec(module), module
-    assert "reports results" in text
+    assert "fitprune report results" in text
     assert '>> "$GITHUB_STEP_SUMMARY"' in text
 
 

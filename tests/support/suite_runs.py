@@ -71,8 +71,8 @@ def environment(folder):
     return kept | {"FAKE_LOG": str(folder / "log"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
 
 
-def command(place, folder, *arguments, python=None):
-    """A command line, for a warm interpreter unless `python` names one."""
+def command(place, folder, *arguments):
+    """A command line, for a warm interpreter."""
     common = ["-p", "tests.support.fake_bench", "-p", "no:cacheprovider", "--results", str(folder / "results")]
     common += ["--model", str(place / "m"), "--data", str(place / "d")]
-    return [python or warm.python(), "-m", "pytest", *PLUGIN, *common, *arguments]
+    return [warm.python(), "-m", "pytest", *PLUGIN, *common, *arguments]

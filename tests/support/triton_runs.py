@@ -11,6 +11,8 @@ import pytest
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from tests.support.warm import python
+
 ROOT = Path(__file__).parents[2]
 TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed: it has wheels for Linux only")
 
@@ -19,7 +21,9 @@ def child(*arguments, folder, interpret):
     """Standard output of triton_child.py."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(folder), "OMP_NUM_THREADS": "1"} | ({"TRITON_INTERPRET": "1"} if interpret else {})
-    command = [sys.executable, "-m", "tests.support.triton_child", *map(str, arguments)]
+    # Triton decides when it is imported whether it interprets, and to warm commands it is imported.
+    interpreter = sys.executable if interpret else python()
+    command = [interpreter, "-m", "tests.support.triton_child", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -2,8 +2,8 @@
 
 It is to be called as `sys.executable` is, and so are the interpreters that it starts in turn, as pytest-xdist does. A process
 that has imported them, one per process of tests, forks for every command: a fraction of a second in place of five. Commands
-begin on one thread, offline and with an empty hub cache, and import this project themselves. Where something is killed from
-outside, or the imports are what is tested, `sys.executable` is right.
+begin on one thread, offline and with an empty hub cache, and import this project themselves. One that is killed takes its
+command along. Where the imports are what is tested, `sys.executable` is right.
 """
 
 import atexit
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,7 +120,7 @@ def attend(connection: socket.socket) -> dict[str, Any]:
 
 
 def become(client: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """What `python [-u] (-m MODULE | -c CODE | FILE) …` does, in this process."""
+    """What `python [-u] [-W FILTER] (-m MODULE | -c CODE | FILE) …` does, in this process."""
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -128,6 +129,9 @@ def become(client: str, arguments: list[str], folder: str, environment: dict[str
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     if arguments[0] == "-u":
         arguments = arguments[1:]
+    if arguments[0] == "-W":
+        sys.warnoptions, arguments = [arguments[1]], arguments[2:]
+        warnings._processoptions(sys.warnoptions)
     kind, *rest = arguments
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:1] = [folder if kind == "-m" else "" if kind == "-c" else os.path.dirname(os.path.abspath(kind)), *paths]

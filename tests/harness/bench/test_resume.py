@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -259,7 +258,7 @@ def test_large_files_of_the_hubs_cache_go_by_their_name(place, tmp_path):
 
 def test_a_killed_run_of_the_suites_goes_on_and_gives_what_an_unkilled_one_gives(tmp_path):
     command = [
-        sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-q", str(ROOT / "suites" / "test_gqa.py"),
+        warm.python(), "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-q", str(ROOT / "suites" / "test_gqa.py"),
         "--model", "llava-tiny", "--pruner", "random", "--reduction", "0.9", "--limit", "96", "--batch-size", "2",
         "--max-drop", "100", "--device", "cpu", "--results", str(tmp_path / "results"),
     ]  # fmt: skip
@@ -276,7 +275,7 @@ def test_a_killed_run_of_the_suites_goes_on_and_gives_what_an_unkilled_one_gives
         os.killpg(running.pid, signal.SIGKILL)
     assert batches() >= 4
     assert Store(tmp_path / "results").read_all() == ([], [])
-    ended = subprocess.run([warm.python(), *command[1:]], env=environment, capture_output=True, text=True)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
     (result,), notes = Store(tmp_path / "results").read_all()
     assert not notes

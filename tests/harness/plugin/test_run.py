@@ -325,16 +325,7 @@ def test_two_workers_share_the_dense_answers_and_fill_one_table(place, tmp_path)
 
 def test_a_killed_run_leaves_every_finished_cell(place, tmp_path):
     hanging = environment(tmp_path) | {"FAKE_HANG": f"{place / 'm'}-fastv-0.5", "TMPDIR": str(tmp_path)}
-    arguments = command(
-        place,
-        tmp_path,
-        "--pruner",
-        "dense,random,fastv",
-        "--reduction",
-        "0.5",
-        str(SUITES / "test_gqa.py"),
-        python=sys.executable,
-    )
+    arguments = command(place, tmp_path, "--pruner", "dense,random,fastv", "--reduction", "0.5", str(SUITES / "test_gqa.py"))
     with subprocess.Popen(arguments, env=hanging, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True) as running:
         try:
             deadline = time.monotonic() + 600
