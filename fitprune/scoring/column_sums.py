@@ -92,6 +92,8 @@ def head_max_columns_in_blocks(
     groups, key = heads // key.shape[1], in_float32(key)
     out = torch.zeros(batch, row_weights.shape[1], length, dtype=torch.float32, device=query.device)
     future = torch.full((block_rows, block_rows), float("-inf"), device=query.device).triu(1)
+    # On a CPU it costs nothing to ask where padding ends; on a GPU all keys are masked.
+    padded = length if valid is None or valid.is_cuda else int(((~valid).any(0) * torch.arange(1, length + 1)).max())
     for start in range(first_row, length, block_rows):
         stop = min(start + block_rows, length)
         # Causality: rows before `stop` see no key at or after it.
@@ -101,8 +103,8 @@ def head_max_columns_in_blocks(
         logits[..., start:stop] += future[: stop - start, : stop - start]
         if valid is not None:
             # A padding row sees nothing; it weighs nothing either, but must not turn into NaN.
-            padding = ~valid[:, None, None, :stop] & valid[:, None, start:stop, None]
-            logits.masked_fill_(padding, float("-inf"))
+            padding = ~valid[:, None, None, : min(stop, padded)] & valid[:, None, start:stop, None]
+            logits[..., :padded].masked_fill_(padding, float("-inf"))
         attention = logits.softmax(-1)
         out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
     blocks, sums = Blocks(block_rows), row_weights.shape[1]

@@ -3,12 +3,13 @@
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from fitprune.engine.patch import announce
+from fitprune.engine.tap import attending_as
 from fitprune.errors import FitPruneError
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.interface.trace import Trace
@@ -104,12 +105,24 @@ def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tenso
     return _stacked(seen.cross), _stacked(seen.own), trace
 
 
-def counts(model: nn.Module, prompt: Prompt, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """`drop_counts` of one batch that was `measure`d: LongTensor (batch, layers) on the CPU."""
-    device = execution_device(model_parts(model).decoder)
+def counts(
+    model: nn.Module,
+    prompt: Prompt,
+    alpha: float,
+    cross: torch.Tensor,
+    own: torch.Tensor,
+    attended: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`drop_counts` of one batch that was `measure`d: LongTensor (batch, layers) on the CPU.
+
+    `attended` is what entered the first layer's output projection then, if that is known: nothing is pruned before it.
+    """
+    parts = model_parts(model)
+    device, opening = execution_device(parts.decoder), cast(Any, parts.layers[0])
     first = cross[:, 0].to(device), own[:, 0].to(device)
     trajectory = Trajectory(alpha, cross.sum(2).to(device), own.sum(2).to(device), first)
-    prefill(model, prompt, trajectory)
+    with contextlib.nullcontext() if attended is None else attending_as(opening.self_attn, attended):
+        prefill(model, prompt, trajectory)
     dropped = _stacked(trajectory.dropped).cpu()
     # Once no sample has a visual token left, there is nothing to observe.
     return nn.functional.pad(dropped, (0, trajectory.last + 1 - dropped.shape[1]))

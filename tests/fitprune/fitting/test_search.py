@@ -3,6 +3,7 @@
 import itertools
 import weakref
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,28 @@ def test_a_run_scores_no_layer_whose_importances_are_known(model, samples, monke
     assert dropped.sum() > 0
     assert (len(scored), len(given)) == (6 + 5, 6)
     assert all(torch.equal(*pair) for pair in zip(given[0], scored[0], strict=True))
+
+
+def test_a_run_attends_to_nothing_anew_in_the_first_layer(model, samples):
+    """Nothing is pruned before it: on a CPU its output is kept from the unpruned model. `drop_counts` keeps none."""
+    calibration = Calibration(model, samples[:3], progress=False)
+    layers, projected = model.model.language_model.layers, []
+    hooks = [
+        layer.self_attn.q_proj.register_forward_hook(lambda *_, index=index: projected.append(index))
+        for index, layer in enumerate(layers)
+    ]
+    for step in (1, 40, 90):
+        found = np.concatenate([calibration._batches.run(step, batch) for batch in range(3)])
+        assert projected
+        assert 0 not in projected
+        projected.clear()
+        assert np.array_equal(found, drop_counts(model, samples[:3], step / 128).numpy())
+        assert found.any()
+        assert 0 in projected
+        projected.clear()
+    for hook in hooks:
+        hook.remove()
+    assert "forward" not in vars(layers[0].self_attn)
 
 
 def test_batches_are_read_once_and_not_held(model, samples):
