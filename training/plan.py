@@ -216,13 +216,13 @@ models, too, the middle layers do that (Zhang et al., arXiv 2411.18620).
 LOOKING = Lesson(0, 4, True, True, True, True, ASKED_EVENLY)
 SCRATCH = Plan(
     tower_steps=1600,
-    steps=3300,
+    steps=2200,
     captions=1.0,
     words=True,
     jitter=2 / 3,
     inserted=READ_LATE,
-    deep_from=2800,
-    lessons=(LOOKING, replace(LOOKING, first=2800, looks=False)),
+    deep_from=1000,
+    lessons=(LOOKING, replace(LOOKING, first=1000, looks=False)),
 )
 CANDIDATES = {
     "late": Plan(
