@@ -241,6 +241,10 @@ def build(family, layers=3, *, seed=0, attention="sdpa", dtype=torch.float32, de
     torch.manual_seed(seed)
     model = model_class._from_config(config, attn_implementation=attention).eval()
     randomise(model)
+    if family == "gemma3":  # whose norms scale by one more than their weights
+        for name, weight in model.get_decoder().named_parameters():
+            if "norm" in name:
+                weight.data -= 1
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     return read(model.to(dtype), tokenizer(family))
