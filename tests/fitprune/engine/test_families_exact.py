@@ -195,7 +195,7 @@ def test_decoded_tokens_take_the_positions_of_the_unpruned_sequence(family, prun
     positions, following = reference.positions(sample, sample["input_ids"].shape[1])
     seen = []
     hook = model.get_decoder().rotary_emb.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(kwargs.get("position_ids", args[1])), with_kwargs=True
+        lambda module, args, kwargs: seen.append((*args[1:], kwargs.get("position_ids"))[0]), with_kwargs=True
     )
     with hook, torch.no_grad(), pruner(model):
         new_tokens(model, sample, 4)
