@@ -9,6 +9,7 @@ from fitprune.engine.masks import biased_mask, causal_mask, replaced_mask
 from fitprune.models.execution import moved
 from fitprune.models.kv_cache import CacheState
 from fitprune.models.parts import frequencies_vary
+from fitprune.models.rotary import layer_type
 
 
 class Decode:
@@ -21,7 +22,7 @@ class Decode:
         state.extend(mask, length)
         self.masks: dict[int, Any] = {}
         self.stage, self.offsets = state.stages()
-        self.positions: dict[tuple[int, torch.device], dict[str, Any]] = {}
+        self.positions: dict[tuple[int, str | None, torch.device], dict[str, Any]] = {}
 
     def arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The decoder's arguments, without the mask that fits no layer, and with the position ids of every stage.
@@ -60,11 +61,12 @@ class Decode:
         stage = self.stage[at.index]
         if max(self.stage) == 0:
             return {}
-        if (stage, hidden.device) not in self.positions:
+        kind = layer_type(self.context.parts.decoder, at.module)
+        if (stage, kind, hidden.device) not in self.positions:
             own = slice(stage * self.length, (stage + 1) * self.length)
             ids, embeddings = moved((kwargs["position_ids"], kwargs["position_embeddings"]), hidden.device)
             ids, embeddings = ids[:, own], tuple(part[:, own] for part in embeddings)
             if stage and frequencies_vary(self.context.parts.decoder):
                 embeddings = moved(self.context.parts.decoder.rotary_emb(hidden, ids), hidden.device)
-            self.positions[stage, hidden.device] = {"position_ids": ids, "position_embeddings": embeddings}
-        return self.positions[stage, hidden.device]
+            self.positions[stage, kind, hidden.device] = {"position_ids": ids, "position_embeddings": embeddings}
+        return self.positions[stage, kind, hidden.device]

@@ -1,5 +1,6 @@
 """The attention mask of a sequence that has become shorter, and with what a method adds to the logits."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,17 @@ from fitprune.interface.layout import Layout
 from fitprune.models.parts import ModelParts
 from fitprune.models.releases import has_mask_function
 
+# Attention that takes any mask.
+MASKED = ("sdpa", "eager")
+
 
 def causal_mask(
-    parts: ModelParts, hidden: torch.Tensor, valid: torch.Tensor | None, cache: Any = None, layer: int | None = None
+    parts: ModelParts,
+    hidden: torch.Tensor,
+    valid: torch.Tensor | None,
+    cache: Any = None,
+    layer: int | None = None,
+    together: torch.Tensor | None = None,
 ) -> Any:
     """The causal mask of the tokens in `hidden`, in the form that the model's attention takes; None where it needs none.
 
@@ -25,9 +34,11 @@ def causal_mask(
         valid: bool (batch, tokens in the cache + T), False for padding; None where all tokens are real.
         cache: the KV cache; None for a prompt, which sees itself alone.
         layer: the layer of the cache that counts. After pruning, layers hold different numbers of tokens.
+        together: LongTensor (batch, T): rows of the same number see one another in both directions, those of 0 do not; None
+            where none do.
 
     Raises:
-        UnsupportedModel: padding must be masked, and the attention takes no mask.
+        UnsupportedModel: padding must be masked, and the attention takes no mask; or it takes only causal ones.
     """
     config = parts.decoder.config
     if valid is not None and not has_mask_function(config._attn_implementation):
@@ -35,6 +46,14 @@ def causal_mask(
             f"the attention '{config._attn_implementation}' has no mask function, so a padded batch cannot be pruned; register "
             "one with transformers' AttentionMaskInterface, or give the prompts one by one."
         )
+    if together is not None:
+        if config._attn_implementation not in MASKED:
+            raise UnsupportedModel(
+                "the tokens of an image see one another in both directions in this model, which "
+                f"'{config._attn_implementation}' does not take; load the model with attn_implementation='sdpa' or 'eager'."
+            )
+        both = _both_ways(together)
+        return create_causal_mask(config, hidden, valid, None, or_mask_function=both, allow_is_causal_skip=False)
     if valid is not None and (layer is None or hidden.shape[1] == 1) and _plain_sdpa(config):
         # What transformers makes of it in eleven operations, once per layer.
         seen = valid[:, None, None]
@@ -46,10 +65,19 @@ def causal_mask(
     return create_causal_mask(config, hidden, valid, cache, layer_idx=layer, allow_is_causal_skip=valid is None)
 
 
+def _both_ways(together: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """What lets rows of the same number see one another, in the form that transformers takes."""
+
+    def seen(sample: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (together[sample, query] == together[sample, key]) & (together[sample, query] > 0)
+
+    return seen
+
+
 def require_numbers(parts: ModelParts) -> None:
     """Raise UnsupportedModel unless the model's attention takes a mask of numbers, which are added to its logits."""
     attention = parts.decoder.config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in MASKED:
         raise UnsupportedModel(
             f"this method adds to the logits of attention, which '{attention}' does not take; load the model with "
             "attn_implementation='sdpa' or 'eager'."

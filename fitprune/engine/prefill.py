@@ -23,7 +23,9 @@ from fitprune.interface.vision import index_of_samples
 from fitprune.models.deepstack import DeepStack
 from fitprune.models.execution import execution_device, moved, own_precision
 from fitprune.models.kv_cache import CacheState, HeldRows
+from fitprune.models.parts import fed_forward, joined, seen_together
 from fitprune.models.releases import release
+from fitprune.models.rotary import Rotary, of_decoder, of_layer, of_positions
 from fitprune.scoring.macs import Macs
 
 
@@ -56,13 +58,13 @@ class Prefill:
         self.home = visual.device
         # Whether position ids have gaps that a cut has left.
         self.gaps = False
-        # True once the layers are given our own mask: from the start in a padded batch, else after the first cut.
-        self.changed = self.layout.valid is not None and not self.layout.empty
+        self.together = None if self.layout.empty else seen_together(context.parts, prompt, image)
+        # True once the layers get our own mask: from the start where it is not plainly causal, else after the first cut.
+        self.changed = self.together is not None or (self.layout.valid is not None and not self.layout.empty)
         self.mask: Any = None
         self.bias: Biased | None = None
         self.deep: DeepStack | None = None
-        # Cosine and sine of the rotary embedding in one tensor, (2, …, 1 or batch, T, d), so that one gather takes both.
-        self.rotary: torch.Tensor | None = None
+        self.rotary: Rotary | None = None
         # Images are encoded, so what the tower showed is complete.
         self.record = tower.record() if tower is not None else None
         self.global_index = (
@@ -93,9 +95,9 @@ class Prefill:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
         hidden, kwargs = self._follow(at, hidden, kwargs)
         if self.rotary is None:
-            self.rotary, self.mask = torch.stack(kwargs["position_embeddings"]), kwargs.get("attention_mask")
+            self.rotary, self.mask = of_decoder(self.context.parts.decoder, hidden, kwargs), kwargs.get("attention_mask")
             if self.changed:
-                self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
+                self.mask = self._causal_mask(hidden)
         spent: list[Macs] = []
         if not self.layout.empty:
             hidden = self._prune_before(at, hidden, spent)
@@ -107,7 +109,7 @@ class Prefill:
             kwargs = {
                 **kwargs,
                 "attention_mask": self.mask if self.bias is None else self.bias.mask,
-                "position_embeddings": self._embeddings(),
+                "position_embeddings": self._embeddings(at),
                 "position_ids": None,
             }
         if any(at.index in member.observed for member in self.members) and not self.layout.empty:
@@ -123,7 +125,8 @@ class Prefill:
         device = execution_device(at.module)
         if device != self.layout.place.device:
             self.layout = self.layout.to(device)
-            self.mask, self.rotary, self.global_index = moved((self.mask, self.rotary, self.global_index), device)
+            kept = (self.mask, self.rotary, self.global_index, self.together)
+            self.mask, self.rotary, self.global_index, self.together = moved(kept, device)
             for member in self.members:
                 member.to(device)
         return hidden.to(device), kwargs if device == self.home else moved(kwargs, device)
@@ -134,7 +137,7 @@ class Prefill:
             if member.pruner.biases_attention:
                 with own_precision(hidden):
                     bias = member.pruner.attention_bias(at.index, self._tokens(at, hidden, member))
-                mask = self.mask if self.changed else causal_mask(self.context.parts, hidden, self.layout.valid)
+                mask = self.mask if self.changed else self._causal_mask(hidden)
                 self.bias = biased(self.context.parts, bias, self.layout, mask, hidden.dtype, self.bias)
 
     def _prune_before(self, at: Layer, hidden: torch.Tensor, spent: list[Macs]) -> torch.Tensor:
@@ -169,7 +172,7 @@ class Prefill:
         cuts: list[tuple[Cut | None, Member]] = []
 
         def show(attention: Attention) -> Shorten | None:
-            rows, seen, layout = None, self.layout, self.layout
+            rows, seen, layout, attention.together = None, self.layout, self.layout, self.together
             for member in self.members:
                 if at.index not in member.observed or layout.empty:
                     continue
@@ -205,20 +208,23 @@ class Prefill:
         left = hidden
         for cut, member in cuts:
             left = self._shorten(cut, left, member)
-        residual = attended + left
+        residual = joined(layer, attended) + left
         del attended, left
-        return residual + layer.mlp(layer.post_attention_layernorm(residual))
+        return residual + fed_forward(layer, residual)
 
     def _tokens(self, at: Layer, hidden: torch.Tensor, member: Member, layout: Layout | None = None) -> VisualTokens:
         """What a member is shown: the tokens present, or those in `layout`."""
         parts, total = self.context.parts, self.layout.total
-        around = LayerContext(parts, at.module, self.prompt, self._embeddings(), self.record, member.global_index, total)
+        around = LayerContext(parts, at.module, self.prompt, self._embeddings(at), self.record, member.global_index, total)
         seen = member.layout(self.layout if layout is None else layout)
         return VisualTokens(hidden, seen, member.memory, around, carried=member.carried)
 
-    def _embeddings(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Cosine and sine of the rotary embedding, as layers take them; None before the first layer."""
-        return None if self.rotary is None else (self.rotary[0], self.rotary[1])
+    def _embeddings(self, at: Layer) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Cosine and sine of the rotary embedding, as a layer takes them; None before the first layer."""
+        return of_layer(self.rotary, self.context.parts.decoder, at.module)
+
+    def _causal_mask(self, hidden: torch.Tensor) -> Any:
+        return causal_mask(self.context.parts, hidden, self.layout.valid, together=self.together)
 
     def _shorten(self, cut: Cut | None, hidden: torch.Tensor, member: Member) -> torch.Tensor:
         """Bring hidden states, embeddings and mask to the shorter sequence of a member's `cut`; None where nothing leaves."""
@@ -232,13 +238,15 @@ class Prefill:
         if member.repacked:
             # Also where nothing leaves: in another batch, something may.
             self.layout = dataclasses.replace(self.layout, shift=self.layout.removed)
-            rotary = torch.stack(self.context.parts.decoder.rotary_emb(hidden, self.layout.position_ids()))
-            self.rotary = rotary.to(hidden.device)
+            assert self.rotary is not None
+            self.rotary = of_positions(self.context.parts.decoder, hidden, self.layout.position_ids(), self.rotary)
         elif cut is not None:
             assert self.rotary is not None
-            self.rotary = cut.take(self.rotary)
+            self.rotary = {each: cut.take(part) for each, part in self.rotary.items()}
+        if cut is not None and self.together is not None:
+            self.together = self.together.gather(1, cut.rows)
         self.gaps = not member.repacked
-        self.mask = causal_mask(self.context.parts, hidden, self.layout.valid)
+        self.mask = self._causal_mask(hidden)
         self.changed = True
         return hidden
 

@@ -109,6 +109,8 @@ class Session:
         cache = cache_in(kwargs)
         past = int(cache.get_seq_length()) if cache is not None else 0
         mask = kwargs.get("attention_mask")
+        if isinstance(mask, dict):  # Gemma 3 makes the masks of its types of layers before its decoder
+            mask = prompt.get("attention_mask")
         if mask is not None and (not isinstance(mask, torch.Tensor) or mask.ndim != 2):
             raise UnsupportedModel(
                 "pruning needs a 2-D attention mask and a dynamic cache; this call brought a prepared mask "

@@ -22,11 +22,11 @@ from fitprune.fitting.identity import PACKAGE
 from fitprune.fitting.tensor_store import TensorStore, digest
 from fitprune.flops import check_reduction
 from fitprune.models.execution import execution_device, floating_type
-from fitprune.models.parts import model_parts
+from fitprune.models.parts import BOTH_WAYS, model_parts
 from fitprune.models.sizes import DecoderSizes
 from fitprune.pruner import Pruner
 from fitprune.recipes.recipe import Recipe
-from fitprune.scoring.column_sums import blocks_for
+from fitprune.scoring.column_sums import blocks_for, in_one_block
 from fitprune.scoring.macs import Blocks
 from fitprune.search.prompts import Batch
 
@@ -156,6 +156,8 @@ class Calibration:
     def _blocks(self) -> Callable[[int], Blocks]:
         """How scoring walks over the attention map on this model's device."""
         parts = model_parts(self.model)
+        if parts.parent.config.model_type in BOTH_WAYS:
+            return in_one_block
         head, dtype = self.sizes.q_size // parts.text_config.num_attention_heads, floating_type(parts.decoder)
         return blocks_for(torch.empty(1, 1, 1, head, dtype=dtype, device=execution_device(parts.decoder)))
 

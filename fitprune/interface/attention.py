@@ -19,12 +19,14 @@ class Attention:
             each sample's last token.
         key: (batch, kv_heads, T, d).
         scaling: factor on the logits.
+        together: see `causal_mask` of the engine; None where attention is causal.
         spent: multiply-accumulates of scoring so far.
     """
 
     query: torch.Tensor
     key: torch.Tensor
     scaling: float
+    together: torch.Tensor | None = None
     spent: list[Macs] = field(default_factory=list)
 
     @property
@@ -35,7 +37,9 @@ class Attention:
     def head_max_columns(self, tokens: HasLayout, row_weights: torch.Tensor) -> torch.Tensor:
         """See `column_sums.head_max_columns`, at the visual tokens' columns: (batch, R, n), 0 in padding columns."""
         at = tokens.layout
-        sums, macs = head_max_columns(self.query, self.key, row_weights, self.scaling, at.valid, first_row=at.first_row)
+        sums, macs = head_max_columns(
+            self.query, self.key, row_weights, self.scaling, at.valid, first_row=at.first_row, together=self.together
+        )
         self.spent.append(macs)
         return at.columns(sums)
 

@@ -9,10 +9,11 @@ from torch import nn
 from fitprune.errors import UnsupportedModel
 from fitprune.models.sizes import text_config
 
-# Pre-norm layers of the form x + attention(norm(x)), then x + mlp(norm(x)). A layer class outside this list may scale or
-# reorder these sums, and pruning it as if it did not would be silently wrong.
+# Pre-norm layers of the form x + attention(norm(x)), then x + mlp(norm(x)), or with norms around both: see `joined`. A layer
+# class outside this list may scale or reorder these sums, and pruning it as if it did not would be silently wrong.
 PRE_NORM_LAYERS = frozenset(
     {
+        "Gemma3DecoderLayer",
         "LlamaDecoderLayer",
         "MistralDecoderLayer",
         "Qwen2DecoderLayer",
@@ -21,6 +22,9 @@ PRE_NORM_LAYERS = frozenset(
         "Qwen3VLTextDecoderLayer",
     }
 )
+
+# Models in whose decoder the tokens of an image see one another in both directions.
+BOTH_WAYS = frozenset({"gemma3"})
 
 # What models call their vision tower.
 TOWERS = ("vision_tower", "visual", "vision_model")
@@ -50,6 +54,18 @@ class ModelParts:
     def newline(self) -> torch.Tensor | None:
         """The embedding (hidden_size,) that tiled models put after each row of patches; None in other models."""
         return getattr(self.parent, "image_newline", None)
+
+
+def joined(layer: Any, attended: torch.Tensor) -> torch.Tensor:
+    """What a layer's attention gave, (…, hidden_size), as it joins the residual stream: Gemma 3 norms it."""
+    return layer.post_attention_layernorm(attended) if hasattr(layer, "pre_feedforward_layernorm") else attended
+
+
+def fed_forward(layer: Any, residual: torch.Tensor) -> torch.Tensor:
+    """What a layer's feed-forward network, with the norms around it, adds to the residual stream."""
+    if hasattr(layer, "pre_feedforward_layernorm"):
+        return layer.post_feedforward_layernorm(layer.mlp(layer.pre_feedforward_layernorm(residual)))
+    return layer.mlp(layer.post_attention_layernorm(residual))
 
 
 def module_global(module: nn.Module, name: str) -> Any:
@@ -164,6 +180,21 @@ def newline_mask(parts: ModelParts, visual: torch.Tensor, embeds: torch.Tensor |
     for dtype in {embeds.dtype, torch.float16, torch.bfloat16}:
         found = found | (embeds == newline.to(dtype).to(embeds.dtype)).all(-1)
     return visual & found
+
+
+def seen_together(parts: ModelParts, prompt: dict[str, Any], visual: torch.Tensor) -> torch.Tensor | None:
+    """Which tokens of a prompt see one another in both directions: LongTensor (batch, T), the number of their image from 1,
+    0 for all others; None where none do.
+
+    `prompt` holds the arguments of the parent's forward, or a ready `visual_mask`; `visual` says where images are. A model of
+    BOTH_WAYS goes by `token_type_ids`, and takes a prompt without them for text.
+    """
+    types = prompt.get("token_type_ids")
+    if parts.parent.config.model_type not in BOTH_WAYS or (types is None and prompt.get("visual_mask") is None):
+        return None
+    image = visual if types is None else (types == 1).to(visual.device)
+    first = image & ~nn.functional.pad(image, (1, 0))[:, :-1]
+    return first.cumsum(1).masked_fill(~image, 0)
 
 
 def refuse_video(prompt: dict[str, Any]) -> None:

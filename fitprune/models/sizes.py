@@ -122,7 +122,8 @@ def tower_sizes(config: Any) -> TowerSizes:
     vision: Any = getattr(config, "vision_config", None)
     clip = getattr(vision, "clip_config", vision)
     kind, read = getattr(clip, "model_type", None), getattr(config, "vision_feature_layer", -1)
-    if kind not in ("clip_vision_model", "siglip_vision_model") or read is None:
+    pools = hasattr(config, "mm_tokens_per_image")  # Gemma 3 makes one token of several patches
+    if kind not in ("clip_vision_model", "siglip_vision_model") or read is None or pools:
         raise UnsupportedModel(f"the vision tower of a {config.model_type} model is not of CLIP's or SigLIP's form.")
     read = layer_read(read)
     patches = vision.image_tokens if clip is not vision else (clip.image_size // clip.patch_size) ** 2

@@ -23,6 +23,7 @@ def head_max_columns(
     scaling: float,
     valid: torch.Tensor | None = None,
     first_row: int = 0,
+    together: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Macs]:
     """Weighted sums over query rows of the head-wise maximum of causal softmax attention.
 
@@ -38,14 +39,16 @@ def head_max_columns(
         scaling: factor on the logits.
         valid: (batch, T) bool, False for padding; None where all tokens are real.
         first_row: rows before it are not computed.
+        together: LongTensor (batch, T): rows of the same number see one another in both directions, those of 0 do not; None
+            where attention is causal. The kernels do not take it.
 
     Returns:
         float32 (batch, R, T), and the multiply-accumulates of its products, padding left out. The kernels compute that of
         queries and keys twice, and count it so.
     """
-    if (kernels := kernels_for(query)) is not None:
+    if together is None and (kernels := kernels_for(query)) is not None:
         return kernels.head_max_columns(query, key, row_weights, scaling, valid, first_row)
-    return head_max_columns_in_blocks(query, key, row_weights, scaling, valid, first_row)
+    return head_max_columns_in_blocks(query, key, row_weights, scaling, valid, first_row, together=together)
 
 
 def kernels_for(query: torch.Tensor) -> ModuleType | None:
@@ -71,6 +74,11 @@ def in_blocks(length: int) -> Blocks:
     return Blocks(BLOCK_ROWS)
 
 
+def in_one_block(length: int) -> Blocks:
+    """How the torch path does where attention is not causal: every row with every key."""
+    return Blocks(max(length, 1))
+
+
 @functools.cache
 def _kernels() -> ModuleType | None:
     """The module of the Triton kernels; None without Triton, which comes with torch's CUDA builds for Linux."""
@@ -86,6 +94,7 @@ def head_max_columns_in_blocks(
     valid: torch.Tensor | None = None,
     first_row: int = 0,
     block_rows: int = BLOCK_ROWS,
+    together: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, Macs]:
     """`head_max_columns` in torch, `block_rows` rows at a time."""
     batch, heads, length, dim = query.shape
@@ -97,15 +106,22 @@ def head_max_columns_in_blocks(
     for start in range(first_row, length, block_rows):
         stop = min(start + block_rows, length)
         # Causality: rows before `stop` see no key at or after it.
+        keys = stop if together is None else length
         block = in_float32(query[:, :, start:stop]).reshape(batch, key.shape[1], groups * (stop - start), dim)
-        logits = torch.matmul(block, key[:, :, :stop].transpose(2, 3)).float().mul_(scaling)
-        logits = logits.view(batch, heads, stop - start, stop)
-        logits[..., start:stop] += future[: stop - start, : stop - start]
+        logits = torch.matmul(block, key[:, :, :keys].transpose(2, 3)).float().mul_(scaling)
+        logits = logits.view(batch, heads, stop - start, keys)
+        if together is None:
+            logits[..., start:stop] += future[: stop - start, : stop - start]
+        else:
+            rows = torch.arange(length, device=query.device)
+            own = together[:, start:stop, None]
+            beyond = (rows > rows[start:stop, None]) & ((own != together[:, None]) | (own == 0))
+            logits.masked_fill_(beyond[:, None], float("-inf"))
         if valid is not None:
             # A padding row sees nothing; it weighs nothing either, but must not turn into NaN.
-            padding = ~valid[:, None, None, : min(stop, padded)] & valid[:, None, start:stop, None]
+            padding = ~valid[:, None, None, : min(keys, padded)] & valid[:, None, start:stop, None]
             logits[..., :padded].masked_fill_(padding, float("-inf"))
         attention = logits.softmax(-1)
-        out[:, :, :stop] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
-    blocks, sums = Blocks(block_rows), row_weights.shape[1]
+        out[:, :, :keys] += torch.matmul(row_weights[:, :, start:stop].float(), attention.amax(1))
+    blocks, sums = Blocks(block_rows) if together is None else in_one_block(length), row_weights.shape[1]
     return out, lambda: column_sum_macs(batch_pairs(valid, batch, length, first_row, blocks), heads * dim, sums, blocks)

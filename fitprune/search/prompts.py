@@ -63,6 +63,8 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
                 caught[name] = value
             elif name == FEATURES and value:
                 caught[name] = torch.stack(value)
+        if isinstance(kwargs.get("attention_mask"), dict) and inputs.get("attention_mask") is not None:
+            caught["attention_mask"] = inputs["attention_mask"]  # of the masks made of it the pruner makes its own
         # Only while the model runs is an offloaded newline embedding there to be compared with.
         newline.append(newline_mask(parts, visual.to(caught["inputs_embeds"].device), caught["inputs_embeds"]))
         raise _DecoderReached

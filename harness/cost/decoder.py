@@ -20,7 +20,7 @@ from harness.cost.vision import require
 Tokens = int | Sequence[int] | torch.Tensor
 """One count per sample; a bare int is one sample."""
 
-DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text"})
+DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text", "gemma3_text"})
 """Decoders with q, k, v, o projections and a gated FFN of three matrices."""
 
 

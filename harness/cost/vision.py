@@ -127,6 +127,13 @@ def _internvl(config: Any, inputs: Inputs) -> VisionCost:
     return VisionCost(tower_macs(tower, tiles), {"linear": tokens * _two_layers(tower.hidden_size * merged, config)})
 
 
+def _gemma3(config: Any, images: int) -> VisionCost:
+    """Gemma 3: every image of the tower's size; its patches are pooled, and each pool goes through one matrix."""
+    tokens = images * config.mm_tokens_per_image
+    linear = tokens * config.vision_config.hidden_size * config.get_text_config().hidden_size
+    return VisionCost(tower_macs(config.vision_config, images), {"linear": linear})
+
+
 def _smolvlm(config: Any, inputs: Inputs) -> VisionCost:
     """SmolVLM: tiles of the tower's size, but for the empty ones of a batch; squares of patches become one token each."""
     tower, mask, merged = config.vision_config, inputs.get("pixel_attention_mask"), config.scale_factor**2
@@ -239,7 +246,8 @@ FAMILIES: dict[str, Callable[[Any, Inputs], VisionCost]] = {
     "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
+    "gemma3": _one_size,
 }
 
-ONE_SIZE: dict[str, Callable[[Any, int], VisionCost]] = {"llava": _tiles_cost, "llava_hr": _llava_hr}
+ONE_SIZE: dict[str, Callable[[Any, int], VisionCost]] = {"llava": _tiles_cost, "llava_hr": _llava_hr, "gemma3": _gemma3}
 """The families whose images all cost the same, and what so many of them cost."""

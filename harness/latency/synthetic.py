@@ -10,6 +10,7 @@ import torch
 
 from fitprune.errors import FitPruneError
 from harness.models.devices import AUTO, choose_device, choose_dtype
+from harness.models.families import FAMILIES
 from harness.models.families.unpadding import keep_padding
 from harness.models.shipped import transformers_config
 from harness.models.spec import ModelSpec, View
@@ -108,4 +109,6 @@ def random_prompt(config: Any, view: View, text_tokens: int, batch: int, like: t
     }
     if "image_grid_thw" in inputs:
         inputs["mm_token_type_ids"] = (ids == config.image_token_id).int()
+    if FAMILIES[config.model_type].token_types:
+        inputs["token_type_ids"] = (ids == config.image_token_id).long()
     return {name: tensor.to(like.device) for name, tensor in inputs.items()}

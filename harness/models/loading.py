@@ -205,7 +205,9 @@ def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec, config: Map
     if tokenizer is None:
         raise FitPruneError(f"model '{spec.name}': its processor has no tokenizer; it is not an image-text model")
     meant = config.get("image_token_id", config.get("image_token_index"))
-    given = getattr(processor, "image_token_id", None)
+    # Of Gemma 3 the processor's own id is that of the token that stands for an image before its text is expanded; of InternVL
+    # there are those of the tokens around an image, too.
+    given = (getattr(processor, "image_token_ids", None) or [getattr(processor, "image_token_id", None)])[0]
     if meant is not None and given is not None and meant != given:
         raise FitPruneError(
             f"model '{spec.name}': its config.json has {meant} for image tokens, its tokenizer {given} "

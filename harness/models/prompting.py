@@ -27,7 +27,8 @@ def encode(
     processor: Any = loaded.processor
     texts = [chat(processor, question, len(own)) for question, own in zip(questions, images, strict=True)]
     # Sample by sample: LLaVA-OneVision cuts tiles of an image only where it is its prompt's only one.
-    given = [list(own) for own in images if own or FAMILIES[loaded.config.model_type].nested]
+    family = FAMILIES.get(loaded.config.model_type)
+    given = [list(own) for own in images if own or (family and family.nested)]
     bos = processor.tokenizer.bos_token
     encoded = processor(
         images=given if any(given) else None,
@@ -40,5 +41,5 @@ def encode(
     return {
         name: value.to(loaded.device, loaded.dtype) if value.is_floating_point() else value.to(loaded.device)
         for name, value in encoded.items()
-        if isinstance(value, torch.Tensor) and name != "token_type_ids"
+        if isinstance(value, torch.Tensor) and ((family and family.token_types) or name != "token_type_ids")
     }

@@ -41,6 +41,7 @@ class Family:
         view: (config, width, height) of an image to its `View`.
         processor: config to the attributes of the processor that must agree with it; older checkpoints lack some of them.
         nested: its processor takes a list of images for each prompt, for those without any an empty one.
+        token_types: its decoder takes `token_type_ids`, which say where images are.
         registers: module whose import makes transformers know the family; empty for transformers' own.
     """
 
@@ -52,6 +53,7 @@ class Family:
     view: Callable[[Mapping[str, Any], int, int], View]
     processor: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda config: {}
     nested: bool = False
+    token_types: bool = False
     registers: str = ""
 
 

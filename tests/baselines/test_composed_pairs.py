@@ -97,6 +97,8 @@ FAMILIES = [
     ("qwen2_5_vl", None),
     ("qwen3_vl", None),
     ("internvl", "qwen2"),
+    ("smolvlm", None),
+    ("gemma3", None),
 ]
 TILED = ["w1 w2", (30, 20), "w3 w4 w5 w6"]
 

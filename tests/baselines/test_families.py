@@ -21,6 +21,8 @@ FAMILIES = [
     ("qwen2_5_vl", None),
     ("qwen3_vl", None),
     ("internvl", "qwen2"),
+    ("smolvlm", None),
+    ("gemma3", None),
 ]
 PROMPTS = {"wide": ["w1 w2", (30, 20), "w3 w4 w5 w6"], "two": ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"]}
 STAGES = (0, 1, 2)

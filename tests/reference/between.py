@@ -55,8 +55,8 @@ def run(model, inputs, rule, new_tokens=0, repack=False):
         chosen = rule(reference, here) if any(image) else None
         if chosen is not None:
             here = follow(here, chosen, repack)
-        output, maps = reference.attend(here.x, layer, here.positions, caches[layer])
-        y = here.x + reference.linear(output, f"layers.{layer}.self_attn.o_proj")
+        output, maps = reference.attend(here.x, layer, here.positions, caches[layer], here.names)
+        y = here.x + reference.project(output, layer)
         keys = [key for key, _ in caches[layer]]
         y = reference.deepen(reference.feed_forward(y, layer), layer, here.names)
         here = Before(layer, y, here.names, here.positions, here.after, maps, keys)
@@ -78,7 +78,7 @@ def ended(reference, here, caches, nexts, out, new_tokens):
         y = reference.weights["embed_tokens.weight"][out.tokens[-1]][None]
         for layer in range(reference.layers):
             output, _ = reference.attend(y, layer, [nexts[layer] + step], caches[layer])
-            y = reference.feed_forward(y + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            y = reference.feed_forward(y + reference.project(output, layer), layer)
         logits = (reference.norm(y, "norm") @ reference.head.T)[0]
     return out
 

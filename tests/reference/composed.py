@@ -56,8 +56,8 @@ def run(model, inputs, parts, new_tokens=0, made=()):
             if layer == 0 and part.told is not None:
                 part.told.append(len(here.visual))
         nexts.append(following)
-        output, maps = reference.attend(here.x, layer, here.positions, caches[layer])
-        y = here.x + reference.linear(output, f"layers.{layer}.self_attn.o_proj")
+        output, maps = reference.attend(here.x, layer, here.positions, caches[layer], here.names)
+        y = here.x + reference.project(output, layer)
         stays, positions = list(range(len(y))), list(here.positions)
         for part in parts:
             left = [name if row in stays else None for row, name in enumerate(here.names)]

@@ -24,11 +24,11 @@ class Conversation:
         for layer in range(reference.layers):
             x, positions, original = self.only(entered[layer], x, positions, original)
             self.caches.append([])
-            output, _ = reference.attend(x, layer, positions, self.caches[layer])
+            output, _ = reference.attend(x, layer, positions, self.caches[layer], original)
             before = original
             x, positions, original = self.only(kept[layer], x, positions, before)
             output = output[[row for row, index in enumerate(before) if index is None or index in kept[layer]]]
-            x = reference.feed_forward(x + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            x = reference.feed_forward(x + reference.project(output, layer), layer)
             x = reference.deepen(x, layer, original)
         self.rows = [len(cache) for cache in self.caches]
 
@@ -49,7 +49,7 @@ class Conversation:
             if self.repacked and self.rows[layer] < self.prompt:
                 start = self.rows[layer] + said
             output, _ = reference.attend(x, layer, list(range(start, start + len(ids))), self.caches[layer])
-            x = reference.feed_forward(x + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            x = reference.feed_forward(x + reference.project(output, layer), layer)
         self.length += len(ids)
         return reference.norm(x, "norm") @ reference.head.T
 

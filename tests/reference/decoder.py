@@ -48,6 +48,7 @@ class Reference:
         self.kv_heads = self.config.num_key_value_heads
         self.width = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.heads
         self.layers = self.config.num_hidden_layers
+        self.scaling = self.width**-0.5
 
     def embed(self, inputs):
         """The prompt of one unpadded sample: embeddings (tokens, hidden) and, per token, whether it is an image's."""
@@ -79,15 +80,27 @@ class Reference:
         y = x @ self.weights[name + ".weight"].T
         return y + self.weights[name + ".bias"] if name + ".bias" in self.weights else y
 
+    def theta(self, layer):
+        """The base of the rotary frequencies in a layer."""
+        return self.config.rope_parameters["rope_theta"]
+
+    def sees(self, row, key, names):
+        """Whether a row of a prompt sees a later one; `names` are the indices of visual tokens, None for text."""
+        return False
+
+    def project(self, output, layer):
+        """What a layer's attention adds to the residual stream."""
+        return self.linear(output, f"layers.{layer}.self_attn.o_proj")
+
     def rotated(self, x, part, positions):
         """Queries or keys (rows, heads, width) of normed rows, by the part's name up to its letter, normed where they are."""
         states = self.linear(x, part + "_proj").view(len(x), -1, self.width)
         states = self.norm(states, part + "_norm") if part + "_norm.weight" in self.weights else states
-        return self.rotate(states, positions)
+        return self.rotate(states, positions, self.theta(int(part.split(".")[1])))
 
-    def rotate(self, x, positions):
+    def rotate(self, x, positions, theta):
         """Rotary embedding of x (tokens, heads, width) at the given positions."""
-        theta, half = self.config.rope_parameters["rope_theta"], self.width // 2
+        half = self.width // 2
         angles = [[self.axis(position, i) * theta ** (-2 * i / self.width) for i in range(half)] for position in positions]
         angles = torch.tensor(angles, dtype=torch.float64).to(self.dtype)[:, None]
         first, second = x[..., :half], x[..., half:]
@@ -101,7 +114,7 @@ class Reference:
         """The coordinate that the rotary embedding turns by at this frequency."""
         return position
 
-    def attend(self, x, layer, positions, cache):
+    def attend(self, x, layer, positions, cache, names=None):
         """Adds x's keys and values to this layer's cache; gives (rows, heads·width) before o_proj, maps (heads, rows, keys)."""
         block = f"layers.{layer}.self_attn."
         x = self.norm(x, f"layers.{layer}.input_layernorm")
@@ -114,10 +127,12 @@ class Reference:
         maps, outputs = [], []
         for head in range(self.heads):
             shared = head // (self.heads // self.kv_heads)
-            logits = queries[:, head] @ all_keys[:, shared].T / math.sqrt(self.width)
+            logits = queries[:, head] @ all_keys[:, shared].T * self.scaling
             logits = logits + self.bias(layer, positions, past + len(x))
             for row in range(len(x)):
-                logits[row, past + row + 1 :] = -math.inf
+                for later in range(row + 1, len(x)):
+                    if not self.sees(row, later, names):
+                        logits[row, past + later] = -math.inf
             maps.append(torch.softmax(logits, -1))
             outputs.append(maps[-1] @ all_values[:, shared])
         return torch.cat(outputs, -1), torch.stack(maps)
@@ -143,7 +158,7 @@ class Reference:
         caches = [[] for _ in range(self.layers)]
         run = Run()
         for layer in range(self.layers):
-            output, maps = self.attend(x, layer, positions, caches[layer])
+            output, maps = self.attend(x, layer, positions, caches[layer], original)
             question = [row for row, place in enumerate(places) if place > last_image]
             scores = statistics(maps, original, question)
             run.scores.append(scores)
@@ -153,7 +168,7 @@ class Reference:
                 x, output = x[rows], output[rows]
                 positions, original = [positions[row] for row in rows], [original[row] for row in rows]
                 places = [places[row] for row in rows]
-            x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+            x = self.feed_forward(x + self.project(output, layer), layer)
             x = self.deepen(x, layer, original)
             run.kept.append([index for index in original if index is not None])
             run.kv_lengths.append(len(caches[layer]))
@@ -180,7 +195,7 @@ class Reference:
             x = self.weights["embed_tokens.weight"][run.tokens[-1]][None]
             for layer in range(self.layers):
                 output, _ = self.attend(x, layer, [position], caches[layer])
-                x = self.feed_forward(x + self.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
+                x = self.feed_forward(x + self.project(output, layer), layer)
             logits = (self.norm(x, "norm") @ self.head.T)[0]
         return run
 

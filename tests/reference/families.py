@@ -122,4 +122,44 @@ class Interleaved(ThreeAxes):
         return torch.stack([row if name is None else row + self.deep[layer][name] for row, name in zip(x, names, strict=True)])
 
 
+class BothWays(Reference):
+    """Gemma 3: scaled embeddings, norms around both halves of a layer, other frequencies in windows, images seen both ways."""
+
+    def __init__(self, model, dtype=torch.float64):
+        super().__init__(model, dtype)
+        for name, weight in self.weights.items():
+            if "norm" in name:
+                self.weights[name] = weight + 1
+        self.weights["embed_tokens.weight"] = self.weights["embed_tokens.weight"] * self.config.hidden_size**0.5
+        self.scaling = self.config.query_pre_attn_scalar**-0.5
+
+    def visual(self, inputs, image):
+        """Notes which image each visual token is of: they are told apart by the text between them."""
+        self.image_of = []
+        for place, is_image in enumerate(image):
+            if is_image:
+                follows = place > 0 and image[place - 1]
+                self.image_of.append(self.image_of[-1] if follows else len(self.image_of))
+        return image
+
+    def theta(self, layer):
+        return self.config.rope_parameters[self.config.layer_types[layer]]["rope_theta"]
+
+    def sees(self, row, key, names):
+        if names is None or names[row] is None or names[key] is None:
+            return False
+        return self.image_of[names[row]] == self.image_of[names[key]]
+
+    def project(self, output, layer):
+        return self.norm(super().project(output, layer), f"layers.{layer}.post_attention_layernorm")
+
+    def feed_forward(self, x, layer):
+        block = f"layers.{layer}."
+        y = self.norm(x, block + "pre_feedforward_layernorm")
+        gate = torch.nn.functional.gelu(self.linear(y, block + "mlp.gate_proj"), approximate="tanh")
+        y = self.linear(gate * self.linear(y, block + "mlp.up_proj"), block + "mlp.down_proj")
+        return x + self.norm(y, block + "post_feedforward_layernorm")
+
+
+KINDS |= {"gemma3": BothWays}
 KINDS |= {"llava_next": Tiled, "llava_onevision": TiledUpToNine, "qwen2_5_vl": ThreeAxes, "qwen3_vl": Interleaved}

@@ -139,13 +139,15 @@ class Rule:
             merged = [(before.names[visual[place]], mean) for place, mean in zip(centres, means, strict=True)]
         else:
             heads = max(1, round(self.heads * reference.heads / 32))
-            values, near = scores_plus(before.maps, rows, visual, self.angles(reference, before.positions), heads)
+            values, near = scores_plus(before.maps, rows, visual, self.angles(reference, before), heads)
             kept, _, gap = split(values, keep)
             gap, merged = min(gap, near), []
         self.gaps.append(gap)
         return [(before.names[visual[place]], None) for place in kept] + merged
 
     @staticmethod
-    def angles(reference, positions):
-        theta, pairs = reference.config.rope_parameters["rope_theta"], range(reference.width // 2)
-        return [[reference.axis(position, i) * theta ** (-2 * i / reference.width) for i in pairs] for position in positions]
+    def angles(reference, before):
+        """Of the layer whose maps these are."""
+        base, pairs = reference.theta(before.layer - 1), range(reference.width // 2)
+        frequencies = [base ** (-2 * i / reference.width) for i in pairs]
+        return [[reference.axis(position, i) * frequencies[i] for i in pairs] for position in before.positions]

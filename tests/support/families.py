@@ -15,6 +15,9 @@ from tokenizers import models as token_models
 from tokenizers import pre_tokenizers as splits
 from transformers import (
     CLIPVisionConfig,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
@@ -42,6 +45,7 @@ from transformers import (
     SmolVLMForConditionalGeneration,
     SmolVLMProcessor,
 )
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
@@ -94,6 +98,7 @@ TOKENS = {
         "end_of_utterance_token": "<end_of_utterance>",
         "video_token": "<video>",
     },
+    "gemma3": {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"},
 }
 FAMILIES = tuple(TOKENS)
 # Families whose position ids have three axes.
@@ -195,6 +200,26 @@ def _smolvlm(kind, layers, options, tower):
     )
 
 
+def _gemma3(kind, layers, options, tower):
+    assert kind is None, "Gemma 3 has a decoder of its own"
+    kinds = ["sliding_attention" if layer % 2 == 0 else "full_attention" for layer in range(layers)]
+    special = {
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "query_pre_attn_scalar": 20,
+        "sliding_window": 512,
+        "layer_types": kinds,
+    }
+    special["rope_parameters"] = {"full_attention": ROPE, "sliding_attention": ROPE | {"rope_theta": 100.0}}
+    return Gemma3ForConditionalGeneration, Gemma3Config(
+        vision_config=SiglipVisionConfig(**TOWER | {"image_size": TILE, "patch_size": PATCH, "vision_use_head": False} | tower),
+        text_config=_sizes(layers) | special | options,
+        image_token_index=_token("gemma3", "image_token"),
+        mm_tokens_per_image=9,
+        tie_word_embeddings=False,
+    )
+
+
 CONFIGS = {
     "llava_next": _llava_next,
     "llava_onevision": _llava_onevision,
@@ -202,6 +227,7 @@ CONFIGS = {
     "qwen3_vl": _qwen3_vl,
     "internvl": _internvl,
     "smolvlm": _smolvlm,
+    "gemma3": _gemma3,
 }
 
 
@@ -215,6 +241,10 @@ def build(family, layers=3, *, seed=0, attention="sdpa", dtype=torch.float32, de
     torch.manual_seed(seed)
     model = model_class._from_config(config, attn_implementation=attention).eval()
     randomise(model)
+    if family == "gemma3":  # whose norms scale by one more than their weights
+        for name, weight in model.get_decoder().named_parameters():
+            if "norm" in name:
+                weight.data -= 1
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     return read(model.to(dtype), tokenizer(family))
@@ -313,13 +343,20 @@ PROCESSORS = {
         lambda: SmolVLMImageProcessorPil(size={"longest_edge": 2 * TILE}, max_image_size={"longest_edge": TILE}),
         {"image_seq_len": (TILE // PATCH // 3) ** 2},
     ),
+    "gemma3": (
+        "Gemma3Processor",
+        Gemma3Processor,
+        "Gemma3ImageProcessor",
+        lambda: Gemma3ImageProcessorPil(size={"height": TILE, "width": TILE}),
+        {"image_seq_length": 9},
+    ),
 }
 
 
 def processor(family):
     """The family's processor, for images only."""
     _, processor_class, _, images, settings = PROCESSORS[family]
-    video = {} if family == "llava_next" else {"video_processor": None}
+    video = {} if family in ("llava_next", "gemma3") else {"video_processor": None}
     return processor_class(
         image_processor=images(), tokenizer=tokenizer(family), chat_template=chat_template(family), **video, **settings
     )
@@ -366,6 +403,6 @@ def inputs(processor, samples, seed=0):
     images = [
         [image(*part, seed=seed + place) for place, part in enumerate(sample) if isinstance(part, tuple)] for sample in samples
     ]
-    if not isinstance(processor, SmolVLMProcessor):  # it takes an empty list, too
+    if not isinstance(processor, SmolVLMProcessor | Gemma3Processor):  # it takes an empty list, too
         images = [own for own in images if own]
     return dict(processor(images=images if any(images) else None, text=texts, padding=True, return_tensors="pt"))

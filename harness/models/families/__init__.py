@@ -1,9 +1,19 @@
 """One file per family: what its models have in common, and an entry for each of them."""
 
-from harness.models.families import internvl, llava, llava_hr, llava_next, llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm
+from harness.models.families import (
+    gemma3,
+    internvl,
+    llava,
+    llava_hr,
+    llava_next,
+    llava_onevision,
+    qwen2_5_vl,
+    qwen3_vl,
+    smolvlm,
+)
 from harness.models.spec import Family, FamilyName, ModelSpec
 
-_FILES = (llava, llava_next, llava_hr, llava_onevision, qwen2_5_vl, qwen3_vl, internvl, smolvlm)
+_FILES = (llava, llava_next, llava_hr, llava_onevision, qwen2_5_vl, qwen3_vl, internvl, smolvlm, gemma3)
 
 FAMILIES: dict[str, Family] = {file.FAMILY.model_type: file.FAMILY for file in _FILES}
 ENTRIES: tuple[ModelSpec, ...] = tuple(entry for file in _FILES for entry in file.MODELS)

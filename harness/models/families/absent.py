@@ -25,12 +25,6 @@ ABSENT = (
         "is not in transformers: its checkpoints bring code of their own, which is never run; take llava-onevision-7b or "
         "qwen3-vl-8b",
     ),
-    Absent(
-        "gemma-3",
-        "gemma3",
-        "lets the tokens of an image see one another in both directions, and neither masks nor scores of pruned layers do so "
-        "here; take qwen3-vl-4b or internvl3.5-8b",
-    ),
 )
 
 

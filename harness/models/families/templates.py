@@ -33,6 +33,13 @@ SMOLVLM = (
     "<end_of_utterance>\n{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
+GEMMA = (
+    "<bos>{% for message in messages %}<start_of_turn>{{ 'user' if message['role'] == 'user' else 'model' }}\n"
+    "{% for part in message['content'] %}"
+    "{{ '<start_of_image>' if part['type'] == 'image' else part['text'] | trim }}"
+    "{% endfor %}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+
 
 def chatml(image: str, system: str = "") -> str:
     """Turns between <|im_start|> and <|im_end|>; an image is written as `image`."""

@@ -88,8 +88,9 @@ def test_nothing_is_drawn_from_the_callers_generator():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_another_tower_is_refused():
-    config = transformers_config(find_model("qwen2.5-vl-3b"))
+@pytest.mark.parametrize("name", ["qwen2.5-vl-3b", "qwen3-vl-2b", "smolvlm2-500m", "gemma-3-4b"])
+def test_another_tower_is_refused(name):
+    config = transformers_config(find_model(name))
     with pytest.raises(UnsupportedModel, match="CLIP"):
         plan(get_pruner_class("hired")(), config, 5, 36)
 

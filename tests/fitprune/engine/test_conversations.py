@@ -43,6 +43,7 @@ RUNS = {
     "qwen3_vl": set(),
     "internvl": set(),
     "smolvlm": set(),
+    "gemma3": set(),
 }
 
 

@@ -9,6 +9,8 @@ from transformers import AutoModelForImageTextToText, DynamicCache
 from baselines.between_layers.fastv import FastV
 from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
+from fitprune.engine.masks import causal_mask
+from fitprune.models.parts import model_parts
 from tests.reference.decoder import reference_of
 from tests.support.families import FAMILIES, ON_AXES, build, inputs, processor, save
 from tests.support.models import kept, new_tokens
@@ -223,3 +225,37 @@ def test_the_reference_and_the_processor_agree_on_the_layout(model, encode):
         image = (sample["input_ids"][0] == model.config.image_token_id).tolist()
         visual = reference_of(model).visual(sample, image)
         assert all(place for place, own in zip(image, visual, strict=True) if own)
+
+
+def test_gemma_3_works_inside_its_window_and_is_refused_beyond_it():
+    sample = inputs(processor("gemma3"), [SAMPLES[0]])
+    length = sample["input_ids"].shape[1]
+    plain, near, far = (build("gemma3", sliding_window=window) for window in (512, length + 5, length - 1))
+    with torch.no_grad(), FitPrune(RECIPE)(plain):
+        tokens = new_tokens(plain, sample, 5)
+    with torch.no_grad(), FitPrune(RECIPE)(near):
+        assert torch.equal(new_tokens(near, sample, 5), tokens)
+        with pytest.raises(UnsupportedModel, match=f"window of {length + 5}"):
+            new_tokens(near, sample, 7)
+    with torch.no_grad(), FitPrune(RECIPE)(far), pytest.raises(UnsupportedModel, match=f"window of {length - 1}"):
+        far(**sample)
+
+
+def test_gemma_3_goes_by_the_token_types_and_takes_a_prompt_without_them_for_text():
+    model = build("gemma3")
+    sample = inputs(processor("gemma3"), [SAMPLES[0]])
+    causal = {name: value for name, value in sample.items() if name != "token_type_ids"}
+    with torch.no_grad(), FitPrune(Recipe([0, 0, 0], 36))(model):
+        pruned = model(**sample).logits, model(**causal).logits
+    with torch.no_grad():
+        assert torch.equal(pruned[0], model(**sample).logits)
+        assert torch.equal(pruned[1], model(**causal).logits)
+    assert not torch.equal(*pruned)
+
+
+def test_images_that_see_both_ways_are_refused_where_attention_takes_causal_masks_alone():
+    model = build("gemma3")
+    model.get_decoder().config._attn_implementation = "flash_attention_2"
+    hidden, together = torch.zeros(1, 3, 32), torch.tensor([[0, 1, 1]])
+    with pytest.raises(UnsupportedModel, match=r"^the tokens of an image .*'flash_attention_2'.*'sdpa' or 'eager'\.$"):
+        causal_mask(model_parts(model), hidden, None, together=together)

@@ -184,7 +184,7 @@ def test_images_encoded_elsewhere_are_refused():
             model(inputs_embeds=embeds)
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm", "gemma3"])
 def test_towers_of_another_form_are_refused(family):
     with pytest.raises(UnsupportedModel, match="CLIP or SigLIP"), Looking(print)(families.build(family)):
         pass

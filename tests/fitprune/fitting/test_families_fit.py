@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from baselines.controls.dense import Dense
 from fitprune import Calibration, FitPrune, UnsupportedModel, fit
+from fitprune.engine.patch import announce
 from fitprune.flops import visual_macs
 from fitprune.models.sizes import visual_tokens
 from fitprune.search import drop_counts
@@ -21,7 +23,12 @@ SAMPLES = [
     ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"],
     [(11, 40), "w8 w9"],
 ]
-OTHER_SIZES = {"llava_next": {"kv_size": 32}, "smolvlm": {"kv_size": 32}, "qwen3_vl": {"kv_size": 24, "q_size": 48}}
+OTHER_SIZES = {
+    "gemma3": {"kv_size": 24, "q_size": 48},
+    "llava_next": {"kv_size": 32},
+    "smolvlm": {"kv_size": 32},
+    "qwen3_vl": {"kv_size": 24, "q_size": 48},
+}
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -39,7 +46,8 @@ def test_the_prompt_that_is_embedded_is_the_prompt_that_runs(model, encode):
     batch = encode(SAMPLES)
     prompt = embed(model, batch)
     assert torch.equal(prompt.visual_mask, batch["input_ids"] == model.config.image_token_id)
-    with torch.no_grad():
+    with torch.no_grad(), Dense()(model):  # Gemma 3's masks are made before its decoder, or by a pruner
+        announce(model, prompt.visual_mask, prompt.newline_mask)
         states = model.get_decoder()(**prompt.inputs, use_cache=False).last_hidden_state
         assert torch.equal(states, model.model(**batch, use_cache=False).last_hidden_state)
     reference = reference_of(model)

@@ -80,6 +80,7 @@ def test_dense_prefill_agrees_with_fvcore(family, samples):
     model = build(family, attention="eager")
     model.config.vision_feature_layer = -1
     batch = inputs(processor(family), samples)
+    batch.pop("token_type_ids", None)  # the masks that Gemma 3 makes of them cannot be traced, and change no size
     assert count(model, batch).total == pytest.approx(fvcore_flops(model, batch), rel=TOLERANCE)
 
 
@@ -169,13 +170,13 @@ def test_a_siglip_head_and_several_feature_layers_are_counted():
     model = build("llava_onevision", tower={"vision_use_head": True})
     assert isinstance(model.config.vision_config, SiglipVisionConfig)
     batch = inputs(processor("llava_onevision"), BATCHES["odd"])
-    vision, projector, _ = by_module(model, torch_flops(model, **batch))
+    vision, projector, *_ = by_module(model, torch_flops(model, **batch))
     cost = count(model, batch)
     assert (cost.vision, cost.projector) == (vision, projector)
     assert cost.by_operator["vision.head"] > 0
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "gemma3"])
 def test_what_an_image_costs_is_not_the_configuration_s_to_say(family):
     config = build(family).config
     with pytest.raises(UnsupportedModel, match=rf"{family} model depends on its size; pass vision=") as error:
@@ -185,7 +186,7 @@ def test_what_an_image_costs_is_not_the_configuration_s_to_say(family):
 
 def test_a_family_that_is_not_known_is_refused():
     config = AutoConfig.for_model("idefics3")
-    with pytest.raises(UnsupportedModel, match=r"model 'idefics3'; known: internvl, llava"):
+    with pytest.raises(UnsupportedModel, match=r"model 'idefics3'; known: gemma3, internvl, llava"):
         vision_cost(config, {"pixel_values": torch.zeros(1, 3, 8, 8)})
 
 

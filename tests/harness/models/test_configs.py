@@ -40,6 +40,7 @@ PUBLISHED = {
     "internvl3.5-8b": 8.53,
     "smolvlm2-500m": 0.507,
     "smolvlm2-2.2b": 2.25,
+    "gemma-3-4b": 4.30,
 }
 # Layers, hidden size, FFN size, key-value size, of the papers and the language models' own cards.
 DECODERS = {
@@ -58,6 +59,7 @@ DECODERS = {
     "internvl3.5-8b": (36, 4096, 12288, 1024),
     "smolvlm2-500m": (32, 960, 2560, 320),
     "smolvlm2-2.2b": (24, 2048, 8192, 2048),
+    "gemma-3-4b": (34, 2560, 10240, 1024),
 }
 
 

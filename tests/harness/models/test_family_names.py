@@ -18,7 +18,7 @@ EMBEDDED = {"llava-hr": "llava-hr-tiny", "llava-1.5": "llava-tiny", "llava-next"
 STANDARD = {
     "llava-hr": "llava-hr-7b", "llava-1.5": "llava-1.5-7b", "llava-next": "llava-next-7b",
     "llava-onevision": "llava-onevision-7b", "qwen2.5-vl": "qwen2.5-vl-7b", "qwen3-vl": "qwen3-vl-8b",
-    "internvl3": "internvl3-1b", "smolvlm2": "smolvlm2-2.2b",
+    "internvl3": "internvl3-1b", "smolvlm2": "smolvlm2-2.2b", "gemma-3": "gemma-3-4b",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 from transformers import (
+    Gemma3Processor,
     InternVLProcessor,
     LlavaNextProcessor,
     LlavaOnevisionProcessor,
@@ -11,6 +12,7 @@ from transformers import (
     Qwen3VLProcessor,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
@@ -84,6 +86,11 @@ def smolvlm(name):
     return _SmolVLM(images, tokenizer("smolvlm"), None, **settings(name))
 
 
+def gemma3(name):
+    side = read_config(MODELS[name])["vision_config"]["image_size"]
+    return Gemma3Processor(Gemma3ImageProcessorPil(size={"height": side, "width": side}), tokenizer("gemma3"), **settings(name))
+
+
 PROCESSORS = {
     "llava-next-7b": llava_next,
     "llava-onevision-0.5b": llava_onevision,
@@ -91,6 +98,7 @@ PROCESSORS = {
     "qwen3-vl-2b": qwen3,
     "internvl3-1b": internvl,
     "smolvlm2-500m": smolvlm,
+    "gemma-3-4b": gemma3,
     "smolvlm2-2.2b": smolvlm,
 }
 
@@ -102,7 +110,7 @@ def test_tokens_and_tensors_are_those_of_the_processor(name, size):
     processor = PROCESSORS[name](name)
     view = FAMILIES[MODELS[name].family].view(read_config(MODELS[name]), width, height)
     made = processor(images=[Image.new("RGB", size)], text=[processor.image_token], return_tensors="pt")
-    assert int((made["input_ids"] == processor.image_token_id).sum()) == view.tokens + view.newlines
+    assert int((made["input_ids"] == processor.image_token_ids[0]).sum()) == view.tokens + view.newlines
     assert tuple(made["pixel_values"].shape) == view.pixels
     for key, value in view.extra.items():
         assert made[key].tolist() == value
