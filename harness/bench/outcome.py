@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fitprune import FitPruneError
+from fitprune import FitPrune, FitPruneError
 from harness.answers import MEAN, RESAMPLED, Answers
 from harness.bench.evaluation import Pair
 from harness.bench.resolved import Resolved
@@ -113,9 +113,21 @@ def _remarks(resolved: Resolved, pair: Pair, settings: CellSettings, may_stop: b
         remarks.append(
             f"{cell.suite}: its metric is no mean that is known before, so all were asked, and the gate is `significant`"
         )
+    remarks += [f"{cell.recipe}: {reason}" for reason in _void(resolved)]
     if cell.needs_fit and settings.data == "hub":
         remarks.append(
             f"{cell.model}: its recipes were fitted on the embedded calibration scenes; "
             "fit on data like yours and give --recipe"
         )
     return remarks
+
+
+def _void(resolved: Resolved) -> list[str]:
+    """Why the certificate of the cell's recipe does not hold for its model, or for its suite if that was certified."""
+    recipe = resolved.pruner.recipe if resolved.cell.recipe and isinstance(resolved.pruner, FitPrune) else None
+    if recipe is None or recipe.certificate is None:
+        return []
+    certified, suite = recipe.certificate, resolved.cell.suite
+    data = {suite: resolved.identity["data_digest"]} if suite in {one.suite for one in certified.suites} else {}
+    reason = certified.void(recipe.counts, {"weights": resolved.facts.weights}, data)
+    return [reason] if reason else []

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, and write what was found; the status is 0 where a candidate is certified, 1 where none is."""
+    """Search, and write what was found; the status is 0 where a candidate is certified and `--confirm` does not refute it."""
     if options.output.suffix != ".json":
         raise FitPruneError(f"cannot write {options.output}: a recipe's name ends in .json")
     check_target(options.output)
@@ -61,4 +61,4 @@ def run(options: argparse.Namespace) -> int:
         return 130
     tuned.write(options.output)
     print(tuned.markdown())
-    return 0 if tuned.best is not None else 1
+    return 0 if tuned.holds else 1

@@ -39,17 +39,24 @@ def dense_fault(result: Result, dense: Answers, store: Store, chance: float = 0.
     guessing gives on the suite.
     """
     scored, said = result.dense_score, f"the dense {result.model} scores {result.dense_score:.1f} on {result.suite}"
-    if not scored > 0:
-        return f"{said}: it has nothing to lose, and no drop says anything; the model, its prompt or the data do not fit"
     high = score_interval(dense).high
-    if high < chance:
-        return f"{said}, below the {chance:g} of guessing with 95 % confidence; the model, its prompt or the data do not fit"
+    if fault := guessing(said, scored, high, chance):
+        return fault
     for known in (*_registered(result), *_earlier(result, store)):
         if scored < known.points - BELOW and (known.same or high < known.points - BELOW):
             return (
                 f"{said}, more than {BELOW:g} points under the {known.points:.1f} of {known.source}; "
                 "no drop is judged against such a score"
             )
+    return ""
+
+
+def guessing(said: str, scored: float, high: float, chance: float) -> str:
+    """What is wrong with a dense score by itself: it is nothing, or its interval ends below chance; empty if nothing is."""
+    if not scored > 0:
+        return f"{said}: it has nothing to lose, and no drop says anything; the model, its prompt or the data do not fit"
+    if high < chance:
+        return f"{said}, below the {chance:g} of guessing with 95 % confidence; the model, its prompt or the data do not fit"
     return ""
 
 

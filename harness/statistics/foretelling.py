@@ -16,6 +16,7 @@ _STAKES = 0.5 ** (np.arange(12) / 2)
 _SPREADS = (0.03, 0.1, 0.2, 0.35, 0.6)
 _RARELY = 1e-3  # share of the draws that fall on any question alike
 _LOOKED_AT = 4096  # questions by which a draw is chosen
+_CLEARLY = 1.5  # times the margin, from which on an expected drop is to be shown to be above it: near it nothing is quick
 _LEAST = 0.25  # of the margin, as which a smaller distance between it and the drop counts when stakes are chosen
 
 
@@ -79,7 +80,7 @@ def _expit(odds: np.ndarray) -> np.ndarray:
 
 def chosen_draw(bound: DrawnBound, loss: np.ndarray, gain: np.ndarray, margin: float) -> Draw:
     """The draw under which, if losses and gains have these chances (N,), the evidence is expected to grow the fastest that the
-    mean drop is below the margin, or above it where it is expected there.
+    mean drop is below the margin, or above it where it is expected well above.
 
     Questions are drawn in proportion to the standard deviation that is expected of their drops (Neyman 1934), mixed with what
     they can be worse by than predicted: the former makes payoffs vary least, the latter makes the largest one small, which
@@ -89,7 +90,7 @@ def chosen_draw(bound: DrawnBound, loss: np.ndarray, gain: np.ndarray, margin: f
     dense, left = bound.dense, bound.left
     predicted = dense * loss - (1 - dense) * gain
     expected = (bound.drops.sum() + predicted[left].sum()) / len(dense)
-    sign = 1.0 if expected <= margin else -1.0
+    sign = 1.0 if expected <= _CLEARLY * margin else -1.0
     ahead = max(abs(margin - expected), _LEAST * margin)
     d, f, loss, gain = dense[left], predicted[left], loss[left] * (dense[left] > 0), gain[left] * (dense[left] < 1)
     spread = np.sqrt(np.maximum(d**2 * loss + (1 - d) ** 2 * gain - f**2, 1e-12))

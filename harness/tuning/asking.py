@@ -11,8 +11,10 @@ from fitprune.errors import FitPruneError
 from harness.answers import MEAN, Answer, Answers
 from harness.bench.bench import Bench
 from harness.bench.resolved import Resolved
-from harness.statistics import Drop, paired_drop
+from harness.gate.floor import guessing
+from harness.statistics import Drop, paired_drop, score_interval
 from harness.statistics.metrics import scores_of
+from harness.tasks.specs import find_suite
 from harness.tuning.search import Candidate, Suite
 
 HELD_OUT = 5  # of the images, one in so many is kept from the search where it is to be confirmed
@@ -47,7 +49,8 @@ class Asking:
         self._questions: dict[str, Questions] = {}
 
     def suite(self, name: str, margin: float) -> Suite:
-        """A suite for the search, its dense answers asked. Raises FitPruneError for one whose score is no mean.
+        """A suite for the search, its dense answers asked. Raises FitPruneError for one whose score is no mean,
+        and for a dense score that has nothing to lose.
 
         margin: in points.
         """
@@ -55,6 +58,9 @@ class Asking:
         require_mean(name, resolved.identity["metric"], resolved.identity["statistic"])
         dense = self.bench.evaluation.once(resolved).answers
         task = self.bench.evaluation.task(name)
+        said = f"the dense {resolved.cell.model} scores {dense.score:.1f} on {name}"
+        if fault := guessing(said, dense.score, score_interval(dense).high, find_suite(name).chance):
+            raise FitPruneError(fault)
         scores = scores_of(dense)
         held = np.zeros(len(scores), dtype=bool)
         if self.confirm:

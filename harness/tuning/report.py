@@ -42,6 +42,11 @@ class Tuned:
         """The candidate that saves most among those that are certified."""
         return self.search.best
 
+    @property
+    def holds(self) -> bool:
+        """Whether a candidate is certified, and on no suite shown to lose more on the questions kept for confirmation."""
+        return self.best is not None and Verdict.FAIL not in self.verdicts().values()
+
     def verdicts(self) -> dict[str, Verdict]:
         """Of the questions kept for confirmation, by suite: whether the drop there is shown to be below the margin."""
         margins = {suite.name: 100 * suite.margin for suite in self.search.suites}

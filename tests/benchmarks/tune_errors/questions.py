@@ -41,17 +41,22 @@ class Taken:
 def population(
     cells: Cells, key: tuple[str, float], drop: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Dense scores and drops whose mean is `drop`: for 0 the two models change places on half of the questions; else questions
-    that differ are made equal until the mean is right. None where the cell loses less than that.
+    """Dense scores and drops whose mean is `drop`: for 0 the two models change places on every other question, in the order of
+    how much they differ; else questions that differ are made equal until the mean is right. None where the cell loses less.
     """
     dense, pruned = cells.dense.copy(), cells.pruned[key]
     drops = dense - pruned
     if drop == 0:
-        turned = rng.random(len(dense)) < 0.5
+        turned = np.zeros(len(dense), dtype=bool)
+        turned[np.argsort(-np.abs(drops), kind="stable")[::2]] = True
+        turned ^= drops < 0
         return np.where(turned, pruned, dense), np.where(turned, -drops, drops)
     if drops.mean() < drop:
         return None
-    return dense, np.where(rng.random(len(dense)) < drop / drops.mean(), drops, 0.0)
+    order = rng.permutation(len(dense))
+    enough = int((np.cumsum(drops[order]) >= drop * len(dense)).argmax())
+    drops[order[enough + 1 :]] = 0
+    return dense, drops
 
 
 def taken(folder: Path, suites: tuple[str, ...], runs: int) -> Iterator[Taken]:

@@ -1,19 +1,22 @@
 """A whole search with made-up answers: what it finds, writes, says, keeps, and what it refuses."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 import harness.tuning.run
 from fitprune import FitPrune, FitPruneError, Recipe, RecipeError
 from fitprune.cli.show import describe
+from fitprune.recipes.certificate import Certificate, CertifiedSuite
 from harness.__main__ import main
 from harness.answers import F1, MEAN
 from harness.bench.resolved import Resolver
-from harness.cells import CellSettings
+from harness.cells import Cell, CellSettings
 from harness.gate.thresholds import Thresholds
 from harness.results.once import RunFolder
 from harness.results.store import Store
+from harness.statistics import Drop
 from harness.tuning.asking import features_of, require_mean
 from harness.tuning.run import Asked, plan_lines, searched
 from tests.support import fake_bench
@@ -169,6 +172,9 @@ def test_what_is_kept_for_confirmation_is_never_searched(asked, tmp_path, monkey
     assert found.confirmed["gqa"].n == len(held["gqa"])
     assert "never looked at" in found.markdown()
     assert found.record()["confirmed"]["gqa"]["verdict"] in ("pass", "undecided")
+    assert found.holds
+    found.confirmed["gqa"] = Drop(9.0, 6.0, 12.0, 100, 50)
+    assert not found.holds
 
 
 def test_a_search_of_what_cannot_be_is_refused(asked, tmp_path):
@@ -177,6 +183,45 @@ def test_a_search_of_what_cannot_be_is_refused(asked, tmp_path):
     require_mean("gqa", "exact_match", MEAN)
     with pytest.raises(FitPruneError, match="suite 'pope-f1': its pope_f1_score is no mean over questions"):
         require_mean("pope-f1", "pope_f1_score", F1)
+
+
+def test_a_dense_model_that_guesses_is_refused(asked, tmp_path, monkeypatch):
+    """Whoever has nothing to lose loses nothing."""
+    monkeypatch.setitem(fake_bench.LOST, "fitprune", 0)
+    evaluate = fake_bench.FakeEvaluation.evaluate
+
+    def guesses(self, resolved, *arguments):
+        found = evaluate(self, resolved, *arguments)
+        for answer in found.answers.answers:
+            answer.score = float(resolved.cell.suite == "gqa" or answer.doc_id % 5 == 0)
+        found.answers.score = 100 if resolved.cell.suite == "gqa" else 20
+        return found
+
+    monkeypatch.setattr(fake_bench.FakeEvaluation, "evaluate", guesses)
+    with pytest.raises(FitPruneError, match=r"the dense m scores 20\.0 on pope, below the 50 of guessing with 95 % confidence"):
+        tuned(asked(pruners=("fitprune",)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "digest", "said"),
+    [
+        ("weights of m", "digest", ""),
+        ("others", "digest", "r.json: its certificate is void: weights is weights of m, and others was certified"),
+        (
+            "weights of m",
+            "older",
+            "r.json: its certificate is void: the data of gqa have the digest digest, and older was certified",
+        ),
+    ],
+)
+def test_a_run_says_where_the_certificate_of_its_recipe_is_void(asked, tmp_path, weights, digest, said):
+    recipe = Recipe([30, 0], 100)
+    suite = CertifiedSuite("gqa", "exact_match", digest, 5.0, 600, 100)
+    made = Certificate("m", "r", weights, recipe.counts, 0.05, "x", 0, (suite,), "2026-01-02")
+    recipe.provenance["certificate"] = made.to_record()
+    bench = Bench(asked().settings, RunFolder(tmp_path / "run"), None)
+    bench.resolver.pruners = SimpleNamespace(of=lambda cell, facts: FitPrune(recipe))
+    assert bench.run(Cell("m", "fitprune", 0.3, "gqa", recipe="r.json")).result.note == said
 
 
 def test_features_are_ranks_of_how_certain_an_answer_is():
