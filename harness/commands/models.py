@@ -88,7 +88,7 @@ def _weights(spec: ModelSpec) -> str:
 
 
 def markdown() -> str:
-    """The README's table: what does not depend on the machine, for a typical image."""
+    """The table of docs/models.md: what does not depend on the machine, for a typical image."""
     table = []
     for row in rows(TYPICAL_SIZE):
         name, _, *rest = row.cells()

@@ -101,8 +101,7 @@ class Folder(Files):
 
     def write(self, name: str, parts: Iterable[str]) -> None:
         self._stems = Stems()  # a file system's clock may tell two changes from one another only after some milliseconds
-        with replacing(self._made(name)) as temporary, temporary.open("w", encoding="utf-8") as file:
-            file.writelines(parts)
+        write_atomically(self._made(name), parts)
 
     def remove(self, name: str) -> None:
         (self.path / name).unlink(missing_ok=True)

@@ -106,7 +106,7 @@ def _result(
 
 
 def render(results: Path, page: Path) -> tuple[float, float]:
-    """(seconds, MB at the peak) of `python -m reports` and the processes that it starts, together."""
+    """(seconds, MB at the peak) of `fitprune report` and the processes that it starts, together."""
     started, peak = time.perf_counter(), 0
     with subprocess.Popen([sys.executable, "-m", "reports", str(results), "--html", str(page)]) as process:
         watched = psutil.Process(process.pid)
@@ -126,7 +126,7 @@ def sort_times(page: Path) -> list[float]:
         opened = browser.open(page)
         opened.wait("document.querySelectorAll('#board tbody tr').length")
         opened.evaluate("new Promise(done => setTimeout(done, 1000))")  # the charts are drawn after loading
-        clicks = [f"sort-{name}" for name in ("average", "average", "flops", "gqa", "name", "saved")]
+        clicks = [f"sort-{name}" for name in ("average", "average", "gflops", "gqa", "method", "saved")]
         timed = """new Promise(done => {
             const before = performance.now();
             document.getElementById("%s").click();

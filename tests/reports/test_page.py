@@ -4,7 +4,9 @@ import base64
 import csv
 import io
 import json
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from tests.support.results import result
 
 pytestmark = needs_chromium
 
+ROOT = Path(__file__).parents[2]
 EVIL = "<script>window.ran = 1</script><img src=x onerror='window.ran = 2'>"
 METHODS = ("fitprune", "fastv", "random", "downsample")
 REDUCTIONS = (0.3, 0.5)
@@ -393,3 +396,21 @@ def test_both_colour_schemes_are_readable_charts_too(browser, site, dark):
     texts += page.evaluate("[...document.querySelectorAll('#chart-flops svg text')].map(t => getComputedStyle(t).fill)")
     assert min(contrast(text, back) for text in texts) >= 4.5
     assert page.errors == []
+
+
+AXE = next(
+    filter(Path.is_file, [Path(os.environ.get("AXE_CORE", "")), ROOT / "node_modules" / "axe-core" / "axe.min.js"]), None
+)
+
+
+@pytest.mark.skipif(AXE is None, reason="no axe-core here: npm install --no-save axe-core")
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_finds_nothing(browser, site, width, dark):
+    page = browser.open(site, width=width, dark=dark)
+    page.wait("document.querySelectorAll('#chart-latency svg').length")
+    page.evaluate(f"{AXE.read_text(encoding='utf-8')}; 0")
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true); 0")
+    page.evaluate("document.querySelector('#board tbody .first button').click()")
+    found = page.evaluate("axe.run().then(all => all.violations.map(v => [v.impact, v.id, v.nodes[0].html]))")
+    assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
