@@ -30,6 +30,7 @@ LAYERS = {
     ],
     "harness": [
         "harness.words harness.cells harness.cores harness.heap harness.telling",
+        "harness.storage",
         "harness.answers",
         "harness.statistics harness.published",
         "harness.results",

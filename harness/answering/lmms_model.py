@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 import torch
+from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
@@ -52,6 +53,24 @@ from harness.words import duration
 LOOK_AHEAD = 2
 
 Observer = Callable[[Finished], None]
+
+
+def _ranks() -> int:
+    """Processes that share out a run's questions, as `accelerate launch` and `torchrun` start them. lmms-eval deals questions
+    out to them, and scores them together.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _device_of_rank(asked: str | None) -> str | None:
+    """The device of this process among several: its card, unless another is asked for."""
+    if _ranks() < 2 or asked == "cpu" or not torch.cuda.is_available():
+        return asked
+    if asked not in (None, "cuda"):
+        raise FitPruneError(
+            f"device={asked} with several processes: each takes a card of its own; leave device out, or take one process"
+        )
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 class FitPruneLMM(lmms):
@@ -97,7 +116,8 @@ class FitPruneLMM(lmms):
         decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
         self.halved = False
-        self.accelerator = None  # keeps lmms-eval from creating one, which would claim the first CUDA device
+        # None keeps lmms-eval from creating one, which would claim the first CUDA device.
+        self.accelerator = Accelerator(cpu=loaded.device == "cpu") if _ranks() > 1 else None
         self._release: Callable[[], Any] = lambda: None
 
     @classmethod
@@ -110,13 +130,11 @@ class FitPruneLMM(lmms):
         given |= simple_parse_args_string(arg_string)
         if "max_batch_size" in given:
             raise FitPruneError("max_batch_size has no effect: no batch size is searched for; give batch_size")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise FitPruneError("the fitprune model runs in one process; for several, use pytest suites/ -n")
         if "pretrained" not in given:
             raise FitPruneError("--model_args needs pretrained=NAME: a registry name, a family's, a hub id or a folder")
         limit, batch_size = given.pop("limit", None), whole_number("batch_size", given.pop("batch_size", 16))
         questions = None if limit is None else whole_number("limit", limit)
-        dtype, device = given.pop("dtype", None), given.pop("device", None)
+        dtype, device = given.pop("dtype", None), _device_of_rank(given.pop("device", None))
         loaded = load_model(announced(str(given.pop("pretrained"))).name, device=device, dtype=dtype)
         data = str(given.pop("data", "mini" if loaded.spec.kind == "embedded" else "hub"))
         pruner = make_pruner(loaded, data=data, **given)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cluster.messages import Answer, Ask
-from harness.results.files import Files
+from harness.storage.files import Files
 from harness.telling import PATIENCE, tell
 
 

@@ -15,7 +15,7 @@ from harness.cluster.crew import Crew, Member, WorkerLost
 from harness.cluster.desk import Desk
 from harness.cluster.messages import Answer, Arrived, Ask, Ended, Told
 from harness.cluster.schedule import Schedule
-from harness.results.files import Files
+from harness.storage.files import Files
 from harness.telling import tell
 
 DEATHS = 3  # of a cell's workers, then it fails

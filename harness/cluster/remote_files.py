@@ -2,13 +2,12 @@
 
 import contextlib
 import queue
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.cluster.messages import Answer, Ask, Message
-from harness.results.files import Files
+from harness.storage.files import Files, carried
 
 
 class Channel:
@@ -88,17 +87,8 @@ class RemoteFiles(Files):
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
         """Its files come from the driver, and those that are new go back to it."""
-        with tempfile.TemporaryDirectory() as folder:
-            there = Path(folder)
-            for file, content in self._ask("fetch", name).items():
-                (there / file).write_bytes(content)
-            known = {path.name: path.stat().st_mtime_ns for path in there.iterdir()}
-            try:
-                yield there
-            finally:
-                for path in there.iterdir():
-                    if path.is_file() and path.stat().st_mtime_ns != known.get(path.name):
-                        self._ask("store", name, path.name, path.read_bytes())
+        with carried(self._ask("fetch", name), lambda file, content: self._ask("store", name, file, content)) as folder:
+            yield folder
 
     def below(self, folder: str) -> "RemoteFiles":
         return RemoteFiles(self.channel, self.root, f"{self.prefix}{folder}/")

@@ -8,7 +8,7 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from harness.results.files import Files, Folder
+from harness.storage.files import Files, Folder
 
 
 class Journal:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness.results.files import Place, files_at
 from harness.results.key import digest_of
 from harness.results.strict_json import dumps, loads
+from harness.storage.places import Place, files_at
 
 
 class RunFolder:

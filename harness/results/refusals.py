@@ -13,10 +13,10 @@ from pydantic import BaseModel, StrictFloat, StrictInt
 
 from fitprune.errors import FitPruneError, one_line
 from harness.cells import Cell
-from harness.results.files import Place, files_at
 from harness.results.result import Result, now, result_name
 from harness.results.strict_json import dumps, loads
 from harness.results.validation import checked
+from harness.storage.places import Place, files_at
 
 SCHEMA = 1
 FOLDER = "cannot"

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from fitprune.errors import FitPruneError
 from harness.answers import Answers
 from harness.cells import Cell
-from harness.results.files import Folder, Place, files_at
 from harness.results.journal import Journal
 from harness.results.key import digest_of
 from harness.results.once import RunFolder
 from harness.results.result import Result, result_name
 from harness.results.strict_json import dumps, loads, loads_lines
+from harness.storage.files import Folder
+from harness.storage.places import Place, files_at
 
 if TYPE_CHECKING:
     from fitprune import Recipe

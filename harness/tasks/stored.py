@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fitprune.errors import FitPruneError
 from fitprune.files import replacing
 from harness.models.digests import content_digest, home
-from harness.results.locks import alone
+from harness.storage.locks import alone
 from harness.tasks.parquet import open_parquet, plain_type
 from harness.tasks.pictures import are_pictures, as_struct
 from harness.telling import tell

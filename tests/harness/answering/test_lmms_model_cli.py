@@ -42,8 +42,14 @@ def register(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.releases_short
-def test_the_command_line_gives_the_same_score(tmp_path: Path) -> None:
+# Of two processes one has five questions, and the other four and a fifth that is not counted.
+RANKS = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", "0"]
+
+
+@pytest.mark.parametrize(
+    "ranks", [pytest.param([], marks=pytest.mark.releases_short, id="alone"), pytest.param(RANKS, id="two")]
+)
+def test_the_command_line_gives_the_same_score(tmp_path: Path, ranks: list[str]) -> None:
     """On a task whose right answers to a third of the questions are what the pruned model says."""
     model, data, output = save_tiny(tmp_path / "model"), tmp_path / "data", tmp_path / "out"
     recipe = Recipe(drop=[8, 4, 0], visual_tokens=16)
@@ -56,7 +62,17 @@ def test_the_command_line_gives_the_same_score(tmp_path: Path) -> None:
     dense = evaluate_cell(loaded, None, "gqa", data=str(data))
     assert 0 < cell.score < 100
     assert cell.score != dense.score
-    command = [python(), "-m", "lmms_eval", "--model", "fitprune", "--tasks", "gqa", "--batch_size", "2"]
+    command = [
+        *([sys.executable, *ranks] if ranks else [python()]),
+        "-m",
+        "lmms_eval",
+        "--model",
+        "fitprune",
+        "--tasks",
+        "gqa",
+        "--batch_size",
+        "2",
+    ]
     command += ["--model_args", f"pretrained={model},recipe={tmp_path / 'recipe.json'},data={data},device=cpu"]
     path = os.pathsep.join([str(register(tmp_path / "site")), str(ROOT)])
     run = subprocess.run(
@@ -70,6 +86,7 @@ def test_the_command_line_gives_the_same_score(tmp_path: Path) -> None:
     assert found, run.stdout[-2000:] + run.stderr[-2000:]
     aggregate = json.loads(found[0].read_text())["results"]["gqa"]["exact_match,none"]
     assert 100 * aggregate == pytest.approx(cell.score)
+    assert len(found) == 1
 
 
 def test_named_tasks_read_the_data_only_inside_the_context(tmp_path: Path) -> None:

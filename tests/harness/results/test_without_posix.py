@@ -40,7 +40,7 @@ from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.plugin import cell, options, parametrize, plugin, session
 from harness.cores import available_cores
-from harness.results.locks import _break_if_left_behind
+from harness.storage.locks import _break_if_left_behind
 from tests.support.results import answers, result
 
 store = Store("results")

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from harness import telling as telling_module
-from harness.results import locks
-from harness.results.locks import alone
+from harness.storage import locks
+from harness.storage.locks import alone
 from harness.telling import tell, telling
 
 
@@ -24,7 +24,7 @@ def _impatient(monkeypatch):
 def test_whoever_waits_says_for_whom_and_at_what(tmp_path):
     path, inside, lines = tmp_path / "locks" / "k.lock", [], []
     holder = (
-        "import sys, time\nfrom pathlib import Path\nfrom harness.results.locks import alone\n"
+        "import sys, time\nfrom pathlib import Path\nfrom harness.storage.locks import alone\n"
         f"with alone(Path({str(path)!r}), 'a cell'):\n    print('in', flush=True)\n    sys.stdin.readline()\n"
     )
     other = subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

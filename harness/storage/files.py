@@ -13,7 +13,7 @@ from typing import Protocol
 
 from fitprune.errors import FitPruneError
 from fitprune.files import write_atomically
-from harness.results.locks import alone, attempt
+from harness.storage.locks import alone, attempt
 
 
 class Files(Protocol):
@@ -174,9 +174,17 @@ class Folder(Files):
         return path
 
 
-Place = str | os.PathLike[str] | Files
-
-
-def files_at(place: Place) -> Files:
-    """The files at a place that was named: a folder's path; what is a place already stays what it is."""
-    return Folder(place) if isinstance(place, str | os.PathLike) else place
+@contextlib.contextmanager
+def carried(files: Mapping[str, bytes], put: Callable[[str, bytes], None]) -> Iterator[Path]:
+    """A folder of this machine with these files; at the end those that are new, or were written, are put where they belong."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder)
+        for name, content in files.items():
+            (there / name).write_bytes(content)
+        known = {path.name: path.stat().st_mtime_ns for path in there.iterdir()}
+        try:
+            yield there
+        finally:
+            for path in there.iterdir():
+                if path.is_file() and path.stat().st_mtime_ns != known.get(path.name):
+                    put(path.name, path.read_bytes())
