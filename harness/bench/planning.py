@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from baselines.shared.dry_run import plan
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
@@ -91,6 +92,8 @@ class Planner:
         self.settings = settings
         self.results = results
         self.rerun = rerun
+        self._questions: dict[str, int] = {}
+        self._asked: tuple[tuple[str, str], dict[str, Any]] = ("", ""), {}
         self.shelf = OutlineShelf(device, facts)
         calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.files), self.shelf)
         self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), Conditions(settings), margin)
@@ -103,7 +106,9 @@ class Planner:
         return [self._planned(cell, expected, flops) for cell in cells]
 
     def _planned(self, cell: Cell, expected: Expected, known: Mapping[Cell, float]) -> Planned:
-        questions = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
+        if cell.suite not in self._questions:
+            self._questions[cell.suite] = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
+        questions = self._questions[cell.suite]
         seconds = expected.seconds(cell, questions)
         try:
             resolved = self.resolver.resolve(cell)
@@ -143,8 +148,11 @@ class Planner:
 
     def _prefill_flops(self, resolved: Resolved) -> float:
         cell, config = resolved.cell, resolved.facts.config
-        outline = self.shelf.outline(cell.model)
-        inputs = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
+        if self._asked[0] != (cell.model, cell.suite):  # cells of a model on a suite are planned one after another
+            outline = self.shelf.outline(cell.model)
+            prompts = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
+            self._asked = (cell.model, cell.suite), prompts
+        inputs = self._asked[1]
         if cell.is_dense:
             counted = count_prompts(config, inputs)
             return counted.total / counted.samples

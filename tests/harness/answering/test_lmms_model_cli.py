@@ -43,7 +43,7 @@ def register(folder: Path) -> Path:
 
 
 # Of two processes one has five questions, and the other four and a fifth that is not counted.
-RANKS = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", "0"]
+RANKS = ["-m", "torch.distributed.run", "--standalone", "--local_addr", "127.0.0.1", "--nproc_per_node", "2"]
 
 
 @pytest.mark.parametrize(
