@@ -110,7 +110,7 @@ def test_thirty_random_deaths_lose_nothing_and_double_at_most_a_batch_each(tmp_p
         rounds += 1
         # Of a machine that is back at once the crew cannot know that it was gone, so a cell may be said to have failed.
         errors, _ = measure(tmp_path / str(rounds), machines)
-        for _ in errors:
+        while errors:
             errors, _ = measure(tmp_path / str(rounds), machines)
         assert errors == {}
         assert files(tmp_path / str(rounds)) == expected
