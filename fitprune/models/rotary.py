@@ -33,5 +33,5 @@ def of_layer(rotary: Rotary | None, decoder: Any, layer: Any) -> tuple[torch.Ten
     """Cosine and sine as a decoder layer takes them; None for none."""
     if rotary is None:
         return None
-    cosine, sine = rotary[layer_type(decoder, layer)]
-    return cosine, sine
+    both = rotary[layer_type(decoder, layer)]
+    return both[0], both[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from baselines.registry import PRUNERS
+from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPruneError, Pruner
 from fitprune.arguments import TYPICAL_SIZE, Size
 from harness.cells import DENSE
@@ -61,6 +61,8 @@ class Asked:
 
     def check(self) -> None:
         """Raise FitPruneError for what cannot be asked, before any work."""
+        for name in self.pruners:
+            get_pruner_class(name)
         if self.layers is not None and self.weights != RANDOM:
             raise FitPruneError("--layers shortens a model with random weights; add --weights random")
         check_device(self.device)

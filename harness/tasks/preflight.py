@@ -124,7 +124,7 @@ def places_of_images(questions: pa.Table, images: pa.Table) -> pa.Array:
     name, times = most_common(names)
     if times > 1:
         raise FitPruneError(f"column id: {name!r} names {times} pictures")
-    wanted = questions["imageId"].combine_chunks()
+    wanted = questions["imageId"].cast(pa.string()).combine_chunks()
     rows = pc.index_in(wanted, value_set=names)
     if rows.null_count:
         first = wanted[pc.index(rows.is_null(), True).as_py()]

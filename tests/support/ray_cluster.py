@@ -28,6 +28,7 @@ def machines(count=2, cores=1, **head):
         for _ in range(count - 1):
             cluster.add_node(num_cpus=cores, node_ip_address=HERE)
         ray.init(address=cluster.address, _node_ip_address=HERE, **quiet)
+        cluster.wait_for_nodes()
         yield cluster
     finally:
         ray.shutdown()

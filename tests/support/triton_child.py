@@ -7,6 +7,7 @@ python -m tests.support.triton_child compile                              what t
 import json
 import sys
 import warnings
+from typing import Any
 
 import torch
 import triton
@@ -29,12 +30,18 @@ def interpret(file: str) -> None:
         query, key, weights, valid = inputs(case)
         results[name], macs = triton_column_sums.head_max_columns(query, key, weights, case.scaling, valid, case.first_row)
         results[f"{name} macs"] = torch.tensor(counted(macs))
-    attention.head_max_columns = triton_column_sums.head_max_columns
+    attention.head_max_columns = by_the_kernels
     results |= {f"kept {layer}": kept for layer, kept in enumerate(pruned().kept)}
     greedy.kernels_for = rounds.kernels_for = lambda values: triton_greedy
     for name, case in greedy_cases.CASES.items():
         results |= {f"{method} {name}": chosen for method, chosen in greedy_cases.chosen(case).items()}
     save_file(results, file)
+
+
+def by_the_kernels(*arguments: Any, together: None, **options: Any) -> Any:
+    """`column_sums.head_max_columns` of causal attention, on a card."""
+    assert together is None
+    return triton_column_sums.head_max_columns(*arguments, **options)
 
 
 class Card:

@@ -104,4 +104,4 @@ def test_the_table_says_which_methods_cannot_run(capsys):
     assert main(words) == 0
     text = capsys.readouterr().out
     assert f"visionzip: {said}" in text
-    assert "fastv" in text.splitlines()[2]
+    assert any(line.startswith("fastv ") for line in text.splitlines())

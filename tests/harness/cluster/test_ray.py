@@ -96,7 +96,7 @@ def measure(folder, machines, cells=CELLS):
 def test_a_worker_and_a_machine_that_die_change_nothing(cluster, log, expected, tmp_path):
     """The same files as of one process, and of what was asked at most a batch twice for each death."""
     log.unlink(missing_ok=True)
-    machines = Killing(cluster, worker=5, machine=20)
+    machines = Killing(cluster, worker=5, machine=10)
     died, gone = measure(tmp_path, machines)
     assert "died; another goes on from its last batch" in died
     assert "is gone with its machine; another goes on from its last batch" in gone

@@ -226,7 +226,7 @@ def test_counts_that_do_not_fit_are_refused(arguments: tuple, message: str) -> N
 
 def test_unknown_architectures_are_refused() -> None:
     decoder = LlavaConfig(vision_config=CLIP_L_336, text_config=GPT2Config(num_hidden_layers=2))
-    with pytest.raises(UnsupportedModel, match="decoder 'gpt2'; known: llama, mistral"):
+    with pytest.raises(UnsupportedModel, match="decoder 'gpt2'; known: gemma3_text, llama, mistral"):
         count_from_tokens(decoder, 64, [576] * 2, [576] * 2)
     sliding = MistralConfig(num_hidden_layers=2, sliding_window=512)
     with pytest.raises(UnsupportedModel, match="640 tokens exceed the decoder's sliding window of 512"):
