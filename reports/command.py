@@ -24,15 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--difficulty",
         action="store_true",
-        help="in Markdown and CSV, also the share of questions that a downsampled model answers, and the drop on the rest",
+        help="in Markdown, CSV and the page, also what share a downsampled model answers, and the drop on the rest",
     )
 
 
 def run(options: argparse.Namespace) -> None:
     """Read the results folder and write what is asked for; Markdown goes to the standard output if nothing is."""
-    others = (options.html or options.latex) and not (options.markdown or options.csv)
-    if options.difficulty and (options.compare or others):
-        raise FitPruneError("--difficulty adds to the leaderboard in Markdown and as CSV: ask for one of these, not --compare")
+    only_latex = options.latex and not (options.markdown or options.csv or options.html)
+    if options.difficulty and (options.compare or only_latex):
+        what = "--compare" if options.compare else "--latex alone"
+        raise FitPruneError(
+            f"--difficulty adds to the leaderboard in Markdown, as CSV and on the page: ask for one of these, not {what}"
+        )
     targets = _targets(options)
     for name, path in targets.items():
         # Only the folder of a page is made.

@@ -64,7 +64,20 @@ def task_config(suite: str) -> dict[str, Any]:
     # Tasks that would ask a judge make its client when they are loaded; `harness.answering.judge` is what answers it.
     os.environ.setdefault("OPENAI_API_KEY", "none")
     with quiet(), refusing(suite, "lmms-eval cannot load it"):
-        config = {**manager._get_config(spec.task), **spec.options}
+        # Without the task's code first: what this needs is not asked for where it would be of no use.
+        _refuse_other_kinds(suite, {**_as_written(manager, spec.task), **spec.options})
+        return {**manager._get_config(spec.task), **spec.options}
+
+
+def _as_written(manager: "TaskManager", task: str) -> dict[str, Any]:
+    """The task's configuration, its functions not imported."""
+    from lmms_eval.utils import load_yaml_config
+
+    path = manager._get_yaml_path(task)
+    return {} if path == -1 else dict(load_yaml_config(path, mode="simple"))
+
+
+def _refuse_other_kinds(suite: str, config: Mapping[str, Any]) -> None:
     kind = config.get("output_type") or "generate_until"
     if kind != "generate_until":
         raise FitPruneError(f"suite '{suite}': its task is '{kind}', {_KINDS.get(kind, 'which is not asked here')}")
@@ -80,7 +93,6 @@ def task_config(suite: str) -> dict[str, Any]:
         raise FitPruneError(
             f"suite '{suite}': its task only writes a file to hand in ({', '.join(metrics)}), and gives no score"
         )
-    return config
 
 
 def is_submission(metric: str) -> bool:

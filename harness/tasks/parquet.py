@@ -52,7 +52,7 @@ def split_files(folder: Path, task: str, config: str | None, split: str) -> list
             raise FitPruneError(f"{single} and {next(iter(parts)).name} are both there; leave one generation of the data")
         return [single]
     if not parts:
-        raise FitPruneError(f"no data for task '{task}': {single} does not exist")
+        raise FitPruneError(f"no data for task '{task}': {single} does not exist; take --data hub, or --data DIR with it")
     generations = {(found["total"], found["digest"] or "") for found in parts.values()}
     if len({total for total, _ in generations}) > 1 or len(parts) > len({found["number"] for found in parts.values()}):
         names = ", ".join(path.name for path in list(parts)[:4])

@@ -104,6 +104,7 @@ def _table(board: Board) -> dict[str, Any]:
         "sentence": sentence(table),
         "failures": failures(table),
         "named": named(table),
+        "difficulty": board.difficulty and {name: getattr(board.difficulty, name) for name in ("columns", "lines", "notes")},
     }
 
 

@@ -55,10 +55,10 @@ def make_vqav2(folder: Path) -> None:
         _write(place / f"validation-{shard:05d}-of-{SHARDS:05d}.parquet", table, pictures)
 
 
-def make_pope(folder: Path) -> None:
+def make_pope(folder: Path, questions: int = POPE) -> None:
     place = folder / "pope/default"
     place.mkdir(parents=True)
-    rows = np.arange(POPE)
+    rows = np.arange(questions)
     table = pa.table(
         {
             "question": [f"Is there a dog in the image number {n} ?" for n in rows],

@@ -221,7 +221,7 @@ report results --markdown empty.md               | cannot write empty.svg: it is
 report results --compare empty                   | no results in empty
 report results --compare no-such                 | results folder no-such does not exist
 report results --compare results --difficulty    | --difficulty adds to the leaderboard
-report results --html x.html --difficulty        | --difficulty adds to the leaderboard
+report results --latex x.tex --difficulty        | --difficulty adds to the leaderboard
 report results --csv NAME                        | File name too long
 report results more                              | unrecognized arguments: more
 

@@ -414,3 +414,15 @@ def test_axe_finds_nothing(browser, site, width, dark):
     page.evaluate("document.querySelector('#board tbody .first button').click()")
     found = page.evaluate("axe.run().then(all => all.violations.map(v => [v.impact, v.id, v.nodes[0].html]))")
     assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
+
+
+def test_difficulty_has_a_section_where_it_was_asked_for(browser, page, results, tmp_path):
+    assert page.evaluate("document.querySelector('#difficulty').hidden") is True
+    assert main([str(results.folder), "--html", str(tmp_path / "page.html"), "--difficulty"]) == 0
+    (board,) = read_leaderboard(results.folder, difficulty=True).boards
+    asked = browser.open(tmp_path / "page.html")
+    assert asked.errors == []
+    assert asked.evaluate("document.querySelector('#difficulty').checkVisibility()")
+    cells = "[...document.querySelectorAll('#difficulty tr')].map(r => [...r.children].map(c => c.innerText))"
+    assert asked.evaluate(cells) == [board.difficulty.columns, *board.difficulty.lines]
+    assert asked.evaluate("[...document.querySelectorAll('#difficulty .note')].map(n => n.innerText)") == board.difficulty.notes

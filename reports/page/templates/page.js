@@ -248,6 +248,18 @@ function suiteTicks() {
   return make("fieldset", {}, make("legend", {}, "Suites"), ticks);
 }
 
+// ---- What downsampling does not answer, where that was asked for
+
+function drawDifficulty() {
+  const asked = data.tables.filter((one) => one.difficulty);
+  find("difficulty").hidden = asked.length === 0;
+  for (const one of asked) {
+    const [head, ...lines] = [one.difficulty.columns, ...one.difficulty.lines].map((cells) => cells.map((text) => make("span", {}, text)));
+    const notes = one.difficulty.notes.map((note) => make("p", { class: "note" }, note));
+    find("difficulty-body").append(...(severalTables ? [make("h3", {}, one.heading)] : []), wide(table(head, lines)), ...notes);
+  }
+}
+
 // ---- Charts
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -518,6 +530,7 @@ function drawHeadlines() {
 drawHeadlines();
 drawFilters();
 drawBoard();
+drawDifficulty();
 drawCharts();
 drawMethods();
 drawGallery();

@@ -175,6 +175,8 @@ def test_names_of_tasks_are_known_with_the_nearest():
     [
         ("seedbench_ppl", "is 'multiple_choice', which compares the likelihoods of given answers"),
         ("mvbench_moving_count", "is about video; the models here see images"),
+        ("videomme", "is about video"),  # whatever its own code would need
+        ("mmsearch_end2end", "asks in several rounds"),
         ("mmt_test", "writes a file to hand in"),
         ("mmmu_val_pass64", "asks each question 64 times"),
         ("mmlu_nutrition_generative", "shows no picture"),

@@ -159,7 +159,7 @@ def tasks_of_lmms_eval():
     [
         ("limit=0", [], "limit must be a whole number of at least 1, not '0'"),
         ("data=nowhere", [], "data folder 'nowhere' does not exist; --data takes mini, hub or a folder of *"),
-        ("data=.", [], "no data for task 'gqa': * does not exist"),
+        ("data=.", [], "no data for task 'gqa': * does not exist; take --data hub, or --data DIR with it"),
         ("data=d", ["--gen_kwargs", "repetition_penalty=3"], "task 'gqa': the generation option repetition_penalty=3 is not *"),
         ("data=d,recipe=none.json", [], "cannot read the recipe none.json*"),
     ],
