@@ -8,7 +8,10 @@ from fitprune.cli import COMMANDS as OF_THE_METHOD
 from harness.commands import COMMANDS as OF_THE_HARNESS
 
 PROGRAM = "fitprune"
-PURPOSE = "Prune the visual tokens of vision-language models, and prove what it costs. The benchmark itself: pytest suites/"
+PURPOSE = (
+    "Prune the visual tokens of vision-language models, and prove what it costs. "
+    "The benchmark itself: pytest suites/, or away from a checkout pytest --pyargs suites"
+)
 COMMANDS = {
     **OF_THE_METHOD,
     **OF_THE_HARNESS,

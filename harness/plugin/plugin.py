@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harness.plugin import hooks
-from harness.plugin.selection import DEST, failed_suites, selects_suites
+from harness.plugin.selection import DEST, failed_suites, missing_suites, selects_suites
 
 if TYPE_CHECKING:
     from harness.plugin.cell import RunCell
@@ -38,6 +38,9 @@ def pytest_load_initial_conftests(
 
         add_options(parser)
         args += failed_suites(early_config, args)
+    elif (missing := missing_suites(early_config.invocation_params.dir, args)) is not None:
+        # Without the options pytest would complain of them, and not of the folder.
+        raise pytest.UsageError(f"file or directory not found: {missing} (away from a checkout: pytest --pyargs suites)")
     yield
     if not suites and {"-h", "--help"}.intersection(args):
         from harness.plugin.options import add_options

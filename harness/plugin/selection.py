@@ -35,11 +35,20 @@ def selects_suites(config: pytest.Config, args: list[str]) -> bool:
     return bool(failed_suites(config, args))
 
 
+def missing_suites(here: Path, args: list[str]) -> str | None:
+    """The first argument that means a `suites` folder which is not there."""
+    if "--pyargs" in args:
+        return None
+    for token in _bare(args):
+        path = Path(token.partition("::")[0])
+        if not token.startswith("-") and path.parts[:1] == ("suites",) and not (here / path).exists():
+            return token
+    return None
+
+
 def failed_suites(config: pytest.Config, args: list[str]) -> list[str]:
     """The files of suites in which tests failed last, if the command line asks for these and names no path."""
-    # What follows an option is its value, which may be a path as well.
-    bare = [token for before, token in pairwise(["", *args]) if not before.startswith("-") or "=" in before or before in _FLAGS]
-    if not _AGAIN.intersection(args) or any(path.exists() for path in _paths(config.invocation_params.dir, bare)):
+    if not _AGAIN.intersection(args) or any(path.exists() for path in _paths(config.invocation_params.dir, _bare(args))):
         return []
     try:
         nodes = json.loads((config.rootpath / config.getini("cache_dir") / "v/cache/lastfailed").read_text(encoding="utf-8"))
@@ -47,6 +56,11 @@ def failed_suites(config: pytest.Config, args: list[str]) -> list[str]:
         return []
     files = dict.fromkeys(_file(config.rootpath, *node.partition("::")[::2]) for node in nodes)
     return [str(file) for file in files if file is not None and file.is_file() and is_suites_folder(file.parent)]
+
+
+def _bare(args: list[str]) -> list[str]:
+    """The arguments without what follows an option: that is its value, which may be a path as well."""
+    return [token for before, token in pairwise(["", *args]) if not before.startswith("-") or "=" in before or before in _FLAGS]
 
 
 def _file(root: Path, place: str, test: str) -> Path | None:

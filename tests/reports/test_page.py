@@ -364,6 +364,10 @@ def test_a_phone_needs_no_sideways_scrolling(browser, site, dark):
     page.evaluate("document.querySelectorAll('#board tbody .first button').forEach(b => b.click())")
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     page.wait("document.querySelectorAll('#method-fastv svg').length")
+    # As many questions as a real gallery has.
+    double = "document.querySelectorAll('.questions').forEach(strip => strip.append(...strip.cloneNode(true).children))"
+    page.evaluate(f"{double}; {double}")
+    assert page.evaluate("[...document.querySelectorAll('.questions')].every(strip => strip.scrollWidth > 600)")
     assert page.evaluate("window.innerWidth") == 390
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.evaluate("window.scrollTo(500, 0)")

@@ -48,6 +48,14 @@ def test_a_package_that_is_not_there_is_pytests_own_error(typed):
     assert "unrecognized arguments" in result.stderr.str()
 
 
+def test_a_suites_folder_that_is_not_here_is_named_with_what_to_type(typed):
+    result = typed("suites/test_pope.py")
+    assert result.ret == 4
+    assert "not found: suites/test_pope.py (away from a checkout: pytest --pyargs suites)" in result.stderr.str()
+    assert "unrecognized" not in result.stderr.str()
+    assert "away from" not in typed("-k", "suites").stderr.str()
+
+
 @pytest.mark.parametrize("option", ["--lf", "--last-failed", "--ff"])
 def test_what_failed_last_is_found_without_a_path(typed, option):
     first = typed("--pyargs", "suites.test_pope", "suites.test_gqa", "--max-drop", "1")
