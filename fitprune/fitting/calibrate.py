@@ -78,7 +78,7 @@ class Calibration:
     grows with the batch, not with the number of samples. 655 samples of a 7B model take 4 GB on disk.
 
     Args:
-        model, batches, mode, progress: as in `fit`.
+        model: as in `fit`, and so are `batches`, `mode` and `progress`.
         origin: entries for the recipe's provenance: where the model and the data come from.
         after: a pruner that works before FitPrune (see `Composed`): the recipe is fitted on what it leaves of the prompts
             before the decoder. What it does between the decoder's layers is not seen.
