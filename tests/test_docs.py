@@ -95,6 +95,7 @@ def test_what_needs_no_network_runs(page, tmp_path):
         for shown, run in few:
             line = line.replace(shown, run)
         more = " --limit 4" if line.startswith("pytest suites/") and "--limit" not in line else ""
+        more += " --limit 4 --suite gqa --pruner dense,divprune" if line.startswith("fitprune paper restore-1") else ""
         path = f"PATH={Path(sys.executable).parent}:$PATH OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1"
         ran = subprocess.run(["bash", "-c", f"export {path}; {line}{more}"], cwd=tmp_path, capture_output=True, text=True)
         # 1 is a gate that fails, or a search that certifies nothing.

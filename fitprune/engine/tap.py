@@ -121,12 +121,13 @@ def attending_as(attention: Any, attended: torch.Tensor) -> Iterator[None]:
     Who observes it is shown no queries and keys.
     """
 
-    def forward(*_: Any, **__: Any) -> tuple[torch.Tensor, None]:
+    def forward(*_: Any, hidden_states: torch.Tensor, **__: Any) -> tuple[torch.Tensor, None]:
         observation = _observed.get()
         assert observation is not None
-        nothing = attended.new_empty(0)
+        noted = attended.to(hidden_states.device)
+        nothing = noted.new_empty(0)
         observation.shorten, observation.shown = observation.show(Attention(nothing, nothing, 1.0)), True
-        return attention.o_proj(attended), None
+        return attention.o_proj(noted), None
 
     attached = Attachments()
     attached.set(attention, "forward", forward)

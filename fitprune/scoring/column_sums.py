@@ -102,7 +102,9 @@ def head_max_columns_in_blocks(
     out = torch.zeros(batch, row_weights.shape[1], length, dtype=torch.float32, device=query.device)
     future = torch.full((block_rows, block_rows), float("-inf"), device=query.device).triu(1)
     # On a CPU it costs nothing to ask where padding ends; on a GPU all keys are masked.
-    padded = length if valid is None or valid.is_cuda else int(((~valid).any(0) * torch.arange(1, length + 1)).max())
+    padded = length
+    if valid is not None and not valid.is_cuda:
+        padded = int(((~valid).any(0) * torch.arange(1, length + 1, device=valid.device)).max())
     for start in range(first_row, length, block_rows):
         stop = min(start + block_rows, length)
         # Causality: rows before `stop` see no key at or after it.

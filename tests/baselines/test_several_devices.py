@@ -24,7 +24,7 @@ pytestmark = pytest.mark.releases
 LAYERS = 5
 PRUNED = [FitPrune(RECIPE), FastV(2), FastV(3), VisionZip(9, 3, visual_tokens=36)]
 # What draws, plans or counts on the host. Anything else has made a tensor in the wrong place, and was saved by a later move.
-UPLOADS = {"baselines.controls.random_pruning", "baselines.before_decoder.vispruner", "fitprune.interface.layout"}
+UPLOADS = {"baselines.controls.random_pruning", "baselines.shared.choosing.rounds", "fitprune.interface.layout"}
 UPLOADS |= {"fitprune.models.clip_text"}  # a CLIP model may lie elsewhere
 # transformers makes Gemma 3's masks by vmap, whose tensors the claimed devices cannot follow.
 FAMILIES = ("llava", "llava-hr", *(family for family in families.FAMILIES if family != "gemma3"))
