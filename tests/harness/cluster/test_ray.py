@@ -47,9 +47,9 @@ def expected(tmp_path_factory, log):
 
 
 class Killing(RayMachines):
-    """Kills a worker when so many batches have come in, and later a machine at work, in whose place there is another."""
+    """Takes away a machine at work when so many batches have come in, puts another in its place, and later kills a worker."""
 
-    def __init__(self, cluster, worker, machine):
+    def __init__(self, cluster, machine, worker):
         super().__init__(ends=False)
         self.cluster, self.worker, self.machine, self.batches, self.actors, self.places = cluster, worker, machine, 0, {}, {}
 
@@ -67,13 +67,14 @@ class Killing(RayMachines):
         message = super().take(token)
         if isinstance(message, Ask) and message.call == "append":
             self.batches += 1
-            if self.batches == self.worker:
-                self.end(self.actors[token])
             here = [node for node in self.cluster.worker_nodes if node.node_id == self.places[self.actors[token]]]
             if self.machine and self.batches >= self.machine and here:
                 self.machine = 0
                 self.cluster.remove_node(here[0])
                 self.cluster.add_node(num_cpus=1, node_ip_address=ray_cluster.HERE)
+            elif self.worker and self.batches >= self.worker and not self.machine:
+                self.worker = 0
+                self.end(self.actors[token])
         return message
 
 
@@ -96,10 +97,10 @@ def measure(folder, machines, cells=CELLS):
 def test_a_worker_and_a_machine_that_die_change_nothing(cluster, log, expected, tmp_path):
     """The same files as of one process, and of what was asked at most a batch twice for each death."""
     log.unlink(missing_ok=True)
-    machines = Killing(cluster, worker=5, machine=10)
-    died, gone = measure(tmp_path, machines)
-    assert "died; another goes on from its last batch" in died
+    machines = Killing(cluster, machine=5, worker=20)
+    gone, died = measure(tmp_path, machines)
     assert "is gone with its machine; another goes on from its last batch" in gone
+    assert "died; another goes on from its last batch" in died
     assert files(tmp_path) == expected
     asked = Counter(log.read_text().splitlines())
     assert asked.keys() == wanted()
