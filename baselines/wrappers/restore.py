@@ -18,7 +18,7 @@ from baselines.shared.tower_attention import dropped_after_tower, salience_macs
 from fitprune import FitPruneError, Pruner, Selection, UnsupportedModel
 from fitprune.interface.bias import AttentionBias
 from fitprune.interface.tokens import VisualTokens
-from fitprune.models.parts import has_axes
+from fitprune.models.parts import has_axes, model_parts
 from fitprune.models.sizes import DecoderSizes
 
 BLOCK = 1024
@@ -50,7 +50,7 @@ class Restore(Pruner):
     - The authors take 35 tokens to stand before the image, and one prompt at a time.
     - Density, cosines and means are float32 (the authors': the model's half precision).
     - In later turns of a conversation, which the authors do not have, queries add log(s) alone.
-    - Position ids on three axes are refused while attention is calibrated.
+    - Position ids on three axes, and frequencies that differ between layers, are refused while attention is calibrated.
 
     Attributes:
         retention: tokens that go on, of `visual_tokens` (authors': 64, 128 or 192).
@@ -82,11 +82,18 @@ class Restore(Pruner):
     def check(self, model: nn.Module) -> None:
         super().check(model)
         self.base.check(model)
-        if self.calibrated and has_axes(model.config):
-            kind = getattr(model.config, "model_type", "")
+        if not self.calibrated:
+            return
+        kind = getattr(model.config, "model_type", "")
+        if has_axes(model.config):
             raise UnsupportedModel(
                 f"{self.name} calibrates attention by the distance of two positions; {kind} has three axes of them. Take "
                 "calibrated=False."
+            )
+        if not hasattr(model_parts(model).decoder.rotary_emb, "inv_freq"):
+            raise UnsupportedModel(
+                f"{self.name} calibrates attention by the frequencies of the rotary embedding; {kind} has others in some "
+                "layers. Take calibrated=False."
             )
 
     def notes(self, model: nn.Module) -> list[str]:

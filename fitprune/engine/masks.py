@@ -113,16 +113,15 @@ class Biased:
     rows: torch.Tensor
     mask: torch.Tensor
 
+    def of(self, bias: AttentionBias, layout: Layout) -> bool:
+        """Whether this is that bias, in that layout."""
+        return self.layout is layout and self.given.keys is bias.keys and self.given.pairs is bias.pairs
 
-def biased(
-    parts: ModelParts, bias: AttentionBias | None, layout: Layout, mask: Any, dtype: torch.dtype, last: Biased | None
-) -> Biased | None:
-    """The `bias` of a prefill's attention in `layout`, whose mask is `mask` without it: the `last` layer's, where it is the
-    same; None for none."""
+
+def biased(parts: ModelParts, bias: AttentionBias | None, layout: Layout, mask: Any, dtype: torch.dtype) -> Biased | None:
+    """The `bias` of a prefill's attention in `layout`, whose mask is `mask` without it; None for none."""
     if bias is None:
         return None
-    if last is not None and last.layout is layout and last.given.keys is bias.keys and last.given.pairs is bias.pairs:
-        return last
     rows = layout.spread(bias.keys).to(dtype)
     rows = rows if layout.valid is None else rows.masked_fill(~layout.valid, torch.finfo(dtype).min)
     both = rows[:, None].expand(-1, rows.shape[1], -1)

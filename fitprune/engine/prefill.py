@@ -95,9 +95,8 @@ class Prefill:
         """One layer: prune before it, run it, prune after its attention where the pruner asks for it."""
         hidden, kwargs = self._follow(at, hidden, kwargs)
         if self.rotary is None:
-            self.rotary, self.mask = of_decoder(self.context.parts.decoder, hidden, kwargs), kwargs.get("attention_mask")
-            if self.changed:
-                self.mask = self._causal_mask(hidden)
+            self.rotary = of_decoder(self.context.parts.decoder, hidden, kwargs)
+            self.mask = self._causal_mask(hidden) if self.changed else kwargs.get("attention_mask")
         spent: list[Macs] = []
         if not self.layout.empty:
             hidden = self._prune_before(at, hidden, spent)
@@ -137,8 +136,9 @@ class Prefill:
             if member.pruner.biases_attention:
                 with own_precision(hidden):
                     bias = member.pruner.attention_bias(at.index, self._tokens(at, hidden, member))
-                mask = self.mask if self.changed else self._causal_mask(hidden)
-                self.bias = biased(self.context.parts, bias, self.layout, mask, hidden.dtype, self.bias)
+                if bias is None or self.bias is None or not self.bias.of(bias, self.layout):
+                    mask = self.mask if self.changed or bias is None else self._causal_mask(hidden)
+                    self.bias = biased(self.context.parts, bias, self.layout, mask, hidden.dtype)
 
     def _prune_before(self, at: Layer, hidden: torch.Tensor, spent: list[Macs]) -> torch.Tensor:
         """Hidden states after what the pruners drop before a layer; what choosing took is added to `spent`."""

@@ -1,6 +1,8 @@
 """The rotary embeddings of a sequence: one for all layers, or one for each type of layer (Gemma 3)."""
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,8 +13,12 @@ Rotary = dict[str | None, torch.Tensor]
 
 def layer_type(decoder: Any, layer: Any) -> str | None:
     """The type of layer whose rotary embedding a decoder layer takes; None where all take the same."""
-    by_type = "layer_type" in inspect.signature(type(decoder.rotary_emb).forward).parameters
-    return layer.self_attn.layer_type if by_type else None
+    return layer.self_attn.layer_type if _takes_types(type(decoder.rotary_emb).forward) else None
+
+
+@functools.cache  # it is asked in every layer of every forward
+def _takes_types(forward: Callable[..., Any]) -> bool:
+    return "layer_type" in inspect.signature(forward).parameters
 
 
 def of_decoder(decoder: Any, hidden: torch.Tensor, given: dict[str, Any]) -> Rotary:

@@ -4,7 +4,7 @@ import os
 import platform
 
 from baselines.controls.dense import Dense
-from fitprune.errors import FitPruneError
+from fitprune.errors import FitPruneError, one_line
 from harness.bench.identity import Conditions
 from harness.cluster.messages import Arrived, Setup
 from harness.models.devices import check_device, choose_dtype
@@ -41,7 +41,7 @@ def arrival(setup: Setup, log: str = "") -> Arrived:
             of = known.of(suite, dtype)
             facts |= {f"data of {suite}": of["data_digest"], f"lmms-eval's code of {suite}": of["task_code"]}
     except (FitPruneError, OSError) as error:
-        refusal = " ".join(str(error).split())
+        refusal = one_line(error)
     return Arrived(platform.node(), facts, refusal, needs, _room(facts.get("device", "cpu")), models, log)
 
 

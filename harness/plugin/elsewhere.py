@@ -130,7 +130,7 @@ def _run_as_cells_end(session: pytest.Session, run: Run, bench: ClusterBench, ce
         for items in waiting.values():
             _run(session, items)  # which are not run
     except FitPruneError as error:
-        raise session.Interrupted(" ".join(str(error).split())) from None
+        raise session.Interrupted(one_line(error)) from None
     finally:
         bench.close()
     return True

@@ -91,15 +91,6 @@ def test_on_llava(name, decoder, parts):
     against_the_literal_rules(model, prompt(model, parts, 5), name)
 
 
-FAMILIES = [
-    ("llava_next", "mistral"),
-    ("llava_onevision", "qwen2"),
-    ("qwen2_5_vl", None),
-    ("qwen3_vl", None),
-    ("internvl", "qwen2"),
-    ("smolvlm", None),
-    ("gemma3", None),
-]
 TILED = ["w1 w2", (30, 20), "w3 w4 w5 w6"]
 
 
@@ -111,7 +102,7 @@ def refused(name, family, wishes):
 
 @pytest.mark.product(strength=2, without=lambda name, family, decoder, wishes: refused(name, family, wishes))
 @pytest.mark.parametrize("wishes", [{}, {"positions": "kept"}], ids=["own", "kept"])
-@pytest.mark.parametrize(("family", "decoder"), FAMILIES)
+@pytest.mark.parametrize(("family", "decoder"), families.DECODED)
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in IN_TOWER])
 def test_on_other_families(name, family, decoder, wishes):
     model = families.build(family, 4, decoder=decoder, seed=1)
@@ -158,7 +149,7 @@ def test_two_draws_of_one_seed():
     assert kept(trace) == [[first[index] for index in drawn(sample, 0.5, 18)]] * 2
 
 
-@pytest.mark.parametrize(("family", "decoder"), FAMILIES)
+@pytest.mark.parametrize(("family", "decoder"), families.DECODED)
 def test_random_after_random_on_other_families(family, decoder):
     model = families.build(family, 3, decoder=decoder, seed=1)
     sample = families.inputs(families.processor(family), [TILED])

@@ -10,20 +10,11 @@ from baselines.between_layers.vtw import VTW
 from fitprune import UnsupportedModel
 from tests.reference import dart, pyramiddrop, sparsevlm, vtw
 from tests.reference.between import run
-from tests.support.families import ON_AXES, build, inputs, processor
+from tests.support.families import DECODED, ON_AXES, build, inputs, processor
 from tests.support.models import kept, new_tokens
 from tests.support.releases import cache_of
 
 pytestmark = pytest.mark.releases
-FAMILIES = [
-    ("llava_next", "mistral"),
-    ("llava_onevision", "qwen2"),
-    ("qwen2_5_vl", None),
-    ("qwen3_vl", None),
-    ("internvl", "qwen2"),
-    ("smolvlm", None),
-    ("gemma3", None),
-]
 PROMPTS = {"wide": ["w1 w2", (30, 20), "w3 w4 w5 w6"], "two": ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"]}
 STAGES = (0, 1, 2)
 RATIOS = (0.5, 0.3, 0.1)
@@ -49,7 +40,7 @@ def refused(family, positions):
 @pytest.mark.product(strength=2, without=lambda family, positions, **others: refused(family, positions))
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
 @pytest.mark.parametrize("parts", PROMPTS.values(), ids=PROMPTS)
-@pytest.mark.parametrize(("family", "decoder"), FAMILIES)
+@pytest.mark.parametrize(("family", "decoder"), DECODED)
 @pytest.mark.parametrize("name", methods("kept"))
 def test_against_the_literal_rule(name, family, decoder, parts, positions):
     model = build(family, 4, decoder=decoder, seed=1)

@@ -101,6 +101,16 @@ TOKENS = {
     "gemma3": {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>", "eoi_token": "<end_of_image>"},
 }
 FAMILIES = tuple(TOKENS)
+# Families, and decoders of theirs, whose literal decoder is known.
+DECODED = [
+    ("llava_next", "mistral"),
+    ("llava_onevision", "qwen2"),
+    ("qwen2_5_vl", None),
+    ("qwen3_vl", None),
+    ("internvl", "qwen2"),
+    ("smolvlm", None),
+    ("gemma3", None),
+]
 # Families whose position ids have three axes.
 ON_AXES = ("qwen2_5_vl", "qwen3_vl")
 CHAT_TEMPLATE = (

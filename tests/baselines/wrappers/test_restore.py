@@ -169,6 +169,9 @@ def test_what_cannot_be_is_refused():
     model = families.build("qwen2_5_vl", 2, seed=1)
     with pytest.raises(UnsupportedModel, match=r"three axes.*calibrated=False"), RestoreDivPrune()(model):
         pass
+    model = families.build("gemma3", 2, seed=1)
+    with pytest.raises(UnsupportedModel, match=r"gemma3 has others in some layers.*calibrated=False"), RestoreDivPrune()(model):
+        pass
     model = build("llama", 2)
     model.set_attn_implementation("flex_attention")
     with pytest.raises(UnsupportedModel, match="'flex_attention' does not take"), RestoreDivPrune()(model):
