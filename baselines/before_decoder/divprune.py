@@ -15,9 +15,6 @@ from fitprune import FitPruneError
 from fitprune.interface.tokens import VisualTokens
 from fitprune.models.sizes import DecoderSizes
 
-WHOLE = 1024
-"""Tokens of a prompt up to which all distances are held."""
-
 
 @dataclass
 class DivPrune(RepackedWherePossible):
@@ -70,12 +67,12 @@ class DivPrune(RepackedWherePossible):
 def farthest(features: torch.Tensor, present: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """DivPrune's choice, bool (batch, n): `keep` (batch,) of the tokens `present` (batch, n), by features (batch, n, d).
 
-    Distances of more than `WHOLE` tokens are not held: they are computed in blocks, and once more for those tokens that are
-    likely to be next.
+    Distances of more than `greedy.WHOLE` tokens are not held: they are computed in blocks, and once more for those tokens
+    that are likely to be next.
     """
     unit = functional.normalize(features.float(), dim=-1)
     nearest, distance = torch.full_like(unit[..., 0], torch.inf), unit.new_empty(len(unit), 0, 0)
-    parts = list(zip(unit.split(WHOLE, 1), nearest.split(WHOLE, 1), present.split(WHOLE, 1), strict=True))
+    parts = list(zip(unit.split(greedy.WHOLE, 1), nearest.split(greedy.WHOLE, 1), present.split(greedy.WHOLE, 1), strict=True))
     for first, (rows, row_nearest, row_present) in enumerate(parts):
         for other, (columns, column_nearest, column_present) in enumerate(parts[first:], first):
             cosine = rows @ columns.mT

@@ -67,14 +67,16 @@ IMPORTANT = 0.25
 def chosen(case, device="cpu"):
     """What is chosen, by method: DivPrune both with all distances at hand and with those of a few tokens at a time."""
     features, salience, present, keep = inputs(case, device)
-    with mock.patch.multiple(divprune, WHOLE=8), mock.patch.multiple(greedy, LIKELY=5, LIKELY_ON_CUDA=5):
+    with mock.patch.multiple(greedy, WHOLE=8, LIKELY=5, LIKELY_ON_CUDA=5):
         in_parts = divprune.farthest(features, present, keep)
+        spanning_in_parts = greedy.most_diverse(features, salience, present, keep)
     per_round = torch.full_like(keep, PER_ROUND)
     return {
         "divprune": divprune.farthest(features, present, keep),
         "divprune in parts": in_parts,
         "scope": scope.covering(features, salience, present, keep),
         "mmtok": greedy.most_covering(cover(features), torch.ones_like(salience), present, keep),
+        "cdpruner in parts": spanning_in_parts,
         "cdpruner": greedy.most_diverse(features, salience, present, keep),
         "vispruner": vispruner.choose(salience, features, present, keep, IMPORTANT, per_round)[0],
     }

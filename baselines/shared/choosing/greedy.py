@@ -6,11 +6,14 @@ from types import ModuleType
 
 import torch
 
-from baselines.shared.padded import first_picks
+from baselines.shared.padded import first_picks, rows_at
 from fitprune.scoring.column_sums import triton_runs
 
 LONGEST = 16384
 """Tokens up to which a kernel keeps what it knows of each in registers."""
+
+WHOLE = 1024
+"""Tokens of a prompt up to which a matrix of all pairs is held."""
 
 LIKELY, LIKELY_ON_CUDA = 64, 512
 """Tokens of a long prompt whose distances to all are held."""
@@ -58,36 +61,41 @@ def farthest_of_many(
 
     They are computed for the tokens that are likely to be next: those of highest score.
     """
-    kernels, place = kernels_for(nearest), torch.full_like(nearest, -1, dtype=torch.long)
-
-    def likely(score: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        tokens = score.argsort(dim=1, descending=True, stable=True)[:, :count]
-        number = torch.arange(tokens.shape[1], device=tokens.device)
-        return distances(tokens), place.scatter(1, tokens, number.expand_as(tokens))
-
-    if kernels is None:
-        return _one_by_one(_Rows(likely, place), nearest, keep)
+    if (kernels := kernels_for(nearest)) is None:
+        return _one_by_one(_Rows(distances), nearest, keep)
     score, left, out = nearest.clone(), keep.clone(), torch.zeros_like(nearest, dtype=torch.bool)
     before: list[int] = []
     # Each round takes a step at least. The host asks how many are left once in several.
     while (now := left.tolist()) != before and any(now):
         before = now
         for _ in range(ROUNDS):
-            kernels.farthest(*likely(score, LIKELY_ON_CUDA), score, left, keep, out)
+            kernels.farthest(*_likely(distances, score, LIKELY_ON_CUDA), score, left, keep, out)
     return out
 
 
-class _Rows:
-    """Distances (batch, n) of one token of each sample to all: those of the `LIKELY` tokens of highest score are held."""
+def _likely(rows: Callable[[torch.Tensor], torch.Tensor], score: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows (batch, m, n) of the `count` tokens of highest score (batch, n), and each token's place among them, or -1."""
+    tokens = score.argsort(dim=1, descending=True, stable=True)[:, :count]
+    number = torch.arange(tokens.shape[1], device=tokens.device)
+    nowhere = torch.full_like(score, -1, dtype=torch.long)
+    return rows(tokens), nowhere.scatter(1, tokens, number.expand_as(tokens))
 
-    def __init__(self, likely: Callable[..., tuple[torch.Tensor, torch.Tensor]], place: torch.Tensor) -> None:
-        self._likely, self._place, self._samples = likely, place, torch.arange(len(place), device=place.device)
-        self._held = place
+
+class _Rows:
+    """A matrix's row (batch, n) of one token of each sample. `rows` gives those of tokens (batch, m), (batch, m, n); those of
+    the `LIKELY` tokens of highest score are held.
+    """
+
+    def __init__(self, rows: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self._rows = rows
+        self._held: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, token: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-        if bool((self._place[self._samples, token] < 0).any()):
-            self._held, self._place = self._likely(score, LIKELY)
-        return self._held[self._samples, self._place[self._samples, token]]
+        samples = torch.arange(len(token), device=token.device)
+        if self._held is None or bool((self._held[1][samples, token] < 0).any()):
+            self._held = _likely(self._rows, score, LIKELY)
+        held, place = self._held
+        return held[samples, place[samples, token]]
 
 
 def _one_by_one(
@@ -148,7 +156,8 @@ def most_diverse(features: torch.Tensor, weight: torch.Tensor, present: torch.Te
 
     The kernel of tokens i and j is weight_i · cos(i, j) · weight_j. The token that multiplies the determinant of the chosen
     tokens' kernel by most is next. Where none adds anything, the features' rank being used up, tokens follow by weight. In
-    float64: what is left of a token after many others is a difference of nearly equal numbers.
+    float64: what is left of a token after many others is a difference of nearly equal numbers. A
+    kernel of more than `WHOLE` tokens is held on CUDA alone.
 
     Args:
         features: (batch, n, d).
@@ -162,8 +171,10 @@ def most_diverse(features: torch.Tensor, weight: torch.Tensor, present: torch.Te
     weight = weight.double().masked_fill(~present, 0)
     weight = weight / weight.amax(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
     rows = torch.nn.functional.normalize(features.double(), dim=-1) * weight[..., None]
-    kernel, left = rows @ rows.transpose(1, 2), weight**2
-    return spanning(kernel, left, present, keep, int(keep.max()))
+    alone, most = weight**2, int(keep.max())
+    if rows.shape[1] > WHOLE and kernels_for(rows) is None:
+        return _one_by_one_spanning(_Rows(lambda tokens: rows_at(rows, tokens) @ rows.mT), alone, present, keep, most)
+    return spanning(rows @ rows.mT, alone, present, keep, most)
 
 
 def spanning(kernel: torch.Tensor, alone: torch.Tensor, present: torch.Tensor, keep: torch.Tensor, most: int) -> torch.Tensor:
@@ -171,14 +182,28 @@ def spanning(kernel: torch.Tensor, alone: torch.Tensor, present: torch.Tensor, k
     `most`."""
     if (kernels := kernels_for(kernel)) is not None:
         return kernels.spanning(kernel, alone, present, keep, most, RANK, TIE)
+    samples = torch.arange(len(kernel), device=kernel.device)
+    return _one_by_one_spanning(lambda token, _: kernel[samples, token], alone, present, keep, most)
+
+
+def _one_by_one_spanning(
+    row_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    alone: torch.Tensor,
+    present: torch.Tensor,
+    keep: torch.Tensor,
+    most: int,
+) -> torch.Tensor:
+    """`spanning` in torch. `row_of` gives the kernel's rows (batch, n) of tokens (batch,), and is told each token's gain
+    (batch, n).
+    """
     left, last = alone, alone - 2  # in [-2, -1], below whatever is left
     closed = torch.zeros_like(left).masked_fill(~present, -torch.inf)
-    samples, picks = torch.arange(len(kernel), device=kernel.device), []
-    factor = kernel.new_zeros(len(kernel), most, kernel.shape[1])
-    for step in range(factor.shape[1]):
+    samples, picks = torch.arange(len(alone), device=alone.device), []
+    factor = alone.new_zeros(len(alone), most, alone.shape[1])
+    for step in range(most):
         gain = torch.where(left > RANK, left, last) + closed
         best = (gain >= gain.amax(1, keepdim=True) - TIE).byte().argmax(1)
-        row = kernel[samples, best]
+        row = row_of(best, gain)
         if step:
             before = factor[:, :step]
             row = row - (before[samples, :, best][:, None] @ before)[:, 0]
@@ -188,7 +213,7 @@ def spanning(kernel: torch.Tensor, alone: torch.Tensor, present: torch.Tensor, k
         left = left - row**2
         closed.scatter_(1, best[:, None], -torch.inf)
         picks.append(best)
-    return first_picks(picks, keep, kernel.shape[1])
+    return first_picks(picks, keep, alone.shape[1])
 
 
 def volume_macs(count: torch.Tensor | int, keep: torch.Tensor | int) -> torch.Tensor | int:

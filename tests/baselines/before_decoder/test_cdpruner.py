@@ -5,6 +5,7 @@ import torch
 
 from baselines.before_decoder.cdpruner import CDPruner, CDPrunerEmbeddings
 from baselines.registry import PRUNERS
+from baselines.shared.choosing import greedy
 from baselines.shared.choosing.greedy import most_diverse
 from baselines.shared.dry_tower import before_decoder
 from fitprune import BudgetError, FitPruneError, Reader, UnsupportedModel, give_reader
@@ -22,6 +23,7 @@ from tests.support.families import inputs, processor
 from tests.support.models import batch, build, prompt
 from tests.support.readers import clip, words
 from tests.support.shortened import check, llava, tiled
+from tests.support.waits import Largest
 
 pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
@@ -48,6 +50,21 @@ def test_beyond_the_rank_of_the_features_no_token_is_taken_twice():
     expected, _ = cdpruner(features[0], (weight[0] / 0.9).tolist(), 5)
     assert found[0].nonzero()[:, 0].tolist() == expected
     assert len(expected) == 5
+
+
+def test_a_long_prompt_is_chosen_without_its_whole_kernel(monkeypatch):
+    """4671 tokens, the most of a LLaVA-OneVision picture; the same kept set as by the whole kernel."""
+    generator = torch.Generator().manual_seed(4)
+    features, weight = torch.randn(1, 4671, 64, generator=generator), torch.rand(1, 4671, generator=generator) + 0.1
+    given = features, weight, torch.arange(4671)[None] < 4600, torch.tensor([120])
+    with Largest() as held:
+        found = most_diverse(*given)
+    assert held.numel < 4671**2 / 30
+    monkeypatch.setattr(greedy, "WHOLE", 4671)
+    with Largest() as held:
+        assert most_diverse(*given).equal(found)
+    assert held.numel == 4671**2
+    assert int(found.sum()) == 120
 
 
 @pytest.mark.parametrize(("theta", "positions"), [(0.5, "repacked"), (0.0, "kept"), (1.0, "repacked"), (0.9, "kept")])
