@@ -59,6 +59,7 @@ def test_as_typed():
     assert "slower than dense" not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_every_method_has_its_row_or_its_reason(ratio, capsys):
     assert main([*SMALL, "--reduction", "0.5"]) == 0
     text = capsys.readouterr().out
@@ -66,6 +67,7 @@ def test_every_method_has_its_row_or_its_reason(ratio, capsys):
         assert (f"{name} 0.5" in lines(text)) + (f"{name} 0.5: cannot: " in text) == (name != "dense")
 
 
+@pytest.mark.exhaustive
 def test_a_slow_method_is_named_unless_its_class_says_why(ratio, capsys, monkeypatch):
     words = [*SMALL, "--pruner", "random,fastv", "--reduction", "0.3,0.5"]
     ratio.value = 1.2

@@ -82,7 +82,7 @@ NAMES = list(pairs(None, None, [], []))
 IN_TOWER = {"visionzip+fitprune", "vispruner+pyramiddrop", "tome+fitprune", "pool+fastv"}
 
 
-@pytest.mark.product(strength=2)
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("parts", PARTS[:3], ids=["one", "first", "two"])
 @pytest.mark.parametrize("decoder", ["llama", "llama-gqa", "mistral", "qwen2"])
 @pytest.mark.parametrize("name", NAMES)
@@ -100,7 +100,7 @@ def refused(name, family, wishes):
     return family in families.ON_AXES and repacks and not wishes
 
 
-@pytest.mark.product(strength=2, without=lambda name, family, decoder, wishes: refused(name, family, wishes))
+@pytest.mark.product(strength=1, without=lambda name, family, decoder, wishes: refused(name, family, wishes))
 @pytest.mark.parametrize("wishes", [{}, {"positions": "kept"}], ids=["own", "kept"])
 @pytest.mark.parametrize(("family", "decoder"), families.DECODED)
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in IN_TOWER])

@@ -79,7 +79,7 @@ def whole(family, name):
     return pruner, counts(model, inputs, pruner)
 
 
-@pytest.mark.product(strength=2)
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("family", ["llava", "llava_next"])

@@ -111,6 +111,7 @@ def on_whole(request, whole, inputs):
     return request.param, outcome(whole, inputs, method(request.param, whole))
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("kind", [PackedLinear, HiddenLinear, CallableLinear])
 def test_every_method_on_packed_weights(on_whole, kind, whole, packed, inputs):
     name, expected = on_whole

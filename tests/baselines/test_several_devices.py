@@ -115,6 +115,7 @@ def test_a_prompt_without_a_mask_and_a_token_decoded_by_hand(name, positions):
     assert all(map(torch.equal, got, expected))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", PRUNERS)
 def test_every_method_on_tiles(name):
     model = model_of("llava_next")
@@ -147,6 +148,7 @@ def offloaded(model):
     return apart
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [name for name in PRUNERS if name != "downsample"])
 def test_every_method_with_offloaded_weights(name):
     model = model_of("llava", tie_word_embeddings=True)
@@ -167,6 +169,7 @@ def test_what_transformers_itself_cannot_offload_is_refused():
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("pruner", PRUNED, ids=repr)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_with_offloaded_weights(family, pruner):

@@ -21,13 +21,12 @@ NAMES = [
     "divprune+fastv",
     "random+uniform",
     "vispruner+pyramiddrop",
-    "tome+fitprune",
     "pool+fastv",
-    "fitprune+visionzip",
-    "fastv+pyramiddrop",
-    "dart+visionzip",
     "vtw+fastv",
-    "random+uniform+fastv",
+    *(
+        pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in ("tome+fitprune", "fitprune+visionzip", "fastv+pyramiddrop", "dart+visionzip", "random+uniform+fastv")
+    ),
 ]
 
 
@@ -87,6 +86,7 @@ def test_the_first_saves_its_share(split, share, model, batches):
     assert measured(model, pruner, inputs) == pytest.approx(0.6, abs=0.01)
 
 
+@pytest.mark.exhaustive
 def test_the_recipe_is_fitted_on_what_the_first_one_leaves(model, batches):
     pruner = solved("visionzip+fitprune", model, batches, 0.6)
     zipping, fitting = pruner.members
@@ -100,6 +100,7 @@ def test_the_recipe_is_fitted_on_what_the_first_one_leaves(model, batches):
     assert counts[0] != counts[1]
 
 
+@pytest.mark.exhaustive
 def test_a_recipe_that_is_given_is_taken_as_it_is(model, batches):
     pruner = solved("visionzip+fitprune", model, batches, 0.6)
     recipe = pruner.members[1].recipe
@@ -120,6 +121,7 @@ def test_seeds_reach_the_methods_that_draw(model):
     assert seen[0] != seen[1]
 
 
+@pytest.mark.exhaustive
 def test_params_name_every_part_and_copies_are_equal(model, batches):
     pruner = solved("visionzip+fitprune", model, batches, 0.6)
     params = json.loads(json.dumps(pruner.params()))

@@ -86,7 +86,7 @@ def prefill(family, padded):
     return model, inputs, of_prefill(model, inputs), decoded
 
 
-@pytest.mark.product(strength=2, without=lambda family, padded, name: entry(name, family) == "-")
+@pytest.mark.product(strength=1, without=lambda family, padded, name: entry(name, family) == "-")
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("family", FAMILIES)

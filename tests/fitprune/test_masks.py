@@ -48,7 +48,7 @@ def filled(lengths):
 
 
 @pytest.mark.product(strength=2)
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("queries", [1, 3, None])
 def test_masks(attention, padded, queries):

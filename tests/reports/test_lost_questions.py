@@ -50,6 +50,7 @@ def test_equal_answers_lose_nothing(tmp_path):
     assert (cell["lost"], cell["examples"]) == (0, [])
 
 
+@pytest.mark.exhaustive
 def test_lost_questions_get_lost_bytes_and_their_number_stays(tmp_path, monkeypatch):
     board = write(tmp_path, [1.0] * 9, [0.0] * 9)
     assert LOST_BYTES == page.LOST_BYTES > 1_000_000

@@ -420,6 +420,7 @@ def test_axe_finds_nothing(browser, site, width, dark):
     assert [violation for violation in found if violation[0] in ("serious", "critical")] == []
 
 
+@pytest.mark.exhaustive
 def test_difficulty_has_a_section_where_it_was_asked_for(browser, page, results, tmp_path):
     assert page.evaluate("document.querySelector('#difficulty').hidden") is True
     assert main([str(results.folder), "--html", str(tmp_path / "page.html"), "--difficulty"]) == 0

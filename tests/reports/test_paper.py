@@ -81,6 +81,7 @@ def test_a_table_in_context_and_an_average_are_no_cells_here():
         assert all(reason in entry.reason for entry in paper.cells)
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(made_up, monkeypatch, capsys):
     plain = fake_bench.FakeEvaluation.evaluate
 
@@ -155,6 +156,7 @@ def test_a_plan_prices_and_writes_nothing(made_up, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"log"}
 
 
+@pytest.mark.exhaustive
 def test_a_random_checkpoint_in_the_hubs_format(tmp_path, monkeypatch):
     """Through the real models, tasks and statistics."""
     monkeypatch.chdir(tmp_path)

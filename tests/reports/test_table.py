@@ -111,6 +111,7 @@ def test_lost_are_the_questions_that_the_dense_model_answered_better(tmp_path):
     assert [record["doc_id"] for record in lost.answers] == [1, 2, 4]
 
 
+@pytest.mark.exhaustive
 def test_several_processes_find_the_same(tmp_path, monkeypatch):
     for model in ("a", "b", "c"):
         for pruner in ("fastv", "random", "downsample"):

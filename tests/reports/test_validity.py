@@ -141,6 +141,7 @@ def test_the_page_says_what_is_wrong_method_by_method(folder, capsys):
     assert "unknown model of a printed table 'large'" in capsys.readouterr().err
 
 
+@pytest.mark.exhaustive
 def test_the_page_and_its_picture(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("harness.published.tables.tables", agreement.tables)
     path = tmp_path / "validity.md"

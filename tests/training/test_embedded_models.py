@@ -21,7 +21,10 @@ QUESTIONS = {"llava-tiny": 5000, "llava-next-tiny": 2000, "llava-hr-tiny": 2000}
 """The least that each card's figures rest on."""
 
 
-@pytest.fixture(scope="module", params=list(EMBEDDED))
+@pytest.fixture(
+    scope="module",
+    params=[name if name == "llava-tiny" else pytest.param(name, marks=pytest.mark.exhaustive) for name in EMBEDDED],
+)
 def name(request):
     return request.param
 
@@ -102,6 +105,7 @@ def test_generating_and_comparing_next_tokens_agree(model, processor, samples, a
     assert right == [answers[index] == samples[index].question.answer for index in chosen]
 
 
+@pytest.mark.exhaustive
 def test_dropping_visual_tokens_hurts(model, processor, samples, answers):
     half = evaluate.right_with_dropped(model, processor, samples, dropped=0.5)
     whole = [answer == sample.question.answer for answer, sample in zip(answers, samples, strict=True)]

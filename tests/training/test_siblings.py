@@ -131,6 +131,7 @@ def test_illegible_characters_are_taught_as_nothing(source):
     assert taught[1] > 0.01
 
 
+@pytest.mark.exhaustive
 def test_training_runs_on_and_packs_its_canvases(name, tmp_path, monkeypatch):
     """A short run in pieces: one step of each stage for every canvas, with all losses of the last lesson."""
     monkeypatch.setattr(losses, "WATCHED", losses.WATCHED[:2])

@@ -103,6 +103,7 @@ def test_half_precision_goes_through_every_loss(tmp_path, monkeypatch):
         assert torch.isfinite(loss)
 
 
+@pytest.mark.exhaustive
 def test_a_model_below_the_bars_is_not_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(train.PLANS, "llava-tiny", MICRO)
     arguments = ["llava-tiny", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--processes", "1"]

@@ -64,6 +64,7 @@ def test_in_a_batch_each_picture_is_a_graph():
     compare(model, GPrune(keep_ratio=0.3), samples, lambda side: batch(samples, side), rule)
 
 
+@pytest.mark.exhaustive
 def test_base_view_and_tiles_are_pruned_apart_and_newlines_stay():
     model = build_family("llava_next")
     prompts = [["w1 w2", (60, 40), "w3"], ["w1", (24, 80), "w2", (40, 40), "w3 w4"], ["w5 w6"]]

@@ -75,7 +75,7 @@ def literal_divergences(model, samples, first):
     return means
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", ["left", pytest.param("right", marks=pytest.mark.exhaustive)])
 def test_calibration_finds_the_first_layer_that_is_good_enough(side):
     model = build("llama", 4, seed=5)
     samples = [prompt(model, one, seed) for seed, one in enumerate(PARTS[:3])]

@@ -95,6 +95,7 @@ def test_another_tower_is_refused(name):
         plan(get_pruner_class("hired")(), config, 5, 36)
 
 
+@pytest.mark.exhaustive
 def test_the_table_says_which_methods_cannot_run(capsys):
     """On its own in one line; of all methods the others are there."""
     words = ["flops", "--model", "qwen2.5-vl-3b", "--reduction", "0.5"]

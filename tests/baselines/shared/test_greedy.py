@@ -66,6 +66,7 @@ def check(found, method, case):
 
 
 @TRITON
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CASES)
 def test_the_interpreted_kernel_is_the_literal_rule(name, method, interpreted):

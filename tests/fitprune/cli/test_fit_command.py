@@ -134,6 +134,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(
         assert resumed.provenance["statistics"] == whole.provenance["statistics"]
 
 
+@pytest.mark.exhaustive
 def test_a_folder_to_keep_stays_and_serves_another_budget(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["fit", *TINY, "--samples", "16", "--keep", "kept"]
     assert main([*command, "--reduction", "0.3", "-o", "a.json"]) == 0

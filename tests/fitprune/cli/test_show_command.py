@@ -106,6 +106,7 @@ def points(picture):
     return marks, shapes
 
 
+@pytest.mark.exhaustive
 def test_a_picture_of_both(folder, capsys):
     assert main(["show", "mine.json", "-o", "picture.svg"]) == 0
     saved = Recipe.load("mine.json").reduction
@@ -196,6 +197,7 @@ def test_without_the_extra_there_are_words_but_no_pictures(folder, capsys, monke
     assert not (folder / "picture.svg").exists()
 
 
+@pytest.mark.exhaustive
 def test_as_a_process(folder):
     command = [sys.executable, "-m", "fitprune", "show", "published:llava-1.5-7b@10", "-o", "picture.svg"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)

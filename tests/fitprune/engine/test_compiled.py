@@ -17,7 +17,7 @@ pytestmark = pytest.mark.releases
 PRUNER = Composed([VisionZip(12, 6), FitPrune(Recipe([5, 4], 18))])
 
 
-@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("used", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 def test_compiled_layers_are_pruned_as_they_would_be_and_run_unpruned_again(used):
     torch.compiler.reset()
     model = build("llama-gqa", 2, seed=2)

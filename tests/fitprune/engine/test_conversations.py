@@ -83,6 +83,7 @@ def same_answer(reference, tokens, logits, new):
         expected = reference.say([token])[-1]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("name", PRUNERS)
 @torch.no_grad()
 def test_a_second_and_a_third_question(family, model, first, name):

@@ -31,7 +31,7 @@ def peak(model, inputs, pruner=None):
     return peak_cpu_bytes(prefill)
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_a_pruned_prefill_takes_no_more_memory_than_a_dense_one(model, size):
     samples = [prompt(model, [8, "image", 30 + seed], seed) for seed in range(size)]
     inputs = samples[0] if size == 1 else batch(samples)

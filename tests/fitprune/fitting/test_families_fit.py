@@ -58,6 +58,7 @@ def test_the_prompt_that_is_embedded_is_the_prompt_that_runs(model, encode):
             assert prompt.inputs["position_ids"][:, row, -len(positions) :].T.tolist() == [list(ids) for ids in positions]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("alpha", [0.02, 0.2, 0.7])
 def test_drop_counts_against_the_literal_rule(model, encode, alpha):
     counts = drop_counts(model, [encode(SAMPLES[:3]), encode(SAMPLES[3:])], alpha)

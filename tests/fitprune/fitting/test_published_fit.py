@@ -31,6 +31,7 @@ def workload(model, samples):
     return [(png(place), "?") for place in range(len(samples))], encode, reads
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("loops", [True, False])
 @pytest.mark.parametrize("kind", ["llama", "llama-gqa"])
 def test_against_the_plain_loops(kind, loops):

@@ -33,7 +33,7 @@ def exhausted(model, samples):
     return Calibration(model, samples[:12], progress=False)
 
 
-@pytest.mark.parametrize("reduction", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("reduction", [0.5, *(pytest.param(value, marks=pytest.mark.exhaustive) for value in (0.2, 0.8))])
 def test_bounds_change_no_verdict(model, samples, exhausted, reduction, monkeypatch):
     """The alpha found is that of a search which runs every batch at every alpha it looks at."""
     found = Calibration(model, samples[:12], progress=False).recipe(reduction)
@@ -47,6 +47,7 @@ def test_bounds_change_no_verdict(model, samples, exhausted, reduction, monkeypa
     assert found.provenance["alpha"] == exhaustive.provenance["alpha"]
 
 
+@pytest.mark.exhaustive
 def test_a_search_takes_little_more_than_two_passes(model, samples, monkeypatch):
     """All samples at the alpha that is chosen, some at the next smaller, few elsewhere: a bisection runs all seven times."""
     done = []
@@ -128,6 +129,7 @@ def tensors_held(calibration):
     return total
 
 
+@pytest.mark.exhaustive
 def test_memory_does_not_grow_with_what_a_sample_weighs(model, samples):
     """What stays per sample is a few numbers a layer: not its embeddings, pixels, or importances (here 144 tokens × 32)."""
     few = Calibration(model, samples[:6], progress=False)

@@ -47,7 +47,11 @@ RANKS = ["-m", "torch.distributed.run", "--standalone", "--local_addr", "127.0.0
 
 
 @pytest.mark.parametrize(
-    "ranks", [pytest.param([], marks=pytest.mark.releases_short, id="alone"), pytest.param(RANKS, id="two")]
+    "ranks",
+    [
+        pytest.param([], marks=pytest.mark.releases_short, id="alone"),
+        pytest.param(RANKS, marks=pytest.mark.exhaustive, id="two"),
+    ],
 )
 def test_the_command_line_gives_the_same_score(tmp_path: Path, ranks: list[str]) -> None:
     """On a task whose right answers to a third of the questions are what the pruned model says."""

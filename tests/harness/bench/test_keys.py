@@ -126,6 +126,7 @@ def test_whatever_decides_an_answer_is_measured_anew_when_it_changes(work, monke
     assert not measured(work, cell).cached
 
 
+@pytest.mark.exhaustive
 def test_other_words_for_the_same_cell_find_its_answers(work, monkeypatch):
     """Another spelling of both paths, a copy of the model, the budgets in another order, another batch size and seed."""
     first = Cell(str(work / "m"), "fitprune", 0.3, "gqa")
@@ -165,6 +166,7 @@ def test_a_recipe_file_and_the_budget_that_it_was_fitted_for_are_one_measurement
     assert given.result.score == fitted.result.score
 
 
+@pytest.mark.exhaustive
 def test_each_budget_is_fitted_once_and_the_calibration_kept(work, monkeypatch):
     fitted, batches_measured = [], []
     recipe, measure = Calibration.recipe, batches.measure

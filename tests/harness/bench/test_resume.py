@@ -182,6 +182,7 @@ def test_the_dense_model_is_asked_once_by_all_runs(place, tmp_path, monkeypatch)
     assert asked == ["random"]
 
 
+@pytest.mark.exhaustive
 def test_a_rerun_measures_all_again_and_the_dense_model_once(place, tmp_path, monkeypatch):
     cells = [Cell(str(place / "m"), "random", reduction, "gqa") for reduction in (0.3, 0.5)]
     for cell in cells:

@@ -1,5 +1,7 @@
 """Cells that share a bench, with its inputs and encoded images, give what each gives alone."""
 
+import pytest
+
 from fitprune.models.parts import model_parts
 from harness.bench.bench import Bench
 from harness.cells import Cell, CellSettings
@@ -8,6 +10,7 @@ from harness.results.once import RunFolder
 METHODS = ["random", "visionzip", "fastv", "tome", "downsample"]
 
 
+@pytest.mark.exhaustive
 def test_a_shared_bench_changes_no_answer_and_encodes_each_image_once(tmp_path):
     cells = [Cell("llava-tiny", "dense", None, "textvqa")]
     cells += [Cell("llava-tiny", name, 0.6, "textvqa") for name in METHODS]

@@ -94,6 +94,7 @@ def measure(folder, machines, cells=CELLS):
     return lines
 
 
+@pytest.mark.exhaustive
 def test_a_worker_and_a_machine_that_die_change_nothing(cluster, log, expected, tmp_path):
     """The same files as of one process, and of what was asked at most a batch twice for each death."""
     log.unlink(missing_ok=True)

@@ -147,6 +147,7 @@ def test_the_issue_s_own_command(some, capsys):
     assert 0 < methods["fastv"]["of it, scoring"] < 1e9
 
 
+@pytest.mark.exhaustive
 def test_the_published_recipe_is_taken_where_there_is_one(capsys):
     methods = table(printed(capsys, "flops", "--model", "llava-1.5-7b", "--reduction", "0.55"))
     assert "fitprune (published 54.5%)" in methods

@@ -70,6 +70,7 @@ def part_of(scene, pruner, reduction):
     return part
 
 
+@pytest.mark.exhaustive
 def test_masks_answers_and_pictures_are_those_of_the_question(drawn, tiny):
     """Each question again by itself, found by its picture, since a prompt's place says nothing about its question."""
     _, scenes = drawn

@@ -105,6 +105,7 @@ def rate(found, rule, margin, verdict):
 RARE, COMMON = (130, 0.02, 0.01, 0.5, 200), (130, 0.2, 0.1, 0.6, 2500)
 
 
+@pytest.mark.exhaustive
 def test_coverage_with_images_of_one_to_six_questions():
     found, truth = drops(*COMMON)
     assert 0.93 <= np.mean([drop.low <= truth <= drop.high for drop in found]) <= 0.97

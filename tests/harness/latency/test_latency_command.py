@@ -55,6 +55,7 @@ def cells(line):
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+@pytest.mark.exhaustive
 def test_the_record_says_what_was_measured_on_what(record):
     found = record.json
     assert (found["schema"], found["model"], found["weights"], found["revision"]) == (
@@ -159,6 +160,7 @@ def test_the_command_measures_the_same_again(record):
     )
 
 
+@pytest.mark.exhaustive
 def test_real_weights(tmp_path, capsys):
     file = tmp_path / "latency.json"
     words = ["--pruner", "fitprune", "--repeats", "1", "--new-tokens", "1", "--device", "cpu", "-o", str(file)]

@@ -31,6 +31,7 @@ def view_of(spec, size):
     return family_of(spec, record).view(record, *size)
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", [*EMBEDDED, *families.FAMILIES])
 def test_a_random_model_answers_its_random_prompts_dense_and_pruned(name, size, tmp_path):

@@ -135,6 +135,7 @@ def test_unscored_answers_come_back_from_the_shared_folder_as_nan(place, bench):
     assert again.flops == first.flops
 
 
+@pytest.mark.exhaustive
 def test_a_run_in_stretches_that_decides_nothing_is_the_full_run(place, tmp_path):
     """Six questions are too few for any margin: all are asked, in two goes, and every figure is the full run's."""
     cell = Cell(str(place / "m"), "fastv", 0.3, "gqa")

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from harness.results.store import Store
 
 # Run in a process of its own, before anything else is imported there.
@@ -62,6 +64,7 @@ print(read.score, len(store.read_answers(read)), notes)
 """
 
 
+@pytest.mark.exhaustive
 def test_the_store_needs_nothing_that_only_posix_has(tmp_path):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))

@@ -194,6 +194,7 @@ def test_they_are_written_again_bit_by_bit(suite, tmp_path):
             assert same_content(fresh, shipped), table.path
 
 
+@pytest.mark.exhaustive
 def test_no_image_is_in_two_places():
     """By seed ranges, and by the pixels of every image here against each other and 3000 training scenes."""
     places = {"training": set(), **{suite: set() for suite in mini.MAKERS}}

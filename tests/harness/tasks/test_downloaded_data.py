@@ -85,6 +85,7 @@ def test_a_run_without_the_data_says_so_in_one_line_and_asks_no_hub(server, monk
     assert server.ranges == []
 
 
+@pytest.mark.exhaustive
 def test_downloaded_data_are_announced_and_read_offline_as_they_were_pushed(server, local, monkeypatch, capsys):
     assert main(["download", "--data", "gqa,pope"]) == 0
     said = capsys.readouterr().out.splitlines()

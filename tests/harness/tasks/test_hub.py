@@ -115,6 +115,7 @@ def test_the_commit_is_looked_up_once_and_is_in_key_and_cache(online, loaded, ca
     assert (caches / "hub/datasets--lmms-lab-encoder--POPE/refs/main").read_text() == NEW
 
 
+@pytest.mark.exhaustive
 def test_what_a_tasks_own_code_loads_beside_it_is_of_the_commit_too(online, loaded):
     task = build_task("gqa", "hub", fetch=True)
     assert loaded == [(GQA, "testdev_balanced_instructions", NEW), (GQA, "testdev_balanced_images", NEW)]
