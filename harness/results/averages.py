@@ -54,7 +54,7 @@ class Averages:
         assert self.store is not None
         try:
             own, dense = self.store.read_both(result)
-            drop = None if result.cell.is_dense else paired_drop(dense, own).influence
-            return score_interval(own).influence, drop
+            drop = None if result.cell.is_dense else paired_drop(dense, own, ends=False).influence
+            return score_interval(own, ends=False).influence, drop
         except FitPruneError:
             return None, None

@@ -36,7 +36,7 @@ def computed(result: Result, own: Answers, dense: Answers) -> Result:
     Scores are lmms-eval's own sums where they are what the questions' scores give. Raises FitPruneError, in one line, where
     the two are no pair, or a score is no share.
     """
-    drop, score, before = _drop(result, own, dense), score_interval(own), score_interval(dense)
+    drop, score, before = _drop(result, own, dense), score_interval(own), score_interval(dense, ends=False)
     low, high = drop.low, drop.high
     if result.sequential:
         bound = BettingBound()

@@ -53,10 +53,11 @@ def no_drop(answers: "Answers") -> Drop:
     return Drop(0.0, 0.0, 0.0, units.questions, len(np.unique(units.clusters)), 0.0)
 
 
-def score_interval(answers: "Answers") -> Estimate:
+def score_interval(answers: "Answers", ends: bool = True) -> Estimate:
     """A suite's own score in points with its 95 % interval, clustered by image.
 
     `bounded_mean` over the metric's units, `bounded_sums` of a metric that has none, `resampled` where nothing is known of it.
+    ends: whether those of the interval are wanted, which cost the most; else they are those of no few images, or NaN.
     Raises FitPruneError for a score that is no share.
     """
     if answers.statistic == RESAMPLED:
@@ -64,11 +65,11 @@ def score_interval(answers: "Answers") -> Estimate:
     scores = scores_of(answers)
     if answers.statistic in SUMS:
         sums = SUMS[answers.statistic](answers.answers, scores)
-        return bounded_sums(sums, sums.parts.shape[1]).points()
-    return bounded_mean(_units(answers, answers.answers, scores), 0.0).points()
+        return bounded_sums(sums, sums.parts.shape[1], ends).points()
+    return bounded_mean(_units(answers, answers.answers, scores), 0.0, ends).points()
 
 
-def paired_drop(before: "Answers", after: "Answers") -> Drop:
+def paired_drop(before: "Answers", after: "Answers", ends: bool = True) -> Drop:
     """Score before minus after (dense minus pruned, or a saved run minus this one) in points on the same questions, with the
     95 % interval of the paired difference, clustered by image.
 
@@ -76,7 +77,7 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
     is far smaller than that of two independent scores. Means are differenced in their own units (`UNITS`) and have
     Student's interval; a metric that is no mean (`SUMS`) has the paired cluster bootstrap's, and one of which nothing is known
     that of its own aggregation on halves of the images. All are widened to one that holds where the drop hangs on a few images;
-    it is never empty because nothing differed.
+    it is never empty because nothing differed. ends: as `score_interval` has it.
 
     Raises FitPruneError, by name, where the two are no pair, and for a score that is no share.
     """
@@ -95,15 +96,15 @@ def paired_drop(before: "Answers", after: "Answers") -> Drop:
     unscored = int((taking_part(before.answers, first) & ~both).sum())
     if before.statistic in SUMS:
         of = SUMS[before.statistic]
-        found = _difference(of(before.answers, first), of(matched.answers, second))
+        found = _difference(of(before.answers, first), of(matched.answers, second), ends)
         questions = found.n
     else:
         old, new = _units(before, before.answers, first), _units(before, before.answers, second)
-        found = bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0)
+        found = bounded_mean(Units(old.values - new.values, old.clusters, old.strata, old.questions), -1.0, ends)
         questions = old.questions
     found = found.points()
-    ends = found.value, found.low, found.high
-    return Drop(*ends, questions, found.clusters, found.standard_error, unscored, found.influence)
+    figures = found.value, found.low, found.high
+    return Drop(*figures, questions, found.clusters, found.standard_error, unscored, found.influence)
 
 
 def image_drops(before: "Answers", after: "Answers") -> np.ndarray:
@@ -119,9 +120,9 @@ def image_drops(before: "Answers", after: "Answers") -> np.ndarray:
     return sums[:, 0] / sums[:, 1]
 
 
-def bounded_mean(units: Units, least: float) -> Estimate:
-    """`stratified_mean` of values from `least` to 1, its interval widened to one that also holds where only a few images
-    differ from the rest.
+def bounded_mean(units: Units, least: float, ends: bool = True) -> Estimate:
+    """`stratified_mean` of values from `least` to 1, with `ends` its interval widened to one that also holds where only a few
+    images differ from the rest.
     """
     mean = stratified_mean(units.values, units.clusters, units.strata)
     if not math.isfinite(mean.low):
@@ -135,21 +136,21 @@ def bounded_mean(units: Units, least: float) -> Estimate:
         unseen_weight(cluster_sums(weights[stratum == one, None], units.clusters[stratum == one])[:, 0])
         for one in range(len(sizes))
     )
-    low, high = unseen_interval(by_image[:, 0], by_image[:, 1], least, unseen)
+    low, high = unseen_interval(by_image[:, 0], by_image[:, 1], least, unseen) if ends else (1.0, least)
     low, high = max(least, min(low, mean.low)), min(1.0, max(high, mean.high))
     influence = mean.influence and dataclasses.replace(mean.influence, unseen=unseen / len(weights))
     return dataclasses.replace(mean, low=low, high=high, influence=influence)
 
 
-def bounded_sums(sums: Sums, width: int) -> Estimate:
+def bounded_sums(sums: Sums, width: int, ends: bool = True) -> Estimate:
     """A metric of sums over questions by the cluster bootstrap, widened in the same way. Its ends are the metric's values under
-    other weights, so they lie in its range.
+    other weights, so they lie in its range; NaN where they are not wanted.
 
     width: how many parts each model has; with two models the statistic is the first's less the second's.
     """
     numbers = questions_of(sums.clusters)
     value = float(sums.metric(sums.parts.sum(0))) if len(numbers) else math.nan
-    low, high = bootstrap_interval(sums.parts, sums.clusters, sums.metric)
+    low, high = bootstrap_interval(sums.parts, sums.clusters, sums.metric) if ends else (math.nan, math.nan)
     if math.isfinite(low):
         right, wrong = (np.eye(width)[place] * unseen_weight(numbers) for place in (0, 1))
         paired = sums.parts.shape[1] > width
@@ -159,14 +160,14 @@ def bounded_sums(sums: Sums, width: int) -> Estimate:
     return Estimate(value, math.nan, low, high, len(sums.parts), len(numbers))
 
 
-def _difference(old: Sums, new: Sums) -> Estimate:
+def _difference(old: Sums, new: Sums, ends: bool) -> Estimate:
     """The drop of a metric of sums, the same questions under the same weights."""
     width = old.parts.shape[1]
 
     def statistic(totals: np.ndarray) -> np.ndarray:
         return old.metric(totals[..., :width]) - new.metric(totals[..., width:])
 
-    return bounded_sums(Sums(np.concatenate([old.parts, new.parts], 1), old.clusters, statistic), width)
+    return bounded_sums(Sums(np.concatenate([old.parts, new.parts], 1), old.clusters, statistic), width, ends)
 
 
 def _units(answers: "Answers", chosen: "Sequence[Answer]", scores: np.ndarray) -> Units:

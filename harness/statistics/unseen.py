@@ -1,15 +1,14 @@
 """Interval for a mean that allows for an image like none that was drawn: what any mean of bounded values may hide."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from harness.statistics.estimates import CONFIDENCE, effective_number
 
 QUANTILE = float(ndtri(0.5 + CONFIDENCE / 2))
-FAR = 20.0  # normal scores beyond which only the sign matters
 
 
 def unseen_interval(totals: np.ndarray, numbers: np.ndarray, least: float, weight: float) -> tuple[float, float]:
@@ -28,16 +27,17 @@ def unseen_interval(totals: np.ndarray, numbers: np.ndarray, least: float, weigh
     counts = np.append(counts, 1)
     ends = []
     for extreme, quantile in ((least, -QUANTILE), (1.0, QUANTILE)):
-        total, number = np.append(kinds[:, 0], extreme * weight), np.append(kinds[:, 1], weight)
+        score = _Score(np.append(kinds[:, 0], extreme * weight), np.append(kinds[:, 1], weight), counts)
 
-        def missing(mean: float, total: np.ndarray = total, number: np.ndarray = number, quantile: float = quantile) -> float:
-            return max(-FAR, min(FAR, _normal_score(total - mean * number, counts) - quantile))
+        def missing(mean: float, score: _Score = score, quantile: float = quantile) -> tuple[float, float]:
+            value, slope = score.at(mean)
+            return value - quantile, slope
 
-        centre = float((counts * total).sum() / (counts * number).sum())
-        beyond = (1 - 1e-9) * extreme + 1e-9 * centre
-        # No quantile lies between: all images are at the extreme themselves.
-        reached = abs(centre - extreme) > 1e-9 and np.sign(missing(beyond)) == np.sign(quantile)
-        ends.append(brentq(missing, *sorted((centre, beyond)), xtol=1e-7) if reached else extreme)
+        if abs(score.centre - extreme) > 1e-9:
+            left, right = sorted((score.centre, extreme))
+            ends.append(_crossing(missing, score.nearly(quantile), left, right, least=1e-8))
+        else:  # all images are at the extreme themselves
+            ends.append(extreme)
     return ends[0], ends[1]
 
 
@@ -50,29 +50,65 @@ def unseen_weight(numbers: np.ndarray) -> float:
     return float(numbers.sum() / math.sqrt(len(numbers) * effective_number(numbers)))
 
 
-def _normal_score(slopes: np.ndarray, counts: np.ndarray) -> float:
-    """The normal quantile of the chance that slopes (k,), each times `counts` exponential weights, add up to 0 or less.
+class _Score:
+    """The normal quantile of the chance that a weighted mean is at most some mean: that totals less the mean times numbers
+    (k,), each times `counts` exponential weights, add up to 0 or less.
 
-    The saddlepoint is where the weights' cumulant function, - Σ counts log(1 - s slopes), is least.
+    The saddlepoint is where the weights' cumulant function, - Σ counts log(1 - s slopes), is least. From one mean to the next
+    it moves little, so the search for it begins where the last one ended.
     """
-    low, high = (
-        1 / float(end) if end else math.copysign(math.inf, sign) for end, sign in ((slopes.min(), -1), (slopes.max(), 1))
-    )
-    if low > 0:
-        return -math.inf
-    if high < 0:
-        return math.inf
-    point, left, right = 0.0, low, high
+
+    def __init__(self, totals: np.ndarray, numbers: np.ndarray, counts: np.ndarray) -> None:
+        self.totals, self.numbers, self.counts, self.share = totals, numbers, counts, 0.0
+        self.centre = float(counts @ totals / (counts @ numbers))
+
+    def nearly(self, quantile: float) -> float:
+        """The mean that has this quantile, if all were normal."""
+        slopes = self.totals - self.centre * self.numbers
+        return self.centre + quantile * math.sqrt(self.counts @ slopes**2) / float(self.counts @ self.numbers)
+
+    def at(self, mean: float) -> tuple[float, float]:
+        """(the quantile, about how fast it rises with the mean)."""
+        counts, slopes = self.counts, self.totals - mean * self.numbers
+        low, high = (
+            1 / float(end) if end else math.copysign(math.inf, sign) for end, sign in ((slopes.min(), -1), (slopes.max(), 1))
+        )
+        if low > 0 or high < 0:
+            return (-math.inf if low > 0 else math.inf), math.nan
+
+        def gradient(point: float) -> tuple[float, float]:
+            parts = slopes / (1 - point * slopes)
+            return float(counts @ parts), float(counts @ parts**2)
+
+        point = _crossing(gradient, abs(self.share) * (high if self.share > 0 else low), low, high, relative=1e-9)
+        self.share = point / high if point > 0 else -point / low
+        left = 1 - point * slopes
+        cumulant, curvature = -float(counts @ np.log(left)), gradient(point)[1]
+        root = math.copysign(math.sqrt(max(0.0, -2 * cumulant)), point)
+        scaled, moved = point * math.sqrt(curvature), float(counts @ (self.numbers / left))
+        if abs(root) <= 1e-4:
+            return root, moved / math.sqrt(curvature)
+        return root + math.log(scaled / root) / root, moved * point / root
+
+
+def _crossing(
+    of: Callable[[float], tuple[float, float]],
+    point: float,
+    left: float,
+    right: float,
+    least: float = 0.0,
+    relative: float = 0.0,
+) -> float:
+    """Where `of`, a rising function that also gives its slope, is 0 between left and right: Newton's method, by halves where it
+    leaves what is known. It ends with a step of `least`, or of a `relative` share of the point.
+    """
+    point = point if left < point < right else 0.0 if left < 0 < right else (left + right) / 2
     for _ in range(100):
-        parts = slopes / (1 - point * slopes)
-        gradient, curvature = float(counts @ parts), float(counts @ parts**2)
-        left, right = (left, point) if gradient > 0 else (point, right)
-        step = point - gradient / curvature
+        value, slope = of(point)
+        left, right = (left, point) if value > 0 else (point, right)
+        step = point - value / slope
         step = step if left < step < right else (left + right) / 2
-        if abs(step - point) <= 1e-9 * abs(step):
+        if abs(step - point) <= max(least, relative * abs(step)):
             break
         point = step
-    cumulant = -float(counts @ np.log1p(-point * slopes))
-    root = math.copysign(math.sqrt(max(0.0, -2 * cumulant)), point)
-    scaled = point * math.sqrt(curvature)
-    return root + math.log(scaled / root) / root if abs(root) > 1e-4 else root
+    return point
