@@ -1,7 +1,8 @@
 """What the page knows: plain values, which its script turns into tables, charts and pictures.
 
-Texts that many cells share (commands, versions, notes) stand once, in `texts`, and are referred to by their place. Questions
-that pruning lost are kept as far as `LOST_BYTES` goes, so that the page of a large folder stays small.
+Texts that many cells share (commands, versions, notes, questions) stand once, in `texts`, and are referred to by their place;
+the names of a cell's fields stand once, in `fields`. Questions that pruning lost are kept as far as `LOST_BYTES` goes. So the
+page of a large folder stays small.
 """
 
 import json
@@ -49,12 +50,16 @@ def page_data(board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), notes:
     rows = [row for number, part in enumerate(board.boards) for row in _Rows(part, number, texts, shown).all()]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     suites = list(dict.fromkeys(suite for part in board.boards for suite in part.table.suites))
+    fields = next((list(cell) for row in rows for cell in row["cells"].values()), [])
+    for row in rows:
+        row["cells"] = {suite: list(cell.values()) for suite, cell in row["cells"].items()}
     data = {
         "rivals": list(RIVALS),
         "columns": _columns(board),
         "suites": {suite: suite_title(suite) for suite in suites},
         "methods": methods,
         "tables": [_table(part) for part in board.boards],
+        "fields": fields,
         "rows": rows,
         "texts": texts.all(),
         "published": {"titles": board.published.titles, **asdict(board.published)},
@@ -153,7 +158,7 @@ class _Rows:
 
     def _cell(self, row: Row, evidence: Evidence, suite: str) -> dict[str, Any]:
         result, lost = row.results[suite], evidence.lost.get(suite, Lost(0, []))
-        edges = {rival: edge_text(edges[suite]) for rival, edges in evidence.edges.items() if suite in edges}
+        edges = [edge_text(evidence.edges.get(rival, {}).get(suite)) for rival in RIVALS]
         figure = row.figure(suite) or Figure(math.nan)
         return {
             "figure": _figure(row.figure(suite)),
@@ -172,7 +177,7 @@ class _Rows:
             "note": self.texts.place(result.note),
             "date": result.date[:19],
             "lost": lost.count,
-            "examples": [_example(answer) for answer in lost.answers[: self.shown]],
+            "examples": [[self.texts.place(text) for text in _example(answer)] for answer in lost.answers[: self.shown]],
         }
 
 

@@ -15,6 +15,7 @@ from reports.page.page import LOST_BYTES, page_data
 from reports.table.leaderboard import read_leaderboard
 from reports.table.rivals import LOST_SHOWN
 from reports.writing.tabular import to_csv
+from tests.support.boards import page_cells
 
 
 def answers(scores):
@@ -35,7 +36,7 @@ def write(folder, dense, pruned, **changes):
 
 
 def cell_of(board):
-    return page_data(board)["rows"][1]["cells"]["gqa"]
+    return page_cells(page_data(board))["gqa"]
 
 
 def test_a_question_is_lost_where_the_dense_model_scored_higher_and_only_there(tmp_path):

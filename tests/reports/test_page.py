@@ -262,7 +262,12 @@ def test_a_row_unfolds_to_the_command_and_versions_of_each_figure(page):
     assert "device cpu; seed 0" in text
     assert "2026-01-01" in text
     assert '{"k": 2}' in text
-    click(page, "#board tbody button")
+    click(page, "#sort-gflops")  # what is unfolded goes with its row
+    assert page.evaluate("document.querySelector('.unfolded').closest('tr').previousElementSibling.innerText").startswith(
+        "fastv 0.3"
+    )
+    assert page.evaluate("document.querySelectorAll('#board > tbody > tr').length") == len(REDUCTIONS) + 1
+    page.evaluate("document.querySelector('#board tbody [aria-expanded=true]').click()")
     assert page.evaluate("document.querySelector('.unfolded')") is None
 
 

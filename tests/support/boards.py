@@ -30,3 +30,11 @@ def refuse(folder, pruner="vtw", reduction=0.9, suite="gqa", reason="it saves at
     cell = Cell("llava-tiny", pruner, reduction, suite)
     command = "pytest suites/test_gqa.py"
     return folder / write_refusal(folder, cell, reason, data="mini", limit=limit, command=command, kind=kind)
+
+
+def page_cells(data, row=1):
+    """The cells of a row of a page's data, by suite, with their fields' names and the questions that they quote."""
+    cells = {suite: dict(zip(data["fields"], cell, strict=True)) for suite, cell in data["rows"][row]["cells"].items()}
+    for cell in cells.values():
+        cell["examples"] = [[data["texts"][place] for place in said] for said in cell["examples"]]
+    return cells

@@ -4,7 +4,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const AVERAGE = "average";
-const ROWS_AT_FIRST = 100;
+const ROWS_AT_FIRST = 50;
 const CLASSES = { "▲": "beats", "▼": "loses" };
 
 // ---- Elements and numbers
@@ -91,7 +91,10 @@ const slug = (column) => column.toLowerCase().replace(/[^a-z0-9]+/g, "-");
 const isRefused = (row) => Object.keys(row.cells).length === 0;
 const isOptimal = (row) => row.optimal.flops.includes(data.tables[row.table].places[0]);
 
-data.rows.forEach((row, place) => (row.place = place));
+data.rows.forEach((row, place) => {
+  row.place = place;
+  for (const [suite, cell] of Object.entries(row.cells)) row.cells[suite] = Object.fromEntries(data.fields.map((name, at) => [name, cell[at]]));
+});
 
 function visibleColumns() {
   return COLUMNS.filter((column) => !view.hidden.has(column.id));
@@ -124,15 +127,19 @@ function compare(one, other) {
 }
 
 function drawBoard() {
-  const columns = visibleColumns(), found = visibleRows(), rows = found.filter((row) => !isRefused(row));
+  const found = visibleRows(), rows = found.filter((row) => !isRefused(row));
   drawRefused(found.filter(isRefused));
   const shown = view.all ? rows : rows.slice(0, ROWS_AT_FIRST);
-  const head = make("thead", {}, make("tr", {}, columns.map(headCell)));
-  const body = make("tbody", {}, shown.map((row) => bodyRow(row, columns)));
-  find("board").replaceChildren(head, body);
+  find("board").tBodies[0].replaceChildren(...shown.flatMap(bodyRow));
   find("shown").textContent = rows.length + (rows.length === 1 ? " row" : " rows") + (shown.length < rows.length ? ", the first " + shown.length + " of them below" : "");
   find("more").hidden = shown.length === rows.length;
   find("more").textContent = "Show all " + rows.length + " rows";
+}
+
+function drawColumns() {
+  data.rows.forEach((row) => (row.lines = null));
+  find("board").replaceChildren(make("thead", {}, make("tr", {}, visibleColumns().map(headCell))), make("tbody", {}));
+  drawBoard();
 }
 
 // Rows that could not run, in a line to unfold.
@@ -146,22 +153,31 @@ function drawRefused(rows) {
 }
 
 function headCell(column) {
+  const button = make("button", { type: "button", id: "sort-" + slug(column.id), onclick: () => sortBy(column) });
+  column.head = make("th", { scope: "col", class: column.id === "method" ? "first" : null }, button);
+  markHead(column);
+  return column.head;
+}
+
+function markHead(column) {
   const sorted = view.sort === column.id;
-  const arrow = sorted ? (view.down ? " ↓" : " ↑") : "";
-  const button = make("button", { type: "button", id: "sort-" + slug(column.id), onclick: () => sortBy(column) }, column.title + arrow);
-  return make("th", { scope: "col", class: column.id === "method" ? "first" : null, "aria-sort": sorted ? (view.down ? "descending" : "ascending") : "none" }, button);
+  column.head.firstChild.textContent = column.title + (sorted ? (view.down ? " ↓" : " ↑") : "");
+  column.head.setAttribute("aria-sort", sorted ? (view.down ? "descending" : "ascending") : "none");
 }
 
 function sortBy(column) {
   view.down = view.sort === column.id ? !view.down : Boolean(column.down);
   view.sort = column.id;
+  visibleColumns().forEach(markHead);
   drawBoard();
-  find("sort-" + slug(column.id)).focus();
 }
 
-function bodyRow(row, columns) {
+// The line of a row, and what it is unfolded to: made when first shown, then moved, so that a large table sorts at once.
+function bodyRow(row) {
   const look = { method: "first", model: "text", "worst suite": "text", "servable in": "text" };
-  return make("tr", { "data-row": row.place }, columns.map((column) => make(column.id === "method" ? "th" : "td", { class: look[column.id], scope: column.id === "method" ? "row" : null }, column.show(row))));
+  const cell = (column) => make(column.id === "method" ? "th" : "td", { class: look[column.id], scope: column.id === "method" ? "row" : null }, column.show(row));
+  row.lines ||= [make("tr", { "data-row": row.place }, visibleColumns().map(cell))];
+  return row.lines;
 }
 
 function rowButton(row) {
@@ -175,10 +191,11 @@ function refusal(row) {
 }
 
 function unfold(row, button) {
-  const line = button.closest("tr"), open = button.getAttribute("aria-expanded") === "true";
+  const open = row.lines.length > 1;
   button.setAttribute("aria-expanded", String(!open));
-  if (open) line.nextElementSibling.remove();
-  else line.after(make("tr", {}, make("td", { class: "unfolded", colspan: visibleColumns().length }, make("div", { class: "inside" }, details(row)))));
+  if (open) row.lines.pop().remove();
+  else row.lines.push(make("tr", {}, make("td", { class: "unfolded", colspan: visibleColumns().length }, make("div", { class: "inside" }, details(row)))));
+  row.lines[0].after(...row.lines.slice(1));
 }
 
 // ---- What is behind a row
@@ -192,8 +209,7 @@ function details(row) {
 }
 
 function detailLine(row, suite, cell) {
-  const edges = data.rivals.map((rival) => cell.vs[rival] || "–");
-  const texts = [title(suite), cell.score, cell.drop, ...edges, String(cell.n), cell.verdict || "–", cell.gflops, cell.date.replace("T", " ") + " UTC"];
+  const texts = [title(suite), cell.score, cell.drop, ...cell.vs, String(cell.n), cell.verdict || "–", cell.gflops, cell.date.replace("T", " ") + " UTC"];
   return texts.map((text) => make("span", {}, text));
 }
 
@@ -205,7 +221,7 @@ function provenance(suite, cell) {
   ];
   if (textAt(cell.origin)) parts.push(make("p", {}, "Recipe fitted: ", make("code", {}, textAt(cell.origin))));
   if (textAt(cell.note)) parts.push(make("p", {}, "Note: " + textAt(cell.note)));
-  if (cell.examples.length) parts.push(make("p", {}, "Questions that pruning lost, " + cell.examples.length + " of " + cell.lost + ":"), wide(table(["question", "expected", "dense", "pruned"], cell.examples)));
+  if (cell.examples.length) parts.push(make("p", {}, "Questions that pruning lost, " + cell.examples.length + " of " + cell.lost + ":"), wide(table(["question", "expected", "dense", "pruned"], cell.examples.map((said) => said.map(textAt)))));
   const lost = cell.lost ? ", " + cell.lost + (cell.lost === 1 ? " question lost" : " questions lost") : "";
   return make("details", {}, make("summary", {}, title(suite) + lost + ": versions, command"), parts);
 }
@@ -241,7 +257,7 @@ function suiteTicks() {
     const box = make("input", { type: "checkbox", checked: true, id: "suite-" + suite, onchange: () => {
       if (box.checked) view.hidden.delete(suite);
       else view.hidden.add(suite);
-      drawBoard();
+      drawColumns();
     } });
     return make("label", { class: "tick" }, box, title(suite));
   });
@@ -529,7 +545,7 @@ function drawHeadlines() {
 
 drawHeadlines();
 drawFilters();
-drawBoard();
+drawColumns();
 drawDifficulty();
 drawCharts();
 drawMethods();
