@@ -83,6 +83,9 @@ class _Registry(Mapping[str, "type[Pruner]"]):
         _check(entry, loaded)
         return loaded
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

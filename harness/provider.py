@@ -6,6 +6,7 @@ Found through the entry point group `fitprune.providers`, since the method's pac
 from typing import TYPE_CHECKING, Any
 
 from harness.models.checkpoint import require_model
+from harness.models.devices import check_device
 from harness.models.family_names import announced, choose_model
 
 if TYPE_CHECKING:
@@ -13,20 +14,19 @@ if TYPE_CHECKING:
     from harness.tasks.calibration import Batches
 
 
-def check(model: str, data: str) -> None:
-    """Raise a `FitPruneError` before any work if the model or the data is not there."""
+def check(model: str, data: str, device: str | None) -> None:
+    """Raise a `FitPruneError` before any work if the model, the data or the device is not there."""
     from harness.tasks.calibration import check_samples
 
+    check_device(device)
     require_model(choose_model(model).name)
     check_samples(data)
 
 
 def load(model: str, device: str | None) -> "LoadedModel":
     """The model by registry name, hub id, local folder or family's name; which one that took stands on the standard error."""
-    from harness.models.devices import check_device
     from harness.models.loading import load_model
 
-    check_device(device)
     return load_model(announced(model).name, device=device)
 
 

@@ -67,8 +67,10 @@ def fit(options: argparse.Namespace) -> None:
     reductions = options.reduction
     targets = _targets(options.output, reductions)
     keep = options.keep or _kept_beside(Path(options.output), targets)
+    if keep.exists() and not keep.is_dir():
+        raise FitPruneError(f"cannot keep statistics in {keep}: it is a file.")
     provider = _provider()
-    provider.check(options.model, options.data)
+    provider.check(options.model, options.data, options.device)
 
     import transformers
 

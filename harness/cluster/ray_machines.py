@@ -1,31 +1,17 @@
-"""`RayMachines`: the machines of a Ray cluster, and how one is found. Ray is imported here alone."""
+"""`RayMachines`: the machines of a Ray cluster, and how one is found."""
 
 import contextlib
-import os
 import socket
 from typing import Any
 
 from fitprune.errors import FitPruneError
 from harness.cluster.crew import Node, WorkerLost
+from harness.cluster.engines import CLIENT, FOUND, LOCAL, address_of, check_engine, load_ray
 from harness.cluster.messages import Setup
 from harness.cluster.worker import Process, last_lines
 from harness.cores import available_cores
 
 ANSWERS_WITHIN = 10.0  # seconds
-LOCAL, FOUND, CLIENT = "ray", "ray:auto", "ray://"
-_SILENCE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TQDM": "0"}
-
-
-def check_engine(engine: str) -> None:
-    """Raise FitPruneError, in one line, for a text that names no engine, and without Ray."""
-    if engine not in (LOCAL, FOUND) and not engine.startswith(CLIENT):
-        raise FitPruneError(f"unknown --engine '{engine}'; write ray, ray:auto or ray://HOST:PORT")
-    if engine.startswith(CLIENT):
-        _address(engine.removeprefix(CLIENT), engine)
-    try:
-        _ray()
-    except ImportError:
-        raise FitPruneError(f"--engine {engine} needs Ray: pip install 'fitprune-bench[cluster]'") from None
 
 
 def connect(engine: str) -> "RayMachines":
@@ -33,7 +19,7 @@ def connect(engine: str) -> "RayMachines":
     elsewhere. Raises FitPruneError, in one line, where none answers.
     """
     check_engine(engine)
-    ray = _ray()
+    ray = load_ray()
     if ray.is_initialized():
         return RayMachines(ends=False)
     quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
@@ -56,17 +42,9 @@ def connect(engine: str) -> "RayMachines":
     return RayMachines()
 
 
-def _ray() -> Any:
-    """Ray, which reports nothing to anyone."""
-    for name, value in _SILENCE.items():
-        os.environ.setdefault(name, value)
-    import ray
-
-    return ray
-
-
 def _found() -> str:
     """The address of the cluster that this machine is part of."""
+
     from ray._private.services import canonicalize_bootstrap_address
 
     address = canonicalize_bootstrap_address("auto")
@@ -77,17 +55,10 @@ def _found() -> str:
     return address
 
 
-def _address(text: str, engine: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:
-        raise FitPruneError(f"--engine {engine} names no HOST:PORT; Ray's client port is 10001")
-    return host.strip("[]"), int(port)
-
-
 def _require_answer(address: str, engine: str) -> None:
     """Raise FitPruneError where nobody listens: Ray itself would wait for minutes."""
     try:
-        socket.create_connection(_address(address, engine), timeout=ANSWERS_WITHIN).close()
+        socket.create_connection(address_of(address, engine), timeout=ANSWERS_WITHIN).close()
     except OSError as error:
         raise FitPruneError(
             f"--engine {engine}: {address} does not answer ({' '.join(str(error).split())}); is the cluster's head there, "
@@ -104,10 +75,10 @@ class RayMachines:
 
     def __init__(self, ends: bool = True) -> None:
         self.ends = ends
-        self._actor = _ray().remote(Process)
+        self._actor = load_ray().remote(Process)
 
     def nodes(self) -> list[Node]:
-        found = [node for node in _ray().nodes() if node["Alive"]]
+        found = [node for node in load_ray().nodes() if node["Alive"]]
         return [
             Node(
                 node["NodeID"],
@@ -129,13 +100,13 @@ class RayMachines:
         return worker.exchange.remote(message)
 
     def ready(self, tokens: list[Any], seconds: float) -> list[Any]:
-        ray = _ray()
+        ray = load_ray()
         if ray.wait(tokens, num_returns=1, timeout=seconds)[0]:
             return ray.wait(tokens, num_returns=len(tokens), timeout=0)[0]
         return []
 
     def take(self, token: Any) -> Any:
-        ray = _ray()
+        ray = load_ray()
         try:
             return ray.get(token)
         except ray.exceptions.RayError as error:
@@ -143,17 +114,17 @@ class RayMachines:
 
     def end(self, worker: Any) -> None:
         with contextlib.suppress(Exception):  # it is gone, or its cluster is
-            _ray().kill(worker)
+            load_ray().kill(worker)
 
     def last_lines(self, node: Node, log: str) -> list[str]:
         with contextlib.suppress(Exception):  # its machine may be gone by now
-            asked = _ray().remote(last_lines).options(num_cpus=0, scheduling_strategy=_on(node), max_retries=0)
-            return _ray().get(asked.remote(log), timeout=ANSWERS_WITHIN)
+            asked = load_ray().remote(last_lines).options(num_cpus=0, scheduling_strategy=_on(node), max_retries=0)
+            return load_ray().get(asked.remote(log), timeout=ANSWERS_WITHIN)
         return []
 
     def close(self) -> None:
         if self.ends:
-            _ray().shutdown()
+            load_ray().shutdown()
 
 
 def _on(node: Node) -> Any:

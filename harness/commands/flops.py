@@ -84,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print the table, and below it what it does not show."""
     from baselines.registry import check_name
+    from fitprune import Recipe
 
+    recipe = Recipe.load(options.recipe) if options.recipe else None
     for name in options.pruner or ():
         check_name(name)
     if options.pruner and options.reduction is None and options.recipe is None:
@@ -95,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
     counts: dict[str, FlopCount] = {}
     single: dict[str, FlopCount] = {}
     notes: list[str] = []
-    for name, pruner in ({DENSE: None} | _pruners(options, prompt, notes)).items():
+    for name, pruner in ({DENSE: None} | _pruners(options, recipe, prompt, notes)).items():
         try:
             trace = prompt.plan(pruner) if pruner else None
             counts[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
@@ -121,7 +123,9 @@ def _prompt(options: argparse.Namespace) -> Prompt:
     return Prompt(transformers_config(spec), view, options.text, options.new)
 
 
-def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "dict[str, Pruner | None]":
+def _pruners(
+    options: argparse.Namespace, given: "Recipe | None", prompt: Prompt, notes: list[str]
+) -> "dict[str, Pruner | None]":
     """Rows' names and pruners; a note for each that could have been and is not."""
     from baselines.registry import PRUNERS, get_pruner_class
     from fitprune import FitPrune
@@ -135,7 +139,7 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
         is_fitted = issubclass(get_pruner_class(name), FitPrune)
         try:
             if is_fitted:
-                recipe, origin = _recipe(options, prompt)
+                recipe, origin = _recipe(options, given, prompt)
                 found[f"{name} ({origin})"] = FitPrune(recipe)
             elif options.reduction is not None:
                 tokens = prompt.view.tokens
@@ -147,12 +151,10 @@ def _pruners(options: argparse.Namespace, prompt: Prompt, notes: list[str]) -> "
     return found
 
 
-def _recipe(options: argparse.Namespace, prompt: Prompt) -> "tuple[Recipe, str]":
+def _recipe(options: argparse.Namespace, given: "Recipe | None", prompt: Prompt) -> "tuple[Recipe, str]":
     """The recipe to count, and where it is from. Raises BudgetError where there is none."""
-    from fitprune import Recipe
-
-    if options.recipe:
-        return Recipe.load(options.recipe).for_model(prompt.config), "its recipe"
+    if given is not None:
+        return given.for_model(prompt.config), "its recipe"
     published = _nearest_published(options.model, options.reduction)
     if published is None:
         raise BudgetError(

@@ -4,15 +4,12 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fitprune.arguments import TYPICAL_SIZE, image_size, listed, names, one_of, shares, whole
 from fitprune.errors import FitPruneError
 from fitprune.files import check_target
 from harness.commands.again import command_again
-
-if TYPE_CHECKING:
-    from harness.latency.run import Asked
+from harness.latency.asked import Asked
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,15 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the table; write the record after each row."""
-    from baselines.registry import check_name
     from harness.models.family_names import announced
     from harness.models.registry import find_model
 
     output: Path | None = options.output
     if output is not None:
         check_target(output)
-    for name in options.pruner:
-        check_name(name)
+    _asked(options).check()
     options.model = announced(options.model, weights=options.weights != "random").name
     find_model(options.model)
 
@@ -80,9 +75,7 @@ def run(options: argparse.Namespace) -> None:
         raise FitPruneError("nothing that was asked for could be measured; the reasons stand above")
 
 
-def _asked(options: argparse.Namespace) -> "Asked":
-    from harness.latency.run import Asked
-
+def _asked(options: argparse.Namespace) -> Asked:
     named = {"pruner": "pruners", "reduction": "reductions", "batch_size": "batch_sizes"}
     fields = {field.name for field in dataclasses.fields(Asked)}
     given = {named.get(name, name): value for name, value in vars(options).items()}

@@ -48,9 +48,11 @@ def run(options: argparse.Namespace) -> int:
     if options.output.suffix != ".json":
         raise FitPruneError(f"cannot write {options.output}: a recipe's name ends in .json")
     check_target(options.output)
-    from harness.tuning.run import Asked, plan_lines, tune
+    from harness.tuning.asked import Asked
 
     asked = Asked.checked(options, options.typed)
+    from harness.tuning.run import plan_lines, tune
+
     if options.plan:
         print("\n".join(plan_lines(asked)))
         return 0

@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 
-from baselines.registry import PRUNERS, get_pruner_class
+from baselines.registry import get_pruner_class
 from fitprune import FitPruneError, Pruner
-from fitprune.arguments import TYPICAL_SIZE, Size
 from harness.cells import DENSE
 from harness.cost.flops import FlopCount, count
+from harness.latency.asked import RANDOM, Asked
 from harness.latency.measure import Comparison, compare, measure
 from harness.latency.subject import device_name
 from harness.latency.synthetic import random_model, random_prompt
-from harness.models.devices import AUTO, check_device
 from harness.models.loading import load_model
 from harness.models.registry import find_model
 from harness.models.shipped import family_of, read_config
@@ -30,48 +29,9 @@ from harness.results.result import now, versions
 from harness.tasks.calibration import calibration_batches
 
 SCHEMA = "latency-1"
-RANDOM, CHECKPOINT = "random", "checkpoint"
 WARMUP = 3
 CALIBRATION_SAMPLES, CALIBRATION_BATCH = 32, 8
 TOO_SMALL = "the GPU's memory is too small"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be measured.
-
-    Attributes:
-        pruners: registry names; empty for all.
-        layers: decoder layers; None for all of them. Random weights only.
-        dtype: of the weights; None is the checkpoint's for random ones, and what `load_model` takes for real ones.
-    """
-
-    model: str
-    pruners: tuple[str, ...] = ()
-    reductions: tuple[float, ...] = (0.5,)
-    batch_sizes: tuple[int, ...] = (1,)
-    weights: str = CHECKPOINT
-    image_size: Size = TYPICAL_SIZE
-    text_tokens: int = 64
-    new_tokens: int = 16
-    repeats: int = 10
-    device: str | None = None
-    layers: int | None = None
-    dtype: str | None = None
-
-    def check(self) -> None:
-        """Raise FitPruneError for what cannot be asked, before any work."""
-        for name in self.pruners:
-            get_pruner_class(name)
-        if self.layers is not None and self.weights != RANDOM:
-            raise FitPruneError("--layers shortens a model with random weights; add --weights random")
-        check_device(self.device)
-        if self.device == AUTO:
-            raise FitPruneError("a latency is that of one device: --device cpu or cuda:N (--layers N for less of the model)")
-
-    def methods(self) -> list[str]:
-        """The pruners to compare with the dense model, which always is measured."""
-        return [name for name in self.pruners or PRUNERS if name != DENSE]
 
 
 @dataclass
@@ -119,6 +79,8 @@ def take(asked: Asked, command: str = "", keep: Callable[[Mapping[str, Any]], No
     What a method cannot do is a row under `cannot`, with the reason. Raises FitPruneError for input that cannot be used.
     """
     asked.check()
+    for name in asked.pruners:
+        get_pruner_class(name)
     timed = TimedModel.of(asked)
     record = _header(asked, timed, command)
     single = timed.prompt(asked, 1)

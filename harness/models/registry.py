@@ -1,5 +1,6 @@
 """Which models there are, by which name. A new model is one entry in its family's file (`families/`)."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -33,7 +34,7 @@ def find_model(name: str) -> ModelSpec:
         return replace(find_model(base), variant=variant)
     if name in MODELS:
         return MODELS[name]
-    if name and Path(name).is_dir():
+    if os.path.isdir(name):  # of a name that is too long for a file's, too
         return ModelSpec(name, str(Path(name).resolve()), kind="folder")
     for spec in MODELS.values():
         if spec.source == name:

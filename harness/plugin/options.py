@@ -295,7 +295,6 @@ class RunOptions:
 
     def check(self, suites: Sequence[str]) -> None:
         """Every check that needs no model in memory. Raises FitPruneError, in one line; leaves nothing behind."""
-        from harness.cluster.ray_machines import check_engine
         from harness.models.loading import require_model
         from harness.tasks.calibration import check_samples
         from harness.tasks.preflight import check_data
@@ -305,6 +304,8 @@ class RunOptions:
             if thresholds is not None:
                 thresholds.check({*SUITES, *suites})
         if self.engine:  # models and devices are the workers' business
+            from harness.cluster.engines import check_engine
+
             check_engine(self.engine)
             if self.device not in (None, "cpu", "cuda", AUTO):
                 raise FitPruneError(f"--device {self.device} with --engine: Ray deals the GPUs out; write cpu, cuda or auto")

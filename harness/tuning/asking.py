@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from fitprune.errors import FitPruneError
-from harness.answers import MEAN, Answer, Answers
+from harness.answers import Answer, Answers
 from harness.bench.bench import Bench
 from harness.bench.resolved import Resolved
 from harness.gate.floor import guessing
 from harness.statistics import Drop, paired_drop, score_interval
 from harness.statistics.metrics import scores_of
 from harness.tasks.specs import find_suite
+from harness.tuning.asked import require_mean
 from harness.tuning.search import Candidate, Suite
 
 HELD_OUT = 5  # of the images, one in so many is kept from the search where it is to be confirmed
@@ -91,15 +92,6 @@ class Asking:
     def _answers(self, candidate: Candidate, suite: str, rows: np.ndarray) -> Answers:
         part = self._questions[suite].task.narrowed(sorted(rows.tolist()))
         return self.bench.evaluation.once(self.cells[candidate][suite], part).answers
-
-
-def require_mean(name: str, metric: str, statistic: str) -> None:
-    """Raise FitPruneError for a suite whose score is not known to be a mean over questions."""
-    if statistic != MEAN:
-        raise FitPruneError(
-            f"suite '{name}': its {metric} is no mean over questions, so that a part of them says nothing "
-            "of the whole; tune on others, and gate this one with pytest suites/"
-        )
 
 
 def features_of(answers: Sequence[Answer]) -> np.ndarray:

@@ -8,8 +8,6 @@ from harness.bench.resolved import Resolved
 from harness.cells import Cell
 from harness.tuning.search import Candidate
 
-BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
 
 def label(pruner: str, reduction: float) -> str:
     """A candidate's name."""

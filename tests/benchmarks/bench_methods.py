@@ -29,8 +29,9 @@ from tabulate import tabulate
 from fitprune import Pruner
 from fitprune.arguments import TYPICAL_SIZE, Parser, exit_status, image_size, names, shares, whole
 from harness.cost.flops import count
+from harness.latency.asked import CHECKPOINT, RANDOM, Asked
 from harness.latency.measure import Comparison, compare
-from harness.latency.run import CHECKPOINT, RANDOM, Asked, TimedModel, prompt_flops, reachable
+from harness.latency.run import TimedModel, prompt_flops, reachable
 from harness.latency.subject import Subject, device_name
 from harness.models.spec import View
 from tests.benchmarks.bench_prefill import random_llava

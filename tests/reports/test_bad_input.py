@@ -180,6 +180,9 @@ download --data gqaa                             | unknown suite 'gqaa'; did you
 download --data gqa,                             | has an empty entry
 download llava-1.5-7b --data gqa                 | not allowed with argument
 download a b                                     | unrecognized arguments: b
+download LONG                                    | unknown model '9999
+download ./no-such                               | model folder './no-such' does not exist
+download --data mini                             | unknown suite 'mini'
 
 gallery --pruner fastw                           | unknown pruner 'fastw'; did you mean fastv
 gallery --pruner dense                           | --pruner names no method that prunes
@@ -242,6 +245,24 @@ paper restore-1 --model llava-tiny -o ''                 | -o is empty
 paper restore-1 --model llava-tiny --device cuda:99      | device 'cuda:99' is not here
 paper restore-1 --model llava-1.5-7b                     | the weights of 'llava-1.5-7b' are not on this machine
 
+tune                                             | required: --model, --suite, --max-drop
+tune --model llava-9 --suite gqa --max-drop 5    | unknown model 'llava-9'
+tune --model llava-tiny --suite gqaa --max-drop 5            | unknown suite 'gqaa'
+tune --model llava-tiny --suite '' --max-drop 5              | --suite is empty
+tune --model llava-tiny --suite gqa --max-drop nan           | --max-drop nan is not a number of points
+tune --model llava-tiny --suite gqa --max-drop 0             | gqa needs a number of points above 0
+tune --model llava-tiny --suite gqa --max-drop pope:5        | pope
+tune --model llava-tiny --suite gqa --max-drop 5 --pruner fastw      | unknown pruner 'fastw'
+tune --model llava-tiny --suite gqa --max-drop 5 --pruner dense      | --pruner dense: it saves nothing
+tune --model llava-tiny --suite gqa --max-drop 5 --reduction 2       | --reduction 2 is not between 0 and 1
+tune --model llava-tiny --suite gqa --max-drop 5 --for speed         | --for speed is not flops or latency
+tune --model llava-tiny --suite gqa --max-drop 5 --device gpu        | unknown device 'gpu'
+tune --model llava-tiny --suite gqa --max-drop 5 --data no-such      | data folder 'no-such' does not exist
+tune --model llava-tiny --suite gqa --max-drop 5 --results a-file    | a-file is not a folder
+tune --model llava-tiny --suite gqa --max-drop 5 -o empty            | a recipe's name ends in .json
+tune --model llava-tiny --suite gqa --max-drop 5 -o no/such/x.json   | its folder does not exist
+tune --model llava-tiny --suite mme --max-drop 5                     | is no mean over questions
+
 validity                                         | required: DIR
 validity no-such                                 | results folder no-such does not exist
 validity empty                                   | no results in empty
@@ -255,6 +276,7 @@ validity results                                 | 0.89
 
 completion                                       | required: SHELL
 completion fish                                  | fish is not bash, zsh or tcsh
+completion bash zsh                              | unrecognized arguments: zsh
 
 pytest --model ''                                | --model is empty
 pytest --model llava-9                           | unknown model 'llava-9'
@@ -299,6 +321,16 @@ pytest --results a-file                          | a-file is not a folder
 pytest --device cuda:99                          | device 'cuda:99' is not here
 pytest --device gpu0                             | unknown device 'gpu0'
 pytest --judge ''                                 | --judge is empty
+pytest --engine rai                              | unknown --engine 'rai'; write ray, ray:auto or ray://HOST:PORT
+pytest --engine ''                               | --engine is empty
+pytest --engine ray://host                       | names no HOST:PORT
+pytest --engine ray://host:99999                 | names no HOST:PORT
+pytest --results s4://bucket/x                   | Protocol not known: s4
+pytest --results s3:/bucket/x                    | an address has two slashes
+tune --model llava-tiny --suite gqa --max-drop 5 --results s3://bucket/x | name a folder of this machine
+gallery --results s3://bucket/x                  | name a folder of this machine
+pytest --results file://no/such                  | cannot be written
+paper restore-1 --model llava-tiny --results s4://bucket | Protocol not known: s4
 """
 
 

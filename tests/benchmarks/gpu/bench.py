@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from harness.latency.run import RANDOM, Asked, TimedModel
+from harness.latency.asked import RANDOM, Asked
+from harness.latency.run import TimedModel
 from tests.benchmarks.gpu.sizes import TEXT_TOKENS, Shape, Sizes
 
 

@@ -16,8 +16,9 @@ from fitprune.recipes.recipe_text import nearest_published
 from harness.__main__ import main
 from harness.commands import latency as command
 from harness.latency import run as latency_run
+from harness.latency.asked import Asked
 from harness.latency.rows import markdown
-from harness.latency.run import Asked, take
+from harness.latency.run import take
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
 from harness.pruners.solve import Solver

@@ -163,7 +163,7 @@ def test_a_latency_is_of_the_model_that_was_taken(monkeypatch, capsys) -> None:
 
 
 def test_a_fit_says_it_on_the_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    provider.check("llava-1.5", "mini")
+    provider.check("llava-1.5", "mini", None)
     loaded = provider.load("llava-1.5", "cpu")
     assert capsys.readouterr().err.startswith("llava-1.5: llava-tiny is taken")
     assert provider.origin(loaded, "mini")["model"] == "llava-tiny"

@@ -17,8 +17,9 @@ from harness.gate.thresholds import Thresholds
 from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.statistics import Drop
-from harness.tuning.asking import features_of, require_mean
-from harness.tuning.run import Asked, plan_lines, searched
+from harness.tuning.asked import Asked, require_mean
+from harness.tuning.asking import features_of
+from harness.tuning.run import plan_lines, searched
 from tests.support import fake_bench
 from tests.support.scores import answers
 
