@@ -81,11 +81,25 @@ def tradeoff(axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, A
     marks = base.mark_point(filled=True, size=60).encode(
         x, y, color=color, shape=shape, opacity=shown(1, 0.12), tooltip=tooltip
     )
-    ends = pruned.transform_filter("datum.named").transform_joinaggregate(end="min(x)", groupby=["method"])
-    names = ends.transform_filter("datum.x == datum.end").mark_text(align="right", dx=-8, fontWeight="bold")
     parts = [rule, bands, lines, heights, *([widths] if axis.has_spread else []), marks.add_params(chosen)]
-    parts.append(names.encode(x, y, text="method:N", opacity=shown(1, 0.12)))
+    at = alt.Y("at:Q", title="Score (points)")
+    names = _ends(base).mark_text(align="right", dx=-8, fontWeight="bold")
+    parts.append(names.encode(x, at, text="method:N", opacity=shown(1, 0.12)))
     return alt.layer(*parts).properties(width="container", height=380)
+
+
+def _ends(base: Any) -> Any:
+    """The cheap end of each named method, and `at`, the height of its name: lower where one above would cover it."""
+    import altair as alt
+
+    known = base.transform_joinaggregate(top="max(high)", bottom="min(low)")
+    named = known.transform_filter("datum.method != 'dense' && datum.named")
+    named = named.transform_joinaggregate(end="min(x)", groupby=["method"]).transform_filter("datum.x == datum.end")
+    down = named.transform_window(place="row_number()", sort=[alt.SortField("score", order="descending")])
+    down = down.transform_calculate(line="datum.place * (datum.top - datum.bottom) * 0.04")
+    down = down.transform_calculate(under="datum.score + datum.line")
+    down = down.transform_window(least="min(under)", frame=[None, 0], sort=[alt.SortField("place")])
+    return down.transform_calculate(at="datum.least - datum.line")
 
 
 def tokens_left() -> Any:
