@@ -27,6 +27,7 @@ def load(model: str, device: str | None) -> "LoadedModel":
     """The model by registry name, hub id, local folder or family's name; which one that took stands on the standard error."""
     from harness.models.loading import load_model
 
+    check_device(device)
     return load_model(announced(model).name, device=device)
 
 
