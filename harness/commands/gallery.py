@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--suite", type=names, default=("gqa",), metavar="NAMES", help="comma list (default gqa)")
     add("--questions", type=whole(), default=6, metavar="N", help="questions of each suite (default 6)")
-    add("--results", default="results", metavar="DIR", help="the pictures go to DIR/gallery (default results)")
+    add("--results", type=Path, default="results", metavar="DIR", help="the pictures go to DIR/gallery (default results)")
     add("--data", default="mini", metavar="mini|hub|DIR", help="as for pytest suites/ (default mini)")
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or auto (default: CUDA where there is one)")
     add("--seed", type=whole(0), default=0, metavar="N", help="of the pruners that draw (default 0)")
