@@ -1,11 +1,12 @@
 """Solvers of a method's free parameter for a FLOPs budget: counts of dropped tokens, and discrete parameters."""
 
 import bisect
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from fitprune.errors import BudgetError
-from fitprune.flops import check_reduction, visual_macs
+from fitprune.flops import check_reduction, layer_macs
 from fitprune.models.sizes import DecoderSizes, visual_tokens
 
 Choice = TypeVar("Choice")
@@ -126,10 +127,10 @@ def _saving(
     """A function of the choice: the share of n visual tokens' decoder FLOPs that it saves, minus the cost of its scoring."""
     sizes = DecoderSizes.of(model_config)
     costs = sizes.costs()
-    dense = sizes.layers * visual_macs([0], n, **costs)
+    dense = sizes.layers * layer_macs(n, n, **costs)
 
     def saved(choice: Any) -> float:
-        spent = sum(visual_macs([0], count, **costs) for count in entering(n, choice))
+        spent = sum(layers * layer_macs(count, count, **costs) for count, layers in Counter(entering(n, choice)).items())
         return 1 - (spent + (scoring(n, choice) if scoring is not None else 0)) / dense
 
     return saved

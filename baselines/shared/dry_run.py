@@ -79,9 +79,31 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, view
     return dataclasses.replace(found, visual_tokens=torch.tensor([visual_tokens]), scoring_macs=scoring, tower=ran)
 
 
+class Plans:
+    """The plans of one pruner on one model, for prompts of one view, each made once.
+
+    What works before the decoder alone sees no text: one dry run serves prompts of any length. How the cost of scoring in the
+    decoder grows with the text is the method's own affair, in steps of blocks or up to a limit, so nothing is interpolated.
+    """
+
+    def __init__(self, pruner: Pruner, config: Any) -> None:
+        self.pruner, self.config = pruner, config
+        self._sees_text = not all(member.looks_into_tower for member in pruner.members)
+        self._known: dict[tuple[int | None, int], Plan] = {}
+
+    def of(self, text_tokens: int, visual_tokens: int) -> Plan:
+        """What `plan` returns; raises what it raises."""
+        place = text_tokens if self._sees_text else None, visual_tokens
+        if place not in self._known:
+            self._known[place] = plan(self.pruner, self.config, text_tokens, visual_tokens)
+        return dataclasses.replace(self._known[place], text_tokens=torch.tensor([text_tokens]))
+
+
 def _in_decoder(pruner: Pruner, sizes: DecoderSizes, text_tokens: int, visual_tokens: int) -> Plan:
     """What a pruner that does not look into the tower does."""
-    runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS]
+    runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, WIDTHS[0])]
+    spends = any(runs[0].scoring_macs)  # who spends nothing on the narrowest spends nothing
+    runs += [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS[1:]] if spends else runs * 2
     return Plan(
         runs[0].text_tokens,
         runs[0].visual_tokens,

@@ -4,13 +4,14 @@ Loads no weights, generates nothing, fits nothing and writes nothing. What canno
 """
 
 import contextlib
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from baselines.shared.dry_run import plan
+from baselines.shared.dry_run import Plans
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 from harness.answering.evaluate import sample_inputs
 from harness.bench.identity import Conditions, Margin
@@ -54,20 +55,31 @@ class Expected:
     """What earlier results make one expect of a cell's time: those of the same model, best of the same method and suite."""
 
     def __init__(self, earlier: Iterable[Result]) -> None:
-        self._taken: dict[tuple[str, ...], list[float]] = defaultdict(list)
+        taken: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for result in earlier:
             if result.seconds and result.n:
                 for place in _places(result.cell):
-                    self._taken[place].append(result.seconds / result.n)
+                    taken[place].append(result.seconds / result.n)
+        self._mean = {place: fmean(seconds) for place, seconds in taken.items()}
 
     def seconds(self, cell: Cell, questions: int) -> float | None:
         """Of a cell of so many questions; None where nothing is known of its model."""
-        known = next((self._taken[place] for place in _places(cell) if place in self._taken), None)
-        return fmean(known) * questions if known else None
+        known = next((self._mean[place] for place in _places(cell) if place in self._mean), None)
+        return None if known is None else known * questions
 
 
 def _places(cell: Cell) -> list[tuple[str, ...]]:
     return [(cell.model, cell.pruner, cell.suite), (cell.model, cell.pruner), (cell.model,)]
+
+
+class _Earlier:
+    """What a results folder says before anything is planned, read once."""
+
+    def __init__(self, results: Store) -> None:
+        found = results.read_all().results
+        self.expected = Expected(found)
+        self.flops = {result.cell: result.flops for result in found if result.flops is not None}
+        self.begun = results.begun()
 
 
 class Planner:
@@ -94,22 +106,29 @@ class Planner:
         self.rerun = rerun
         self._questions: dict[str, int] = {}
         self._asked: tuple[tuple[str, str], dict[str, Any]] = ("", ""), {}
+        self._plans: tuple[str, dict[Cell, Plans]] = "", {}
         self.shelf = OutlineShelf(device, facts)
         calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.files), self.shelf)
         self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), Conditions(settings), margin)
 
     def plan(self, cells: Iterable[Cell]) -> list[Planned]:
         """What a run would do with each cell. Raises FitPruneError as the run would, but for budgets out of reach."""
-        earlier = self.results.read_all().results
-        expected = Expected(earlier)
-        flops = {result.cell: result.flops for result in earlier if result.flops is not None}
-        return [self._planned(cell, expected, flops) for cell in cells]
+        cells = list(cells)
+        earlier = _Earlier(self.results)
+        # One model after another, and of each one suite after another: an outline and a suite's prompts are made once.
+        places: dict[tuple[str, ...], int] = {}
+        for cell in cells:
+            places.setdefault((cell.model,), len(places))
+            places.setdefault((cell.model, cell.suite), len(places))
+        grouped = sorted(dict.fromkeys(cells), key=lambda cell: (places[cell.model,], places[cell.model, cell.suite]))
+        planned = {cell: self._planned(cell, earlier) for cell in grouped}
+        return [planned[cell] for cell in cells]
 
-    def _planned(self, cell: Cell, expected: Expected, known: Mapping[Cell, float]) -> Planned:
+    def _planned(self, cell: Cell, earlier: "_Earlier") -> Planned:
         if cell.suite not in self._questions:
             self._questions[cell.suite] = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
         questions = self._questions[cell.suite]
-        seconds = expected.seconds(cell, questions)
+        seconds = earlier.expected.seconds(cell, questions)
         try:
             resolved = self.resolver.resolve(cell)
         except (BudgetError, UnsupportedModel) as error:
@@ -118,8 +137,8 @@ class Planner:
             return Planned(cell, "to run", questions, None, seconds, reason="a recipe is fitted first")
         if not self.rerun and self._is_there(resolved.key):
             return Planned(cell, "cached", questions)
-        begun = self.results.has_begun(resolved.key) and not self.rerun
-        flops, prefill_only = self._flops(resolved, known)
+        begun = resolved.key in earlier.begun and not self.rerun
+        flops, prefill_only = self._flops(resolved, earlier.flops)
         return Planned(
             cell,
             "begun" if begun else "to run",
@@ -152,12 +171,16 @@ class Planner:
             outline = self.shelf.outline(cell.model)
             prompts = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
             self._asked = (cell.model, cell.suite), prompts
+        if self._plans[0] != cell.model:
+            self._plans = cell.model, {}
         inputs = self._asked[1]
         if cell.is_dense:
             counted = count_prompts(config, inputs)
             return counted.total / counted.samples
         text, visual = prompt_tokens(config, inputs)
-        typical = plan(resolved.pruner, config, round(float(text.float().mean())), round(float(visual.float().mean())))
+        anywhere = dataclasses.replace(cell, suite="")
+        plans = self._plans[1].setdefault(anywhere, Plans(resolved.pruner, config))
+        typical = plans.of(round(float(text.float().mean())), round(float(visual.float().mean())))
         one = {name: value[:1] for name, value in inputs.items()}
         return count_prompts(config, one, typical).total
 

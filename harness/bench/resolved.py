@@ -3,11 +3,12 @@
 A cell is resolved once, by `Resolver`; what follows is handed the record and asks for nothing of it again.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fitprune import Pruner
+from fitprune import BudgetError, Pruner, UnsupportedModel
 from harness.bench.identity import Conditions, Margin, identity
 from harness.cells import DENSE, Cell, CellSettings
 from harness.models.facts import ModelFacts
@@ -69,13 +70,27 @@ class Resolver:
         self.conditions = conditions
         self.margin = margin
         self._dense: dict[tuple[str, str], Resolved] = {}
+        self._solved: dict[Cell, Pruner | BudgetError | UnsupportedModel] = {}
 
     def resolve(self, cell: Cell) -> Resolved:
         """A cell, resolved. Raises BudgetError if its budget is out of the pruner's reach."""
         facts = self.models.facts(cell.model)
         if cell.is_dense:
             return self._dense_of(cell, facts)
-        return self._record(cell, facts, self.pruners.of(cell, facts), self._dense_of(cell, facts))
+        return self._record(cell, facts, self._solved_for(cell, facts), self._dense_of(cell, facts))
+
+    def _solved_for(self, cell: Cell, facts: ModelFacts) -> Pruner:
+        """A cell's pruner, which is the same on all suites. What is out of reach is so for good, too."""
+        anywhere = dataclasses.replace(cell, suite="")
+        if anywhere not in self._solved:
+            try:
+                self._solved[anywhere] = self.pruners.of(cell, facts)
+            except (BudgetError, UnsupportedModel) as error:
+                self._solved[anywhere] = error
+        found = self._solved[anywhere]
+        if isinstance(found, Exception):
+            raise found.with_traceback(None)
+        return found
 
     def _dense_of(self, cell: Cell, facts: ModelFacts) -> Resolved:
         place = cell.model, cell.suite

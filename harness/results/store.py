@@ -76,9 +76,9 @@ class Store:
         """The journal of the cell with this key, with what an earlier run left in it."""
         return Journal(f"journals/{key}.jsonl", self.files)
 
-    def has_begun(self, key: str) -> bool:
-        """Whether a run that was killed, or runs, has answers to the cell with this key."""
-        return any(name.startswith(key) for name in self.files.names("journals"))
+    def begun(self) -> set[str]:
+        """The keys of the cells to which a run that was killed, or runs, has answers."""
+        return {name.partition(".")[0].partition("-")[0] for name in self.files.names("journals")}
 
     def write_recipe(self, name: str, recipe: "Recipe") -> None:
         """Keep a fitted recipe as a file for people."""

@@ -12,7 +12,8 @@ from baselines.between_layers.vtw import VTW
 from baselines.controls.pool import Pool
 from baselines.controls.random_pruning import Random
 from baselines.in_tower.tome import ToMe
-from baselines.shared.dry_run import WIDTHS, _decoder, plan
+from baselines.shared import dry_run
+from baselines.shared.dry_run import WIDTHS, Plans, _decoder, plan
 from fitprune import Composed, FitPrune, Recipe
 from tests.support.models import build, prompt
 
@@ -111,3 +112,29 @@ def test_pruners_one_after_the_other(name):
         assert [row.tolist() for row in getattr(planned, side)] == [row.tolist() for row in getattr(trace, side)]
     assert planned.visual_tokens.tolist() == [36]
     assert planned.scoring_macs == pytest.approx(trace.scoring_macs, rel=0.02)
+
+
+MANY = PRUNERS | {
+    "pyramiddrop": PyramidDrop((1, 2, 3)),
+    "sparsevlm": SparseVLM(128, (0, 1, 2)),
+    "dart": DART(max_num_trunction=16, visual_tokens=36),
+    "visionzip": VisionZip(200, 120, layer=-1),
+    "visionzip+fitprune": Composed(COMPOSED["visionzip+fitprune"]),
+}
+
+
+@pytest.fixture
+def dry(monkeypatch):
+    """The numbers of text tokens for which a dry run was made."""
+    texts = []
+    monkeypatch.setattr(dry_run, "plan", lambda *given: texts.append(given[2]) or plan(*given))
+    return texts
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_plans_of_many_prompts_are_those_of_dry_runs_and_none_is_made_twice(name, dry):
+    config, texts = build("llama-gqa", 4).config, [20, 7, 150, 7, 20]
+    plans = Plans(MANY[name], config)
+    assert [plans.of(text, 36) for text in texts] == [plan(MANY[name], config, text, 36) for text in texts]
+    assert dry == texts[: 1 if name == "visionzip" else 3]  # it sees no text
+    assert plans.of(20, 30) == plan(MANY[name], config, 20, 30)
