@@ -78,6 +78,10 @@ def read_leaderboard(folder: Path, difficulty: bool = False) -> Leaderboard:
 
     difficulty: also what rows lose on the questions that downsampling does not answer.
     """
+    scheme, *rest = folder.parts or ("",)
+    if len(scheme) > 2 and scheme.endswith(":"):  # of a URL, as a path has it; a drive has one letter
+        url = f"{scheme}//{'/'.join(rest)}"
+        raise FitPruneError(f"a report reads a folder of this machine: bring the results at {url} here, as aws s3 sync does")
     if not folder.is_dir():
         raise FitPruneError(f"results folder {folder} does not exist")
     store = Store(folder)

@@ -209,6 +209,8 @@ scenes --out ''                                  | --out is empty
 report                                           | required: DIR
 report ''                                        | an argument is empty
 report no-such                                   | results folder no-such does not exist
+report s3://bucket/results                        | bring the results at s3://bucket/results here, as aws s3 sync
+report .                                         | no results in .
 report a-file                                    | a-file
 report empty                                     | no results in empty; pytest suites/ --results writes them
 report scrap-results                             | x.json is damaged and left out
