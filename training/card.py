@@ -162,7 +162,7 @@ def render(
 
 def tower_of(plan: Plan) -> str:
     """What the tower learnt from."""
-    if plan.start:
+    if plan.start and not plan.captions:
         return (FROM_FEATURES if plan.tower_steps else FROM_START).format(start=plan.start)
     return FROM_CAPTIONS if plan.captions else FROM_LABELS
 
@@ -177,6 +177,11 @@ def attention_of(plan: Plan) -> str:
 def variants_of(plan: Plan) -> list[str]:
     """What sets the decoder stage of a plan apart, in sentences that follow another."""
     said = []
+    if plan.projector_steps:
+        said.append(
+            f"\nIn {plan.projector_steps} steps before these the projector learnt to make of the new tower's features\n"
+            f"the visual tokens that {plan.start}'s projector makes of its own tower's."
+        )
     if plan.words:
         said.append(
             "\nEvery patch of a thing was labelled with what is written under it, so that a word is in several visual tokens."
@@ -185,6 +190,13 @@ def variants_of(plan: Plan) -> list[str]:
         said.append(
             f"\nIn {plan.jitter:.0%} of the decoder steps an image's position ids took up another extent,\n"
             "evenly or with random gaps."
+        )
+    if plan.dropped:
+        said.append(f"\nIn each decoder step a random share of the visual tokens, {plan.dropped:.0%} at most, was left out.")
+    if plan.blind:
+        said.append(
+            f"\nIn {plan.blind:.0%} of the decoder steps no text attended to visual tokens below a random depth,\n"
+            "a third of the layers at most."
         )
     if plan.inserted:
         after = ", ".join(f"{plan.inserted.count(layer)} after layer {layer}" for layer in sorted(set(plan.inserted)))

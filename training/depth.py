@@ -12,8 +12,8 @@ from torch import nn
 
 def deepen(model: Any, inserted: Sequence[int]) -> None:
     """Inserts a decoder layer after layer n, counted from 1, for every n in `inserted`. A new layer is a copy of the one it
-    follows, with output projections of zero: it hands on what it reads, and the model answers as before. Queries and keys are
-    drawn anew, since the attention of a copy would look where its original looks, at a depth that has not learnt to.
+    follows, with output projections of zero: it hands on what it reads, and the model answers as before. Half of its heads
+    attend as those of its original; queries and keys of the others are drawn anew.
     """
     decoder = model.get_decoder()
     layers = []
@@ -25,7 +25,7 @@ def deepen(model: Any, inserted: Sequence[int]) -> None:
                 layers[-1].self_attn.o_proj.weight.zero_()
                 layers[-1].mlp.down_proj.weight.zero_()
                 for projection in (layers[-1].self_attn.q_proj, layers[-1].self_attn.k_proj):
-                    projection.weight.normal_(std=decoder.config.initializer_range)
+                    projection.weight[: len(projection.weight) // 2].normal_(std=decoder.config.initializer_range)
     for index, layer in enumerate(layers):
         layer.self_attn.layer_idx = index
     decoder.layers = nn.ModuleList(layers)

@@ -1,4 +1,6 @@
-"""Teaching a tower to give the features that a trained model's tower gives, wherever it sees the same thing."""
+"""Teaching a tower to give the features that a trained model's tower gives, wherever it sees the same thing; or a projector
+to make the same visual tokens of other features.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,15 @@ from training.views import NOTHING
 
 class Distillation(nn.Module):
     """The loss of a tower whose features are to be those of `teacher`, a LLaVA that sees the same scenes at 96×96, patch by
-    patch: that of a picture without characters where these are illegible.
+    patch: that of a picture without characters where these are illegible. Without `tower`, of a projector alone.
 
     Features are compared by their squared distance, channels scaled to unit variance, before and after the projector, and
     patches with characters, patches with things, and all of them count alike.
     """
 
-    def __init__(self, family: Family, student: Any, teacher: Any) -> None:
+    def __init__(self, family: Family, student: Any, teacher: Any, tower: bool = True) -> None:
         super().__init__()
+        self.tower = tower
         self._parts = (family, student, teacher.eval())
 
     def forward(self, patches: Tensor, summary: Tensor | None, batch: Batch) -> tuple[Tensor, float]:
@@ -44,7 +47,7 @@ class Distillation(nn.Module):
         said = student.model.multi_modal_projector(patches)
         masks = (written & reads, batch.labels["shape"][:, torch.from_numpy(shows).to(device)] > 0, torch.ones_like(written))
         loss = patches.new_zeros(())
-        for ours, theirs in ((patches, target), (said, words)):
+        for ours, theirs in [(patches, target)] * self.tower + [(said, words)]:
             distance = ((ours - theirs) ** 2 / theirs.flatten(0, 1).var(dim=0)).mean(dim=2)
             loss = loss + sum((distance * mask).sum() / mask.sum().clamp(min=1) for mask in masks)
         with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -71,10 +73,14 @@ class Losses:
         self.model = self.family.make_model(self.tokenizer, width=plan.width, layers=plan.layers)
         self.heads: nn.Module = Heads(plan.width, plan.labels, plan.captions, plan.words)
         if plan.start:
-            assert not plan.captions, "the tower of a model that starts from another's weights learns that one's features"
             source = FAMILIES["llava"].model_class.from_pretrained(EMBEDDED[plan.start])
+            tower = deepcopy(self.family.tower(self.model).state_dict())
             self.family.start_from(self.model, source)
-            self.heads = Distillation(self.family, self.model, source.to(device))
+            self.distillation = Distillation(self.family, self.model, source.to(device), tower=not plan.captions)
+            if plan.captions:
+                self.family.tower(self.model).load_state_dict(tower)
+            else:
+                self.heads = self.distillation
         self.model.to(device)
         self.model.lm_head.weight = self.model.get_input_embeddings().weight
         self.heads.to(device)
@@ -101,31 +107,52 @@ class Losses:
             patches, summary = self.family.features(self.model, batch.pixels, batch.canvas)
         return self.heads(patches.float(), summary if summary is None else summary.float(), batch)
 
+    def projector_loss(self, step: int) -> tuple[Tensor, float]:
+        """What the projector makes of the new tower's features against what `start`'s makes of its own tower's."""
+        seeds = self.seeds(self.plan.tower_steps * self.plan.tower_batch, step, self.plan.tower_batch)
+        batch = self.labeller(seeds, canvas=self.plan.canvas(step)).to(self.device)
+        with self.precision(), torch.no_grad():
+            patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
+        return self.distillation(patches.float(), None, batch)
+
     def decoder_loss(self, step: int) -> tuple[Tensor, float]:
         """Answers, and projector outputs drawn towards the words for what a patch shows."""
         lesson = self.plan.lesson(step)
         most = round(2 + 6 * min(1.0, step / self.plan.curriculum))
-        seeds = self.seeds(self.plan.tower_steps * self.plan.tower_batch, step, self.plan.batch)
+        seeds = self.seeds(self.plan.scenes_before, step, self.plan.batch)
         least, canvas = min(lesson.least, most // 2), self.plan.canvas(step)
         batch = self.batchers[lesson](seeds, least=least, most=most, canvas=canvas).to(self.device)
         rng = np.random.default_rng([self.plan.seed, step])
-        ids = jittered(len(batch.cells), self.plan.jitter, rng) if self.plan.jitter else None
-        scores, named, looks, visual, wasted = self.answer_scores(batch, lesson.calm, ids, self.plan.depths_of(step))
+        tokens = len(batch.cells)
+        ids = jittered(tokens, self.plan.jitter, rng)
+        keep = torch.from_numpy(np.sort(rng.permutation(tokens)[round(rng.uniform(0, self.plan.dropped) * tokens) :]))
+        layers = len(self.model.get_decoder().layers)
+        blind = int(rng.integers(layers // 3 + 1)) if rng.random() < self.plan.blind else 0
+        scores, named, looks, visual, wasted = self.answer_scores(
+            batch, lesson.calm, ids, self.plan.depths_of(step), keep, blind
+        )
         loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
         if lesson.mentions:
             loss = loss + self.plan.mentions * F.cross_entropy(named, batch.meant)
         if lesson.looks:
-            loss = loss - self.plan.looks * (batch.shown * looks).sum() / batch.shown.sum().clamp(min=1)
+            loss = loss - self.plan.looks * (batch.shown[:, keep] * looks).sum() / batch.shown.sum().clamp(min=1)
         if lesson.calm:
             loss = loss + self.plan.calm * wasted
         return loss, (scores.argmax(1) == batch.target).float().mean().item()
 
     def answer_scores(
-        self, batch: Batch, calm: bool = False, ids: Tensor | None = None, depths: tuple[int, ...] = (1, 2)
+        self,
+        batch: Batch,
+        calm: bool = False,
+        ids: Tensor | None = None,
+        depths: tuple[int, ...] = (1, 2),
+        keep: Tensor | slice = slice(None),
+        blind: int = 0,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Vocabulary scores (N, vocabulary) where an answer token comes next, and where something was named; where named
         things are looked for; the projector's output; and, if `calm`, what attention wastes on patches that show nothing.
-        `ids` are the visual tokens' as `packed.text_states` takes them, `depths` where mentions are read.
+        `ids` are all visual tokens', as `packed.text_states` takes them, `depths` where mentions are read, `keep` the visual
+        tokens that the decoder sees, and `blind` the layers in which text does not.
         """
         with self.precision():
             with torch.no_grad():
@@ -134,10 +161,11 @@ class Losses:
             start, user, _, line = (self.tokenizer.bos_token_id, *self.batcher.prefix)
             fixed = self.model.get_input_embeddings()(torch.tensor([start, user, line], device=self.device))
             fixed = fixed.expand(len(visual), 3, -1)
-            prefix = torch.cat([fixed[:, :2], visual, fixed[:, 2:]], dim=1)
-            blank = (batch.labels["shape"] + batch.labels["character"] == 0) if calm else None
+            prefix = torch.cat([fixed[:, :2], visual[:, keep], fixed[:, 2:]], dim=1)
+            blank = (batch.labels["shape"] + batch.labels["character"] == 0)[:, keep] if calm else None
+            ids = None if ids is None else torch.cat([ids[:-1][keep], ids[-1:]])
             states, inner, looks, wasted = packed.text_states(
-                self.model, prefix, batch.text, batch.groups, depths, self.plan.look, batch.mentions, blank, ids
+                self.model, prefix, batch.text, batch.groups, depths, self.plan.look, batch.mentions, blank, ids, blind
             )
             early, late = (states.flatten(0, 1)[batch.mentions] for states in inner)
             chosen = torch.cat([states.flatten(0, 1)[batch.where], torch.where(batch.late[:, None], late, early)])

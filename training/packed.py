@@ -30,6 +30,7 @@ def text_states(
     lookers: Tensor | None = None,
     blank: Tensor | None = None,
     ids: Tensor | None = None,
+    blind: int = 0,
 ) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
     """Normalised states of the text, float (images, T, width), after the last decoder layer and after each of `depths`; and
     where the flat text positions `lookers`, long (M,), look: log-probabilities (M, V) over the visual tokens of the first
@@ -38,7 +39,7 @@ def text_states(
 
     `prefix`: float (images, 3 + V, width), what comes before the question, embedded; `text`: long (images, T), the packed
     questions; `ids`: float (V + 1,), where the visual tokens stand, counted from the first, and where the text goes on, if
-    that is not one after the other (`position_ids.jittered`).
+    that is not one after the other (`position_ids.jittered`). In the first `blind` layers no text sees the visual tokens.
     """
     decoder = model.get_decoder()
     length = prefix.shape[1]
@@ -52,11 +53,14 @@ def text_states(
     packed = [(end + AFTER + torch.arange(size)).repeat(count) for count, size in groups]
     positions = torch.cat(fixed + packed).to(prefix.device)[None]
     cos, sin = decoder.rotary_emb(hidden, positions)
+    veil = hidden.new_zeros(length)
+    veil[BEFORE : length - AFTER] = float("-inf")
     for index, layer in enumerate(decoder.layers):
         last = index == len(decoder.layers) - 1
         if lookers is not None and index == look:
             looks = _looks(layer, hidden, cos[0], sin[0], length, lookers)
-        hidden, lost = _layer(layer, hidden, cos[:, None], sin[:, None], length, groups, length if last else 0, idle)
+        skip, hide = (length if last else 0), (veil if index < blind else None)
+        hidden, lost = _layer(layer, hidden, cos[:, None], sin[:, None], length, groups, skip, idle, hide)
         wasted = wasted + lost / len(decoder.layers)
         if index + 1 in depths:
             inner.append(_norm(decoder.norm, hidden[:, length:]))
@@ -94,9 +98,11 @@ def _layer(
     groups: Groups,
     skip: int,
     idle: Tensor | None,
+    hide: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """One decoder layer; the first `skip` positions only serve as keys and values and are left out of the result. With it,
-    minus the log of the attention that does not go to the prefix positions `idle`, float (images, 1, length, 1).
+    minus the log of the attention that does not go to the prefix positions `idle`, float (images, 1, length, 1). `hide`,
+    float (length,), is added to the scores that text, and what of the prefix comes after the image, gives the prefix.
     """
     attention, images, total = layer.self_attn, hidden.shape[0], hidden.shape[1]
     normed = _norm(layer.input_layernorm, hidden)
@@ -117,6 +123,8 @@ def _layer(
 
     if not skip:
         scores = query[:, :, :length] @ shared_key + _causal(length, query)
+        if hide is not None:
+            scores[:, :, -AFTER:] += hide
         weights = scores.softmax(dim=-1)
         note(weights)
         mixed.append(weights @ shared_value)
@@ -126,7 +134,8 @@ def _layer(
         asked, own_key, own_value = (states[:, :, start:stop] for states in (query, key, value))
         split = (images, -1, count, size, attention.head_dim)
         own = asked.reshape(split) @ own_key.reshape(split).transpose(-1, -2) + _causal(size, query)
-        scores = torch.cat([asked @ shared_key, own.flatten(2, 3)], dim=-1).softmax(dim=-1)
+        seen = asked @ shared_key if hide is None else asked @ shared_key + hide
+        scores = torch.cat([seen, own.flatten(2, 3)], dim=-1).softmax(dim=-1)
         note(scores[..., :length])
         inner = scores[..., length:].reshape(*split[:3], size, size) @ own_value.reshape(split)
         mixed.append(scores[..., :length] @ shared_value + inner.flatten(2, 3))

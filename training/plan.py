@@ -63,8 +63,9 @@ class Lesson:
 @dataclass(frozen=True)
 class Plan:
     """A training run of a model of a `family`: from scratch, or from the weights of the embedded model `start`, whose
-    tower's features are then what the tower learns to give. Batches are images a step over all processes, and steps take
-    turns over `canvases`; scenes take consecutive seeds from `first_seed`, the tower's first.
+    tower's features are then what the tower learns to give. With `captions` the tower starts anew all the same, and it is the
+    projector that learns, in `projector_steps`, to give what the start's does. Batches are images a step over all processes,
+    and steps take turns over `canvases`; scenes take consecutive seeds from `first_seed`, the tower's first.
 
     Learning rates warm up and stay; the tower's falls to 0 over the last share `tower_decay`, the decoder's goes straight
     from one of the `knees` (step, share of the highest rate) to the next. The first `curriculum` decoder steps go from two
@@ -75,9 +76,10 @@ class Plan:
     The tower's loss counts patch labels with `labels`, and the contrast between captions with `captions`, among the scenes that
     one process sees in a step. With `words`, labels of a thing's patches spell what is written under it.
 
-    In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other. At decoder step
-    `deep_from`, where rates warm up again, a layer that changes nothing at first is inserted after each of the decoder's
-    layers `inserted`, counted from 1.
+    In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other; in each a random
+    share of the visual tokens, `dropped` at most, is left out; and in a share `blind` of them no text attends to visual tokens
+    below a random depth, a third of the layers at most. At decoder step `deep_from`, where rates warm up again, a layer that
+    changes nothing at first is inserted after each of the decoder's layers `inserted`, counted from 1.
     """
 
     tower_steps: int = 800
@@ -112,6 +114,9 @@ class Plan:
     jitter: float = 0.0
     inserted: tuple[int, ...] = ()
     deep_from: int = 0
+    projector_steps: int = 0
+    dropped: float = 0.0
+    blind: float = 0.0
 
     def canvas(self, step: int) -> Canvas:
         """What the scenes of a step are drawn on."""
@@ -120,7 +125,12 @@ class Plan:
     @property
     def seeds_used(self) -> int:
         """How many scenes the run sees, once each."""
-        return self.tower_steps * self.tower_batch + self.steps * self.batch
+        return self.scenes_before + self.steps * self.batch
+
+    @property
+    def scenes_before(self) -> int:
+        """How many of them come before the decoder's."""
+        return (self.tower_steps + self.projector_steps) * self.tower_batch
 
     def lesson(self, step: int) -> Lesson:
         """The lesson that a decoder step belongs to."""
@@ -129,6 +139,10 @@ class Plan:
     def tower_factor(self, step: int) -> float:
         """Learning rate at a tower step, relative to the highest."""
         return min(1.0, (step + 1) / self.warm_up, (self.tower_steps - step) / (self.tower_decay * self.tower_steps))
+
+    def projector_factor(self, step: int) -> float:
+        """Learning rate at a projector step, relative to the highest."""
+        return min(1.0, (step + 1) / self.warm_up, 2 * (self.projector_steps - step) / self.projector_steps)
 
     def factor(self, step: int) -> float:
         """Learning rate at a decoder step, relative to the highest."""
@@ -208,42 +222,26 @@ PLANS = {
 }
 """The embedded models by name."""
 
-UNTAUGHT = replace(FINE_TUNING[0], looks=False, calm=False)
 READ_LATE = 6 * (1,) + 5 * (4,) + 5 * (8,)
 """Sixteen layers, inserted so that of 24 the first seven come before those that look for what is asked about. In large
 models, too, the middle layers do that (Zhang et al., arXiv 2411.18620).
 """
-LOOKING = Lesson(0, 4, True, True, True, True, ASKED_EVENLY)
-SCRATCH = Plan(
+DEEP = Plan(
+    start="llava-tiny",
     tower_steps=1600,
-    steps=2200,
+    projector_steps=250,
+    steps=450,
+    knees=((1, 0.5), (2, 0.0)),
     captions=1.0,
     words=True,
     jitter=2 / 3,
+    dropped=0.6,
+    blind=0.5,
+    curriculum=1,
+    lessons=(Lesson(0, 4, True, True, thorough=True, asked=ASKED_EVENLY),),
     inserted=READ_LATE,
-    deep_from=1000,
-    lessons=(LOOKING, replace(LOOKING, first=1000, looks=False)),
+    deep_from=250,
+    checkpoint_every=50,
 )
-CANDIDATES = {
-    "late": Plan(
-        start="llava-tiny",
-        tower_steps=0,
-        steps=470,
-        batch=12,
-        rate=1e-3,
-        other_rate=5e-4,
-        warm_up=20,
-        knees=((305, 1.0), (349, 261 / 305), (350, 120 / 235), (470, 0.0)),
-        curriculum=1,
-        first_seed=3_000_000,
-        lessons=(UNTAUGHT,),
-        jitter=2 / 3,
-        inserted=READ_LATE,
-        deep_from=350,
-        checkpoint_every=50,
-    ),
-    "scratch": SCRATCH,
-    "scratch-b": replace(SCRATCH, seed=1, first_seed=4_000_000),
-    "scratch-c": replace(SCRATCH, seed=2, first_seed=5_000_000),
-}
+CANDIDATES = {"deep": DEEP, "deep-b": replace(DEEP, seed=1, first_seed=4_000_000)}
 """Plans of models that might become embedded ones, by name: trained and described alike, and left in the work folder."""

@@ -29,7 +29,7 @@ from training.plan import Plan
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "8000000000", "MALLOC_TOP_PAD_": "268435456"}
 """Keeps freed memory in the process: handing it back each step costs a third of the time."""
 CHECKPOINT = "checkpoint.pt"
-DEEPER = 2
+DEEPER = 3
 """The stage whose decoder has the inserted layers."""
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -43,10 +43,8 @@ def optimizers(parameters: Named, muon_rate: float, other_rate: float) -> list[t
         if parameter.requires_grad and id(parameter) not in seen:
             seen.add(id(parameter))
             (matrices if parameter.ndim == 2 and "layers." in name else rest).append(parameter)
-    return [
-        StackedMuon(matrices, lr=muon_rate),
-        torch.optim.AdamW(rest, lr=other_rate, betas=(0.9, 0.98), weight_decay=0.01, foreach=True),
-    ]
+    adam = torch.optim.AdamW(rest, lr=other_rate, betas=(0.9, 0.98), weight_decay=0.01, foreach=True)
+    return [StackedMuon(matrices, lr=muon_rate), adam] if matrices else [adam]
 
 
 class Trainer:
@@ -64,6 +62,7 @@ class Trainer:
         decoder = (self.other_parameters, losses.decoder_loss, plan.rate, plan.factor)
         stages = [
             ("tower", 0, plan.tower_steps, self.tower_parameters, losses.tower_loss, plan.tower_rate, plan.tower_factor),
+            ("projector", 0, plan.projector_steps, self.projector, losses.projector_loss, 0.0, plan.projector_factor),
             ("decoder", 0, plan.deep_from if plan.inserted else plan.steps, *decoder),
             ("deeper decoder", plan.deep_from, plan.steps if plan.inserted else plan.deep_from, *decoder),
         ]
@@ -91,6 +90,10 @@ class Trainer:
     def tower_parameters(self) -> Named:
         """What the tower stage trains."""
         return chain(self.losses.family.tower(self.model).named_parameters(), self.heads.named_parameters())
+
+    def projector(self) -> Named:
+        """What the projector stage trains."""
+        return self.model.model.multi_modal_projector.named_parameters()
 
     def other_parameters(self) -> Named:
         """What the decoder stage trains: all of the model but its tower."""
@@ -136,7 +139,7 @@ class Trainer:
                         "step": done,
                         "loss": loss.item(),
                         "right": right,
-                        **(self.losses.watched() if number else {}),
+                        **(self.losses.watched() if number > 1 else {}),
                     }
                 )
 

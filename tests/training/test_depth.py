@@ -1,6 +1,7 @@
 """Layers that are inserted change nothing at first, and learn; position ids of visual tokens may be anything."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from training.position_ids import LEAST, jittered
 from training.tokenizer import EOS
 
 LLAVA = FAMILIES["llava"]
+
+
+class CutShort(Exception):
+    """Raised once a step has said what it is about to do."""
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +56,8 @@ def test_a_deeper_decoder_answers_as_before_and_is_a_stock_model(model, inputs, 
     assert torch.equal(long, short)  # each layer has a cache of its own
 
 
-def test_inserted_layers_attend_as_no_layer_before(model, inputs):
-    """The attention of a copy would look where its original looks: all of it is drawn anew, and the same for the same seed."""
+def test_half_of_the_heads_of_an_inserted_layer_attend_as_no_layer_before(model):
+    """The other half look where those of the original look. What is drawn is the same for the same seed."""
     twin = deepcopy(model)
     for one in (model, twin):
         torch.manual_seed(3)
@@ -60,7 +65,8 @@ def test_inserted_layers_attend_as_no_layer_before(model, inputs):
     original, *new = (layer.self_attn for layer in model.get_decoder().layers[:3])
     again = [layer.self_attn for layer in twin.get_decoder().layers[1:3]]
     for name in ("q_proj", "k_proj"):
-        old, first, second = (getattr(attention, name).weight for attention in (original, *new))
+        old, first, second = (getattr(attention, name).weight[:16] for attention in (original, *new))
+        assert all(torch.equal(getattr(one, name).weight[16:], getattr(original, name).weight[16:]) for one in new)
         for one, other in ((old, first), (old, second), (first, second)):
             assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < 0.15
         assert first.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
@@ -96,12 +102,12 @@ def test_states_are_read_above_the_layers_inserted_there():
 
 
 def test_rates_warm_up_again_where_layers_are_inserted():
-    plan = CANDIDATES["late"]
-    assert [plan.factor(step) for step in (305, 349, 350, 369, 410)] == pytest.approx([1, 261 / 305, 0.05, 101 / 235, 60 / 235])
     plan = Plan(steps=100, warm_up=10, deep_from=40, inserted=(1,))
     assert plan.factor(39) == 1
     assert [plan.factor(step) for step in (40, 44, 49)] == [0.1, 0.5, 1.0]
     assert plan.factor(75) == pytest.approx(0.5)
+    plan = Plan(projector_steps=40, warm_up=10)
+    assert [plan.projector_factor(step) for step in (0, 9, 20, 30, 39)] == pytest.approx([0.1, 1, 1, 0.5, 0.05])
 
 
 def test_jittered_ids_rise_within_their_extent():
@@ -141,16 +147,59 @@ def test_packed_answers_follow_the_ids_of_visual_tokens(model, processor):
         assert (scores[1][first:stop] - alone).abs().max() > 1e-3
 
 
+@torch.no_grad()
+def test_the_decoder_is_shown_the_tokens_that_are_kept_where_they_were(processor):
+    """Against the stock decoder on the kept visual tokens alone, with the ids that all of them had."""
+    lessons = (Lesson(0, 4, False, False),)
+    run = losses.Losses(Plan(width=32, layers=3, depths=(1, 2), lessons=lessons), 0, 1, torch.device("cpu"))
+    batch = Batcher(LLAVA, processor.tokenizer, ["where"])([5])
+    keep, ids = torch.tensor([0, 3, 70, 143]), jittered(144, 1.0, np.random.default_rng(3))
+    scores, *_, visual, _ = run.answer_scores(batch, ids=ids, keep=keep)
+    start, user, _, line = processor.tokenizer(chat(""))["input_ids"][:4]
+    embed = run.model.get_input_embeddings()
+    hidden = torch.cat(
+        [embed(torch.tensor([[start, user]])), visual[:, keep], embed(torch.tensor([[line]])), embed(batch.text)], 1
+    )
+    places = torch.cat([torch.arange(2), 2 + ids[keep], 2 + ids[-1] + torch.arange(1 + batch.text.shape[1])])[None]
+    expected = run.model.get_decoder()(inputs_embeds=hidden, position_ids=places).last_hidden_state[0, 7:][batch.where]
+    torch.testing.assert_close(scores, run.model.lm_head(expected), atol=2e-4, rtol=1e-3)
+
+
+def test_a_step_of_training_drops_and_blindfolds_as_its_plan_says(monkeypatch):
+    """The plan's share of tokens is left out at most; in its share of steps text is blind in a third of the layers at most."""
+    seen: list[tuple[int, int]] = []
+
+    def text_states(model, prefix, text, groups, depths, look, lookers, blank, ids, blind):
+        assert len(ids) == prefix.shape[1] - 2
+        seen.append((144 - (prefix.shape[1] - 3), blind))
+        raise CutShort
+
+    monkeypatch.setattr(packed, "text_states", text_states)
+    plan = Plan(width=32, layers=6, depths=(1, 2), batch=1, dropped=0.5, blind=0.5, lessons=(Lesson(0, 4, False, False),))
+    run = losses.Losses(plan, 0, 1, torch.device("cpu"))
+    for step in range(60):
+        with pytest.raises(CutShort):
+            run.decoder_loss(step)
+    dropped, blind = (np.array(found) for found in zip(*seen, strict=True))
+    assert dropped.min() < 8 < 60 < dropped.max() <= 72
+    assert set(blind) == {0, 1, 2}
+    assert 25 < (blind == 0).sum() < 55
+    seen.clear()
+    with pytest.raises(CutShort):
+        losses.Losses(replace(plan, dropped=0.0, blind=0.0), 0, 1, torch.device("cpu")).decoder_loss(0)
+    assert seen == [(0, 0)]
+
+
 def test_a_step_of_training_jitters_as_its_plan_says(monkeypatch):
     seen = []
-    monkeypatch.setattr(packed, "text_states", lambda *given: seen.append(given[-1]) or 1 / 0)
+    monkeypatch.setattr(packed, "text_states", lambda *given: seen.append(given[-2]) or 1 / 0)
     for jitter in (0.0, 1.0):
         plan = Plan(width=32, layers=2, depths=(1, 2), batch=1, jitter=jitter, lessons=(Lesson(0, 4, False, False),))
         run = losses.Losses(plan, 0, 1, torch.device("cpu"))
         for step in (0, 1, 0):
             with pytest.raises(ZeroDivisionError):
                 run.decoder_loss(step)
-    assert seen[:3] == [None] * 3
+    assert all(torch.equal(ids, torch.arange(145.0)) for ids in seen[:3])
     assert torch.equal(seen[3], seen[5])
     assert not torch.equal(seen[3], seen[4])
 
@@ -160,22 +209,26 @@ def test_candidates_are_named_apart_and_start_below_their_depth(capsys):
     for plan in CANDIDATES.values():
         assert 0 <= plan.deep_from < plan.steps
         assert max(plan.inserted) <= plan.layers
-    assert train.main(["scrath"]) == 2
-    assert "did you mean scratch?" in capsys.readouterr().err
+    assert train.main(["dep"]) == 2
+    assert "did you mean deep?" in capsys.readouterr().err
 
 
 def test_a_run_that_ends_before_its_layers_are_inserted_is_refused(tmp_path, capsys):
-    assert train.main(["late", "--steps", "350", "--work", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "--steps must be more than 350, where late becomes deeper\n"
+    assert train.main(["deep", "--steps", "250", "--work", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "--steps must be more than 250, where deep becomes deeper\n"
     assert not list(tmp_path.iterdir())
 
 
 def test_a_card_says_what_its_plan_did_with_attention_positions_and_depth():
     assert "was taught" in attention_of(PLANS["llava-tiny"])
-    assert "No lesson" in attention_of(CANDIDATES["late"])
-    assert "it stays as llava-tiny has it" in tower_of(CANDIDATES["late"])
+    assert "No lesson of this run" in attention_of(CANDIDATES["deep"])
+    assert "from llava-tiny's weights on" in attention_of(CANDIDATES["deep"])
+    assert "captions, which the text tower" in tower_of(CANDIDATES["deep"])
     assert "the features that llava-tiny's tower gives" in tower_of(PLANS["llava-next-tiny"])
     assert variants_of(PLANS["llava-tiny"]) == []
-    jitter, depth = variants_of(Plan(jitter=2 / 3, inserted=(4, 4, 6), deep_from=350))
+    jitter, dropped, blind, depth = variants_of(Plan(jitter=2 / 3, dropped=0.6, blind=0.5, inserted=(4, 4, 6), deep_from=350))
+    assert "share of the visual tokens, 60% at most, was left out" in dropped
+    assert "In 50% of the decoder steps no text attended" in blind
+    assert "that llava-tiny's projector makes" in variants_of(CANDIDATES["deep"])[0]
     assert "In 67% of the decoder steps" in jitter
     assert depth.strip() == "At step 350 layers that change nothing at first were inserted: 2 after layer 4, 1 after layer 6."

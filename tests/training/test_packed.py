@@ -67,6 +67,30 @@ def test_packed_answers_score_as_single_prompts_do(name, canvas):
     assert offset == len(batch.target)
 
 
+@torch.no_grad()
+def test_blind_layers_keep_visual_tokens_from_the_text(model, processor):
+    """Against the stock decoder, whose mask leaves visual tokens out of all layers; and in the first layer alone."""
+    batch = Batcher(LLAVA, processor.tokenizer, ["where"])([5])
+    prefix = torch.randn(1, 147, 32)
+
+    def states_of(prefix: torch.Tensor, blind: int) -> list[torch.Tensor]:
+        states, inner, *_ = packed.text_states(model, prefix, batch.text, batch.groups, depths=(1, 2), blind=blind)
+        return [*inner, states]
+
+    decoder = model.model.language_model
+    hidden = torch.cat([prefix, decoder.embed_tokens(batch.text)], dim=1)
+    mask = torch.ones(1, hidden.shape[1], dtype=torch.long)
+    mask[:, 2:146] = 0
+    places = torch.arange(hidden.shape[1])[None]
+    expected = decoder(inputs_embeds=hidden, attention_mask=mask, position_ids=places).last_hidden_state[:, 147:]
+    torch.testing.assert_close(states_of(prefix, 3)[-1], expected, atol=1e-4, rtol=1e-3)
+    other = prefix.clone()
+    other[:, 2:146] += torch.randn(1, 144, 32)
+    first, second = states_of(prefix, 1), states_of(other, 1)
+    assert torch.equal(first[0], second[0])
+    assert (first[1] - second[1]).abs().max() > 1e-3
+
+
 def test_states_of_a_depth_are_those_below_the_upper_layers(model, processor):
     batch = Batcher(LLAVA, processor.tokenizer, ["exist", "relation"])([5])
     prefix = torch.randn(1, 147, 32)

@@ -15,7 +15,7 @@ from training import losses, trainer
 from training.batches import Batcher
 from training.distil import Distillation
 from training.families import FAMILIES
-from training.plan import PLANS
+from training.plan import CANDIDATES, PLANS
 
 pytestmark = pytest.mark.releases
 SIBLINGS = {name: plan for name, plan in PLANS.items() if plan.start}
@@ -147,3 +147,41 @@ def test_training_runs_on_and_packs_its_canvases(name, tmp_path, monkeypatch):
     assert "model.language_model.layers.0.self_attn.q_proj.weight" in moved
     assert "model.multi_modal_projector.linear_1.weight" in moved
     assert torch.equal(after["lm_head.weight"], after["model.language_model.embed_tokens.weight"])
+
+
+def test_a_start_below_a_tower_of_its_own(source, tmp_path, monkeypatch):
+    """The decoder is the start's, the tower is drawn anew and reads captions; of the projector stage nothing else learns."""
+    monkeypatch.setattr(losses, "WATCHED", losses.WATCHED[:1])
+    short = {"tower_steps": 1, "tower_batch": 2, "projector_steps": 1, "steps": 2, "deep_from": 1, "batch": 1}
+    saved: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(trainer.Trainer, "checkpoint", _and_note(trainer.Trainer.checkpoint, saved))
+    trainer.run(replace(CANDIDATES["deep"], **short), tmp_path, processes=1)
+    log = [json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log == ["tower", "projector", "decoder", "deeper decoder"]
+    start, (tower, projector, decoder, _) = source.state_dict(), saved
+    for one, other, moved in ((start, tower, "vision_tower"), (tower, projector, "projector")):
+        same = {name for name in one if torch.equal(one[name], other[name])}
+        assert {name for name in one if moved not in name} == same
+    assert not torch.equal(projector["lm_head.weight"], decoder["lm_head.weight"])
+
+
+def _and_note(save, saved):
+    def checkpoint(self, *arguments):
+        save(self, *arguments)
+        saved.append({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    return checkpoint
+
+
+def test_a_projector_learns_visual_tokens_from_other_features(source):
+    """Its loss compares what projectors make of features alone, not the features."""
+    llava = FAMILIES["llava"]
+    batch = Batcher(llava, llava.make_processor().tokenizer)([5, 6])
+    features, _ = llava.features(source, batch.pixels, (1, 1))
+    student = LlavaForConditionalGeneration.from_pretrained(EMBEDDED["llava-tiny"]).eval()
+    with torch.no_grad():
+        student.model.multi_modal_projector.linear_1.weight.mul_(0.5)
+    losses_of = [Distillation(llava, student, source, tower)(2 * features, None, batch)[0].item() for tower in (False, True)]
+    plain = Distillation(llava, source, source, False)(features, None, batch)[0].item()
+    assert plain == pytest.approx(0, abs=1e-6)
+    assert losses_of[0] < 0.1 * losses_of[1]
