@@ -76,7 +76,6 @@ UNTAUGHT = """No lesson of this run says where attention should go: it is what a
 FROM_LABELS = "labels of what each patch shows, and the classes in the image from [CLS], stand in for CLIP's captions"
 FROM_CAPTIONS = "captions, which the text tower in `clip/` reads, and labels of what each patch shows"
 FROM_FEATURES = "patch by patch, it learns to give the features that {start}'s tower gives for the scene at 96×96 pixels"
-FROM_START = "it stays as {start} has it"
 CANVASES = """
 Held-out scenes take turns over pictures of these sizes. All but the first are fine print: the scene is larger, its characters
 are not, and they are illegible once the picture is reduced to 96×96.
@@ -163,7 +162,7 @@ def render(
 def tower_of(plan: Plan) -> str:
     """What the tower learnt from."""
     if plan.start and not plan.captions:
-        return (FROM_FEATURES if plan.tower_steps else FROM_START).format(start=plan.start)
+        return FROM_FEATURES.format(start=plan.start)
     return FROM_CAPTIONS if plan.captions else FROM_LABELS
 
 

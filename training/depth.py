@@ -11,21 +11,19 @@ from torch import nn
 
 
 def deepen(model: Any, inserted: Sequence[int]) -> None:
-    """Inserts a decoder layer after layer n, counted from 1, for every n in `inserted`. A new layer is a copy of the one it
-    follows, with output projections of zero: it hands on what it reads, and the model answers as before. Half of its heads
-    attend as those of its original; queries and keys of the others are drawn anew.
+    """Inserts a decoder layer after layer n, counted from 1, for every n in `inserted`. A new layer is a copy of the one that
+    it comes before, with output projections of zero: it hands on what it reads, and the model answers as before. It attends
+    as that one does; behind the last layer it copies that.
     """
     decoder = model.get_decoder()
     layers = []
     for number, layer in enumerate(decoder.layers, 1):
         layers.append(layer)
         for _ in range(inserted.count(number)):
-            layers.append(deepcopy(layer))
+            layers.append(deepcopy(decoder.layers[min(number, len(decoder.layers) - 1)]))
             with torch.no_grad():
                 layers[-1].self_attn.o_proj.weight.zero_()
                 layers[-1].mlp.down_proj.weight.zero_()
-                for projection in (layers[-1].self_attn.q_proj, layers[-1].self_attn.k_proj):
-                    projection.weight[: len(projection.weight) // 2].normal_(std=decoder.config.initializer_range)
     for index, layer in enumerate(layers):
         layer.self_attn.layer_idx = index
     decoder.layers = nn.ModuleList(layers)

@@ -15,7 +15,6 @@ from harness.scenes.world import ALL_CLASSES, CELLS, COLORS, HELD_OUT_SEEDS, SHA
 from training import packed
 from training.batches import Batch, Batcher
 from training.contrast import Contrast
-from training.depth import deepen
 from training.distil import Distillation
 from training.families import FAMILIES
 from training.plan import ASKED, Plan
@@ -87,11 +86,6 @@ class Losses:
         self.batcher = Batcher(self.family, self.tokenizer, ASKED)
         self.labeller = Batcher(self.family, self.tokenizer)
         self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
-
-    def deepen(self) -> None:
-        """Inserts the plan's layers, the same ones in every process and whatever came before."""
-        torch.manual_seed(self.plan.seed)
-        deepen(self.model, self.plan.inserted)
 
     def seeds(self, start: int, step: int, batch: int) -> list[int]:
         """This process's share of a step's scenes."""

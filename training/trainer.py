@@ -70,7 +70,7 @@ class Trainer:
         saved = torch.load(path, map_location=self.device, weights_only=True) if path.exists() else None
         if saved:
             if saved["stage"] == DEEPER:
-                losses.deepen()
+                deepen(self.model, plan.inserted)
             self.model.load_state_dict(saved["model"])
             self.heads.load_state_dict(saved["heads"])
             self.seconds = saved["seconds"]
@@ -78,7 +78,7 @@ class Trainer:
             if first == steps or (saved and saved["stage"] > number):
                 continue
             if number == DEEPER and not saved:
-                losses.deepen()
+                deepen(self.model, plan.inserted)
             opts = optimizers(parameters(), rate, plan.other_rate)
             if saved and saved["stage"] == number:
                 first = saved["step"]
