@@ -44,7 +44,7 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
         seen = _seen(pruner, sizes, hidden_size, views)
         reader = _AnyReader(hidden_size)
         around = LayerContext(
-            parts=cast(Any, SimpleNamespace(image_token_id=IMAGE, parent=SimpleNamespace(fitprune_reader=reader))),
+            parts=cast(Any, SimpleNamespace(visual_ids={"image": IMAGE}, parent=SimpleNamespace(fitprune_reader=reader))),
             prompt={"input_ids": torch.ones(1, 1)},
             tower=seen,
             global_index=layout.original * views * sizes.patches // visual_tokens,

@@ -5,7 +5,7 @@ They note the kind of step that `generate` prepares, the images that are encoded
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,9 +14,9 @@ from torch import nn
 from fitprune.engine.session import Session, late_images
 from fitprune.engine.undo import Attachments
 from fitprune.errors import UnsupportedModel
-from fitprune.models.images import Images, unmatched
+from fitprune.models.images import Encoded, unmatched
 from fitprune.models.kv_cache import state_of
-from fitprune.models.parts import ModelParts, visual_mask
+from fitprune.models.parts import ModelParts, brings, mask_of
 from fitprune.models.releases import cache_in
 
 
@@ -57,9 +57,9 @@ class GenerateHooks:
                 self.attached.set(owner, name, refusing(getattr(owner, name)))
         if owner is not parent:
             self.attached.hook(owner.register_forward_pre_hook, self._before_owner, with_kwargs=True)
-        features = getattr(parent, "get_image_features", None)
-        if features is not None:
-            self.attached.set(parent, "get_image_features", self._noting_images(features))
+        for name, noting in (("get_image_features", self._noting_images), ("get_video_features", self._noting_videos)):
+            if hasattr(parent, name):
+                self.attached.set(parent, name, noting(getattr(parent, name)))
         for name, naming in (("get_placeholder_mask", self._naming_unmatched), ("get_rope_index", self._naming_misplaced)):
             if hasattr(parent, name):
                 self.attached.set(parent, name, naming(getattr(parent, name)))
@@ -90,7 +90,7 @@ class GenerateHooks:
         if cache is None or state_of(cache) is not None or ids is None or kwargs.get("next_sequence_length") is None:
             return None
         whole = 0 < int(cache.get_seq_length()) < ids.shape[1]
-        return cache if whole and not bool((ids == self.parts.image_token_id).any()) else None
+        return cache if whole and not self.parts.holds_visual(ids) else None
 
     def _refusing_chunks(self, prefill: Callable[..., Any]) -> Callable[..., Any]:
         """`generate`'s prefill, which may feed a prompt with an image piece by piece: the first would be pruned as if alone."""
@@ -105,7 +105,7 @@ class GenerateHooks:
             if size is not None and first and self.serving() is not None:
                 embeds = given["model_kwargs"].get("inputs_embeds")
                 length = (ids if embeds is None else embeds).shape[1]
-                if length > size and (embeds is not None or bool((ids == self.parts.image_token_id).any())):
+                if length > size and (embeds is not None or self.parts.holds_visual(ids)):
                     raise UnsupportedModel(
                         f"prefill_chunk_size={size} splits a prompt of {length} tokens, and an image is pruned with its whole "
                         "prompt in view; switch off chunked prefill."
@@ -122,7 +122,7 @@ class GenerateHooks:
         def refused(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
             ids, state = given.get("input_ids"), state_of(cache_in(given.get("model_kwargs", {})))
-            visual = ids is None or (state is not None and state.pruned) or bool((ids == self.parts.image_token_id).any())
+            visual = ids is None or (state is not None and state.pruned) or self.parts.holds_visual(ids)
             if visual and self.serving() is not None:
                 raise UnsupportedModel(
                     "assisted and prompt-lookup decoding put guessed tokens into the prefill, where a pruner takes them for "
@@ -165,9 +165,22 @@ class GenerateHooks:
             finally:
                 if run is not None:
                     run.finish()
-            encoded = getattr(output, "pooler_output", None)
-            # Not the list itself: `generate` repeats it in place for beams, and whoever has encoded ahead may reorder it.
-            session.note(images=Images.of(arguments, output), encoded=None if encoded is None else tuple(encoded))
+            session.note_encoded("image", Encoded.of(arguments, output))
+            return output
+
+        return noted
+
+    def _noting_videos(self, features: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for videos, which a model may take for images on the way: of images that were encoded all stays noted."""
+        signature = inspect.signature(features)
+
+        @functools.wraps(features)
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            if (session := self.serving()) is None:
+                return features(*args, **kwargs)
+            before, output = session.call, features(*args, **kwargs)
+            session.note(encoded=before.encoded, tower=before.tower)
+            session.note_encoded("video", Encoded.of(signature.bind(*args, **kwargs).arguments, output))
             return output
 
         return noted
@@ -179,17 +192,15 @@ class GenerateHooks:
         @functools.wraps(expand)
         def refused(*args: Any, **kwargs: Any) -> Any:
             given = signature.bind(*args, **kwargs).arguments
-            ids, encoded = given.get("input_ids"), getattr(given["mm_encoder_output"].get("image"), "pooler_output", None)
-            if ids is not None and ids.numel() and encoded is not None and self.serving() is not None:
-                tokens = int((ids == self.parts.image_token_id).sum())
-                if tokens != _count(encoded):
-                    raise unmatched(tokens, len(encoded), _count(encoded))
+            ids = given.get("input_ids")
+            if ids is not None and ids.numel() and self.serving() is not None:
+                _require_matched(self.parts, ids, given["mm_encoder_output"])
             return expand(*args, **kwargs)
 
         return refused
 
     def _naming_unmatched(self, placing: Callable[..., Any]) -> Callable[..., Any]:
-        """The model's search for the places of images, whose error gives numbers of its own."""
+        """The model's search for the places of images and videos, whose error gives numbers of its own."""
         signature = inspect.signature(placing)
 
         @functools.wraps(placing)
@@ -198,10 +209,12 @@ class GenerateHooks:
                 return placing(*args, **kwargs)
             except ValueError:
                 given, session = signature.bind(*args, **kwargs).arguments, self.serving()
-                encoded = session.call.encoded if session is not None else None
-                if not encoded or given.get("image_features") is None:
+                kind = next((kind for kind in self.parts.visual_ids if given.get(f"{kind}_features") is not None), "")
+                encoded = session.call.encoded.get(kind) if session is not None else None
+                if not (encoded and encoded.features):
                     raise
-                raise unmatched(int(visual_mask(self.parts, given).sum()), len(encoded), _count(encoded)) from None
+                tokens = int(mask_of(self.parts, given, kind).sum())
+                raise unmatched(kind, tokens, len(encoded.features), encoded.tokens) from None
 
         return placed
 
@@ -216,8 +229,8 @@ class GenerateHooks:
                 if self.serving() is None:
                     raise
                 raise UnsupportedModel(
-                    "the image tokens of this prompt are not as many as its images need; prepare text and images together with "
-                    "the model's processor, without truncation."
+                    "the visual tokens of this prompt are not as many as its images and videos need; prepare text and images "
+                    "together with the model's processor, without truncation."
                 ) from error
 
         return positioned
@@ -235,16 +248,17 @@ class GenerateHooks:
         prompt = _named(args, kwargs)
         cache = cache_in(prompt)
         seen = 0 if cache is None else int(cache.get_seq_length())
-        encoded = (prompt.get("mm_encoder_outputs") or {}).get("image")
-        if seen and (encoded is not None or prompt.get("pixel_values") is not None):
+        if seen and (brings(prompt, "image") or brings(prompt, "video")):
             session.forget()
             raise late_images(seen)
         session.note(prompt=prompt)
 
 
-def _count(encoded: Sequence[torch.Tensor]) -> int:
-    """Features of all images."""
-    return sum(image[..., 0].numel() for image in encoded)
+def _require_matched(parts: ModelParts, ids: torch.Tensor, outputs: dict[str, Any]) -> None:
+    for kind, token in parts.visual_ids.items():
+        encoded, tokens = Encoded.of({}, outputs.get(kind)), int((ids == token).sum())
+        if encoded.features is not None and tokens != encoded.tokens:
+            raise unmatched(kind, tokens, len(encoded.features), encoded.tokens)
 
 
 def _named(args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import weakref
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,9 +15,9 @@ from fitprune.engine.prefill import Prefill
 from fitprune.engine.tower import TowerRun, require_patches
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.hooks import Hooks
-from fitprune.models.images import Images, same_images
+from fitprune.models.images import Encoded, same_images
 from fitprune.models.kv_cache import CacheState, HeldRows, attach, state_of
-from fitprune.models.parts import ModelParts, newline_mask, refuse_video, visual_mask
+from fitprune.models.parts import PIXELS, ModelParts, brings, mask_of, newline_mask, refuse_video, visual_mask
 from fitprune.models.releases import cache_in, release, require_arguments
 from fitprune.models.tower import tower_parts
 
@@ -29,9 +29,8 @@ class Call:
     Attributes:
         step: "prompt" or "decoding", as `generate` says; None where the model is called directly.
         text_cache: a KV cache whose tokens `generate` was given too, none of them an image's.
-        images: the images that were encoded for it, by `generate` or by the forward itself.
-        tower: their pass through the vision tower, where the pruner looks into it.
-        encoded: per image, the features that `get_image_features` made of it; None where it does not say.
+        encoded: what was encoded for it, by `generate` or by the forward itself: under "image", under "video".
+        tower: the pass of its images through the vision tower, where the pruner looks into it.
         prompt: the arguments of the model's forward.
         forward: what runs its layers; None where nothing is pruned.
         cache: the KV cache that the decoder was called with.
@@ -40,9 +39,8 @@ class Call:
 
     step: str | None = None
     text_cache: Any = None
-    images: Images | None = None
+    encoded: Mapping[str, Encoded] = field(default_factory=dict)
     tower: TowerRun | None = None
-    encoded: tuple[torch.Tensor, ...] | None = None
     prompt: dict[str, Any] | None = None
     forward: Prefill | Decode | None = None
     cache: Any = None
@@ -82,8 +80,9 @@ class Session:
         """Images are about to be encoded, by `get_image_features` with these `arguments`; the run of the tower where the pruner
         looks into it.
         """
-        # Of what was encoded before, nothing is left: it belongs to another prompt, or to one that failed.
-        self.note(tower=None, images=None, encoded=None)
+        # Of images that were encoded before, nothing is left: they belong to another prompt, or to one that failed.
+        self.note_encoded("image", None)
+        self.note(tower=None)
         pruner = self.context.pruner
         if not pruner.looks_into_tower:
             return None
@@ -95,6 +94,11 @@ class Session:
         run = TowerRun(tower, pruner)
         self.note(tower=run)
         return run
+
+    def note_encoded(self, kind: str, encoded: Encoded | None) -> None:
+        """Note what was encoded of a kind, "image" or "video"; None for nothing, whatever was before."""
+        others = {other: one for other, one in self.call.encoded.items() if other != kind}
+        self.note(encoded=others if encoded is None else {**others, kind: encoded})
 
     def tower_run(self) -> TowerRun | None:
         """The pass through the vision tower that is under way in this execution context."""
@@ -162,7 +166,12 @@ class Session:
                 f"generate() of {release()} decodes with an empty KV cache: a token would be taken for a prompt. "
                 "Install a tested release, or call with use_cache=False."
             )
-        refuse_video(prompt)
+        refuse_video(parts, prompt)
+        if pruner.looks_into_tower and brings(prompt, "video"):
+            raise UnsupportedModel(
+                f"{pruner.name} works in the vision tower, where the frames of a video are not what the decoder is given: they "
+                "are pooled behind it. Pass the frames as images, or choose a method that prunes by what the decoder is given."
+            )
         self._check_window(_length(kwargs))
         real = visual if mask is None else visual & mask.to(visual.device, torch.bool)
         pool = real
@@ -174,34 +183,18 @@ class Session:
                 f"{pruner.name} works in the vision tower, which did not run inside its context; "
                 "call the model with pixel_values, inside it."
             )
-        if call.encoded is not None and not self._its_images(call.encoded, prompt, real, kwargs):
-            if pruner.looks_into_tower:
-                raise UnsupportedModel(
-                    f"{pruner.name} ranks a prompt's images by what it saw of them in the vision tower, and the images of this "
-                    "prompt are not those that were encoded last; encode them and call the model, one prompt after the other."
-                )
-            call = dataclasses.replace(call, images=None)
-        prompt = {**prompt, "images": call.images, "image_tokens": real.sum(1)}
-        return Prefill(self.context, real, pool, mask, prompt, call.tower)
-
-    @staticmethod
-    def _its_images(
-        encoded: tuple[torch.Tensor, ...], prompt: dict[str, Any], real: torch.Tensor, kwargs: dict[str, Any]
-    ) -> bool:
-        """Whether the images that were `encoded` last are the prompt's. Of embeddings that the caller made, the values tell."""
-        if prompt.get("pixel_values") is not None or prompt.get("visual_mask") is not None:
-            return True
-        handed, embeds = prompt.get("mm_encoder_outputs"), kwargs.get("inputs_embeds")
-        if handed is not None:
-            return same_images(getattr(handed.get("image"), "pooler_output", ()), encoded)
-        if embeds is None or prompt.get("inputs_embeds") is None:
-            return True
-        made = torch.cat([image.flatten(0, -2) for image in encoded]).to(embeds.device, embeds.dtype)
-        counts = real.sum(1).tolist()
-        # With beams each prompt stands several times in a row; the first of them tells.
-        copies = max(sum(counts) // max(len(made), 1), 1)
-        there = torch.cat([row[of.to(row.device)] for row, of in zip(embeds[::copies], real[::copies], strict=True)])
-        return not sum(counts) or (there.shape == made.shape and bool((there == made).all()))
+        own = {kind: one for kind, one in call.encoded.items() if _is_its_own(kind, one, prompt, real, kwargs)}
+        if pruner.looks_into_tower and own.keys() != call.encoded.keys():
+            raise UnsupportedModel(
+                f"{pruner.name} ranks a prompt's images by what it saw of them in the vision tower, and the images of this "
+                "prompt are not those that were encoded last; encode them and call the model, one prompt after the other."
+            )
+        seen = {}
+        for kind, one in own.items():
+            if one.images is not None:
+                of_kind = real if len(own) == 1 else real & mask_of(parts, prompt, kind).to(real.device)
+                seen[kind] = one.images, of_kind
+        return Prefill(self.context, real, pool, mask, {**prompt, "seen": seen}, call.tower)
 
     def _continued(self, prompt: dict[str, Any], past: int, length: int) -> CacheState:
         """What the cache of a forward over `length` tokens carries, `past` of the unpruned sequence being in it already.
@@ -220,7 +213,7 @@ class Session:
             )
         # A lone image token without an image is one that the model itself has generated. `generate` encodes images before the
         # forward, which then brings none: they are known in either case.
-        if (length > 1 or call.images is not None) and bool(self.visual(prompt).any()):
+        if (length > 1 or call.encoded) and bool(self.visual(prompt).any()):
             raise late_images(state.seen)
         self._check_window(state.seen + length)
         return state
@@ -268,6 +261,26 @@ class Session:
             )
 
 
+def _is_its_own(kind: str, encoded: Encoded, prompt: dict[str, Any], real: torch.Tensor, kwargs: dict[str, Any]) -> bool:
+    """Whether the images or videos that were `encoded` last are the prompt's.
+
+    Of embeddings that the caller made, the values tell: of images alone, or of videos alone.
+    """
+    if encoded.features is None or prompt.get(PIXELS[kind]) is not None or prompt.get("visual_mask") is not None:
+        return True
+    handed, embeds = prompt.get("mm_encoder_outputs"), kwargs.get("inputs_embeds")
+    if handed is not None:
+        return same_images(getattr(handed.get(kind), "pooler_output", ()), encoded.features)
+    if embeds is None or prompt.get("inputs_embeds") is None:
+        return True
+    made = torch.cat([image.flatten(0, -2) for image in encoded.features]).to(embeds.device, embeds.dtype)
+    counts = real.sum(1).tolist()
+    # With beams each prompt stands several times in a row; the first of them tells.
+    copies = max(sum(counts) // max(len(made), 1), 1)
+    there = torch.cat([row[of.to(row.device)] for row, of in zip(embeds[::copies], real[::copies], strict=True)])
+    return not sum(counts) or (there.shape == made.shape and bool((there == made).all()))
+
+
 def _given(kwargs: dict[str, Any]) -> torch.Tensor:
     """The tokens that the decoder, called with `kwargs`, is given: embeddings or ids."""
     embeds = kwargs.get("inputs_embeds")
@@ -282,6 +295,7 @@ def _length(kwargs: dict[str, Any]) -> int:
 def late_images(seen: int) -> UnsupportedModel:
     """The error for images that come in when `seen` tokens are in the KV cache."""
     return UnsupportedModel(
-        f"an image comes in after {seen} tokens in the KV cache: images are pruned in one prefill only. Those of earlier turns "
-        "are in the cache: leave out pixel_values; for a new one give the whole conversation anew, without the cache."
+        f"an image or video comes in after {seen} tokens in the KV cache: both are pruned in one prefill only. Those of "
+        "earlier turns are in the cache: leave out their pixels; for a new one give the whole conversation anew, without the "
+        "cache."
     )

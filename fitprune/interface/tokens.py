@@ -15,7 +15,7 @@ from fitprune.interface.lookahead import attention_ahead
 from fitprune.interface.tower import TowerRecord
 from fitprune.interface.vision import Vision
 from fitprune.models.execution import model_precision
-from fitprune.models.images import pixel_bytes
+from fitprune.models.images import Images, pixel_bytes
 from fitprune.models.parts import ModelParts
 from fitprune.models.reader import embeddings_of, questions_of
 from fitprune.scoring.macs import Macs, counted
@@ -30,8 +30,8 @@ class LayerContext:
     Attributes:
         parts: of the model.
         layer: the decoder layer that runs next, or is running.
-        prompt: the arguments of the model's forward, as given. Two are added: `images`, the batch's `Images` or None, and
-            `image_tokens`, (batch,) the positions of images in each prompt, newline tokens included.
+        prompt: the arguments of the model's forward, as given. One is added, `seen`: under "image" and "video", as far as they
+            are known, the batch's `Images` and their positions in the prompts, bool (batch, T), newline tokens included.
         embeddings: cosine and sine of the rotary embedding of all tokens present, (1 or batch, T, d).
         tower: what was seen of the vision tower; None unless the method says `vision = True`.
         global_index: LongTensor (batch, m), of all m visual tokens of the prompt: the global patch index
@@ -235,6 +235,10 @@ class VisualTokens:
         self.spend(width * (real * keys + batch * queries))
         return ahead
 
+    @property
+    def _seen(self) -> dict[str, tuple[Images, torch.Tensor]]:
+        return self.prompt.get("seen", {})
+
     def sample_seeds(self, seed: int) -> list[int]:
         """One seed per sample, from `seed`, the sample's own token ids and its images: the same in every batch.
 
@@ -242,10 +246,10 @@ class VisualTokens:
         Where a prompt's images are not known (tiles of several sizes in one unmarked row, or embeddings and features of other
         images than were encoded last), from the ids alone.
         """
-        ids, mask, images = self.prompt.get("input_ids"), self.prompt.get("attention_mask"), self.prompt.get("images")
+        ids, mask = self.prompt.get("input_ids"), self.prompt.get("attention_mask")
         if ids is None:
             ids = self.prompt["inputs_embeds"].float()
-        own = images.on_host().of_samples(self.prompt["image_tokens"].tolist()) if images is not None else None
+        seen = [(images.on_host(), images.of_samples(own.sum(1).tolist())) for images, own in self._seen.values()]
         left = self.layout.totals
         whole = left if self.context.visual_tokens is None else self.context.visual_tokens.tolist()
         ids, mask = ids.detach().cpu(), None if mask is None else mask.bool().cpu()
@@ -256,8 +260,9 @@ class VisualTokens:
             digest.update(real.contiguous().numpy().tobytes())
             if left[row] != whole[row]:
                 digest.update(f"of {left[row]}".encode())
-            for pixels in own[row] if own is not None else ():
-                digest.update(pixel_bytes(pixels))
+            for pixels, own in seen:
+                for image in own[row] if own is not None else ():
+                    digest.update(pixel_bytes(pixels[image]))
             # torch's CPU generator takes seeds of up to 63 bits.
             seeds.append(int.from_bytes(digest.digest(), "little") >> 1)
         return seeds

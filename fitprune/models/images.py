@@ -1,4 +1,4 @@
-"""`Images`: the pixels of each image of a forward, and the number of prompt tokens that it became."""
+"""`Images`: the pixels of each image or video of a forward, and the number of prompt tokens that it became."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,17 @@ import numpy as np
 import torch
 
 from fitprune.errors import UnsupportedModel
+from fitprune.models.parts import PIXELS
 
 
 @dataclass(frozen=True)
 class Images:
-    """The images of a batch in prompt order; where a model treats the tiles of an image as images, these.
+    """The images of a batch in prompt order, or its videos; where a model treats the tiles of an image as images, these.
 
     Attributes:
         pixels: what each image was to the vision tower: (channels, height, width), (tiles, channels, height, width) padded
-            with empty tiles to the largest of the batch, or (patches, values).
+            with empty tiles to the largest of the batch, or (patches, values); of a video, (frames, channels, height, width)
+            or (patches, values).
         tokens: how many prompt positions each takes, newline tokens included.
     """
 
@@ -25,12 +27,15 @@ class Images:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], features: Any) -> "Images | None":
-        """From the arguments of a model's `get_image_features` and what it gave; None where they cannot be matched."""
-        pixels, packed = arguments.get("pixel_values"), getattr(features, "pooler_output", None)
+        """From the arguments of a model's `get_image_features`, or of `get_video_features`, and what it gave; None where they
+        cannot be matched.
+        """
+        videos, packed = arguments.get(PIXELS["video"]), getattr(features, "pooler_output", None)
+        pixels = arguments.get(PIXELS["image"]) if videos is None else videos
         if pixels is None or packed is None:
             return None
         tokens = [len(image) for image in packed]
-        grid = arguments.get("image_grid_thw")
+        grid = arguments.get("image_grid_thw" if videos is None else "video_grid_thw")
         if grid is not None:
             pixels = pixels.split(grid.prod(-1).tolist())
         if len(pixels) != len(tokens) and pixels[0].ndim == 4:
@@ -43,29 +48,30 @@ class Images:
         own = [(each, count) for each, count in zip(pixels, tokens, strict=True) if count]
         return cls([each for each, _ in own], [count for _, count in own])
 
-    def on_host(self) -> "Images":
-        """The same images with their pixels on the host, as float32: one copy for all of them."""
+    def on_host(self) -> list[torch.Tensor]:
+        """Their pixels on the host, as float32: one copy for all of them."""
         values = torch.cat([pixels.detach().float().flatten() for pixels in self.pixels]).cpu()
         parts = values.split([pixels.numel() for pixels in self.pixels])
-        return Images([part.view(pixels.shape) for part, pixels in zip(parts, self.pixels, strict=True)], self.tokens)
+        return [part.view(pixels.shape) for part, pixels in zip(parts, self.pixels, strict=True)]
 
-    def of_samples(self, counts: list[int]) -> list[list[torch.Tensor]] | None:
-        """The images of each sample whose prompt has `counts` positions for them; None where the counts do not match.
+    def of_samples(self, counts: list[int]) -> list[list[int]] | None:
+        """Which images are those of each sample whose prompt has `counts` positions for them; None where the counts do not
+        match.
 
         With beams or several returned sequences each sample stands several times in a row, its images once.
         """
         expansion, rest = divmod(sum(counts), max(sum(self.tokens), 1))
         if rest or not expansion:
             return None
-        samples: list[list[torch.Tensor]] = []
-        images = iter(zip(self.pixels, self.tokens, strict=True))
+        samples: list[list[int]] = []
+        images = iter(enumerate(self.tokens))
         for count in counts[::expansion]:
-            own: list[torch.Tensor] = []
+            own: list[int] = []
             while count > 0:
-                pixels, tokens = next(images, (None, 0))
-                if pixels is None:
+                image, tokens = next(images, (-1, 0))
+                if image < 0:
                     return None
-                own.append(pixels)
+                own.append(image)
                 count -= tokens
             if count < 0:
                 return None
@@ -73,11 +79,36 @@ class Images:
         return [own for own in samples for _ in range(expansion)]
 
 
-def unmatched(tokens: int, images: int, features: int) -> UnsupportedModel:
-    """The error for prompts with another number of image tokens than their images have features."""
+@dataclass(frozen=True)
+class Encoded:
+    """What a model's `get_image_features` or `get_video_features` was given and gave.
+
+    Attributes:
+        images: what was encoded; None where it cannot be matched to the features.
+        features: per image or video, its features; None where the model does not say.
+    """
+
+    images: Images | None
+    features: tuple[torch.Tensor, ...] | None
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], features: Any) -> "Encoded":
+        """From the arguments of such a call and what it gave."""
+        packed = getattr(features, "pooler_output", None)
+        # Not the list itself: `generate` repeats it in place for beams, and whoever has encoded ahead may reorder it.
+        return cls(Images.of(arguments, features), None if packed is None else tuple(packed))
+
+    @property
+    def tokens(self) -> int:
+        """Features of all images."""
+        return sum(image[..., 0].numel() for image in self.features or ())
+
+
+def unmatched(kind: str, tokens: int, images: int, features: int) -> UnsupportedModel:
+    """The error for prompts with another number of tokens of a kind, "image" or "video", than these have features."""
     return UnsupportedModel(
-        f"the prompt has {tokens} image tokens, its {images} images have {features} features; prepare text and images together "
-        "with the model's processor, without truncation."
+        f"the prompt has {tokens} {kind} tokens, its {images} {kind}s have {features} features; prepare text and {kind}s "
+        "together with the model's processor, without truncation."
     )
 
 

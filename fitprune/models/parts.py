@@ -26,6 +26,12 @@ PRE_NORM_LAYERS = frozenset(
 # Models in whose decoder the tokens of an image see one another in both directions.
 BOTH_WAYS = frozenset({"gemma3"})
 
+# Models whose videos are pruned. Others are given frames as images, by their processors or not at all.
+SEE_VIDEOS = frozenset({"llava_onevision", "qwen2_5_vl", "qwen3_vl"})
+
+# The two kinds of what is seen, and the argument under which a model's forward is given the pixels of each.
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+
 # What models call their vision tower.
 TOWERS = ("vision_tower", "visual", "vision_model")
 
@@ -41,6 +47,7 @@ class ModelParts:
         tower: the vision tower, given pixels as its first argument or as `pixel_values`.
         image_token_id: the id in `input_ids` of each visual token. In tiled models it is that of newline tokens, too.
         text_config: the decoder's configuration.
+        video_token_id: the same id for videos; None where videos are not pruned.
     """
 
     decoder: Any
@@ -49,6 +56,16 @@ class ModelParts:
     tower: nn.Module
     image_token_id: int
     text_config: Any
+    video_token_id: int | None = None
+
+    @property
+    def visual_ids(self) -> dict[str, int]:
+        """The id of a visual token by what it is of, "image" or "video"."""
+        return {"image": self.image_token_id} | ({} if self.video_token_id is None else {"video": self.video_token_id})
+
+    def holds_visual(self, ids: torch.Tensor) -> bool:
+        """Whether there is a visual token among these token ids."""
+        return any(bool((ids == token).any()) for token in self.visual_ids.values())
 
     @property
     def newline(self) -> torch.Tensor | None:
@@ -142,26 +159,35 @@ def model_parts(model: Any) -> ModelParts:
     tower = next((getattr(parent, part) for part in TOWERS if hasattr(parent, part)), None)
     if tower is None:
         raise UnsupportedModel(f"{name} keeps its vision tower in an unknown place; expected one of {', '.join(TOWERS)}.")
-    return ModelParts(decoder, layers, parent, tower, token, text_config(config))
+    video = getattr(config, "video_token_id", None) if parent.config.model_type in SEE_VIDEOS else None
+    return ModelParts(decoder, layers, parent, tower, token, text_config(config), video)
 
 
 def visual_mask(parts: ModelParts, prompt: dict[str, Any]) -> torch.Tensor:
     """Which positions of the prompt hold visual tokens, newline tokens included: bool (batch, sequence).
 
-    `prompt` holds the arguments of the parent's forward, or a ready `visual_mask`. A prompt given as `inputs_embeds` is
-    recognised, as transformers itself does it, by the embedding of the image token.
+    `prompt` holds the arguments of the parent's forward, or a ready `visual_mask`.
 
     Raises:
         UnsupportedModel: neither token ids nor embeddings were given.
     """
     if prompt.get("visual_mask") is not None:
         return prompt["visual_mask"]
+    images, *videos = (mask_of(parts, prompt, kind) for kind in parts.visual_ids)
+    return images | videos[0] if videos else images
+
+
+def mask_of(parts: ModelParts, prompt: dict[str, Any], kind: str) -> torch.Tensor:
+    """Which positions hold the tokens of one kind, "image" or "video"; see `visual_mask`.
+
+    A prompt given as `inputs_embeds` is recognised, as transformers itself does it, by the embedding of the kind's token.
+    """
     if prompt.get("input_ids") is not None:
-        return prompt["input_ids"] == parts.image_token_id
+        return prompt["input_ids"] == parts.visual_ids[kind]
     embeds = prompt.get("inputs_embeds")
     if embeds is None:
         raise UnsupportedModel("the model was called with neither input_ids nor inputs_embeds.")
-    token = torch.tensor(parts.image_token_id, device=embeds.device)
+    token = torch.tensor(parts.visual_ids[kind], device=embeds.device)
     return (embeds == parts.parent.get_input_embeddings()(token)).all(-1)
 
 
@@ -197,7 +223,14 @@ def seen_together(parts: ModelParts, prompt: dict[str, Any], visual: torch.Tenso
     return first.cumsum(1).masked_fill(~image, 0)
 
 
-def refuse_video(prompt: dict[str, Any]) -> None:
-    """Raise UnsupportedModel for a prompt with a video: only the visual tokens of images are pruned."""
-    if prompt.get("pixel_values_videos") is not None or (prompt.get("mm_encoder_outputs") or {}).get("video") is not None:
-        raise UnsupportedModel("this prompt holds a video; pruning is defined for images only: pass its frames as images.")
+def brings(prompt: dict[str, Any], kind: str) -> bool:
+    """Whether a prompt, the arguments of a model's forward, comes with pixels or features of a kind, "image" or "video"."""
+    return prompt.get(PIXELS[kind]) is not None or (prompt.get("mm_encoder_outputs") or {}).get(kind) is not None
+
+
+def refuse_video(parts: ModelParts, prompt: dict[str, Any]) -> None:
+    """Raise UnsupportedModel for a prompt with a video, where only the visual tokens of images are pruned."""
+    if parts.video_token_id is None and brings(prompt, "video"):
+        raise UnsupportedModel(
+            f"this prompt holds a video, and those of {type(parts.parent).__name__} are not pruned: pass its frames as images."
+        )

@@ -1,5 +1,6 @@
 """`Reader`: reads the questions of a model's prompts back from their token ids, for methods that choose by what is asked."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ from torch import nn
 from fitprune.errors import UnsupportedModel
 from fitprune.models.clip_text import ClipText
 from fitprune.models.execution import execution_device
-from fitprune.models.parts import model_parts
+from fitprune.models.parts import model_parts, visual_mask
 
 _NAME = "fitprune_reader"
+
+# What Qwen3-VL's processor writes before each frame of a video.
+_TIME = re.compile(r"<\d+\.\d seconds>")
 
 
 @dataclass
@@ -39,7 +43,7 @@ class Reader:
         """The question in each row of `ids` (batch, T), of the tokens that are `real`, bool (batch, T): text, and no image."""
         texts = []
         for row, own in torch.stack([ids, real.to(ids.dtype)], 1).cpu().numpy():
-            text = self.tokenizer.decode(row[own > 0].tolist(), skip_special_tokens=True).strip()
+            text = _TIME.sub("", self.tokenizer.decode(row[own > 0].tolist(), skip_special_tokens=True)).strip()
             texts.append(text.removeprefix(self.before).removesuffix(self.after).strip())
         return texts
 
@@ -91,7 +95,7 @@ def questions_of(parts: Any, prompt: Mapping[str, Any]) -> list[str]:
         raise UnsupportedModel(
             "this method chooses by the words of the question, which embeddings do not tell; give the prompt as input_ids."
         )
-    text = ids != parts.image_token_id
+    text = ~visual_mask(parts, {"input_ids": ids})
     return reader.questions(ids, text if mask is None else text & mask.bool())
 
 

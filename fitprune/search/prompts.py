@@ -50,10 +50,10 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
     """Run a batch of processor outputs through the vision tower and projector, up to the text decoder.
 
     Raises:
-        FitPruneError: a sample without visual tokens, or with a video.
+        FitPruneError: a sample without visual tokens, or with a video that the model does not see as one.
     """
-    refuse_video(dict(batch))
     parts, inputs = model_parts(model), on_device(model, batch)
+    refuse_video(parts, inputs)
     visual, newline = visual_mask(parts, inputs), list[torch.Tensor]()
     caught: dict[str, torch.Tensor] = {}
 
@@ -83,7 +83,7 @@ def embed(model: nn.Module, batch: Batch) -> Prompt:
             parts.parent.rope_deltas = deltas
     mask = inputs.get("attention_mask")
     if not bool((visual if mask is None else visual & mask.bool()).any(1).all()):
-        raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image.")
+        raise FitPruneError("a calibration sample has no visual tokens; every sample needs an image or a video.")
     return Prompt(caught, visual, *newline)
 
 

@@ -17,6 +17,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.trace import TowerCounts
+from fitprune.models.parts import brings
 from harness.cost.llava_hr import llava_hr_macs
 
 Inputs = Mapping[str, torch.Tensor]
@@ -46,6 +47,8 @@ def vision_cost(config: Any, inputs: Inputs, ran: TowerCounts | None = None) -> 
     `ran` is what ran in the tower under a method that changed that (`fitprune.Trace.tower`).
     """
     family = require(config.model_type, FAMILIES, "model")
+    if brings(dict(inputs), "video"):
+        raise UnsupportedModel("what a video costs is not counted: pass its frames as images.")
     if inputs.get("pixel_values") is None:
         return VisionCost()
     return family(config, inputs) if ran is None else _changed(config, ran)

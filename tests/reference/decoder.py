@@ -51,18 +51,33 @@ class Reference:
         self.scaling = self.width**-0.5
 
     def embed(self, inputs):
-        """The prompt of one unpadded sample: embeddings (tokens, hidden) and, per token, whether it is an image's."""
-        ids = inputs["input_ids"][0]
-        image = (ids == self.model.config.image_token_id).tolist()
-        rows = [self.weights["embed_tokens.weight"][token] for token in ids.tolist()]
-        if any(image):
-            wanted = ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images")
-            given = {name: inputs[name] for name in wanted if name in inputs}
-            with torch.no_grad():
-                features = self.model.model.get_image_features(**given).pooler_output
-            features = iter(torch.cat(list(features)).to(self.dtype))
-            rows = [next(features) if is_image else row for row, is_image in zip(rows, image, strict=True)]
-        return torch.stack(rows), image
+        """The prompt of one unpadded sample: embeddings (tokens, hidden) and, per token, whether it stands for what is seen."""
+        kinds = self.kinds(inputs)
+        features = {kind: self.encoded(inputs, kind).pooler_output for kind in set(kinds) - {None}}
+        seen = {kind: iter(torch.cat(list(own)).to(self.dtype)) for kind, own in features.items()}
+        words = [self.weights["embed_tokens.weight"][token] for token in inputs["input_ids"][0].tolist()]
+        rows = [next(seen[kind]) if kind else word for word, kind in zip(words, kinds, strict=True)]
+        return torch.stack(rows), [kind is not None for kind in kinds]
+
+    def kinds(self, inputs):
+        """Per token of an unpadded prompt "image", "video", or None for text."""
+        config = self.model.config
+        kinds = {config.image_token_id: "image", getattr(config, "video_token_id", None): "video"}
+        return [kinds.get(token) for token in inputs["input_ids"][0].tolist()]
+
+    def encoded(self, inputs, kind):
+        """What the model makes of the images or the videos of a prompt."""
+        wanted = {
+            "image": ("pixel_values", "pixel_attention_mask", "image_sizes", "image_grid_thw", "batch_num_images"),
+            "video": ("pixel_values_videos", "video_grid_thw"),
+        }
+        with torch.no_grad():
+            encode = getattr(self.model.model, f"get_{kind}_features")
+            return encode(**{name: inputs[name] for name in wanted[kind] if name in inputs})
+
+    def pool(self, inputs):
+        """Which tokens of an unpadded prompt are visual tokens."""
+        return self.visual(inputs, [kind is not None for kind in self.kinds(inputs)])
 
     def visual(self, inputs, image):
         """Which of the image's places hold visual tokens; `image` says, per token of the prompt, which places these are."""
@@ -147,14 +162,20 @@ class Reference:
         gate = gate * torch.sigmoid(gate)
         return x + self.linear(gate * self.linear(y, f"layers.{layer}.mlp.up_proj"), f"layers.{layer}.mlp.down_proj")
 
-    def prefill(self, inputs, choose_after_attention=None, choose_between=None):
-        """The rules take (layer, Scores) and give the original indices to drop, before o_proj or between two layers."""
+    def prefill(self, inputs, choose_after_attention=None, choose_between=None, only=None):
+        """The rules take (layer, Scores) and give the original indices to drop, before o_proj or between two layers.
+
+        `only` are the original indices of those that enter the decoder; None for all.
+        """
         x, image = self.embed(inputs)
         visual = self.visual(inputs, image)
         positions, next_position = self.positions(inputs, len(x))
         places = list(range(len(x)))
         original = [sum(visual[:i]) if is_visual else None for i, is_visual in enumerate(visual)]
         last_image = max((i for i, is_image in enumerate(image) if is_image), default=len(x))
+        if only is not None:
+            places = [place for place in places if original[place] is None or original[place] in only]
+            x, positions, original = x[places], [positions[row] for row in places], [original[row] for row in places]
         caches = [[] for _ in range(self.layers)]
         run = Run()
         for layer in range(self.layers):

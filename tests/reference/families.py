@@ -66,12 +66,23 @@ class TiledUpToNine(Tiled):
         ratio = math.sqrt(rows * columns / (9 * side**2))
         return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
+    def visual(self, inputs, image):
+        """A video's frames have half the rows and columns each, rounded up, and all of them one newline token."""
+        tower = self.model.config.vision_config
+        images = super().visual(inputs, [kind == "image" for kind in self.kinds(inputs)])
+        pixels, side = inputs.get("pixel_values_videos", ()), math.ceil(tower.image_size // tower.patch_size / 2)
+        videos = iter([is_patch for video in pixels for is_patch in [True] * len(video) * side**2 + [False]])
+        visual = [next(videos) if kind == "video" else own for kind, own in zip(self.kinds(inputs), images, strict=True)]
+        assert next(videos, None) is None
+        return visual
+
 
 class ThreeAxes(Reference):
     """Qwen2.5-VL: positions (time, row, column); the axes share the frequencies in sections.
 
     Text moves on along all axes. An image starts where the text has come to, spreads along rows and columns from there, and
-    text goes on after the longer of the two.
+    text goes on after the longer of the two. A video does the same, its frames as far apart in time as the seconds between
+    them say; what is decoded follows the largest position of all.
     """
 
     def axis(self, position, frequency):
@@ -82,22 +93,40 @@ class ThreeAxes(Reference):
 
     def positions(self, inputs, length):
         merge = self.model.config.vision_config.spatial_merge_size
-        grids = iter(inputs.get("image_grid_thw", ()))
-        ids, positions, start = inputs["input_ids"][0].tolist(), [], 0
+        grids = {"image": iter(inputs.get("image_grid_thw", ())), "video": iter(self.runs(inputs))}
+        kinds, positions, start = self.kinds(inputs), [], 0
         while len(positions) < length:
-            if ids[len(positions)] == self.model.config.image_token_id:
-                _, height, width = next(grids).tolist()
+            if kind := kinds[len(positions)]:
+                grid = next(grids[kind])
+                (times, height, width), apart = grid if kind == "video" else (grid.tolist(), 0)
                 rows, columns = height // merge, width // merge
-                positions += [(start, start + row, start + column) for row in range(rows) for column in range(columns)]
+                positions += [
+                    (start + int(time * apart), start + row, start + column)
+                    for time in range(times)
+                    for row in range(rows)
+                    for column in range(columns)
+                ]
                 start += max(rows, columns)
             else:
                 positions.append((start, start, start))
                 start += 1
-        return positions, start
+        return positions, max(map(max, positions)) + 1
+
+    def runs(self, inputs):
+        """The grid of each video, and how far apart its frames are in time."""
+        seconds = [float(second) for second in inputs.get("second_per_grid_ts", ())]
+        rate = self.model.config.vision_config.tokens_per_second
+        return [(grid.tolist(), rate * own) for grid, own in zip(inputs.get("video_grid_thw", ()), seconds, strict=True)]
 
 
 class Interleaved(ThreeAxes):
-    """Qwen3-VL: the axes share the frequencies in turns, and features of inner tower layers join the first decoder layers."""
+    """Qwen3-VL: the axes share the frequencies in turns, and features of inner tower layers join the first decoder layers.
+
+    The frames of a video stand apart, with their time in words before each.
+    """
+
+    def runs(self, inputs):
+        return [((1, *grid[1:].tolist()), 0) for grid in inputs.get("video_grid_thw", ()) for _ in range(grid[0])]
 
     def axis(self, position, frequency):
         if isinstance(position, int):
@@ -108,12 +137,12 @@ class Interleaved(ThreeAxes):
 
     def embed(self, inputs):
         x, image = super().embed(inputs)
+        kinds = [kind for kind in self.kinds(inputs) if kind]
+        levels = {kind: self.encoded(inputs, kind).deepstack_features for kind in set(kinds)}
         self.deep = []
-        if any(image):
-            given = {name: inputs[name] for name in ("pixel_values", "image_grid_thw")}
-            with torch.no_grad():
-                levels = self.model.model.get_image_features(**given).deepstack_features
-            self.deep = [torch.cat(list(level)).to(self.dtype) for level in levels]
+        for level in zip(*levels.values(), strict=True):
+            rows = {kind: iter(torch.cat(list(own)).to(self.dtype)) for kind, own in zip(levels, level, strict=True)}
+            self.deep.append(torch.stack([next(rows[kind]) for kind in kinds]))
         return x, image
 
     def deepen(self, x, layer, names):

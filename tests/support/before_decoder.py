@@ -37,8 +37,7 @@ def embedded(model, sample):
     )
     model(**sample)
     hook.remove()
-    image = (sample["input_ids"][0] == model.config.image_token_id).tolist()
-    visual = [row for row, is_visual in enumerate(reference_of(model).visual(sample, image)) if is_visual]
+    visual = [row for row, is_visual in enumerate(reference_of(model).pool(sample)) if is_visual]
     return Prompt(seen[0], visual)
 
 

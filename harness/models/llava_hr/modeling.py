@@ -82,7 +82,7 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
                 places = (embeds == embed(torch.tensor(token, device=embeds.device))).all(-1)
             tokens, expected = int(places.sum()), features.shape[0] * features.shape[1]
             if tokens != expected:
-                raise unmatched(tokens, len(features), expected)
+                raise unmatched("image", tokens, len(features), expected)
             embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), features)
         outputs = self.language_model(
             attention_mask=attention_mask,

@@ -227,9 +227,9 @@ def test_text_before_an_image_is_another_conversation(family, model, first):
             again["attention_mask"] = torch.ones_like(again["input_ids"])
             if "mm_token_type_ids" in first:
                 again["mm_token_type_ids"] = (again["input_ids"] == model.config.image_token_id).long()
-            with pytest.raises(UnsupportedModel, match=r"^an image comes in after .*whole conversation anew[^\n]*$"):
+            with pytest.raises(UnsupportedModel, match=r"^an image or video comes in after .*whole conversation anew[^\n]*$"):
                 asked(model, cache, again.pop("input_ids"), **again)
-            with pytest.raises(UnsupportedModel, match=r"^an image comes in after .*whole conversation anew[^\n]*$"):
+            with pytest.raises(UnsupportedModel, match=r"^an image or video comes in after .*whole conversation anew[^\n]*$"):
                 forward(model, cache, first["input_ids"])
         ids = torch.cat([ids, question(3)], 1)
         with pytest.raises(UnsupportedModel, match=r"leave out pixel_values"):

@@ -220,7 +220,7 @@ def test_a_prompt_that_is_cut_off_is_named_with_its_numbers(family, way):
     beams, tokens = 1 + (way == "beams"), int(visual.sum())
     said = rf"^the prompt has {tokens - 4} image tokens, its \d images have {tokens} features; prepare"
     if family in families.ON_AXES and way != "forward":  # its positions are numbered before its images are encoded
-        said = "^the image tokens of this prompt are not as many as its images need; prepare"
+        said = "^the visual tokens of this prompt are not as many as its images and videos need; prepare"
     with torch.no_grad(), DECODER(model):
         for _ in range(2):
             with pytest.raises(UnsupportedModel, match=said):

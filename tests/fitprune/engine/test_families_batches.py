@@ -12,7 +12,7 @@ from fitprune import FitPrune, Recipe, UnsupportedModel
 from fitprune.engine.masks import causal_mask
 from fitprune.models.parts import model_parts
 from tests.reference.decoder import reference_of
-from tests.support.families import FAMILIES, ON_AXES, build, inputs, processor, save
+from tests.support.families import FAMILIES, build, inputs, processor, save
 from tests.support.models import kept, new_tokens
 from tests.support.releases import cache_of, with_cache
 
@@ -177,28 +177,6 @@ def test_a_checkpoint_on_disk_is_pruned_like_the_model_it_was_saved_from(model, 
     with torch.no_grad(), FitPrune(RECIPE)(model) as expected:
         assert torch.equal(model(**batch).logits, logits)
     assert [kept(trace, row) for row in range(5)] == [kept(expected, row) for row in range(5)]
-
-
-@pytest.mark.parametrize("family", ["llava_onevision", *ON_AXES])
-@pytest.mark.parametrize("generate", [False, True], ids=["forward", "generate"])
-def test_a_video_is_refused_by_name(family, generate):
-    model = build(family)
-    frames, token = 4, model.config.video_token_id
-    if family in ON_AXES:
-        kinds, pixels = {"video_grid_thw": torch.tensor([[2, 4, 6]])}, torch.randn(2 * 4 * 6, 96)
-        # Qwen3-VL has the time between its frames.
-        places = [token] * 6 + [24] * (family == "qwen3_vl") + [token] * 6
-    else:
-        places, kinds, pixels = [token] * (frames * 9 + 1), {}, torch.randn(1, frames, 3, 24, 24)
-    ids = torch.tensor([[20, 21, *places, 22, 23]])
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": pixels, **kinds}
-    if family in ON_AXES:
-        batch["mm_token_type_ids"] = 2 * (ids == token).int()
-    with torch.no_grad():
-        model(**batch)
-        with FitPrune(RECIPE)(model), pytest.raises(UnsupportedModel, match="video") as error:
-            new_tokens(model, batch, 2) if generate else model(**batch)
-    assert "\n" not in str(error.value)
 
 
 def test_sliding_layers_of_qwen2_5_vl_work_inside_their_window_and_are_refused_beyond_it():

@@ -11,8 +11,8 @@ from tests.reference.decoder import fitprune, reference_of
 from tests.reference.families import ThreeAxes, Tiled
 from tests.reference.fastv import fastv
 from tests.support.families import FAMILIES, build, inputs, processor
+from tests.support.literal import compare, tokens_of
 from tests.support.models import kept, new_tokens
-from tests.support.releases import cache_of
 
 pytestmark = pytest.mark.releases
 MODELS = [
@@ -35,29 +35,6 @@ PROMPTS = {
     "two": ["w1", (20, 44), "w2", (30, 20), "w3 w4 w5"],
     "large": [(96, 96), "w7 w8 w9"],
 }
-
-
-def tokens_of(model, sample):
-    """Visual tokens of an unpadded prompt, newlines left out, by the reference's own layout."""
-    reference = reference_of(model)
-    image = (sample["input_ids"][0] == model.config.image_token_id).tolist()
-    return sum(reference.visual(sample, image))
-
-
-def compare(model, sample, pruner, expected):
-    assert expected.closest > 1e-4, "the random model has a near-tie: choose another seed"
-    new = len(expected.tokens)
-    with torch.no_grad(), pruner(model) as trace:
-        body = model.model(**sample)
-        output = model(**sample)
-        tokens = new_tokens(model, sample, new)[0].tolist()
-    assert kept(trace) == expected.kept
-    lengths = [cache_of(output).get_seq_length(layer) for layer in range(len(expected.kept))]
-    assert lengths == expected.kv_lengths
-    assert float((body.last_hidden_state[0] - expected.hidden).abs().max()) < 5e-5
-    assert float((output.logits[0] - expected.logits).abs().max()) < 5e-5
-    assert tokens == expected.tokens
-    return trace
 
 
 @pytest.mark.product(strength=2)

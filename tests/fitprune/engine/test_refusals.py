@@ -65,7 +65,7 @@ def test_text_in_chunks_is_untouched(model):
             assert torch.equal(later(text, prefill_chunk_size=4), dense)
             first = prompt(model, [3, "image", 5], seed=1)
             if repeats:  # the oldest release feeds the whole conversation again, images too
-                with pytest.raises(UnsupportedModel, match="an image comes in"):
+                with pytest.raises(UnsupportedModel, match="an image or video comes in"):
                     later(first, prefill_chunk_size=4)
             else:
                 assert torch.equal(later(first, prefill_chunk_size=4), later(first))

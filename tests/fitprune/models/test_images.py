@@ -19,19 +19,28 @@ def test_samples_of_several_images_of_one_and_of_none():
     images = Images.of({"pixel_values": pixels}, features(5, 3, 3, 7))
     assert images.tokens == [5, 3, 3, 7]
     samples = images.of_samples([8, 0, 3, 7])
-    assert [[int(image[0, 0, 0]) for image in own] for own in samples] == [[0, 1], [], [2], [3]]
+    assert samples == [[0, 1], [], [2], [3]]
 
 
 def test_beams_see_the_images_of_their_sample():
     images = Images.of({"pixel_values": torch.arange(2.0).view(2, 1, 1, 1)}, features(5, 3))
     samples = images.of_samples([5, 5, 5, 3, 3, 3])
-    assert [[int(image) for image in own] for own in samples] == [[0]] * 3 + [[1]] * 3
+    assert samples == [[0]] * 3 + [[1]] * 3
 
 
 def test_patches_of_images_of_any_size_are_told_apart_by_their_grids():
     grids = torch.tensor([[1, 2, 2], [1, 4, 2]])
     images = Images.of({"pixel_values": torch.arange(12.0)[:, None], "image_grid_thw": grids}, features(1, 2))
-    assert [image.flatten().tolist() for image in images.of_samples([1, 2])[1]] == [list(range(4, 12))]
+    assert images.of_samples([1, 2]) == [[0], [1]]
+    assert [image.flatten().tolist() for image in images.pixels] == [list(range(4)), list(range(4, 12))]
+
+
+def test_videos_are_told_apart_by_their_own_grids_and_have_a_row_each():
+    given = {"pixel_values_videos": torch.arange(12.0)[:, None], "video_grid_thw": torch.tensor([[2, 2, 2], [1, 2, 2]])}
+    assert [
+        len(video) for video in Images.of(given | {"image_grid_thw": torch.tensor([[1, 2, 2]])}, features(2, 1)).pixels
+    ] == [8, 4]
+    assert Images.of({"pixel_values_videos": torch.zeros(2, 3, 3, 4, 4)}, features(28, 28)).tokens == [28, 28]
 
 
 def test_tiles_are_images_where_a_model_says_so():

@@ -225,3 +225,10 @@ def test_qwen2_5_vl_tower_at_full_size_by_hand():
     assert cost.vision["ffn"] == 32 * patches * 3 * 1280 * 3420
     assert cost.vision["convolution"] == patches * 1176 * 1280
     assert cost.projector["linear"] == patches // 4 * (5120 * 5120 + 5120 * 2048)
+
+
+def test_videos_are_not_counted_as_nothing():
+    model = build("qwen3_vl")
+    sample = inputs(processor("qwen3_vl"), [["w1", (30, 20), "w2"]])
+    with pytest.raises(UnsupportedModel, match=r"^what a video costs is not counted: pass its frames as images\.$"):
+        vision_cost(model.config, sample | {"pixel_values_videos": sample["pixel_values"]})
