@@ -232,7 +232,7 @@ def test_text_before_an_image_is_another_conversation(family, model, first):
             with pytest.raises(UnsupportedModel, match=r"^an image or video comes in after .*whole conversation anew[^\n]*$"):
                 forward(model, cache, first["input_ids"])
         ids = torch.cat([ids, question(3)], 1)
-        with pytest.raises(UnsupportedModel, match=r"leave out pixel_values"):
+        with pytest.raises(UnsupportedModel, match=r"leave out their pixels"):
             asked(model, cache, ids, **{**first, **whole(first, ids), "input_ids": ids})
 
 
