@@ -102,9 +102,10 @@ def test_fitting_leaves_the_model_as_it_was(model, encode):
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_a_video_is_no_calibration_sample(model, encode):
-    batch = encode(SAMPLES[:1]) | {"pixel_values_videos": torch.zeros(1, 2, 3, 24, 24)}
-    with pytest.raises(UnsupportedModel, match="video"):
+def test_a_video_is_no_calibration_sample_where_a_model_sees_images_alone():
+    model = build("llava_next")
+    batch = inputs(processor("llava_next"), SAMPLES[:1]) | {"pixel_values_videos": torch.zeros(1, 2, 3, 24, 24)}
+    with pytest.raises(UnsupportedModel, match=r"^this prompt holds a video"):
         embed(model, batch)
 
 
