@@ -38,7 +38,7 @@ class Prepared:
     images: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """What answering one question took.
 

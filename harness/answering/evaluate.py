@@ -1,6 +1,9 @@
 """`evaluate_cell`: a model's answers to a suite under a pruner, scored by lmms-eval."""
 
 import contextlib
+import copy
+import math
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -9,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
 from harness.answering.judge import Judge, asked, open_judge
-from harness.answering.scoring import group_of, scored, scoring_arguments
+from harness.answering.scoring import UNSCORED, scored, scoring_arguments
 from harness.answering.trial import tried
 from harness.answers import Answer, Answers
 from harness.results.key import digest_of
@@ -69,7 +72,7 @@ def evaluate_cell(
     from harness.answering.questions import BROKEN
 
     part = None if task is None else tuple(task.rows)
-    task = task or build_task(suite, data, limit)
+    task = copy.copy(task or build_task(suite, data, limit))  # what is asked, and how it is scored, is noted in it
     judging = open_judge(judge)
     spec = tried(find_suite(suite), task, judging)
     model = FitPruneLMM(
@@ -83,6 +86,7 @@ def evaluate_cell(
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
     with contained(), tempfile.TemporaryDirectory() as folder, quiet(), asked(judging, suite), _scoring(spec):
+        answers, values = _noted(spec, task, model.records)
         results = evaluator.simple_evaluate(
             model=model,
             tasks=[task],
@@ -93,12 +97,12 @@ def evaluate_cell(
             torch_random_seed=seed,
             fewshot_random_seed=seed,
             process_docs_parallel=1,
+            log_samples=False,
             cli_args=scoring_arguments(folder),
         )
-        samples = sorted(results["samples"][spec.task], key=lambda sample: sample["doc_id"])
-        asked_for = [model.records[spec.task, sample["doc_id"]] for sample in samples]
-        made = scored(spec, task, samples, [record.image for record in asked_for], results["results"][spec.task])
-    answers = [_answer(spec, *one, task.rows) for one in zip(samples, asked_for, made.scores, strict=True)]
+        made = scored(spec, task, values, answers, results["results"][spec.task])
+    for answer, score in zip(answers, made.scores, strict=True):
+        answer.score = score
     if not any(answer.answer for answer in answers):
         raise FitPruneError(
             f"all {len(answers)} answers of '{loaded.name}' on {suite} are empty: "
@@ -181,21 +185,39 @@ def _scoring(spec: SuiteSpec) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if spec.questions is not None else refusing(spec.name, "lmms-eval stopped")
 
 
-def _answer(spec: SuiteSpec, sample: dict, record: "Record", score: float, rows: Any) -> Answer:
-    doc = sample["doc"]
-    counted = Counter(answer["answer"] if isinstance(answer, dict) else answer for answer in doc.get("answers") or ())
-    return Answer(
-        doc_id=int(rows[sample["doc_id"]]),
-        image=record.image,
-        question=str(doc.get("question", "")),
-        answer=str(sample["filtered_resps"][0]),
-        target=str(counted.most_common(1)[0][0] if counted else sample["target"]),
-        score=score,
-        group=group_of(spec, doc),
-        new_tokens=record.new_tokens,
-        margin=record.margin,
-        entropy=record.entropy,
-    )
+def _noted(
+    spec: SuiteSpec, task: "ConfigurableTask", records: "Mapping[tuple[str, int], Record]"
+) -> tuple[list[Answer], list[Any]]:
+    """Two lists that fill while lmms-eval scores the task, by doc_id: the answers, their scores still NaN, and what lmms-eval
+    gives for each. By itself it would keep every question with its document and all that was asked; and of other metrics the
+    values.
+    """
+    answers, values, process = list[Answer](), list[Any](), task.process_results
+
+    def processed(doc: Mapping[str, Any], results: list[Any]) -> dict[str, Any]:
+        metrics = process(doc, results)  # first: a task may set its document right there
+        counted = Counter(answer["answer"] if isinstance(answer, dict) else answer for answer in doc.get("answers") or ())
+        place = len(answers)
+        record = records[spec.task, place]
+        answers.append(
+            Answer(
+                doc_id=int(task.rows[place]),
+                image=record.image,
+                question=str(doc.get("question", "")),
+                answer=sys.intern(str(results[0])),
+                target=sys.intern(str(counted.most_common(1)[0][0] if counted else task.doc_to_target(doc))),
+                score=math.nan,
+                group=str(doc[spec.stratum]) if spec.paired and spec.stratum else "",
+                new_tokens=record.new_tokens,
+                margin=record.margin,
+                entropy=record.entropy,
+            )
+        )
+        values.append(metrics.get(spec.metric.name, UNSCORED))
+        return {name: value for name, value in metrics.items() if name == spec.metric.name}
+
+    task.process_results = processed
+    return answers, values
 
 
 def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str, allow_broken: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
-from harness.answers import MEAN, RESAMPLED
+from harness.answers import MEAN, RESAMPLED, Answer
 from harness.statistics import half_samples
 from harness.tasks.spec import Metric, SuiteSpec
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lmms_eval.api.task import ConfigurableTask
 
 SAME = 1e-9  # of a share
+UNSCORED = object()  # the value of a question that a metric does not score
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Scored:
 
 
 def scored(
-    spec: SuiteSpec, task: "ConfigurableTask", samples: Sequence[Mapping[str, Any]], images: Sequence[str], aggregates: Mapping
+    spec: SuiteSpec, task: "ConfigurableTask", values: Sequence[Any], answers: Sequence[Answer], aggregates: Mapping
 ) -> Scored:
     """What the samples score, and by which statistic.
 
@@ -45,22 +46,23 @@ def scored(
     found, on every half of the images as well.
 
     Args:
-        samples: lmms-eval's, by doc_id; images: what each is about.
+        values: what lmms-eval gave each question, by doc_id; UNSCORED where it gave nothing.
+        answers: to the same questions.
         aggregates: of lmms-eval, by metric and filter.
 
     Raises FitPruneError where lmms-eval gives no number, and where a claimed mean is none.
     """
     metric = spec.metric
-    there = [place for place, sample in enumerate(samples) if metric.name in sample]
-    values = [samples[place][metric.name] for place in there]
-    scores = [math.nan] * len(samples)
+    there = [place for place, value in enumerate(values) if value is not UNSCORED]
+    values = [values[place] for place in there]
+    scores = [math.nan] * len(answers)
     for place, value in zip(there, values, strict=True):
         scores[place] = share_of(metric, value)
     known = next((value for name, value in aggregates.items() if name.partition(",")[0] == metric.name), None)
     value = known if metric.aggregate is None else metric.aggregate(values)
     if not isinstance(value, Real) or math.isnan(value):
         raise FitPruneError(f"lmms-eval gave no {metric.name} for {spec.name}: {value!r}")
-    groups = {group_of(spec, samples[place]["doc"]) for place in there if not math.isnan(scores[place])}
+    groups = {answers[place].group for place in there if not math.isnan(scores[place])}
     full = (metric.full or 1.0) * (len(groups) if metric.per_group else 1)
     points = 100 * float(value) / full
     if metric.statistic not in ("", RESAMPLED):
@@ -70,7 +72,7 @@ def scored(
                 f"aggregate is {points:.6g}: it is no mean of them"
             )
         return Scored(points, scores, metric.statistic)
-    parts = half_samples([images[place] for place in there])
+    parts = half_samples([answers[place].image for place in there])
     aggregate = aggregation_of(task, metric)
     replicates = [100 * _aggregated(aggregate, [values[place] for place in part]) / full for part in parts]
     asked = [scores[place] for place in there]
@@ -103,11 +105,6 @@ def aggregation_of(task: "ConfigurableTask", metric: Metric) -> Callable[[Sequen
 def scoring_arguments(folder: str) -> argparse.Namespace:
     """What lmms-eval's command line would have: some tasks write files where it says, here into `folder`."""
     return argparse.Namespace(output_path=folder, process_with_media=False)
-
-
-def group_of(spec: SuiteSpec, doc: Mapping[str, Any]) -> str:
-    """The group of a question whose suite scores several together; else empty."""
-    return str(doc[spec.stratum]) if spec.paired and spec.stratum else ""
 
 
 def _mean(scores: Sequence[float]) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fitprune.errors import FitPruneError
 from harness.answering.judge import Judge, asked
-from harness.answering.scoring import SAME, aggregation_of, scoring_arguments
+from harness.answering.scoring import SAME, UNSCORED, aggregation_of, scoring_arguments
 from harness.tasks.build import is_submission, refusing
 from harness.tasks.isolation import quiet
 from harness.tasks.spec import Metric, SuiteSpec
@@ -105,7 +105,7 @@ def _aggregates(spec: SuiteSpec, part: "ConfigurableTask", metric: Metric, guess
 
     def of(answers: Sequence[str]) -> float:
         values = [_value(part, metric, doc, answer) for doc, answer in zip(docs, answers, strict=True)]
-        values = [value for value in values if value is not _NONE]
+        values = [value for value in values if value is not UNSCORED]
         if not values:
             return 0.0
         whole: Any = aggregate(values)
@@ -131,12 +131,9 @@ def _aggregates(spec: SuiteSpec, part: "ConfigurableTask", metric: Metric, guess
             yield of([guess] * len(docs))
 
 
-_NONE = object()  # a question that a metric does not score
-
-
 def _value(part: "ConfigurableTask", metric: Metric, doc: Any, answer: str) -> Any:
     # lmms-eval waits and asks again where scoring fails; here that is to be known at once.
-    return inspect.unwrap(type(part).process_results)(part, doc, [answer]).get(metric.name, _NONE)
+    return inspect.unwrap(type(part).process_results)(part, doc, [answer]).get(metric.name, UNSCORED)
 
 
 def _target(target: Any) -> str:

@@ -157,16 +157,17 @@ def visual_reduction(
     `visual_tokens`: per sample, visual tokens in the prompt; the rest as in `count_from_tokens`. Negative when scoring
     costs more than pruning saves.
     """
-    no_text = [0] * len(counts("visual_tokens", visual_tokens))
-
-    def cost(entering: Sequence[Tokens], leaving: Sequence[Tokens]) -> int:
-        macs = prefill_macs(text_config, no_text, entering, leaving)
-        return sum(value for name, value in macs.items() if name != "lm_head")
-
     full = [visual_tokens] * text_config.num_hidden_layers
     scoring = scoring_macs if isinstance(scoring_macs, int) else sum(int(layer) for layer in scoring_macs)
-    dense = cost(full, full)
-    return 1.0 - (cost(visual_in, visual_out) + scoring) / dense if dense else 0.0
+    dense = visual_macs(text_config, full, full)
+    return 1.0 - (visual_macs(text_config, visual_in, visual_out) + scoring) / dense if dense else 0.0
+
+
+def visual_macs(text_config: Any, visual_in: Sequence[Tokens], visual_out: Sequence[Tokens]) -> int:
+    """Multiply-accumulates that the decoder spends on the visual tokens alone; the counts as in `count_from_tokens`."""
+    no_text = [0] * len(counts("visual_in", visual_in[0]))
+    macs = prefill_macs(text_config, no_text, visual_in, visual_out)
+    return sum(value for name, value in macs.items() if name != "lm_head")
 
 
 def prompt_tokens(config: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.cost.flops import count_from_tokens, token_counts, visual_reduction
+from harness.cost.flops import count_from_tokens, token_counts, visual_macs
 from harness.cost.vision import VisionCost, vision_cost
 
 if TYPE_CHECKING:
@@ -54,63 +54,49 @@ def batch_cost(config: Any, inputs: "Mapping[str, torch.Tensor]", trace: "Trace 
 class Tally:
     """The cost of all batches together: `add` each, then read `flops` and `reduction`.
 
+    Only sums are kept, which are whole numbers, and so the same in whatever batches the questions came.
+
     Attributes:
         config: the model's transformers configuration.
-        text, visual, new, visual_in, visual_out, scoring_macs: as in `BatchCost`.
-        images: what the images cost.
+        samples: questions.
+        total: FLOPs end to end.
+        spent, dense: multiply-accumulates on visual tokens in the decoder, scoring paid for, and without pruning.
+        left: per decoder layer, visual tokens after it.
     """
 
     config: Any
-    text: list[int] = field(default_factory=list)
-    visual: list[int] = field(default_factory=list)
-    new: list[int] = field(default_factory=list)
-    visual_in: list[list[int]] = field(default_factory=list)
-    visual_out: list[list[int]] = field(default_factory=list)
-    scoring_macs: int = 0
-    images: VisionCost = field(default_factory=VisionCost)
-
-    def __post_init__(self) -> None:
-        layers = self.config.get_text_config().num_hidden_layers
-        self.visual_in = [[] for _ in range(layers)]
-        self.visual_out = [[] for _ in range(layers)]
-
-    def __call__(self, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> None:
-        """Add a batch that was just generated."""
-        self.add(batch_cost(self.config, inputs, trace, new_tokens))
+    samples: int = 0
+    total: int = 0
+    spent: int = 0
+    dense: int = 0
+    left: list[int] = field(default_factory=list)
 
     def add(self, cost: BatchCost) -> None:
         """Add a batch."""
-        self.text += cost.text
-        self.visual += cost.visual
-        self.new += cost.new
-        self.images += VisionCost(cost.vision, cost.projector)
-        layers = [*cost.visual_in, *cost.visual_out]
-        for total, layer in zip(self.visual_in + self.visual_out, layers, strict=True):
-            total += layer
-        self.scoring_macs += cost.scoring_macs
+        text_config, scoring = self.config.get_text_config(), cost.scoring_macs
+        images = VisionCost(cost.vision, cost.projector)
+        layers = cost.visual_in, cost.visual_out
+        counted = count_from_tokens(self.config, cost.text, *layers, cost.new, vision=images, scoring_macs=scoring)
+        full = [cost.visual] * text_config.num_hidden_layers
+        self.samples += counted.samples
+        self.total += counted.total
+        self.spent += visual_macs(text_config, *layers) + scoring
+        self.dense += visual_macs(text_config, full, full)
+        left = [sum(layer) for layer in cost.visual_out]
+        self.left = [before + now for before, now in zip(self.left or [0] * len(left), left, strict=True)]
 
     def flops(self) -> float:
         """End-to-end FLOPs, mean per question: tower, projector, prefill with the pruner's scoring, and the tokens
         really generated.
         """
-        counted = count_from_tokens(
-            self.config,
-            self.text,
-            self.visual_in,
-            self.visual_out,
-            self.new,
-            vision=self.images,
-            scoring_macs=self.scoring_macs,
-        )
-        return counted.total / counted.samples
+        return self.total / self.samples
 
     def reduction(self) -> float:
         """Share of the visual tokens' decoder FLOPs that was saved, scoring paid for: the figure that `--reduction`
         asks for.
         """
-        text_config = self.config.get_text_config()
-        return visual_reduction(text_config, self.visual, self.visual_in, self.visual_out, self.scoring_macs)
+        return 1.0 - self.spent / self.dense if self.dense else 0.0
 
     def tokens_per_layer(self) -> list[float]:
         """Visual tokens left after each decoder layer, mean over questions."""
-        return [sum(layer) / len(layer) for layer in self.visual_out]
+        return [layer / self.samples for layer in self.left]

@@ -15,7 +15,7 @@ class Journal:
     """The finished batches of one cell. At most one process may have it open: the cell's lock sees to that.
 
     Attributes:
-        entries: what was appended so far, in earlier runs too.
+        entries: what earlier runs appended. What this one does is not kept in memory: there may be very many.
     """
 
     def __init__(self, name: str | Path, files: Files | None = None) -> None:
@@ -36,7 +36,6 @@ class Journal:
     def append(self, entry: dict[str, Any]) -> None:
         """Add a finished batch. Once this has returned, the death of the process does not lose it."""
         self.files.append(str(self._name), json.dumps(entry, allow_nan=False).encode() + b"\n")
-        self.entries.append(entry)
 
     def part(self, number: int) -> "Journal":
         """The journal of a part of the cell, which asks its questions in several goes."""

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import BudgetError, FitPrune, Recipe, UnsupportedModel
 from harness.cost.flops import count
-from harness.cost.tally import Tally
+from harness.cost.tally import Tally, batch_cost
 from harness.models.loading import load_model
 from harness.models.prompting import encode
 from harness.tasks.calibration import calibration_samples
@@ -310,7 +310,7 @@ def test_the_measured_reduction_is_the_one_asked_for(method, reduction, loaded, 
     pruner, tally = near(method, loaded.name, reduction), Tally(loaded.model.config)
     with pruner(loaded.model) as trace:
         loaded.model(**asked, logits_to_keep=1)
-    tally(asked, trace, [1] * len(asked["input_ids"]))
+    tally.add(batch_cost(loaded.model.config, asked, trace, [1] * len(asked["input_ids"])))
     assert tally.reduction() == pytest.approx(reduction, abs=TOLERANCE)
 
 

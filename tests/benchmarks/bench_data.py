@@ -21,17 +21,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from tabulate import tabulate
+from transformers import LlamaConfig
 
 VQAV2, POPE, SHARDS = 214_354, 9_000, 9
 WORKERS, TOGETHER = 8, "first question, eight workers"
-LIMITS = {"open": None, "first question": None, "hundred questions": 100, "plan": None}
+DECODER = LlamaConfig(num_hidden_layers=32)  # whose counts a whole run writes down
+LIMITS = {"open": None, "first question": None, "hundred questions": 100, "plan": None, "whole run": None}
 
 
 def make_vqav2(folder: Path) -> None:
@@ -97,7 +103,9 @@ def child(what: str, suite: str, data: str, model: str) -> None:
     from harness.answering.evaluate import evaluate_cell
     from harness.bench.planning import Planner
     from harness.cells import Cell, CellSettings
+    from harness.cost.tally import Tally
     from harness.models.loading import load_model
+    from harness.results.journal import Journal
     from harness.results.store import Store
     from harness.tasks.build import build_task
     from harness.tasks.preflight import check_data
@@ -117,14 +125,17 @@ def child(what: str, suite: str, data: str, model: str) -> None:
     elif what == "plan":
         Planner(CellSettings(data=data, limit=None), Store(Path(model) / "none")).plan([Cell(model, "dense", None, suite)])
     else:
-        with contextlib.suppress(Enough):
+        whole = what == "whole run"
+        tally = Tally(SimpleNamespace(get_text_config=lambda: DECODER))
+        with contextlib.suppress(Enough), constant() if whole else contextlib.nullcontext():
             evaluate_cell(
                 loaded,
                 None,
                 suite,
                 data=data,
                 limit=8 if suite == "pope" and what == TOGETHER else LIMITS.get(what),
-                observer=stop if what.startswith("first question") else None,
+                observer=stop if what.startswith("first question") else (lambda one: tally.add(one.cost)) if whole else None,
+                journal=Journal(Path(model) / f"journal-{os.getpid()}"),
             )
     wall, cpu = time.perf_counter() - started, time.process_time() - used
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -137,6 +148,29 @@ def child(what: str, suite: str, data: str, model: str) -> None:
         while len(list(Path(model).glob("measured-*"))) < WORKERS:
             time.sleep(0.1)
     print(json.dumps([wall, cpu, own]))
+
+
+@contextlib.contextmanager
+def constant() -> Iterator[None]:
+    """Inside, every question is answered by the same word, at what it costs a decoder of 32 layers; no picture is read, and no
+    model asked.
+    """
+    from harness.answering import lmms_model
+    from harness.answering.batching import Finished, Record, keys_of
+    from harness.cost.tally import BatchCost
+
+    def answered(loaded: object, pruner: object, batch: Any, counting: bool) -> Finished:
+        records = [Record(image, 620, 576, 2, 1.5, 0.5) for image in batch.images]
+        layers = [[576 - layer] * len(records) for layer in range(DECODER.num_hidden_layers)]
+        counts = [[number] * len(records) for number in (44, 576, 2)]
+        cost = BatchCost(*counts, layers, layers, 0, {"attention": 10**12}, {"linear": 10**9})
+        return Finished(keys_of(batch.requests), ["word 1"] * len(records), records, cost, 0.1)
+
+    def unread(self: object, batch: Any) -> tuple[dict[str, Any], list[str]]:
+        return {}, [f"{request.place // 5:016x}" for request in batch]
+
+    with mock.patch.object(lmms_model, "generate", answered), mock.patch.object(lmms_model.Questions, "inputs", unread):
+        yield
 
 
 def _share() -> float:

@@ -28,14 +28,17 @@ class JournaledEvaluation(FakeEvaluation):
 
     def evaluate(self, resolved, journal=None, task=None, tally=None):
         cell = resolved.cell
-        done = {entry["first"] for entry in journal.entries}
+        entries = [*journal.entries]
+        done = {entry["first"] for entry in entries}
         for first in range(0, QUESTIONS, BATCH):
             if first not in done:
                 time.sleep(0.001)
                 with self.log.open("ab", buffering=0) as log:
                     log.write(f"{cell.label()} {cell.suite} {first}\n".encode())
-                journal.append({"first": first, "scores": [float(i >= LOST[cell.pruner]) for i in range(first, first + BATCH)]})
-        scores = [score for entry in sorted(journal.entries, key=lambda entry: entry["first"]) for score in entry["scores"]]
+                entry = {"first": first, "scores": [float(i >= LOST[cell.pruner]) for i in range(first, first + BATCH)]}
+                journal.append(entry)
+                entries.append(entry)
+        scores = [score for entry in sorted(entries, key=lambda entry: entry["first"]) for score in entry["scores"]]
         made = [Answer(i, f"image{i // 2}", "what?", "yes", "yes", score) for i, score in enumerate(scores)]
         answers = Answers(cell.suite, "exact_match", 100 * sum(scores) / len(scores), made, len(made), 0.0, "digest")
         return Evaluated(answers, 1e9 if cell.is_dense else 0.6e9, 0.0 if cell.is_dense else cell.reduction)

@@ -40,7 +40,9 @@ def value_of(column: str, row: int) -> object:
         return f"{column}{row}"
     if name in ("bbox", "box"):
         return [1.0, 1.0, 9.0, 9.0]
-    if name in ("index", "id", "question_id", "qid", "idx", "doc_id", "pid") or name.endswith("_id"):
+    if name in ("index", "idx"):
+        return row
+    if name in ("id", "question_id", "qid", "doc_id", "pid") or name.endswith("_id"):
         return f"{row}"
     if "answer" in name or name in ("label", "target", "gt", "solution", "ground_truth"):
         return "AB"[row % 2]

@@ -24,7 +24,8 @@ class Record:
 
     def add(self, setting: Mapping[str, Any], section: str, row: str, **entry: Any) -> None:
         """Once this has returned, the figure is kept."""
-        self._journal.append(strict({"setting": setting, "section": section, "row": row, **entry}))
+        self._journal.append(known := strict({"setting": setting, "section": section, "row": row, **entry}))
+        self._journal.entries.append(known)
 
     def latest(self) -> dict[str, Any]:
         """The entry that was added last."""

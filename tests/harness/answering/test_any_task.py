@@ -13,13 +13,14 @@ import pytest
 from fitprune.errors import FitPruneError
 from harness.answering import scoring
 from harness.answering.evaluate import conditions, evaluate_cell
-from harness.answers import MEAN, RESAMPLED, Answers
+from harness.answers import MEAN, RESAMPLED, Answer, Answers
 from harness.results.computed import computed
 from harness.results.strict_json import strict
 from harness.statistics import half_samples, paired_drop
 from harness.tasks import SUITES, Metric, build, specs
 from harness.tasks.build import build_task, task_config, task_folder
 from harness.tasks.specs import find_suite, task_folders
+from tests.support import stub_rows
 from tests.support.own_task import claimed, write_rows, write_task
 from tests.support.results import result
 from tests.support.stub_rows import columns_of, write_stub
@@ -251,6 +252,17 @@ def outcome_of(task, folder, model, metric=""):
         return outcome_of(task, folder, model, f":{several[1]}") if several else str(error)
 
 
+def test_a_column_of_another_type_than_its_task_counts_with_is_the_reason(tmp_path, monkeypatch):
+    """MMVP pairs its questions by their number, which is no text."""
+    answers = outcome_of("mmvp", tmp_path / "numbers", scripted({"": "A"}))
+    assert (answers.metric, answers.score, len(answers.answers)) == ("mmvp_accuracy", 50, stub_rows.ROWS)
+    real = stub_rows.value_of
+    monkeypatch.setattr(stub_rows, "value_of", lambda name, row: str(row) if name == "Index" else real(name, row))
+    said = outcome_of("mmvp", tmp_path / "texts", scripted({"": "A"}))
+    assert said.startswith("suite 'mmvp:mmvp_accuracy': lmms-eval cannot score an answer that says the target: TypeError")
+    assert "\n" not in said
+
+
 def test_5000_answers_are_scored_by_resampling_within_10_seconds():
     """MMMU's own aggregation: thirty subjects in six domains."""
     from lmms_eval.tasks.mmmu.utils import mmmu_aggregate_results
@@ -260,11 +272,11 @@ def test_5000_answers_are_scored_by_resampling_within_10_seconds():
          "question_type": "multiple-choice", "answer": "A", "parsed_pred": ["AB"[n % 7 == 0]]} for n in range(5000)
     ]  # fmt: skip
     task = SimpleNamespace(aggregation=lambda: {"mmmu_acc": mmmu_aggregate_results})
-    samples = [{"mmmu_acc": value, "doc": {}} for value in values]
+    answers = [Answer(n, f"i{n}", "", "A", "A", math.nan) for n in range(5000)]
     began = time.process_time()
     made = scoring.scored(
         dataclasses.replace(find_suite("mmmu_val"), metric=Metric("mmmu_acc")),
-        task, samples, [f"i{n}" for n in range(5000)], {"mmmu_acc,none": mmmu_aggregate_results(values)},
+        task, values, answers, {"mmmu_acc,none": mmmu_aggregate_results(values)},
     )  # fmt: skip
     assert time.process_time() - began < 10
     assert made.statistic == RESAMPLED

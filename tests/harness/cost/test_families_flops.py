@@ -13,7 +13,7 @@ from baselines.controls.dense import Dense
 from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
 from harness.cost.flops import count, count_from_tokens, visual_reduction
-from harness.cost.tally import Tally
+from harness.cost.tally import Tally, batch_cost
 from harness.cost.vision import vision_cost
 from tests.support.families import FAMILIES, build, inputs, processor
 from tests.support.flop_checkers import TOLERANCE, fvcore_flops, torch_flops
@@ -127,10 +127,10 @@ def test_a_tally_of_a_suite_s_batches(family):
     expected = []
     for samples in batches:
         batch = inputs(encode, samples)
-        dense(batch, None, [2] * len(samples))
+        dense.add(batch_cost(model.config, batch, None, [2] * len(samples)))
         with torch.no_grad(), pruner(model) as trace:
             model(**batch)
-        pruned(batch, trace, [2] * len(samples))
+        pruned.add(batch_cost(model.config, batch, trace, [2] * len(samples)))
         expected += [count(model, inputs(encode, [sample]), new_tokens=2).total for sample in samples]
     assert dense.flops() == sum(expected) / 4
     assert pruned.flops() < dense.flops()

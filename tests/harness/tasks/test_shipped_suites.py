@@ -139,8 +139,9 @@ def evaluated(loaded, drawn, monkeypatch):
         kept = {}
 
         def simple_evaluate(**options):
-            kept.update(evaluator.simple_evaluate(**options))
-            return kept
+            # By itself, on the same answers, with all that lmms-eval can log of each question.
+            kept.update(evaluator.simple_evaluate(**options | {"tasks": [build_task(suite, data, limit)], "log_samples": True}))
+            return evaluator.simple_evaluate(**options)
 
         monkeypatch.setattr(lmms_model, "generate", generate)
         monkeypatch.setattr(evaluate, "lmms_eval_evaluator", lambda: SimpleNamespace(simple_evaluate=simple_evaluate))
@@ -148,7 +149,7 @@ def evaluated(loaded, drawn, monkeypatch):
         answers = evaluate.evaluate_cell(loaded, None, suite, data=data, limit=limit, task=task)
         metric = spec.metric.name
         figure = next(value for name, value in kept["results"][spec.task].items() if name.startswith(f"{metric},"))
-        return answers, figure, [sample[metric] for sample in kept["samples"][spec.task]]
+        return answers, figure, kept["samples"][spec.task]
 
     return run
 
@@ -169,7 +170,8 @@ def lmms_evals_points(suite: str, figure: float, values: list) -> float:
 
 @pytest.mark.parametrize("suite", [*MINI, *DRAWN])
 def test_its_score_is_lmms_evals_own(suite, evaluated):
-    answers, figure, values = evaluated(suite)
+    answers, figure, samples = evaluated(suite)
+    values = [sample[answers.metric] for sample in samples]
     assert 0 < answers.score < 100
     tolerance = 1e-3 if suite == "mmmu" else 1e-9  # lmms-eval rounds MMMU's to five digits
     assert answers.score == pytest.approx(lmms_evals_points(suite, figure, values), abs=tolerance)
@@ -179,6 +181,14 @@ def test_its_score_is_lmms_evals_own(suite, evaluated):
     assert 0 < sum(answer.score for answer in answers.answers) < len(values)
     expected = {"mme-total": PAIRS, "mmbench": RESAMPLED, "mmbench-cn": RESAMPLED, "mmstar": RESAMPLED}
     assert answers.statistic == (F1 if suite.startswith("pope") else expected.get(suite, MEAN))
+    # Question by question what lmms-eval logs, where it is asked to.
+    for place, (sample, answer) in enumerate(zip(samples, answers.answers, strict=True)):
+        assert sample["doc_id"] == place
+        assert [answer.question, answer.answer] == [sample["doc"].get("question", ""), sample["filtered_resps"][0]]
+        if not sample["doc"].get("answers"):
+            assert answer.target == str(sample["target"])
+        if isinstance(values[place], int | float) and answers.statistic == MEAN:
+            assert answer.score == values[place] / (SUITES[suite].metric.full or 1)
 
 
 def test_all_that_ship_are_tested_here():
@@ -257,7 +267,8 @@ def test_of_seedbench_questions_about_videos_are_left_out():
 
 def test_ocrbench_scores_the_same_again(evaluated, tmp_path):
     """lmms-eval's aggregation goes on adding to the sums of the call before."""
-    answers, figure, values = evaluated("ocrbench")
+    answers, figure, samples = evaluated("ocrbench")
+    values = [sample[answers.metric] for sample in samples]
     aggregate = build_task("ocrbench", "mini").aggregation()["ocrbench_accuracy"]
     args = SimpleNamespace(output_path=str(tmp_path))
     assert [aggregate(values, args), aggregate(values, args)] == pytest.approx([figure, 2 * figure])
