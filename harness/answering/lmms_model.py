@@ -153,6 +153,7 @@ class FitPruneLMM(lmms):
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests. Errors are never swallowed."""
         answers: dict[int, GenerationResult] = {}
+        alike: dict[tuple[str, int, int], GenerationResult] = {}  # of very many questions, one object for equal answers
         with uncollected():
             asked = [self.questions.read(place, request) for place, request in enumerate(requests)]
             batches = self._ordered(asked)
@@ -167,8 +168,10 @@ class FitPruneLMM(lmms):
             for batch, finished in self._answered(batches):
                 for request, given, record in zip(batch, finished.texts, finished.records, strict=True):
                     text = "" if record.image.startswith(BROKEN) else given
-                    counts = TokenCounts(input_tokens=record.prompt_tokens, output_tokens=record.new_tokens)
-                    answers[request.place] = GenerationResult(text, counts)
+                    told_as = text, record.prompt_tokens, record.new_tokens
+                    if told_as not in alike:
+                        alike[told_as] = GenerationResult(text, TokenCounts(*told_as[1:]))
+                    answers[request.place] = alike[told_as]
                 bar.update(len(batch))
                 now, left = time.monotonic(), len(requests) - len(answers)
                 if self.progress is None and left and now - told > PATIENCE:

@@ -12,7 +12,10 @@ import torch
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
 from harness.answering.evaluate import evaluate_cell, sample_inputs
+from harness.answering.lmms_model import FitPruneLMM
 from harness.models.loading import LoadedModel, load_model
+from harness.tasks.build import build_task
+from harness.tasks.isolation import lmms_eval_evaluator
 from tests.support.tiny_llava import people, picture, save_tiny, scripted, write, write_suites
 
 pytestmark = pytest.mark.releases
@@ -37,6 +40,21 @@ def test_gqa_is_exact_match(data: str) -> None:
     assert [answer.target for answer in answers.answers] == ["red"] * 6
     assert answers.metric == "exact_match"
     assert answers.prompts == 6
+
+
+def test_a_run_keeps_no_documents_and_equal_answers_once(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator, kept = lmms_eval_evaluator(), {}
+    generated, real = [], evaluator.simple_evaluate
+    answer = FitPruneLMM.generate_until
+    monkeypatch.setattr(FitPruneLMM, "generate_until", lambda self, asked: generated.extend(answer(self, asked)) or generated)
+    monkeypatch.setattr(evaluator, "simple_evaluate", lambda **options: kept.update(real(**options)) or kept)
+    task = build_task("gqa", data)
+    assert evaluate_cell(scripted({"": "red"}), None, "gqa", data=data, task=task).prompts == 6
+    assert "results" in kept
+    assert "samples" not in kept
+    assert len({id(answer) for answer in generated}) < len(generated) == 6
+    # Nor are they left in the task that was handed in.
+    assert not {"_instances", "process_results"} & set(vars(task))
 
 
 def test_vqav2_is_the_annotators_soft_score(tmp_path: Path) -> None:
