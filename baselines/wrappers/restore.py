@@ -51,6 +51,7 @@ class Restore(Pruner):
     - Density, cosines and means are float32 (the authors': the model's half precision).
     - In later turns of a conversation, which the authors do not have, queries add log(s) alone.
     - Position ids on three axes, and frequencies that differ between layers, are refused while attention is calibrated.
+    - In Qwen3-VL, DeepStack adds to an anchor what belongs to its group's middle member; the authors have no such model.
 
     Attributes:
         retention: tokens that go on, of `visual_tokens` (authors': 64, 128 or 192).

@@ -46,13 +46,16 @@ def restore(model, inputs, choose, retention, new_tokens, calibrated=True):
     size_of = {visual[name]: len(group) for name, group in members.items()}
     places = [place for place in range(len(embeds)) if place not in visual or place in row_of]
     x = torch.stack([row_of.get(place, embeds[place]) for place in places])
+    at, next_position = plain.positions(inputs, len(embeds))
+    # A merged token goes on at the place of the member that names it, which says what it sees and what DeepStack adds to it.
+    names = [visual.index(place) if place in row_of else None for place in places]
     sizes = [size_of.get(place, 1) for place in places]
     same = [n / len(members) if place in row_of else 1 for place in places]
-    theta, half = plain.config.rope_parameters["rope_theta"], plain.width // 2
 
     @functools.cache
     def decay(distance):
-        return sum(math.cos(distance * theta ** (-2 * i / plain.width)) for i in range(half)) / half
+        half = plain.width // 2
+        return sum(math.cos(distance * plain.theta(0) ** (-2 * i / plain.width)) for i in range(half)) / half
 
     @functools.cache
     def bias(later, positions, keys):
@@ -65,23 +68,21 @@ def restore(model, inputs, choose, retention, new_tokens, calibrated=True):
                     bias[row, key] += math.log(2 - decay(position - places[key]))
         return bias
 
-    class Calibrated(type(plain)):
-        def bias(self, layer, positions, keys):
-            return bias(layer > 0, tuple(positions), keys) if calibrated and n else 0
+    if calibrated and n:
+        plain.bias = lambda layer, positions, keys: bias(layer > 0, tuple(positions), keys)
+    caches = [[] for _ in range(plain.layers)]
 
-    reference = Calibrated(model)
-    caches = [[] for _ in range(reference.layers)]
+    def forward(x, positions, names=None):
+        for layer in range(plain.layers):
+            output, _ = plain.attend(x, layer, positions, caches[layer], names)
+            x = plain.feed_forward(x + plain.project(output, layer), layer)
+            x = plain.deepen(x, layer, names or [None])
+        return plain.norm(x, "norm") @ plain.head.T
 
-    def forward(x, positions):
-        for layer in range(reference.layers):
-            output, _ = reference.attend(x, layer, positions, caches[layer])
-            x = reference.feed_forward(x + reference.linear(output, f"layers.{layer}.self_attn.o_proj"), layer)
-        return reference.norm(x, "norm") @ reference.head.T
-
-    logits = forward(x, places)
+    logits = forward(x, [at[place] for place in places], names)
     answer, last = [], logits[-1]
     for step in range(new_tokens):
         answer.append(int(last.argmax()))
-        row = reference.weights["embed_tokens.weight"][answer[-1]][None]
-        last = forward(row, [len(embeds) + step])[0]
+        row = plain.weights["embed_tokens.weight"][answer[-1]][None]
+        last = forward(row, [next_position + step])[0]
     return logits, answer, sorted(members)

@@ -49,12 +49,12 @@ def test_long_prompts_are_compared_in_blocks(monkeypatch):
 
 def chooser(pruner, model, sample):
     """The literal choice of the wrapped method, of int(retention / 2) tokens."""
-    seen, layer = look(model, sample, range(layers_of(model))), layers_of(model) - 2
 
     def choose(features, n):
         count = round(n * int(pruner.retention * (1 - pruner.merged)) / pruner.visual_tokens)
         if isinstance(pruner, RestoreDivPrune):
             return divprune(features.float(), count / n)[0]
+        seen, layer = look(model, sample, range(layers_of(model))), layers_of(model) - 2
         score = seen.attention(layer).mean(0)
         if isinstance(pruner, RestoreHoloV):
             return holov(score, seen.features(), count)[0]
@@ -139,6 +139,42 @@ def test_without_calibration_the_decoder_is_as_it_was():
     rule = chooser(pruner, model, sample)
     expected = restore(model, sample, rule, lambda n: round(n * 192 / 576), 0, calibrated=False)[0]
     torch.testing.assert_close(logits, expected.float(), rtol=2e-5, atol=2e-4)
+
+
+MIXED = [["w1 w2", (40, 20), "w3 w4 w5"], ["w6", (44, 48), "w7", (20, 60), "w8 w9"], ["w1 w5 w6"]]
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("calibrated", [True, False], ids=["calibrated", "merged"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3", "smolvlm"])
+def test_a_batch_of_another_family_is_right_or_refused(family, calibrated, attention):
+    """One image, two, none: each row is the literal rule's, and a family whose distances are no one number is refused."""
+    model = families.build(family, 4, seed=1)
+    model.set_attn_implementation(attention)
+    pruner, processor = RestoreDivPrune(192, calibrated=calibrated), families.processor(family)
+    inputs = families.inputs(processor, MIXED)
+    if calibrated and family != "smolvlm":
+        with pytest.raises(UnsupportedModel, match=r"^restore-divprune [^\n]* Take calibrated=False\.$"), pruner(model):
+            pass
+        return
+    with torch.no_grad(), pruner(model) as trace:
+        answers, logits = new_tokens(model, inputs, 3).tolist(), model(**inputs).logits
+    for row, parts in enumerate(MIXED):
+        sample = families.inputs(processor, [parts])
+        rule = chooser(pruner, model, sample)
+        expected, answer, names = restore(model, sample, rule, lambda n: round(n * 192 / 576), 3, calibrated=calibrated)
+        assert kept(trace, row) == [names] * 4
+        difference = (logits[row, -len(expected) :] - expected).abs().max() / expected.abs().max()
+        assert float(difference) < 2e-5, f"sample {row}: {float(difference)}"
+        assert answers[row] == answer
+
+
+@pytest.mark.parametrize("wrapped", [RestoreHoloV, RestoreVisPruner])
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3"])
+def test_a_base_that_cannot_read_the_tower_says_so(family, wrapped):
+    model = families.build(family, 2, seed=1)
+    with pytest.raises(UnsupportedModel, match=r"^restore-\w+ works on a CLIP or SigLIP tower; [^\n]*$"), wrapped()(model):
+        pass
 
 
 @pytest.mark.parametrize("wrapped", [RestoreHoloV, RestoreVisPruner, RestoreDivPrune])
