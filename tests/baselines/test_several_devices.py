@@ -26,8 +26,7 @@ PRUNED = [FitPrune(RECIPE), FastV(2), FastV(3), VisionZip(9, 3, visual_tokens=36
 # What draws, plans or counts on the host. Anything else has made a tensor in the wrong place, and was saved by a later move.
 UPLOADS = {"baselines.controls.random_pruning", "baselines.shared.choosing.rounds", "fitprune.interface.layout"}
 UPLOADS |= {"fitprune.models.clip_text"}  # a CLIP model may lie elsewhere
-# transformers makes Gemma 3's masks by vmap, whose tensors the claimed devices cannot follow.
-FAMILIES = ("llava", "llava-hr", *(family for family in families.FAMILIES if family != "gemma3"))
+FAMILIES = ("llava", "llava-hr", *families.FAMILIES)
 
 
 def model_of(family, **options):
@@ -125,7 +124,8 @@ def test_every_method_on_tiles(name):
 def impossible(family, pruner, positions):
     """Positions on three axes cannot be numbered anew, and VisionZip needs another tower."""
     on_axes = family in families.ON_AXES
-    return (on_axes and positions == "repacked") or ((on_axes or family == "internvl") and isinstance(pruner, VisionZip))
+    another_tower = on_axes or family in ("internvl", "smolvlm", "gemma3")
+    return (on_axes and positions == "repacked") or (another_tower and isinstance(pruner, VisionZip))
 
 
 @pytest.mark.product(strength=2, without=impossible)

@@ -9,6 +9,7 @@ CPU for any tensor, and waits while it uploads them; here they are refused but f
 import sys
 
 import torch
+from torch._C import _functorch as functorch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
@@ -33,13 +34,13 @@ class ClaimedDevices(TorchFunctionMode):
         """The device that a tensor claims."""
         if tensor.is_meta:
             return torch.device("meta")
-        claim = self._claims.get(tensor.untyped_storage()._cdata)
+        claim = self._claims.get(_storage(tensor)._cdata)
         return CPU if claim is None else claim[1]
 
     def claim(self, tensor, device):
         """Let a tensor's storage be on `device`."""
         if not tensor.is_meta:
-            storage = tensor.untyped_storage()
+            storage = _storage(tensor)
             # The reference keeps the storage's address from being used again, but not its memory.
             self._claims[storage._cdata] = (StorageWeakRef(storage), device)
 
@@ -64,7 +65,7 @@ class ClaimedDevices(TorchFunctionMode):
             here = wanted or self._common(name or func, [*_tensors(args), *_tensors(kwargs)])
         output = func(*args, **kwargs)
         for tensor in _tensors(output):
-            known = tensor.is_meta or tensor.untyped_storage()._cdata in self._claims
+            known = tensor.is_meta or _storage(tensor)._cdata in self._claims
             if here != CPU and (not known or wanted is not None):
                 self.claim(tensor, here)
         return output
@@ -82,7 +83,7 @@ class ClaimedDevices(TorchFunctionMode):
         if there != here:
             if here == CPU and sys._getframe(2).f_globals["__name__"].partition(".")[0] in ("fitprune", "baselines"):
                 self.uploads.append(sys._getframe(2).f_globals["__name__"])
-            if output.untyped_storage()._cdata == source.untyped_storage()._cdata:
+            if _storage(output)._cdata == _storage(source)._cdata:
                 output = output.detach().clone()
             self.claim(output, there)
         elif output is not source:
@@ -96,6 +97,13 @@ class ClaimedDevices(TorchFunctionMode):
             found = " and ".join(sorted(map(str, devices)))
             raise RuntimeError(f"Expected all tensors to be on the same device, but {name} met {found}")
         return next(iter(devices), CPU)
+
+
+def _storage(tensor):
+    """A tensor's storage; inside `vmap`, that of the whole tensor."""
+    while functorch.is_batchedtensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor.untyped_storage()
 
 
 def _is_device(value):
