@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from baselines.registry import PRUNERS
+from baselines.registry import CLASS_PATHS
 from fitprune.arguments import commands_parser
+from harness.__main__ import main
 from harness.plugin.options import DEST, OPTIONS, RunOptions
 from harness.results.store import Store
 from reports.console import COMMANDS, PROGRAM, PURPOSE
@@ -103,17 +104,22 @@ def test_what_needs_no_network_runs(page, tmp_path):
         assert "Traceback" not in ran.stderr, line
 
 
-def test_every_method_has_its_row():
-    """With its position ids."""
-    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    rows = {}
-    for line in text.splitlines():
-        if line.startswith("| `"):
-            names = re.findall(r"`([\w-]+)`", line.split(" | ")[0])
-            ids = [part.strip() for part in line.rstrip(" |").split(" | ")[-1].split(";")]
-            rows |= {name: ids[min(place, len(ids) - 1)] for place, name in enumerate(names)}
-    assert set(rows) == set(PRUNERS) - {"dense"}
-    for name, ids in rows.items():
-        method = PRUNERS[name]
-        positions = next(str(field.default) for field in method.__dataclass_fields__.values() if field.name == "positions")
-        assert ids == positions, name
+@pytest.mark.parametrize("name", ["methods", "models"])
+def test_a_page_s_table_is_what_the_command_prints(name, capsys):
+    assert main([name, "--markdown"]) == 0
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"<!-- {name} -->\n(.*?)<!-- /{name} -->", text, re.DOTALL)
+    assert block == capsys.readouterr().out
+
+
+def test_a_method_s_row_has_its_paper_its_rule_and_its_ids(capsys):
+    main(["methods", "--markdown"])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
+    found = {name.strip("`"): cells for name, *cells in rows}
+    assert list(found) == list(CLASS_PATHS)
+    assert all(all(cells) for cells in found.values())
+    link = "[{0}](https://arxiv.org/abs/{0})".format
+    assert found["fastervlm"][0] == link("2412.01818") + " v1"
+    assert found["restore-divprune"][0] == link("2606.01711")  # its base's
+    assert found["cosine"][0] == "–"
+    assert found["vtw"][1:] == ["between layers", "all visual tokens are withdrawn at one layer", "kept", "none"]

@@ -17,7 +17,7 @@ from harness.models.shipped import family_of, read_config
 from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
 
-HEADER = ("name", "family", "parameters", f"visual tokens ({TYPICAL_SIZE})", "layers", "GPU memory", "revision", "weights")
+HEADER = ("name", "family", "parameters", "visual tokens ({})", "layers", "GPU memory", "revision", "weights")
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,18 @@ def _weights(spec: ModelSpec) -> str:
     return "here"
 
 
-def markdown() -> str:
-    """The table of docs/models.md: what does not depend on the machine, for a typical image."""
+def markdown(size: Size) -> str:
+    """The table of docs/models.md: what does not depend on the machine."""
     table = []
-    for row in rows(TYPICAL_SIZE):
+    for row in rows(size):
         name, _, *rest = row.cells()
         table.append([f"`{name}`", row.spec.source if row.spec.kind == "hub" else row.spec.notes, *rest])
-    header = [HEADER[0], "weights", *HEADER[2:7]]
+    header = [HEADER[0], "weights", *_header(size)[2:7]]
     return tabulate(table, header, tablefmt="pipe", disable_numparse=True)
+
+
+def _header(size: Size) -> list[str]:
+    return [title.format(size) for title in HEADER]
 
 
 def _count(number: int) -> str:
@@ -109,12 +113,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WxH",
         help=f"image of the visual tokens (default {TYPICAL_SIZE})",
     )
+    parser.add_argument("--markdown", action="store_true", help="the table of docs/models.md")
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the table and, on the standard error, what families' names stand for on this machine."""
+    if options.markdown:
+        print(markdown(options.image))
+        return
     table = [(*row.cells(), row.weights) for row in rows(options.image)]
-    header = (*HEADER[:3], f"visual tokens ({options.image})", *HEADER[4:])
+    header = _header(options.image)
     align = ["right" if 2 <= column <= 5 else "left" for column in range(len(header))]
     print(tabulate(table, header, tablefmt="plain", disable_numparse=True, colalign=align))
     print("", *families(), sep="\n", file=sys.stderr)

@@ -11,7 +11,6 @@ import pytest
 
 from fitprune import Recipe
 from harness.__main__ import main
-from harness.commands.models import markdown
 from harness.models.registry import MODELS
 from tests.support.tiny_llava import save_tiny
 
@@ -91,12 +90,6 @@ def test_listing_loads_no_torch():
     code = "import sys; from harness.__main__ import main; main(['models']); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-def test_the_page_s_table_is_the_registry_s():
-    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    (found,) = re.findall(r"<!-- models -->\n(.*?)\n<!-- /models -->", page, flags=re.DOTALL)
-    assert found == markdown()
 
 
 def test_the_seven_billion_model_s_prefill(capsys):
