@@ -50,6 +50,10 @@ CLASS_PATHS = {
     "dart-embeddings": "baselines.before_decoder.dart_embeddings:DARTEmbeddings",
 }
 
+# What `--pruner composed` stands for, the pairs that UniPruneBench's code can run (arXiv 2511.02650; controls left out): each
+# of its methods before the decoder, and after it each between layers.
+COMPOSED = tuple(f"{first}+{then}" for first in ("divprune", "gprune") for then in ("fitprune", "fastv", "pyramiddrop", "dart"))
+
 
 class _Registry(Mapping[str, "type[Pruner]"]):
     """Names and classes. A class is imported when it is looked up, so listing names does not load torch."""

@@ -88,7 +88,7 @@ OPTIONS = (
     Option(
         "pruner",
         "NAME",
-        f"method names, dense, or all; comma lists (default: {','.join(DEFAULT_PRUNERS)})",
+        f"method names, dense, all, composed (pairs), A+B; comma lists (default: {','.join(DEFAULT_PRUNERS)})",
         names,
         repeatable=True,
     ),
@@ -256,13 +256,14 @@ class RunOptions:
         )
 
     def expanded(self) -> "RunOptions":
-        """The same with `all` spelled out. Raises FitPruneError, with the nearest names, for an unknown pruner."""
-        from baselines.registry import PRUNERS, check_name
+        """The same with `all` and `composed` spelled out. Raises FitPruneError, with the nearest names, for an unknown one."""
+        from baselines.registry import COMPOSED, PRUNERS, check_name
 
-        composed = [name for name in self.pruners if "+" in name]
+        asked = [each for name in self.pruners for each in (COMPOSED if name == "composed" else (name,))]
+        composed = [name for name in asked if "+" in name]
         for name in composed:
             check_name(name)
-        pruners = known_names("pruner", self.pruners, PRUNERS, also=composed)
+        pruners = known_names("pruner", asked, PRUNERS, also=composed)
         if self.recipe and set(pruners) - {DENSE, FITPRUNE}:
             raise FitPruneError(f"--recipe is for --pruner {FITPRUNE}; run the other pruners by themselves, with --reduction")
         return replace(self, pruners=pruners, every="all" in self.pruners)

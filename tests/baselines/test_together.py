@@ -10,7 +10,7 @@ import torch
 
 from baselines.before_decoder.visionzip import VisionZip
 from baselines.controls.random_pruning import Random
-from baselines.registry import PRUNERS, get_pruner_class
+from baselines.registry import COMPOSED, PRUNERS, get_pruner_class
 from fitprune import BudgetError, Calibration, Composed, FitPrune, FitPruneError
 from tests.support.models import batch, build, kept, prompt
 from tests.support.shortened import measured
@@ -76,6 +76,17 @@ def test_all_together_save_what_is_asked_for_and_more_is_more(name, reductions, 
             again = solved(name, model, batches, reduction)
             assert again.params() | {"provenance": 0} == pruner.params() | {"provenance": 0}
     assert savings == sorted(savings)
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_every_pair_of_composed_saves_what_is_asked_for(name, model, batches):
+    """A method before the decoder, then one that goes on between layers."""
+    pruner = solved(name, model, batches, 0.5)
+    inputs = prompt(model, [3, "image", 16])
+    assert measured(model, pruner, inputs) == pytest.approx(0.5, abs=0.01)
+    with torch.no_grad(), pruner(model) as trace:
+        model(**inputs)
+    assert 144 > int(trace.visual_in[0]) > int(trace.visual_out[-1])
 
 
 @pytest.mark.parametrize(("split", "share"), [(None, 0.5), ([0.25, 0.75], 0.25), ([0.8, 0.2], 0.8)])

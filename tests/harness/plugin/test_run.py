@@ -11,6 +11,7 @@ import pytest
 import transformers.models.llama.modeling_llama  # noqa: F401  (models of later tests hold on to it)
 from transformers import AutoConfig  # noqa: F401
 
+from baselines.registry import COMPOSED
 from harness.results.refusals import read_refusals
 from harness.results.store import Store
 from tests.support import (
@@ -48,6 +49,14 @@ def test_pruners_in_sequence_are_a_row(run):
     )
     cells = [line.rpartition("[m-")[2] for line in result.outlines if "::" in line]
     assert cells == ["visionzip+fitprune-0.5]", "visionzip+fitprune-0.5-ids-kept]", "random-0.5]"]
+
+
+def test_composed_stands_for_pairs_beside_all(run):
+    result = run("--collect-only", "-q", "--pruner", "fastv,composed,gprune+dart", "--reduction", "0.5", suites=("gqa",))
+    cells = [line.rpartition("[m-")[2].removesuffix("-0.5]") for line in result.outlines if "::" in line]
+    assert cells == ["fastv", *COMPOSED]
+    assert cells[1] == "divprune+fitprune"
+    assert cells[-1] == "gprune+dart"
 
 
 def test_dense_against_itself_passes(run):
