@@ -61,6 +61,6 @@ def run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; what was answered is in {options.results}; go on with: {options.typed}", file=sys.stderr)
         return 130
-    tuned.write(options.output)
+    tuned.write(options.output, options.results)
     print(tuned.markdown())
     return 0 if tuned.holds else 1

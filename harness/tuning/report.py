@@ -11,9 +11,12 @@ from fitprune.files import write_atomically
 from fitprune.recipes.certificate import Certificate, CertifiedSuite
 from harness.bench.resolved import Resolved
 from harness.results.key import digest_of
+from harness.results.once import slug
 from harness.results.result import now, versions
 from harness.results.strict_json import strict
 from harness.statistics import Drop, Verdict, certified
+from harness.storage.places import files_at
+from harness.tuning.file import FOLDER, FORMAT, VERSION
 from harness.tuning.search import ERROR, Candidate, Search, Shown, Tried
 
 METHOD = "weighted draws without replacement and betting (arXiv 2305.06884), one error budget over all candidates"
@@ -79,8 +82,10 @@ class Tuned:
         best = self.best
         return strict(
             {
-                "format": "fitprune-tuned",
-                "version": 1,
+                "format": FORMAT,
+                "version": VERSION,
+                "headline": self.headline().replace("**", ""),
+                "model": next(iter(next(iter(self.cells.values())).values())).facts.name,
                 "command": self.command,
                 "goal": self.goal,
                 "error": ERROR,
@@ -88,6 +93,7 @@ class Tuned:
                 "seed": self.search.seed,
                 "best": None if best is None else asdict(best),
                 "tried": [asdict(tried) for tried in self.search.tried],
+                "frontier": [asdict(one) for one in frontier(self.search.tried)],
                 "candidates": [asdict(candidate) for candidate in self.search.candidates],
                 "questions": {suite.name: len(suite.dense) for suite in self.search.suites},
                 "confirmed": {
@@ -117,7 +123,8 @@ class Tuned:
             "## Frontier",
             "",
             "```",
-            *_frontier(self.search.tried),
+            f"{'saves':>6} {'drop at most':>13}",
+            *map(str, frontier(self.search.tried)),
             "```",
             "",
             "## What was asked",
@@ -145,12 +152,13 @@ class Tuned:
             lines += ["## Again", "", "```", self.command, "```", ""]
         return "\n".join(lines)
 
-    def write(self, path: Path) -> None:
-        """The recipe, with its certificate, or the method and its parameters, to `path`; beside it the report. Where nothing is
-        certified, the report alone.
+    def write(self, path: Path, results: Path) -> None:
+        """The recipe, with its certificate, or the method and its parameters, to `path`; beside it the report, and a copy of
+        its record in the results folder, for its page. Where nothing is certified, the report alone.
         """
         text = json.dumps(self.record(), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(path.with_suffix(".tuned.json"), [text, "\n"])
+        files_at(results).write(f"{FOLDER}/{slug(str(path))}.json", [text, "\n"])
         write_atomically(path.with_suffix(".tuned.md"), [self.markdown()])
         if self.best is None:
             return
@@ -186,16 +194,36 @@ _PROMISE = """## What is promised
 - Another seed, tried until one certifies, is another search: its errors add up."""
 
 
-def _frontier(tried: Sequence[Tried]) -> list[str]:
-    """A bar for each candidate: what it saves; beside it the largest drop that is not refuted on any suite."""
-    lines = [f"{'saves':>6} {'drop at most':>13}"]
-    for one in sorted(tried, key=lambda one: one.candidate.saved):
-        most = max(100 * shown.high for shown in one.shown)
-        bar = ("#" if one.certified else ".") * max(1, round(BARS * max(one.candidate.saved, 0)))
-        lines.append(
-            f"{one.candidate.saved:6.0%} {most:10.2f} pt  {bar} {one.candidate.name}{'' if one.certified else ' (no)'}"
-        )
-    return lines
+@dataclass(frozen=True)
+class Frontier:
+    """A candidate that was tested.
+
+    Attributes:
+        saves: a share.
+        most: the largest drop in points that is not refuted on any suite, for all candidates at once.
+        asked: questions.
+    """
+
+    name: str
+    saves: float
+    most: float
+    asked: int
+    certified: bool
+
+    @classmethod
+    def of(cls, tried: Tried) -> "Frontier":
+        """Of what was found."""
+        most, asked = max(100 * shown.high for shown in tried.shown), sum(shown.asked for shown in tried.shown)
+        return cls(tried.candidate.name, tried.candidate.saved, most, asked, tried.certified)
+
+    def __str__(self) -> str:
+        bar = ("#" if self.certified else ".") * max(1, round(BARS * max(self.saves, 0)))
+        return f"{self.saves:6.0%} {self.most:10.2f} pt  {bar} {self.name}{'' if self.certified else ' (no)'}"
+
+
+def frontier(tried: Sequence[Tried]) -> list[Frontier]:
+    """The candidates that were tested, by what they save."""
+    return sorted(map(Frontier.of, tried), key=lambda one: one.saves)
 
 
 def _line(tried: Tried, shown: Shown) -> str:

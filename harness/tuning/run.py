@@ -14,7 +14,7 @@ from harness.telling import PATIENCE, tell
 from harness.tuning.asked import Asked
 from harness.tuning.asking import Asking
 from harness.tuning.candidates import candidates_of, label
-from harness.tuning.report import Tuned
+from harness.tuning.report import Frontier, Tuned
 from harness.tuning.search import ERROR, Progress, Search
 
 FIRST_BATCHES = 2  # of a stretch at least
@@ -54,7 +54,8 @@ def searched(asked: Asked, bench: Bench) -> Tuned:
     asking = Asking(bench, cells, asked.confirm)
     suites = [asking.suite(name, asked.margin(name)) for name in asked.suites]
     first = FIRST_BATCHES * asked.settings.batch_size
-    search = Search(suites, list(cells), asking.scores, seed=asked.settings.seed, first=first, listen=Told())
+    search = Search(suites, list(cells), asking.scores, seed=asked.settings.seed, first=first)
+    search.listen = Told(search)
     best = search.run()
     tuned = Tuned(search, cells, asked.goal, asked.again, notes=notes)
     if best is not None and asked.confirm:
@@ -63,12 +64,15 @@ def searched(asked: Asked, bench: Bench) -> Tuned:
 
 
 class Told:
-    """Says where a search is, at most once in `PATIENCE` seconds, and for each new candidate."""
+    """Says where a search is, at most once in `PATIENCE` seconds and for each new candidate, and draws its frontier as it goes."""
 
-    def __init__(self) -> None:
-        self._at, self._last = -math.inf, ""
+    def __init__(self, search: Search) -> None:
+        self._search, self._drawn, self._at, self._last = search, 0, -math.inf, ""
 
     def __call__(self, progress: Progress) -> None:
+        for tried in self._search.tried[self._drawn :]:
+            tell(str(Frontier.of(tried)))
+        self._drawn = len(self._search.tried)
         now, here = time.monotonic(), f"{progress.candidate.name} on {progress.suite}"
         if here == self._last and now - self._at < PATIENCE:
             return

@@ -117,6 +117,25 @@ def tokens_left() -> Any:
     ).properties(width="container", height=240)
 
 
+def certified() -> Any:
+    """What each candidate of a search saves against the drop that is not refuted; its data set `points` is filled in later."""
+    import altair as alt
+
+    base = alt.Chart(alt.NamedData(name=NAME)).encode(
+        alt.X("saves:Q", title="Saved", axis=alt.Axis(format="%"), scale=alt.Scale(zero=False, nice=True, padding=40)),
+        alt.Y("most:Q", title="Drop at most (points)"),
+    )
+    verdicts = ["certified", "not certified"]
+    legend = alt.Legend(title=None, orient="bottom")
+    marks = base.mark_point(filled=True, size=70).encode(
+        color=alt.Color("verdict:N", scale=alt.Scale(domain=verdicts, range=[COLORS[2], COLORS[3]]), legend=legend),
+        shape=alt.Shape("verdict:N", scale=alt.Scale(domain=verdicts, range=["circle", "cross"]), legend=legend),
+        tooltip=["name:N", alt.Tooltip("saves:Q", format=".1%"), alt.Tooltip("most:Q", format=".2f"), "asked:Q"],
+    )
+    names = base.mark_text(align="left", dx=8, dy=-6).encode(text="name:N")
+    return alt.layer(marks, names).properties(width="container", height=260)
+
+
 def write_svg(path: Path, axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]], title: str) -> None:
     """A picture of score against cost, on white, as it stands beside the Markdown; written whole or not at all."""
     import altair as alt

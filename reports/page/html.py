@@ -11,18 +11,20 @@ from markupsafe import Markup
 from reports.charts import charts
 from reports.page.gallery import read_gallery
 from reports.page.page import page_data, to_script
+from reports.page.tuned import read_tuned
 from reports.table.leaderboard import Leaderboard
 from reports.table.texts import each
 
 
 def to_html(board: Leaderboard) -> str:
-    """The page: leaderboard, charts, methods, gallery, how it was measured."""
+    """The page: leaderboard, charts, methods, searches, gallery, how it was measured."""
     gallery, notes = read_gallery(board.store.folder)
+    tuned, more = read_tuned(board.store.folder)
     return rendered(
         "page.html",
         script=_template("page.js"),
         vega=Markup(charts.runtime() if charts.available() else ""),
-        data=Markup(to_script(page_data(board, gallery, notes))),
+        data=Markup(to_script(page_data(board, gallery, tuned, [*notes, *more]))),
         title=_title(board),
         about=_about(board),
     )

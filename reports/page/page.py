@@ -44,7 +44,12 @@ class Texts:
         return list(self._places)
 
 
-def page_data(board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()) -> dict[str, Any]:
+def page_data(
+    board: Leaderboard,
+    gallery: Sequence[dict[str, Any]] = (),
+    tuned: Sequence[dict[str, Any]] = (),
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
     """Everything that the page shows, as strict JSON values."""
     texts, shown = Texts(), _examples_a_cell(board)
     rows = [row for number, part in enumerate(board.boards) for row in _Rows(part, number, texts, shown).all()]
@@ -66,6 +71,7 @@ def page_data(board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), notes:
         "quoted": QUOTED,
         "notes": [*board.damaged, *notes],
         "gallery": list(gallery),
+        "tuned": list(tuned),
         "charts": _charts(methods),
     }
     return strict(data)
@@ -91,7 +97,7 @@ def _charts(methods: Sequence[str]) -> dict[str, Any]:
     if not charts.available():
         return {}
     drawn = {axis.name: charts.tradeoff(axis, methods).to_dict() for axis in AXES}
-    return drawn | {"tokens": charts.tokens_left().to_dict()}
+    return drawn | {"tokens": charts.tokens_left().to_dict(), "tuned": charts.certified().to_dict()}
 
 
 def _table(board: Board) -> dict[str, Any]:

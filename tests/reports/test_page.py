@@ -19,6 +19,7 @@ from harness.plugin.summary import lines_of
 from harness.results.store import Store
 from harness.results.texts import row_texts
 from harness.tasks.specs import suite_title
+from harness.tuning.file import FOLDER
 from reports.__main__ import main
 from reports.table.leaderboard import read_leaderboard
 from reports.writing.tabular import escape_latex
@@ -71,6 +72,20 @@ def scene(doc_id, question, **changes):
     return made | changes
 
 
+SEARCH = {
+    "format": "fitprune-tuned",
+    "version": 1,
+    "model": "llava-1.5-7b",
+    "headline": "fastv@0.5 saves 50% of the FLOPs of the visual tokens and is certified to lose at most, in points: gqa 1.",
+    "goal": "flops",
+    "command": "fitprune tune --model llava-1.5-7b --suite gqa --max-drop 1",
+    "frontier": [
+        {"name": "fastv@0.5", "saves": 0.5, "most": 0.42, "asked": 310, "certified": True},
+        {"name": EVIL, "saves": 0.7, "most": 6.5, "asked": 96, "certified": False},
+    ],
+}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Four methods at two reductions on two suites, dense, one refusal, two questions in the gallery, markup in every text."""
@@ -104,6 +119,10 @@ def results(tmp_path_factory):
     refuse(store.folder, reason=EVIL)
     write_scene(store.folder, scene(1, "What color?"))
     write_scene(store.folder, scene(2, EVIL))
+    tuned = store.folder / FOLDER
+    tuned.mkdir()
+    (tuned / "recipe.json").write_text(json.dumps(SEARCH))
+    (tuned / "z.json").write_text(json.dumps(SEARCH | {"frontier": "none"}))
     return store
 
 
@@ -332,6 +351,20 @@ def test_the_gallery_shows_which_patches_survive_and_both_answers(page):
     assert all(max(patch(page, "fastv", place)) > 200 for place in range(4))
     click(page, ".questions label:nth-of-type(2) input")
     assert page.evaluate("document.querySelector('#gallery strong').innerText") == EVIL
+
+
+def test_a_search_stands_with_its_frontier_as_chart_and_table(page):
+    page.wait("document.querySelectorAll('#tuned svg text').length")
+    shown = "[...document.querySelectorAll('#tuned tbody tr')].map(r => r.innerText.split('\\t').map(t => t.trim()))"
+    assert page.evaluate(shown) == [
+        ["fastv@0.5", "50.0%", "0.42", "310", "certified"],
+        [EVIL, "70.0%", "6.50", "96", "not certified"],
+    ]
+    drawn = page.evaluate("[...document.querySelectorAll('#tuned svg text')].map(t => t.textContent)")
+    assert {"fastv@0.5", EVIL, "certified", "not certified", "Saved", "Drop at most (points)"} <= set(drawn)
+    assert page.evaluate("document.querySelector('#tuned h3 + p').innerText") == SEARCH["headline"]
+    notes = page.evaluate("document.querySelector('#measured').innerText")
+    assert "tuned/z.json is damaged and left out" in notes
 
 
 def test_texts_of_results_are_shown_and_not_run(page, site):

@@ -19,6 +19,7 @@ from harness.results.store import Store
 from harness.statistics import Drop
 from harness.tuning.asked import Asked, require_mean
 from harness.tuning.asking import features_of
+from harness.tuning.file import check_tuned
 from harness.tuning.run import plan_lines, searched
 from tests.support import fake_bench
 from tests.support.scores import answers
@@ -76,7 +77,7 @@ def test_it_finds_writes_and_certifies_the_recipe_that_saves_most(asked, tmp_pat
     ]
     assert found.notes == ["fastv@0.7: FastV cannot save 70.0%; it reaches 60.0%"]
     path = tmp_path / "recipe.json"
-    found.write(path)
+    found.write(path, tmp_path / "results")
     recipe = Recipe.load(path, require_certificate=True)
     certificate = recipe.certificate
     assert (certificate.model, certificate.weights, certificate.error) == ("m", "weights of m", 0.05)
@@ -90,6 +91,17 @@ def test_it_finds_writes_and_certifies_the_recipe_that_saves_most(asked, tmp_pat
     assert "m, weights weights of m; void for others" in said
     record = json.loads((tmp_path / "recipe.tuned.json").read_text())
     assert record["best"] == {"name": "fitprune@0.7", "chain": "fitprune", "saved": 0.7}
+    (kept,) = (tmp_path / "results/tuned").glob("*.json")
+    assert kept.read_text() == (tmp_path / "recipe.tuned.json").read_text()
+    shown = check_tuned(record)["frontier"]
+    assert [(one["name"], one["saves"], one["certified"]) for one in shown] == [
+        ("fastv@0.3", 0.3, True),
+        ("fastv@0.5", 0.5, True),
+        ("fitprune@0.7", 0.7, True),
+    ]
+    for one, tried in zip(shown, found.search.tried, strict=True):
+        assert one["most"] == max(100 * part.high for part in tried.shown)
+        assert one["asked"] == sum(part.asked for part in tried.shown)
     page = (tmp_path / "recipe.tuned.md").read_text()
     assert "**fitprune@0.7** saves 70% of the FLOPs of the visual tokens" in page
     assert "| fastv@0.5 | 50.0% | gqa |" in page
@@ -99,7 +111,7 @@ def test_it_finds_writes_and_certifies_the_recipe_that_saves_most(asked, tmp_pat
 def test_where_nothing_is_certified_there_is_a_report_and_no_recipe(asked, tmp_path):
     found = tuned(asked(lost=300, pruners=("fastv",), budgets=(0.3, 0.5)), tmp_path)
     assert found.best is None
-    found.write(tmp_path / "recipe.json")
+    found.write(tmp_path / "recipe.json", tmp_path / "results")
     assert not (tmp_path / "recipe.json").exists()
     assert "No candidate is certified" in (tmp_path / "recipe.tuned.md").read_text()
     assert [tried.candidate.name for tried in found.search.tried] == ["fastv@0.3"]
@@ -107,7 +119,7 @@ def test_where_nothing_is_certified_there_is_a_report_and_no_recipe(asked, tmp_p
 
 def test_another_method_is_written_with_its_parameters(asked, tmp_path):
     found = tuned(asked(lost=0, pruners=("fastv",), budgets=(0.3,)), tmp_path)
-    found.write(tmp_path / "choice.json")
+    found.write(tmp_path / "choice.json", tmp_path / "results")
     record = json.loads((tmp_path / "choice.json").read_text())
     assert (record["pruner"], record["reduction"], record["params"]["ratio"]) == ("fastv", 0.3, 0.3)
     assert record["certificate"]["suites"][0]["suite"] == "gqa"
