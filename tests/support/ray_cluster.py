@@ -3,9 +3,14 @@
 import contextlib
 import os
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from harness.cluster.ray_machines import RayMachines
+from tests.support.cluster_runs import on_cluster
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fitprune-bench[cluster]'")
 
@@ -20,20 +25,24 @@ def machines(count=2, cores=1, **head):
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     own, services.get_node_ip_address = services.get_node_ip_address, lambda address=None: HERE  # else the world's side of it
-    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": cores, "node_ip_address": HERE, "include_dashboard": False} | head
     )
     try:
         for _ in range(count - 1):
             cluster.add_node(num_cpus=cores, node_ip_address=HERE)
-        ray.init(address=cluster.address, _node_ip_address=HERE, **quiet)
+        join(cluster.address)
         cluster.wait_for_nodes()
         yield cluster
     finally:
         ray.shutdown()
         cluster.shutdown()
         services.get_node_ip_address = own
+
+
+def join(address):
+    """Connect this process."""
+    ray.init(address=address, _node_ip_address=HERE, log_to_driver=False, configure_logging=False, logging_level="ERROR")
 
 
 def left_over():
@@ -59,3 +68,11 @@ def soon(holds, seconds=30):
     while not holds() and time.monotonic() < until:
         time.sleep(0.1)
     return holds()
+
+
+if __name__ == "__main__":  # a driver in a process of its own, to be killed: its cluster's address and its folder
+    from ray._private import services
+
+    services.get_node_ip_address = lambda address=None: HERE
+    join(sys.argv[1])
+    on_cluster(Path(sys.argv[2]), RayMachines())

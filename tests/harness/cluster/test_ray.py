@@ -1,21 +1,18 @@
 """The engine on Ray: two raylets of one core each on this machine, bound to 127.0.0.1."""
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from harness.cells import CellSettings
-from harness.cluster.bench import ClusterBench
-from harness.cluster.crew import Crew
-from harness.cluster.messages import Ask, Setup
+from harness.cluster.messages import Ask
 from harness.cluster.ray_machines import RayMachines
-from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.tasks.isolation import lmms_eval_evaluator
-from harness.telling import telling
 from tests.support import ray_cluster
-from tests.support.cluster_runs import alone, files, wanted
-from tests.support.journaled_bench import CELLS, JournaledBench
+from tests.support.cluster_runs import alone, files, on_cluster, wanted
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
 
@@ -78,30 +75,33 @@ class Killing(RayMachines):
         return message
 
 
-def measure(folder, machines, cells=CELLS):
-    store, lines = Store(folder / "results"), []
-    crew = Crew(machines, Setup(CellSettings(), bench=JournaledBench), "cpu")
-    with telling(lines.append):
-        crew.sizes = {"m": 1}  # there is no such model for machines to look at
-        crew.open()
-        bench = ClusterBench(crew, lambda cell: 60.0, store, RunFolder(folder / "run"))
-        try:
-            for cell in bench.as_they_end(cells):
-                with bench.measuring(cell) as measured:
-                    store.write(measured.result, measured.answers, None if cell.is_dense else measured.dense)
-        finally:
-            bench.close()
-    return lines
-
-
 @pytest.mark.exhaustive
 def test_a_worker_and_a_machine_that_die_change_nothing(cluster, log, expected, tmp_path):
     """The same files as of one process, and of what was asked at most a batch twice for each death."""
     log.unlink(missing_ok=True)
     machines = Killing(cluster, machine=5, worker=20)
-    gone, died = measure(tmp_path, machines)
+    gone, died = on_cluster(tmp_path, machines)
     assert "is gone with its machine; another goes on from its last batch" in gone
     assert "died; another goes on from its last batch" in died
+    assert files(tmp_path) == expected
+    asked = Counter(log.read_text().splitlines())
+    assert asked.keys() == wanted()
+    assert sum(asked.values()) <= len(wanted()) + 2
+    assert ray_cluster.soon(lambda: not ray_cluster.workers())
+
+
+@pytest.mark.exhaustive
+def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, log, expected, tmp_path):
+    """The same command again: the same files as of one process, at most a batch of each worker asked twice, no worker left."""
+    log.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "tests.support.ray_cluster", cluster.address, str(tmp_path)]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[3]) as driver:
+        assert ray_cluster.soon(lambda: log.exists() and len(log.read_text().splitlines()) >= 30, 60)
+        driver.kill()
+    assert ray_cluster.soon(lambda: not ray_cluster.workers())
+    before = Counter(log.read_text().splitlines())
+    assert 30 <= sum(before.values()) < len(wanted())
+    subprocess.run(command, cwd=Path(__file__).parents[3], check=True, timeout=120)
     assert files(tmp_path) == expected
     asked = Counter(log.read_text().splitlines())
     assert asked.keys() == wanted()
