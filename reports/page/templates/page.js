@@ -402,7 +402,7 @@ function drawTuned() {
     const chart = make("div", { class: "chart" });
     const lines = points.map((tried) => [tried.name, (100 * tried.saves).toFixed(1) + "%", tried.most.toFixed(2), String(tried.asked), tried.verdict].map((text) => make("span", {}, text)));
     const head = ["candidate", one.goal === "latency" ? "saves, of the time" : "saves, of the visual FLOPs", "drop at most, points", "questions", ""].map((text) => make("span", {}, text));
-    find("tuned-body").append(make("h3", {}, one.model), make("p", {}, one.headline), chart, wide(table(head, lines)), make("p", { class: "note" }, "The drops hold for all candidates and suites at once, with 95 % confidence. Made by ", make("code", {}, one.command), "."));
+    find("tuned-body").append(make("h3", {}, one.model), make("p", {}, one.headline), chart, wide(table(head, lines)), make("p", { class: "note" }, "The drops hold for all candidates and suites at once, with 95 % confidence, and are wider than what certifies one. Made by ", make("code", {}, one.command), "."));
     const show = () => draw(chart, "tuned", points);
     redraw.push(show);
     show();
