@@ -12,7 +12,7 @@ from baselines.between_layers.vtw import VTW
 from baselines.registry import PRUNERS
 from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.search import drop_counts
-from tests.support import families, llava_hr
+from tests.support import families, llava_hr, videos
 from tests.support.claimed_devices import ClaimedDevices, decoder_over, spread
 from tests.support.methods import RECIPE, method, outcome, same
 from tests.support.models import batch, build, kept, new_tokens, prompt
@@ -146,6 +146,15 @@ def offloaded(model):
         assert all(weight.is_meta for weight in model.parameters())
 
     return apart
+
+
+@pytest.mark.parametrize("name", ["fitprune", "random"])
+@pytest.mark.parametrize("family", videos.SEE_VIDEOS)
+def test_prompts_with_videos(family, name):
+    """Draws are from the pixels, which lie with the tower."""
+    model = families.build(family, LAYERS, seed=1)
+    prompts = [["w1 w2", videos.Clip(4), "w3 w4"], ["w1", (30, 20), "w2"]]
+    check(model, everywhere(model), videos.inputs(videos.processor(family), prompts), method(name, model))
 
 
 @pytest.mark.exhaustive
