@@ -32,6 +32,7 @@ def compiled(tmp_path_factory):
 
 
 @TRITON
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", CASES)
 def test_the_interpreted_kernels_are_the_literal_map(name, interpreted):
     expected = literal(CASES[name])
@@ -40,6 +41,7 @@ def test_the_interpreted_kernels_are_the_literal_map(name, interpreted):
 
 
 @TRITON
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", CASES)
 def test_the_interpreted_kernels_are_the_torch_blocks(name, interpreted):
     case = CASES[name]
@@ -65,6 +67,7 @@ def test_the_torch_blocks_never_hold_a_map():
 
 
 @TRITON
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["multi-head, float32", "grouped, bfloat16", "first row within left padding, float32"])
 def test_both_products_of_queries_and_keys_are_counted(name, interpreted):
     """Tiles of 64 × 64, counted one by one where a row of theirs sees a key of theirs; what is padding is left out."""
@@ -81,6 +84,7 @@ def test_both_products_of_queries_and_keys_are_counted(name, interpreted):
 
 
 @TRITON
+@pytest.mark.exhaustive
 def test_fitprune_keeps_the_same_tokens_by_the_kernels(interpreted):
     expected = pruned().kept
     assert len(expected) == 3
