@@ -64,7 +64,7 @@ def searched(asked: Asked, bench: Bench) -> Tuned:
 
 
 class Told:
-    """Says where a search is, at most once in `PATIENCE` seconds and for each new candidate, and draws its frontier as it goes."""
+    """Says where a search is, at most once in `PATIENCE` seconds and for each new candidate; draws its frontier as it goes."""
 
     def __init__(self, search: Search) -> None:
         self._search, self._drawn, self._at, self._last = search, 0, -math.inf, ""
