@@ -7,6 +7,8 @@ from fitprune.errors import FitPruneError
 
 LOCAL, FOUND, CLIENT = "ray", "ray:auto", "ray://"
 _SILENCE = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TQDM": "0"}
+# Seconds of the first of three tries to reach a cluster's client port, and of the others: ten in all.
+_PATIENCE = {"RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2", "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "3"}
 
 
 def check_engine(engine: str) -> None:
@@ -22,8 +24,8 @@ def check_engine(engine: str) -> None:
 
 
 def load_ray() -> Any:
-    """Ray, which reports nothing to anyone."""
-    for name, value in _SILENCE.items():
+    """Ray, which reports nothing to anyone, and gives up an address soon."""
+    for name, value in {**_SILENCE, **_PATIENCE}.items():
         os.environ.setdefault(name, value)
     import ray
 

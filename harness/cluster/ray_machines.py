@@ -38,6 +38,8 @@ def connect(engine: str) -> "RayMachines":
         raise
     except Exception as error:  # Ray raises what it finds, its own and gRPC's
         said = " ".join(str(error).split())
+        if "ray[client]" in said:
+            raise FitPruneError(f"--engine {engine} needs Ray's client: pip install 'ray[client]'") from None
         raise FitPruneError(f"--engine {engine}: no Ray cluster answers: {type(error).__name__}: {said[:200]}") from None
     return RayMachines()
 

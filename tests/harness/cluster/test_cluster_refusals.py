@@ -1,12 +1,14 @@
 """What `--engine` cannot do is said in one line, with exit status 4, before anything is measured."""
 
 import builtins
+import os
 import socket
 
 import pytest
 
 from fitprune import FitPruneError
 from harness.cluster import ray_machines
+from harness.cluster.engines import load_ray
 from harness.cluster.ray_machines import connect
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
@@ -68,6 +70,30 @@ def test_an_address_that_does_not_answer(monkeypatch):
             FitPruneError, match=rf"--engine ray://127.0.0.1:{port}: 127.0.0.1:{port} does not answer \(.*refused"
         ):
             connect(f"ray://127.0.0.1:{port}")
+
+
+def test_without_rays_client(monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+    def refuses(**_):
+        raise ValueError("Ray Client requires pip package `ray[client]`. If you installed the minimal Ray, reinstall it.")
+
+    monkeypatch.setattr(ray, "init", refuses)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        engine = f"ray://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(FitPruneError, match=rf"^--engine {engine} needs Ray's client: pip install 'ray\[client\]'$"):
+            connect(engine)
+
+
+def test_an_address_that_is_no_ray_is_given_up_within_ten_seconds(monkeypatch):
+    """Ray's client tries three times; it waits for the second and third as long as it may."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    names = "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S", "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S"
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    load_ray()
+    first, other = (int(os.environ[name]) for name in names)
+    assert first + 2 * other <= ray_machines.ANSWERS_WITHIN
 
 
 def test_a_machine_of_no_cluster(monkeypatch, tmp_path):
