@@ -101,16 +101,12 @@ class Plans:
 
 def _in_decoder(pruner: Pruner, sizes: DecoderSizes, text_tokens: int, visual_tokens: int) -> Plan:
     """What a pruner that does not look into the tower does."""
-    runs = [_run(pruner, sizes.layers, text_tokens, visual_tokens, WIDTHS[0])]
-    spends = any(runs[0].scoring_macs)  # who spends nothing on the narrowest spends nothing
-    runs += [_run(pruner, sizes.layers, text_tokens, visual_tokens, width) for width in WIDTHS[1:]] if spends else runs * 2
-    return Plan(
-        runs[0].text_tokens,
-        runs[0].visual_tokens,
-        runs[0].visual_in,
-        runs[0].visual_out,
-        [_at_size(macs, sizes) for macs in zip(*(run.scoring_macs for run in runs), strict=True)],
-    )
+    narrow = _run(pruner, sizes.layers, text_tokens, visual_tokens, WIDTHS[0])
+    scoring = list(narrow.scoring_macs)
+    if any(scoring):  # who spends nothing on the narrowest spends nothing
+        wider = (_run(pruner, sizes.layers, text_tokens, visual_tokens, width).scoring_macs for width in WIDTHS[1:])
+        scoring = [_at_size(macs, sizes) for macs in zip(scoring, *wider, strict=True)]
+    return Plan(narrow.text_tokens, narrow.visual_tokens, narrow.visual_in, narrow.visual_out, scoring)
 
 
 def _at_size(macs: tuple[int, ...], sizes: DecoderSizes) -> int:

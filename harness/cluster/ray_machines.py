@@ -46,7 +46,6 @@ def connect(engine: str) -> "RayMachines":
 
 def _found() -> str:
     """The address of the cluster that this machine is part of."""
-
     from ray._private.services import canonicalize_bootstrap_address
 
     address = canonicalize_bootstrap_address("auto")
