@@ -80,6 +80,7 @@ def paper_of(
     data: str,
     suites: Collection[str] = (),
     pruners: Collection[str] = (),
+    left: int | None = None,
 ) -> Paper:
     """The table beside a model.
 
@@ -88,6 +89,7 @@ def paper_of(
         tokens: visual tokens of its prompts.
         data: where the suites' questions are, as `pytest suites/ --data` takes it.
         suites, pruners: those that are asked for; empty for all.
+        left: the visual tokens of the rows that are asked for beside the dense one; None for all rows.
     """
     made, unfit = [], _Unfit(data)
     budgets: dict[tuple[str, str], str] = {}
@@ -97,9 +99,10 @@ def paper_of(
             column = columns()[name]
             suite, reason = measurable(table, row, column, suites)
             cell = None
-            reason = reason or unfit.of(suite)
-            if not reason and ((suites and suite not in suites) or (pruners and row.pruner not in pruners)):
+            others = row.pruner != DENSE and left not in (None, row.setting.tokens)
+            if not reason and (others or (suites and suite not in suites) or (pruners and row.pruner not in pruners)):
                 reason = "not asked for"
+            reason = reason or unfit.of(suite)
             if not reason and row.pruner == DENSE:
                 cell = Cell(model, DENSE, None, suite)
             elif not reason:

@@ -10,6 +10,7 @@ from fitprune.arguments import known_names, names, whole
 from fitprune.errors import FitPruneError
 from fitprune.files import check_folder
 from harness.bench.command import BATCH_SIZE
+from harness.cells import DENSE
 from harness.published.tables import PublishedTable, find_table, tables
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", metavar="NAME", help="registry name, family's name, hub id or folder (default: the table's own)")
     add("--suite", type=names, default=(), metavar="NAMES", help="comma list (default: all that are here)")
     add("--pruner", type=names, default=(), metavar="NAMES", help="comma list (default: all that are here)")
+    add("--tokens", type=whole(), metavar="N", help="rows of N visual tokens, and the dense one (default: all)")
     add("--limit", type=whole(), metavar="N", help="questions per suite (default: all)")
     add("--data", metavar="mini|hub|DIR", help="as for pytest suites/ (default: mini for embedded models, else hub)")
     add("--results", default="results", metavar="DIR", help="where cells are kept, and found (default results)")
@@ -118,6 +120,10 @@ def _checked(asked: argparse.Namespace, table: PublishedTable) -> "ChosenModel":
 
     asked.suite = known_names("suite", asked.suite, SUITES)
     asked.pruner = known_names("pruner", asked.pruner, PRUNERS)
+    known = list(dict.fromkeys(row.setting.tokens for row in table.rows if row.method != DENSE and row.setting.tokens))
+    if asked.tokens is not None and asked.tokens not in known:
+        has = ", ".join(map(str, known)) or "rows of another kind alone"
+        raise FitPruneError(f"table {table.name} has no rows of {asked.tokens} visual tokens; it has {has}")
     chosen = announced(asked.model or table.model)
     check_device(asked.device)
     require_model(chosen.name)
@@ -136,7 +142,7 @@ def _paper(asked: argparse.Namespace, table: PublishedTable, model: str, planner
     facts = planner.shelf.facts(model)
     tokens = visual_tokens(facts.config) or planner.resolver.pruners.calibrated.typical_tokens(facts)
     assert tokens is not None
-    return paper_of(table, model, facts.config, tokens, asked.data, asked.suite, asked.pruner)
+    return paper_of(table, model, facts.config, tokens, asked.data, asked.suite, asked.pruner, asked.tokens)
 
 
 def _left_out(paper: "Paper") -> list[str]:

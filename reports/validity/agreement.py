@@ -6,10 +6,14 @@ scale of its own; none is mixed with another.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from harness.cells import DENSE
+from fitprune.errors import FitPruneError
+from harness.cells import DENSE, Cell
+from harness.paper.budgets import Budget, converted
+from harness.pruners.solve import solve
 from harness.published.tables import PublishedTable, tables
 from harness.results.table import Row, Table
 
@@ -77,14 +81,41 @@ def printed_retained(table: PublishedTable, tokens: int, methods: Sequence[str] 
     }
 
 
-def measured_retained(table: Table, reduction: float) -> dict[str, float]:
-    """What each method retains in a measured table at an asked reduction, with its authors' position ids, over all suites."""
+def asked_as_printed(table: Table, model: str, tokens: int, config: Any, here: int) -> dict[str, float]:
+    """Method → the asked reduction of its row that prunes as printed tables of `model` do at `tokens` visual tokens, by each
+    method's own parameters as `fitprune paper` converts them; methods without such a row are left out.
+
+    Args:
+        config, here: of the measured model, and the visual tokens of its prompts.
+    """
+    settings = [(each, row.setting) for each in _known(model) for row in each.rows if row.setting.tokens == tokens]
+    found: dict[str, float] = {}
+    if not settings:
+        return found
+    for name in dict.fromkeys(row.cell.pruner for row in table.rows if not row.is_dense and row.cell.reduction is not None):
+        try:
+            budget = converted(*settings[0], name, table.model, config, here)
+        except FitPruneError:  # the method cannot leave so many
+            continue
+        for row in table.rows:
+            cell = row.cell
+            if cell.pruner == name and cell.reduction is not None and not cell.positions and _same(cell, budget, config, here):
+                found[name] = cell.reduction
+    return found
+
+
+def measured_retained(table: Table, asked: float | Mapping[str, float]) -> dict[str, float]:
+    """What each method retains in a measured table at an asked reduction, one for all methods or each with its own, with its
+    authors' position ids, over all suites.
+    """
     suites = [suite for suite in table.averaged if suite not in LEFT_OUT]
     dense = next(row for row in table.rows if row.is_dense)
     found = {}
     for row in table.rows:
         cell = row.cell
-        if not row.is_dense and cell.reduction == reduction and not cell.positions and set(suites) <= row.results.keys():
+        reduction = asked.get(cell.pruner) if isinstance(asked, Mapping) else asked
+        wanted = cell.reduction is not None and cell.reduction == reduction and not cell.positions
+        if not row.is_dense and wanted and set(suites) <= row.results.keys():
             found[cell.pruner] = float(np.mean([100 * _score(row, suite) / _score(dense, suite) for suite in suites]))
     return found
 
@@ -106,6 +137,16 @@ def everywhere_ahead(found: Sequence[Agreement], of: str) -> set[str]:
     """The methods that every table with them and `of` has ahead of it, in at least one table."""
     pairs = [(method, value > a.printed[of]) for a in found if of in a.printed for method, value in a.printed.items()]
     return {method for method, _ in pairs} - {method for method, ahead in pairs if not ahead}
+
+
+def _same(cell: Cell, budget: Budget, config: Any, tokens: int) -> bool:
+    """Whether a row's reduction comes to the very parameters of a budget; a recipe is fitted for a reduction."""
+    if budget.pruner is None:
+        return cell.reduction == budget.reduction
+    try:
+        return solve(cell.pruner, float(cell.reduction or 0), config, visual_tokens=tokens) == budget.pruner
+    except FitPruneError:
+        return False
 
 
 def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -3,16 +3,25 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fitprune.arguments import share, whole
 from fitprune.errors import FitPruneError, unknown_name
 from fitprune.files import check_target, is_written_through
 
+if TYPE_CHECKING:
+    from harness.results.table import Table
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
-    add("--reduction", metavar="R", type=share, default=0.89, help="the rows to compare (default: %(default)s)")
+    add(
+        "--reduction",
+        metavar="R",
+        type=share,
+        help="compare rows at this reduction (default: those with each method's own parameters for N tokens, as in print)",
+    )
     add("--model", metavar="NAME", default="llava-1.5-7b", help="the model that the tables are of (default: %(default)s)")
     add("--tokens", metavar="N", type=whole(), default=64, help="visual tokens left in print (default: %(default)s)")
     add("--markdown", metavar="FILE", type=Path, help="write it there, and a scatter plot beside it as SVG")
@@ -40,7 +49,9 @@ def run(options: argparse.Namespace) -> None:
         raise FitPruneError(
             f"results folder {options.results} holds {len(board.boards)} tables, of which validity asks one: {headings}"
         )
-    table, what = board.boards[0].table, (options.reduction, options.model, options.tokens)
+    table = board.boards[0].table
+    asked = options.reduction if options.reduction is not None else _as_printed(table, options.model, options.tokens)
+    what = (asked, options.model, options.tokens)
     if options.markdown is None:
         print(to_page(table, *what), end="")
         return
@@ -51,3 +62,16 @@ def run(options: argparse.Namespace) -> None:
         write_picture(picture, table, *what)
     elif not charts.available():
         print("reports: no chart: it needs the extra charts, python -m pip install '.[charts]'", file=sys.stderr)
+
+
+def _as_printed(table: "Table", model: str, tokens: int) -> dict[str, float]:
+    """The asked reduction of each method's row that prunes as in print; for that the measured model's configuration is read."""
+    from fitprune.models.sizes import visual_tokens
+    from harness.models.loading import load_outline
+    from harness.tasks.typical import typical_tokens
+    from reports.validity.agreement import asked_as_printed
+
+    outline = load_outline(table.rows[0].cell.model)
+    here = visual_tokens(outline.config) or typical_tokens(outline, table.data)
+    assert here is not None
+    return asked_as_printed(table, model, tokens, outline.config, here)

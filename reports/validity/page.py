@@ -27,6 +27,7 @@ from reports.validity.agreement import (
     spearman,
 )
 
+Asked = float | Mapping[str, float]
 HEADS = ("printed table", "methods in common", "Spearman", "95 % interval", "other printed tables against it")
 EXPLAINED = """\
 A method counts by what it retains: its score as a share of the dense model's, mean over suites; in print over the columns that
@@ -34,12 +35,16 @@ all methods in common have, without ScienceQA. Intervals are a bootstrap's over 
 how well two printed tables agree, and over how many methods."""
 
 
-def to_page(table: Table, reduction: float, model: str, tokens: int, picture: str = "") -> str:
-    """How well a measured table at an asked reduction foretells what is printed of `model` at `tokens` visual tokens.
+def to_page(table: Table, asked: Asked, model: str, tokens: int, picture: str = "") -> str:
+    """How well a measured table foretells what is printed of `model` at `tokens` visual tokens.
 
-    picture: the address of the scatter plot, if there is one. Raises FitPruneError where nothing can be compared.
+    Args:
+        asked: the reduction of the rows to compare, one for all methods or each with its own.
+        picture: the address of the scatter plot, if there is one.
+
+    Raises FitPruneError where nothing can be compared.
     """
-    here, found = _found(table, reduction, model, tokens)
+    here, found = _found(table, asked, model, tokens)
     suites = ", ".join(suite_title(suite) for suite in table.averaged if suite not in LEFT_OUT)
     rows = [
         (a.table.source, len(a.printed), number(a.rho, ".2f"), f"{a.low:.2f} … {a.high:.2f}", _ceiling(a.ceiling))
@@ -53,7 +58,7 @@ def to_page(table: Table, reduction: float, model: str, tokens: int, picture: st
     shown = f"\n![Retained here against retained in print]({picture})\n" if picture else ""
     return f"""# {heading_of(table)}, against {model}
 
-At reduction {reduction:g} on {suites}, against tables at {tokens} visual tokens.
+{_budgets(asked, here, tokens)} on {suites}, against tables at {tokens} visual tokens.
 {EXPLAINED}
 
 {tabulate(rows, headers=HEADS, tablefmt="github", disable_numparse=True)}
@@ -71,12 +76,12 @@ first, by their place over all tables.
 {_against_controls(here, found, means)}"""
 
 
-def write_picture(path: Path, table: Table, reduction: float, model: str, tokens: int) -> None:
+def write_picture(path: Path, table: Table, asked: Asked, model: str, tokens: int) -> None:
     """A scatter of what methods retain in print and here, a panel for each printed table, names at the points."""
     import altair as alt
 
     panels: list[Any] = []
-    for agreement in _found(table, reduction, model, tokens)[1]:
+    for agreement in _found(table, asked, model, tokens)[1]:
         pairs = agreement.printed.items()
         values = [{"method": method, "printed": value, "here": agreement.here[method]} for method, value in pairs]
         base = alt.Chart(alt.Data(values=values)).encode(
@@ -90,15 +95,24 @@ def write_picture(path: Path, table: Table, reduction: float, model: str, tokens
     write_atomically(path, [svg_of(alt.concat(*panels, columns=2))])
 
 
-def _found(table: Table, reduction: float, model: str, tokens: int) -> tuple[Retained, list[Agreement]]:
-    here = measured_retained(table, reduction)
+def _found(table: Table, asked: Asked, model: str, tokens: int) -> tuple[Retained, list[Agreement]]:
+    here = measured_retained(table, asked)
     found = agreements(here, model, tokens)
     if not found:
+        where = f"at reduction {asked:g}" if isinstance(asked, float) else f"with its own parameters for {tokens} tokens"
+        hint = "" if isinstance(asked, float) else "; fitprune paper --tokens measures them, --reduction R compares others"
         raise FitPruneError(
-            f"no printed table of {model} at {tokens} visual tokens has {LEAST} of the methods with a result on every suite at "
-            f"reduction {reduction:g}: {', '.join(here) or 'none'}"
+            f"no printed table of {model} at {tokens} visual tokens has {LEAST} of the methods with a result on every suite "
+            f"{where}: {', '.join(here) or 'none'}{hint}"
         )
     return here, found
+
+
+def _budgets(asked: Asked, here: Retained, tokens: int) -> str:
+    if isinstance(asked, float):
+        return f"At reduction {asked:g}"
+    rows = ", ".join(f"{method} {asked[method]:g}" for method in here)
+    return f"With each method's own parameters for {tokens} visual tokens, as in print ({rows}),"
 
 
 def _ceiling(ceiling: Mapping[str, tuple[float, int]]) -> str:

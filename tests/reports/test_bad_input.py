@@ -238,6 +238,9 @@ paper restore-1 --model llava-9                  | unknown model 'llava-9'
 paper restore-1 --model llava-tiny --suite gqaa  | unknown suite 'gqaa'
 paper restore-1 --model llava-tiny --pruner x,   | has an empty entry
 paper restore-1 --model llava-tiny --pruner fastw        | unknown pruner 'fastw'
+paper restore-1 --model llava-tiny --tokens 63         | has no rows of 63 visual tokens; it has 192, 128, 64
+paper fitprune --model llava-tiny --tokens 64          | table fitprune has no rows of 64 visual tokens
+paper restore-1 --model llava-tiny --tokens 0          | --tokens 0 is not a whole number of at least 1
 paper restore-1 --model llava-tiny --limit 0             | --limit 0 is not a whole number of at least 1
 paper restore-1 --model llava-tiny --limit LONG          | at most 999999999999
 paper restore-1 --model llava-tiny --batch-size none     | --batch-size none is not a whole number
@@ -274,7 +277,8 @@ validity results --model llava-9                 | unknown model of a printed ta
 validity results --tokens 0                      | --tokens 0 is not a whole number of at least 1
 validity results --markdown empty                | cannot write empty: it is a folder
 validity results --markdown no/such/v.md         | its folder does not exist
-validity results                                 | 0.89
+validity results                                 | with its own parameters for 64 tokens
+validity results --reduction 0.89                | 0.89
 
 completion                                       | required: SHELL
 completion fish                                  | fish is not bash, zsh or tcsh

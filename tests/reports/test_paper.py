@@ -51,6 +51,16 @@ def test_every_figure_has_a_cell_or_a_reason():
     assert [cell.is_dense for cell in paper.runnable] == [True, False, False, False] * suites  # suite by suite
 
 
+def test_rows_of_so_many_tokens_and_the_dense_one():
+    """Data of a suite that is not asked for are not looked at, here ones that are on no machine."""
+    paper = paper_of(TABLE, "llava-tiny", config("llava-tiny"), 144, "mini", ("gqa",), ("dense", "divprune", "vtw"), left=64)
+    assert [cell.label() for cell in paper.runnable] == ["llava-tiny-dense", "llava-tiny-divprune-0.896"]
+    elsewhere = paper_of(TABLE, "llava-tiny", config("llava-tiny"), 144, "no/such/folder", ("gqa",), ("divprune",), left=64)
+    reasons = {entry.place: entry.reason for entry in elsewhere.cells}
+    assert reasons["64 tokens", "divprune", "pope"] == reasons["128 tokens", "divprune", "gqa"] == "not asked for"
+    assert "no/such/folder" in reasons["64 tokens", "divprune", "gqa"]
+
+
 def config(name):
     from harness.models.registry import find_model
     from harness.models.shipped import transformers_config

@@ -7,13 +7,24 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from harness.models.registry import find_model
+from harness.models.shipped import transformers_config
+from harness.pruners.solve import solve
 from harness.published.tables import PublishedRow, PublishedTable, Setting
 from harness.results.store import Store
 from reports.__main__ import main
 from reports.charts import charts
 from reports.table.leaderboard import read_leaderboard
 from reports.validity import agreement
-from reports.validity.agreement import agreements, bootstrap, everywhere_ahead, measured_retained, pooled, spearman
+from reports.validity.agreement import (
+    agreements,
+    asked_as_printed,
+    bootstrap,
+    everywhere_ahead,
+    measured_retained,
+    pooled,
+    spearman,
+)
 from tests.support.boards import put
 
 FULL, LEFT = Setting("576 tokens", tokens=576), Setting("64 tokens", tokens=64)
@@ -136,6 +147,34 @@ def test_what_is_measured_is_at_the_asked_reduction_with_the_authors_ids(folder)
     assert measured_retained(table, 0.7) == {}
 
 
+def test_rows_as_printed_have_each_methods_own_parameters_for_the_tokens(tmp_path):
+    """64 of 576 tokens are 16 of llava-tiny's 144: DART's parameter of that value, so many tokens that enter the decoder, and
+    the FLOPs of so many in every layer for FitPrune. FastV's budget is the mean over layers: with K = 2 of 8 layers,
+    (2·144 + 6·k) / 8 = 16 has no k. Rows with other position ids, or near the mark, are none.
+    """
+    store, config = Store(tmp_path / "results"), transformers_config(find_model("llava-tiny"))
+    grid = {"dart": (0.62, 0.64, 0.66, 0.68), "random": (0.9, 0.91, 0.92), "divprune": (0.89, 0.9), "fastv": (0.7,)}
+    for method, right in {"dart": 50, "random": 40, "divprune": 70, "fastv": 10}.items():
+        for reduction in grid[method]:
+            scores = np.repeat([1.0, 0.0], [right, 100 - right])
+            put(store, method, scores, reduction=reduction, dense_score=100.0)
+            put(store, method, scores - scores, reduction=reduction, dense_score=100.0, positions_asked="kept")
+    macs = [n * (4 * 128**2 + 3 * 128 * 256) + 2 * n * n * 128 for n in (16, 144)]
+    exact = round(1 - macs[0] / macs[1], 4)
+    for reduction in (exact, 0.89, 0.91):
+        put(store, "fitprune", np.ones(100), reduction=reduction, dense_score=100.0)
+    table = read_leaderboard(store.folder).boards[0].table
+    asked = asked_as_printed(table, "large", 64, config, 144)
+    assert asked["fitprune"] == exact
+    assert "fastv" not in asked
+    assert solve("dart", asked["dart"], config, visual_tokens=144).max_num_trunction == 16
+    assert solve("dart", asked["dart"] + 0.02, config, visual_tokens=144).max_num_trunction != 16
+    assert round(144 * (1 - solve("random", asked["random"], config, visual_tokens=144).ratio)) == 16
+    assert "divprune" not in asked  # its ratio is another one between 0.90 and 0.91
+    assert measured_retained(table, asked) == pytest.approx({"dart": 50, "random": 40, "fitprune": 100})
+    assert asked_as_printed(table, "large", 65, config, 144) == {}
+
+
 def test_the_page_says_what_is_wrong_method_by_method(folder, capsys):
     assert main(["validity", str(folder), "--model", "large"]) == 2
     assert "unknown model of a printed table 'large'" in capsys.readouterr().err
@@ -145,7 +184,8 @@ def test_the_page_says_what_is_wrong_method_by_method(folder, capsys):
 def test_the_page_and_its_picture(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("harness.published.tables.tables", agreement.tables)
     path = tmp_path / "validity.md"
-    assert main(["validity", str(folder), "--model", "large", "--markdown", str(path)]) == 0
+    command = ["validity", str(folder), "--model", "large", "--reduction", "0.89", "--markdown"]
+    assert main([*command, str(path)]) == 0
     text = path.read_text(encoding="utf-8")
     rho = scipy.stats.spearmanr([35, 32.5, 77.5, 75], [50, 15, 60, 50]).statistic
     low, high = bootstrap([35, 32.5, 77.5, 75], [50, 15, 60, 50])
@@ -165,7 +205,7 @@ def test_the_page_and_its_picture(folder, tmp_path, monkeypatch, capsys):
     labels = [each.text for each in xml.etree.ElementTree.parse(path.with_suffix(".svg")).iter() if each.text]
     assert sum(label == "fastv" for label in labels) == 2
     monkeypatch.setattr(charts, "available", lambda: False)
-    assert main(["validity", str(folder), "--model", "large", "--markdown", str(tmp_path / "plain.md")]) == 0
+    assert main([*command, str(tmp_path / "plain.md")]) == 0
     assert "no chart" in capsys.readouterr().err
     assert ".svg" not in (tmp_path / "plain.md").read_text(encoding="utf-8")
 
@@ -175,6 +215,7 @@ def test_the_page_and_its_picture(folder, tmp_path, monkeypatch, capsys):
     [
         (["--tokens", "0"], "--tokens 0 is not a whole number"),
         (["--tokens", "1"], "no printed table of llava-1.5-7b at 1 visual tokens has 3 of the methods"),
+        ([], "with its own parameters for 64 tokens: none; fitprune paper --tokens measures them"),
         (["--reduction", "0.7"], "a result on every suite at reduction 0.7: none"),
         (["--markdown", "."], "cannot write .: it is a folder"),
     ],
