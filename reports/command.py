@@ -43,9 +43,10 @@ def run(options: argparse.Namespace) -> None:
         if list(targets.values()).count(path) > 1:
             raise FitPruneError(f"{path} is named for two outputs; give each a file of its own")
 
+    from harness.cores import available_cores
     from reports.table.leaderboard import read_leaderboard
 
-    board = read_leaderboard(options.results, options.difficulty)
+    board = read_leaderboard(options.results, options.difficulty, processes=available_cores())
     unread = [note for part in board.boards for note in part.unread]
     for note in [*board.damaged, *unread, *_write(board, targets, options.compare)]:
         print(f"reports: {note}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Charts, described with Altair: for the page, which draws them itself, and as SVG beside the Markdown.
 
-A point has `method`, `name`, `x`, `score`, `low`, `high`, `optimal`, `named` and what its tooltip shows; see `points_of` in
-`reports.table.points`.
+A point has `method`, `ids`, `name`, `x`, `score`, `low`, `high`, `optimal`, `named` and what its tooltip shows; see
+`points_of` in `reports.table.points`.
 """
 
 import functools
@@ -18,7 +18,7 @@ COLORS = (
     *("#b22222", "#5f9e00", "#c71585", "#708090", "#20a39e", "#a0522d", "#9467bd", "#e377c2"),
 )
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
-GREY = "#808080"
+GREY, PALE = "#808080", "#c8c8c8"
 NAME = "points"  # of the data set that the page fills in
 
 
@@ -43,18 +43,23 @@ def runtime() -> str:
 
 
 def tradeoff(axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]] | None = None) -> Any:
-    """Score against cost: for each method a line through its rows; those that are `named` have the 95 % interval as a band, and
-    their names at the cheap end. The dense model is a rule.
+    """Score against cost: for each method a line through its rows, a dashed one for other position ids than its authors'; those
+    that are `named` have the 95 % interval as a band, and their names at the cheap end. The dense model is a rule.
 
-    values: the points; None for a chart whose data set `points` is filled in later.
+    values: the points; None for a chart whose data set `points` is filled in later. A chart with points is a picture, where
+    nobody can ask for a method: those that are not `named` are grey, and there is no legend.
     """
     import altair as alt
 
     base = alt.Chart(alt.NamedData(name=NAME) if values is None else alt.Data(values=list(values)))
-    x = alt.X("x:Q", title=axis.title, scale=alt.Scale(zero=False, nice=True, padding=60))
+    room = alt.Scale(zero=False, nice=values is None, padding=60 if values is None else 90)  # for names
+    x = alt.X("x:Q", title=axis.title, axis=alt.Axis(tickCount=6), scale=room)
     y = alt.Y("score:Q", title="Score (points)", scale=alt.Scale(zero=False, nice=True))
-    color = alt.Color("method:N", scale=_cycle(methods, COLORS), legend=alt.Legend(title=None, orient="bottom", columns=4))
-    shape = alt.Shape("method:N", scale=_cycle(methods, SHAPES))
+    legend = alt.Legend(title=None, orient="bottom", columns=4, symbolLimit=0) if values is None else None
+    color: Any = alt.Color("method:N", scale=_cycle(methods, COLORS), legend=legend)
+    if values is not None:
+        color = alt.when("datum.named || datum.method == 'dense'").then(color).otherwise(alt.value(PALE))
+    shape = alt.Shape("method:N", scale=_cycle(methods, SHAPES), legend=legend)
     chosen = alt.selection_point(name="chosen", fields=["method"], bind="legend")
 
     def shown(as_chosen: float, else_: float) -> Any:
@@ -72,10 +77,13 @@ def tradeoff(axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, A
     bands = (
         pruned.transform_filter("datum.named")
         .mark_area()
-        .encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, opacity=shown(0.13, 0.02))
+        .encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, detail=["method:N", "ids:N"], opacity=shown(0.13, 0.02))
     )
     width = alt.when("datum.named").then(alt.value(2)).otherwise(alt.value(0.8))
-    lines = pruned.mark_line().encode(x, y, color=color, opacity=shown(1, 0.12), strokeWidth=width)
+    dash = alt.when("datum.ids").then(alt.value([4, 3])).otherwise(alt.value([1, 0]))
+    lines = pruned.mark_line().encode(
+        x, y, color=color, detail=["method:N", "ids:N"], opacity=shown(1, 0.12), strokeWidth=width, strokeDash=dash
+    )
     heights = base.mark_rule(strokeWidth=1).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), color=color, opacity=shown(0.5, 0.05))
     widths = base.mark_rule(strokeWidth=1).encode(alt.X("from:Q"), y, alt.X2("to:Q"), color=color, opacity=shown(0.5, 0.05))
     marks = base.mark_point(filled=True, size=60).encode(
@@ -95,6 +103,8 @@ def _ends(base: Any) -> Any:
     known = base.transform_joinaggregate(top="max(high)", bottom="min(low)")
     named = known.transform_filter("datum.method != 'dense' && datum.named")
     named = named.transform_joinaggregate(end="min(x)", groupby=["method"]).transform_filter("datum.x == datum.end")
+    # Other position ids may end at the same cost.
+    named = named.transform_joinaggregate(best="max(score)", groupby=["method"]).transform_filter("datum.score == datum.best")
     down = named.transform_window(place="row_number()", sort=[alt.SortField("score", order="descending")])
     down = down.transform_calculate(line="datum.place * (datum.top - datum.bottom) * 0.04")
     down = down.transform_calculate(under="datum.score + datum.line")

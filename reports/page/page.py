@@ -137,6 +137,7 @@ class _Rows:
             "name": row.name,
             "method": row.cell.pruner,
             "reduction": row.cell.reduction,
+            "ids": row.cell.positions,
             "line": self._line(place),
             "values": self._values(place, row),
             "average": _figure(row.average(self.table.averaged)),

@@ -73,10 +73,13 @@ class Leaderboard:
     store: Store
 
 
-def read_leaderboard(folder: Path, difficulty: bool = False) -> Leaderboard:
+def read_leaderboard(folder: Path, difficulty: bool = False, processes: int = 1) -> Leaderboard:
     """The leaderboard of a results folder. Raises FitPruneError, in one line, if there is nothing to show.
 
-    difficulty: also what rows lose on the questions that downsampling does not answer.
+    Args:
+        difficulty: also what rows lose on the questions that downsampling does not answer.
+        processes: that may share the work. More than one start the calling program's main module again, so it must be
+            one that can be imported.
     """
     scheme, *rest = folder.parts or ("",)
     if len(scheme) > 2 and scheme.endswith(":"):  # of a URL, as a path has it; a drive has one letter
@@ -95,7 +98,7 @@ def read_leaderboard(folder: Path, difficulty: bool = False) -> Leaderboard:
     tables = tables_of(results, list(SUITES), refusals, store=store)
     damaged += _homeless(refusals, tables)
     methods = each(row.cell.pruner for table in tables for row in table.rows)
-    boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store), strict=True)]
+    boards = [_board(table, *found) for table, found in zip(tables, evidence_of_all(tables, store, processes), strict=True)]
     if difficulty:
         for board in boards:
             board.difficulty = difficulty_of(board.table, store)

@@ -79,6 +79,7 @@ def points_of(table: Table, place: str, axis: Axis, named: Sequence[str]) -> lis
             points.append(
                 {
                     "method": row.cell.pruner,
+                    "ids": row.cell.positions,
                     "name": row.name,
                     "x": cost,
                     "from": first if math.isfinite(first) else cost,

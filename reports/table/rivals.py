@@ -13,7 +13,6 @@ from typing import Any
 
 from fitprune.errors import FitPruneError
 from harness.answers import Answers
-from harness.cores import available_cores
 from harness.results.result import Result
 from harness.results.store import Store
 from harness.results.table import Row, Table
@@ -82,9 +81,9 @@ def mean_edge(edges: Mapping[str, Edge], data: str) -> Edge:
     return Edge(points, points - below, points + above)
 
 
-def evidence_of_all(tables: Sequence[Table], store: Store) -> list[tuple[list[Evidence], list[str]]]:
-    """`evidence_of` each table: in several processes where there is much to read."""
-    workers = min(available_cores(), len(tables))
+def evidence_of_all(tables: Sequence[Table], store: Store, processes: int) -> list[tuple[list[Evidence], list[str]]]:
+    """`evidence_of` each table: in several processes where they may be, and there is much to read."""
+    workers = min(processes, len(tables))
     if workers < 2 or sum(len(table.results) for table in tables) < MANY:
         return [evidence_of(table, store) for table in tables]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

@@ -17,6 +17,7 @@ from harness.plugin.cell import RunCell
 from harness.results.refusals import FOLDER, read_refusals
 from harness.results.store import Store
 from reports.__main__ import main
+from reports.table import rivals
 from reports.table.leaderboard import read_leaderboard
 from reports.table.pareto import frontier
 from reports.table.published import published
@@ -54,6 +55,17 @@ def test_a_row_is_compared_with_random_on_the_same_questions(tmp_path):
     assert board.lines[place]["vs random"].text.startswith("▲ ")
     assert board.lines[place]["vs downsample"].text == "not run"
     assert board.lines[place]["gqa"].text.endswith("ʳ")
+
+
+def test_processes_are_started_for_the_command_alone(tmp_path, monkeypatch):
+    """A spawned process runs its program's main module again, which a notebook's or a script's may not stand."""
+    for place, data in enumerate(("mini", "other")):
+        put(Store(tmp_path), "fastv", np.ones(9), reduction=(place + 1) / 4, data=data)
+    monkeypatch.setattr(rivals, "MANY", 1)
+    monkeypatch.setattr(rivals, "get_context", lambda method: pytest.fail(method))
+    assert len(read_leaderboard(tmp_path).boards) == 2
+    with pytest.raises(pytest.fail.Exception, match="spawn"):
+        read_leaderboard(tmp_path, processes=2)
 
 
 def test_downsample_is_a_rival_once_it_is_there_and_only_at_the_same_reduction(tmp_path):

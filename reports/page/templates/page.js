@@ -313,7 +313,7 @@ function point(row, place, kind) {
   if (!figure || !known(figure[0]) || !known(x)) return null;
   const half = known(figure[1]) ? figure[1] : 0;
   return {
-    method: row.method, name: row.name, x: x, from: from ?? x, to: to ?? x,
+    method: row.method, ids: row.ids, name: row.name, x: x, from: from ?? x, to: to ?? x,
     score: figure[0], low: Math.max(0, figure[0] - half), high: Math.min(100, figure[0] + half),
     optimal: row.optimal[kind].includes(place), named: data.tables[row.table].named.includes(row.method),
     figure: textOf(row, place), flops: textOf(row, "GFLOPs"), prefill: textOf(row, "time, of dense"), saved: textOf(row, "saved"),
