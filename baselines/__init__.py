@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from baselines.controls.random_pruning import Random as Random
     from baselines.controls.uniform import Uniform as Uniform
     from baselines.in_tower.tome import ToMe as ToMe
+    from baselines.on_videos.evs import EVS as EVS
+    from baselines.on_videos.vidcom2 import VidCom2 as VidCom2
     from baselines.wrappers.restore import RestoreDivPrune as RestoreDivPrune
     from baselines.wrappers.restore import RestoreHoloV as RestoreHoloV
     from baselines.wrappers.restore import RestoreVisPruner as RestoreVisPruner

@@ -48,6 +48,8 @@ CLASS_PATHS = {
     "restore-divprune": "baselines.wrappers.restore:RestoreDivPrune",
     "cosine": "baselines.before_decoder.cosine:Cosine",
     "dart-embeddings": "baselines.before_decoder.dart_embeddings:DARTEmbeddings",
+    "evs": "baselines.on_videos.evs:EVS",
+    "vidcom2": "baselines.on_videos.vidcom2:VidCom2",
 }
 
 # What `--pruner composed` stands for, the pairs that UniPruneBench's code can run (arXiv 2511.02650; controls left out): each

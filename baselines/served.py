@@ -1,6 +1,7 @@
 """Which serving engines have a method, and by which option: what was read in their code and documentation.
 
-An engine has a method where it keeps the tokens that the method here keeps of one image. No torch here: listing is quick.
+An engine has a method where it keeps the tokens that the method here keeps of one image, or of one video. No torch here:
+listing is quick.
 """
 
 READ = "2026-11"
@@ -10,13 +11,15 @@ SERVED = {
     "cosine": ("vLLM", "--image-pruning-rate R --image-pruning-method cosine"),
     "dart-embeddings": ("TensorRT Edge-LLM", "--visualPrune --dartReductionRatio R"),
     "cdpruner-embeddings": ("OpenVINO GenAI", "GenerationConfig(pruning_ratio=P, relevance_weight=W)"),
+    "evs": ("vLLM", "--video-pruning-rate R"),
+    "vidcom2": ("vLLM", "--video-pruning-rate R --video-pruning-method vidcom2"),
 }
 """Method -> engine, and its option."""
 
 NOTE = (
-    f"Servable in: the engines whose code keeps the same tokens of one image, as read in {READ}; of vLLM, that of the request "
-    "for comments vllm#45098, open then. SGLang and TensorRT-LLM prune videos alone (EVS). No engine serves a method that "
-    "prunes between decoder layers, or that asks the vision tower for its attention."
+    f"Servable in: the engines whose code keeps the same tokens of one image, or of one video, as read in {READ}; of vLLM, for "
+    "images, that of the request for comments vllm#45098, open then. SGLang and TensorRT-LLM serve evs, too. No engine serves "
+    "a method that prunes between decoder layers, or that asks the vision tower for its attention."
 )
 
 

@@ -14,7 +14,7 @@ from fitprune.engine.tower import require_tower
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from fitprune.interface.hooks import Hooks
 from fitprune.interface.trace import Trace
-from fitprune.models.parts import has_axes, model_parts, unwrapped
+from fitprune.models.parts import SEE_VIDEOS, has_axes, model_parts, unwrapped
 
 NEWLINES = ("kept", "pruned")
 POSITIONS = ("kept", "repacked")
@@ -107,6 +107,11 @@ class Pruner(Hooks):
             require_tower(model, self)
         if self.biases_attention:
             require_numbers(model_parts(model))
+        if self.videos and model_parts(model).video_token_id is None:
+            raise UnsupportedModel(
+                f"{self.name} prunes videos, by what changes from frame to frame; {type(unwrapped(model)).__name__} is shown "
+                f"images alone. Models with videos: {', '.join(sorted(SEE_VIDEOS))}."
+            )
         self.require_positions(model.config)
         self.check(model)
 

@@ -24,7 +24,7 @@ LAYERS = {
     ],
     "baselines": [
         "baselines.shared baselines.served",
-        "baselines.controls baselines.before_decoder baselines.in_tower baselines.between_layers",
+        "baselines.controls baselines.before_decoder baselines.in_tower baselines.between_layers baselines.on_videos",
         "baselines.wrappers",
         "baselines.registry",
     ],

@@ -18,8 +18,8 @@ NAMES = {
     "fitprune.search": "drop_counts",
     "fitprune.flops": "visual_macs",
     "baselines": "FastV VTW PyramidDrop SparseVLM DART VisionZip FasterVLM VisPruner PruMerge HiRED DivPrune GPrune "
-    "SparseVLMPlus SCOPE HoloV HiPrune TRIM CDPruner MMTok CDPrunerEmbeddings Cosine DARTEmbeddings ToMe Random Uniform "
-    "Pool Downsample Dense",
+    "SparseVLMPlus SCOPE HoloV HiPrune TRIM CDPruner MMTok CDPrunerEmbeddings Cosine DARTEmbeddings EVS VidCom2 ToMe Random "
+    "Uniform Pool Downsample Dense",
     "baselines.registry": "PRUNERS get_pruner_class",
     "harness.models": "load_model",
     "harness.models.llava_hr": "LlavaHrForConditionalGeneration convert_checkpoint",

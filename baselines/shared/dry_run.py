@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from baselines.shared.dry_tower import before_decoder, through_tower
+from baselines.shared.dry_tower import before_decoder, of_a_video, through_tower
 from fitprune import Composed, Pruner, Recipe
 from fitprune.interface.trace import TowerCounts
 from fitprune.models.sizes import DecoderSizes
@@ -48,7 +48,8 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, view
     Exact for methods whose counts depend on counts alone. Where a method's scoring depends on how many text tokens it
     chooses, all are taken to be chosen. A method that looks into the vision tower, or changes it, prunes before the first
     layer, and nowhere else; `views` is how many pictures the tower sees of the image. So does, among several pruners, one
-    whose tokens such a method works on. Raises what the method raises.
+    whose tokens such a method works on, and one that prunes videos alone: to it, the visual tokens are a video's. Raises what
+    the method raises.
     """
     sizes = DecoderSizes.of(config)
     # In the order in which they work: what runs in the tower comes first.
@@ -58,6 +59,8 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, view
     for number, member in enumerate(members):
         if member.vision:
             left, macs = before_decoder(member, config, left, views)
+        elif member.videos:
+            left, macs = of_a_video(member, config, left)
         elif member.looks_into_tower:
             left, macs, ran = through_tower(member, config, left, views)
         elif looking and number < looking[-1]:
@@ -88,7 +91,7 @@ class Plans:
 
     def __init__(self, pruner: Pruner, config: Any) -> None:
         self.pruner, self.config = pruner, config
-        self._sees_text = not all(member.looks_into_tower for member in pruner.members)
+        self._sees_text = not all(member.looks_into_tower or member.videos for member in pruner.members)
         self._known: dict[tuple[int | None, int], Plan] = {}
 
     def of(self, text_tokens: int, visual_tokens: int) -> Plan:

@@ -1,4 +1,4 @@
-"""What methods that look into the vision tower, or change what runs there, do to a prompt, without the model.
+"""What methods that look into the vision tower, change what runs there, or prune videos do to a prompt, without the model.
 
 How many tokens they keep, and what choosing them costs, depends on sizes alone. So they run, with their own code, on random
 features of the model's sizes, or in a narrow tower with as many layers and patches as the model's.
@@ -20,6 +20,7 @@ from fitprune.interface.layout import prompt_layout
 from fitprune.interface.tokens import LayerContext, VisualTokens
 from fitprune.interface.tower import TowerRecord
 from fitprune.interface.trace import TowerCounts
+from fitprune.models.images import Images
 from fitprune.models.reader import Reader
 from fitprune.models.sizes import DecoderSizes, TowerSizes, tower_sizes
 from fitprune.models.tower import TowerParts
@@ -39,18 +40,36 @@ def before_decoder(pruner: Pruner, config: Any, visual_tokens: int, views: int) 
     sizes, hidden_size = tower_sizes(config), DecoderSizes.of(config).hidden_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        visual = torch.ones(1, visual_tokens, dtype=torch.bool)
-        layout = prompt_layout(visual, visual, None)
-        seen = _seen(pruner, sizes, hidden_size, views)
         reader = _AnyReader(hidden_size)
         around = LayerContext(
             parts=cast(Any, SimpleNamespace(visual_ids={"image": IMAGE}, parent=SimpleNamespace(fitprune_reader=reader))),
             prompt={"input_ids": torch.ones(1, 1)},
-            tower=seen,
-            global_index=layout.original * views * sizes.patches // visual_tokens,
+            tower=_seen(pruner, sizes, hidden_size, views),
+            global_index=torch.arange(visual_tokens)[None] * views * sizes.patches // visual_tokens,
         )
-        tokens = VisualTokens(torch.randn(1, visual_tokens, hidden_size), layout, context=around)
-        choice = pruner.before_layer(0, tokens)
+        return _left(pruner, around, visual_tokens, hidden_size)
+
+
+@torch.inference_mode()
+def of_a_video(pruner: Pruner, config: Any, visual_tokens: int) -> tuple[int, int]:
+    """How many of a video's visual tokens a method that prunes videos leaves; what it spends.
+
+    How many frames the video has is not known: it is taken to have about as many as each has tokens.
+    """
+    frames = max(count for count in range(1, math.isqrt(visual_tokens) + 1) if visual_tokens % count == 0)
+    video = Images([torch.empty(0)], [visual_tokens], [(visual_tokens // frames, frames)])
+    around = LayerContext(prompt={"seen": {"video": (video, torch.ones(1, visual_tokens, dtype=torch.bool))}})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _left(pruner, around, visual_tokens, DecoderSizes.of(config).hidden_size)
+
+
+def _left(pruner: Pruner, around: LayerContext, visual_tokens: int, hidden_size: int) -> tuple[int, int]:
+    """How many of a prompt's visual tokens a method leaves before the decoder; what it spends."""
+    visual = torch.ones(1, visual_tokens, dtype=torch.bool)
+    layout = prompt_layout(visual, visual, None)
+    tokens = VisualTokens(torch.randn(1, visual_tokens, hidden_size), layout, context=around)
+    choice = pruner.before_layer(0, tokens)
     if choice is None:
         return visual_tokens, tokens.macs
     kept = choice.keep(layout) if isinstance(choice, Selection) else layout.kept_of(choice)

@@ -87,7 +87,12 @@ class Together(Composed):
 
 @functools.cache
 def together(methods: tuple[type[Pruner], ...]) -> type[Together]:
-    """The class of these methods, one after the other; its `for_reduction` gives a `Composed`."""
+    """The class of these methods, one after the other; its `for_reduction` gives a `Composed`.
+
+    Raises FitPruneError for a method for videos that is not the first.
+    """
+    if late := [method.name for method in methods[1:] if method.videos]:
+        raise FitPruneError(f"{late[0]} compares whole frames, of which no other pruner may drop tokens; name it first.")
     return type("Together", (Together,), {"name": "+".join(method.name for method in methods), "methods": methods})
 
 

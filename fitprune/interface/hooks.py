@@ -22,6 +22,7 @@ class Hooks:
         vision: the method looks at what the vision tower made of the images (`VisualTokens.vision`).
         merges_in_tower: the method changes tokens between the tower's layers; set where `after_tower_attention` is overridden.
         resizes_pictures: the method changes what is encoded; set where `before_tower` is overridden.
+        videos: the method prunes videos alone, by their frames (`VisualTokens.videos`).
         biases_attention: the method changes the decoder's attention; set where `attention_bias` is overridden.
         newlines, positions: see `Pruner`.
     """
@@ -30,6 +31,7 @@ class Hooks:
     vision: ClassVar[bool] = False
     merges_in_tower: ClassVar[bool] = False
     resizes_pictures: ClassVar[bool] = False
+    videos: ClassVar[bool] = False
     biases_attention: ClassVar[bool] = False
     newlines: str = "kept"
     positions: str = "kept"

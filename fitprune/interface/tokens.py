@@ -13,6 +13,7 @@ from fitprune.interface.attention import Attention
 from fitprune.interface.layout import Layout
 from fitprune.interface.lookahead import attention_ahead
 from fitprune.interface.tower import TowerRecord
+from fitprune.interface.videos import Videos, videos_of
 from fitprune.interface.vision import Vision
 from fitprune.models.execution import model_precision
 from fitprune.models.images import Images, pixel_bytes
@@ -53,8 +54,7 @@ class LayerContext:
 class VisualTokens:
     """The visual tokens present at one point of a prefill. n is the largest count in the batch; rows are padded.
 
-    The newline tokens of tiled models are not among them, unless the pruner says so: see `Pruner.newlines`. What stands in
-    `layout` and `context` can be read here, too.
+    Newline tokens are among them where the pruner says so (`Pruner.newlines`). `layout` and `context` can be read here, too.
 
     Attributes:
         hidden: (batch, T, hidden_size) hidden states at this point, T counting all tokens present.
@@ -158,6 +158,11 @@ class VisualTokens:
             )
         own = index.gather(1, self.original.clamp(min=0)).masked_fill(self.original < 0, -1)
         return Vision(record, own, self.spend)
+
+    @functools.cached_property
+    def videos(self) -> list[Videos]:
+        """Which tokens are of which frame of the prompts' videos; see `videos_of`, also for what it raises."""
+        return videos_of(self.layout, self._seen.get("video"), self.context.visual_tokens)
 
     @functools.cached_property
     def question(self) -> list[str]:

@@ -1,7 +1,8 @@
 """`Images`: the pixels of each image or video of a forward, and the number of prompt tokens that it became."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ class Images:
             with empty tiles to the largest of the batch, or (patches, values); of a video, (frames, channels, height, width)
             or (patches, values).
         tokens: how many prompt positions each takes, newline tokens included.
+        frames: of each video, its frames (Qwen's towers make one of two pictures), and the tokens of each; empty for images.
     """
 
     pixels: list[torch.Tensor]
     tokens: list[int]
+    frames: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any], features: Any) -> "Images | None":
@@ -37,16 +40,22 @@ class Images:
         tokens = [len(image) for image in packed]
         grid = arguments.get("image_grid_thw" if videos is None else "video_grid_thw")
         if grid is not None:
-            pixels = pixels.split(grid.prod(-1).tolist())
+            grid = grid.tolist()
+            pixels = pixels.split([math.prod(each) for each in grid])
         if len(pixels) != len(tokens) and pixels[0].ndim == 4:
             # SmolVLM's features come tile by tile before transformers 5.20, of those tiles that are not empty.
             tiles = torch.cat(list(pixels))
             pixels = tiles[tiles.flatten(1).any(1)]
         if len(pixels) != len(tokens):
             return None
+        frames = []
+        if videos is not None:
+            # LLaVA-OneVision puts a newline token behind each video.
+            of_each = [(len(each), 1) for each in pixels] if grid is None else [(each[0], 0) for each in grid]
+            frames = [(count, (all_of - behind) // count) for all_of, (count, behind) in zip(tokens, of_each, strict=True)]
         # SmolVLM has empty tiles for a prompt without an image.
         own = [(each, count) for each, count in zip(pixels, tokens, strict=True) if count]
-        return cls([each for each, _ in own], [count for _, count in own])
+        return cls([each for each, _ in own], [count for _, count in own], frames)
 
     def on_host(self) -> list[torch.Tensor]:
         """Their pixels on the host, as float32: one copy for all of them."""

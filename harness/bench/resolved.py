@@ -77,7 +77,13 @@ class Resolver:
         facts = self.models.facts(cell.model)
         if cell.is_dense:
             return self._dense_of(cell, facts)
-        return self._record(cell, facts, self._solved_for(cell, facts), self._dense_of(cell, facts))
+        pruner = self._solved_for(cell, facts)
+        for member in pruner.members:
+            if member.videos:
+                raise UnsupportedModel(
+                    f"{member.name} prunes videos, by what changes from frame to frame; suite '{cell.suite}' shows pictures"
+                )
+        return self._record(cell, facts, pruner, self._dense_of(cell, facts))
 
     def _solved_for(self, cell: Cell, facts: ModelFacts) -> Pruner:
         """A cell's pruner, which is the same on all suites. What is out of reach is so for good, too."""

@@ -31,7 +31,8 @@ REDUCTIONS = (0.3, 0.5, 0.7, 0.9)
 TOLERANCE = 0.01
 
 # Methods that cannot run on a model, whatever the budget.
-UNABLE = {model: {"cdpruner", "trim"} for model in MODELS}  # no CLIP text tower is of these models' towers
+# No CLIP text tower is of these models' towers, and they are shown no videos.
+UNABLE = {model: {"cdpruner", "trim", "evs", "vidcom2"} for model in MODELS}
 UNABLE["llava-hr-tiny"] |= {"tome", "tome+fitprune"}
 
 # By default each test asks each method on one of the models, and `test_each_layers_cache…` on all.

@@ -8,11 +8,10 @@ from typing import ClassVar
 import pytest
 import torch
 
-from baselines.registry import PRUNERS
 from fitprune import Pruner, fit
 from fitprune.models.execution import run_module
 from tests.support import families
-from tests.support.methods import method
+from tests.support.methods import ON_IMAGES, method
 from tests.support.models import batch, build, new_tokens, prompt
 from tests.support.no_nan import NoNan
 
@@ -81,7 +80,7 @@ def whole(family, name):
 
 @pytest.mark.product(strength=1)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 @pytest.mark.parametrize("family", ["llava", "llava_next"])
 def test_every_method_keeps_as_many(family, name, way):
     model, inputs = case(family)
@@ -167,7 +166,7 @@ def test_a_fit_under_autocast(family):
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.float16, pytest.param(HALF, marks=pytest.mark.exhaustive)])
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_products_beyond_float16_give_no_nan_where_sdpa_gives_none(name, dtype):
     model = build("llama-gqa", LAYERS, seed=2)
     inputs = batch([prompt(model, parts, seed) for seed, parts in enumerate([[3, "image", 5], ["image", 2, "image", 7]])])

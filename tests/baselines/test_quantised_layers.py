@@ -9,12 +9,11 @@ from torch.nn import functional
 
 from baselines.before_decoder.visionzip import VisionZip
 from baselines.between_layers.fastv import FastV
-from baselines.registry import PRUNERS
 from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.models.execution import floating_type
 from harness.cost import count
 from tests.support import llava_hr
-from tests.support.methods import RECIPE, method, outcome, same
+from tests.support.methods import ON_IMAGES, RECIPE, method, outcome, same
 from tests.support.models import batch, build, prompt
 
 pytestmark = pytest.mark.releases
@@ -105,7 +104,7 @@ def inputs(plain):
     return batch([prompt(plain, parts, seed) for seed, parts in enumerate([[3, "image", 5], ["image", 2, "image", 7]])])
 
 
-@pytest.fixture(scope="module", params=PRUNERS)
+@pytest.fixture(scope="module", params=ON_IMAGES)
 def on_whole(request, whole, inputs):
     """A method's name, and what comes out of it on the weights that the packed ones stand for."""
     return request.param, outcome(whole, inputs, method(request.param, whole))
@@ -126,7 +125,7 @@ def test_counts_and_recipes_on_packed_weights(kind, whole, packed, inputs):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_every_method_on_dynamic_int8(name, plain, inputs):
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(plain), {nn.Linear})
     expected, got = (outcome(model, inputs, method(name, plain)) for model in (plain, quantised))

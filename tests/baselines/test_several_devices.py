@@ -9,12 +9,11 @@ import torch
 from baselines.before_decoder.visionzip import VisionZip
 from baselines.between_layers.fastv import FastV
 from baselines.between_layers.vtw import VTW
-from baselines.registry import PRUNERS
 from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.search import drop_counts
 from tests.support import families, llava_hr, videos
 from tests.support.claimed_devices import ClaimedDevices, decoder_over, spread
-from tests.support.methods import RECIPE, method, outcome, same
+from tests.support.methods import ON_IMAGES, ON_VIDEOS, RECIPE, method, outcome, same
 from tests.support.models import batch, build, kept, new_tokens, prompt
 from tests.support.releases import cache_of, with_cache
 
@@ -26,6 +25,7 @@ PRUNED = [FitPrune(RECIPE), FastV(2), FastV(3), VisionZip(9, 3, visual_tokens=36
 # What draws, plans or counts on the host. Anything else has made a tensor in the wrong place, and was saved by a later move.
 UPLOADS = {"baselines.controls.random_pruning", "baselines.shared.choosing.rounds", "fitprune.interface.layout"}
 UPLOADS |= {"fitprune.models.clip_text"}  # a CLIP model may lie elsewhere
+UPLOADS |= {"fitprune.interface.videos"}  # whose tokens are which, as the host has worked out
 FAMILIES = ("llava", "llava-hr", *families.FAMILIES)
 
 
@@ -88,7 +88,7 @@ def everywhere(model):
 
 @pytest.mark.product(strength=1)
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_every_method(name, positions):
     model = model_of("llava")
     check(model, everywhere(model), inputs_of(model, "llava"), method(name, model, positions))
@@ -96,7 +96,7 @@ def test_every_method(name, positions):
 
 @pytest.mark.product(strength=1)
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_a_prompt_without_a_mask_and_a_token_decoded_by_hand(name, positions):
     model = model_of("llava")
     pruner, ids = method(name, model, positions), torch.tensor([[7]])
@@ -115,7 +115,7 @@ def test_a_prompt_without_a_mask_and_a_token_decoded_by_hand(name, positions):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", PRUNERS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_every_method_on_tiles(name):
     model = model_of("llava_next")
     check(model, everywhere(model), inputs_of(model, "llava_next"), method(name, model))
@@ -148,17 +148,18 @@ def offloaded(model):
     return apart
 
 
-@pytest.mark.parametrize("name", ["fitprune", "random"])
+@pytest.mark.parametrize("name", ["fitprune", "random", *ON_VIDEOS])
 @pytest.mark.parametrize("family", videos.SEE_VIDEOS)
 def test_prompts_with_videos(family, name):
-    """Draws are from the pixels, which lie with the tower."""
+    """Draws are from the pixels, which lie with the tower. Methods for videos take no prompt with images alone."""
     model = families.build(family, LAYERS, seed=1)
-    prompts = [["w1 w2", videos.Clip(4), "w3 w4"], ["w1", (30, 20), "w2"]]
+    beside = ["w3", videos.Clip(4, seed=5)] if name in ON_VIDEOS else []
+    prompts = [["w1 w2", videos.Clip(4), "w3 w4"], ["w1", (30, 20), "w2", *beside]]
     check(model, everywhere(model), videos.inputs(videos.processor(family), prompts), method(name, model))
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", [name for name in PRUNERS if name != "downsample"])
+@pytest.mark.parametrize("name", [name for name in ON_IMAGES if name != "downsample"])
 def test_every_method_with_offloaded_weights(name):
     model = model_of("llava", tie_word_embeddings=True)
     check(model, offloaded(model), inputs_of(model, "llava"), method(name, model))

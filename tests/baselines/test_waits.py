@@ -11,7 +11,7 @@ from baselines.registry import PRUNERS
 from baselines.shared.choosing import greedy, rounds
 from fitprune import FitPrune, FitPruneError, Recipe
 from fitprune.interface import attention
-from tests.support import families
+from tests.support import families, videos
 from tests.support.methods import method
 from tests.support.models import batch, build, prompt
 from tests.support.waits import Waits, of_decoding, of_prefill
@@ -22,8 +22,8 @@ ALLOWED = {"dense": 4, "fitprune": 4}
 OTHERS = 10
 # Operations of a decoded token beyond those of the model itself, on average over the first three.
 A_TOKEN = 2
-# Operations of a prefill beyond those of the model itself: of a prompt, and of a padded batch of two. FitPrune drops in four of
-# five layers. A method that was made dearer on purpose gets a new number here.
+# Operations of a prefill beyond those of the model itself: of a prompt, and of a padded batch of two, with videos for methods
+# that prune these. FitPrune drops in four of five layers. A method that was made dearer on purpose gets a new number here.
 OPERATIONS = """
 method               llava    llava_next  llava_onevision  qwen2_5_vl  internvl
 dense                13/-1    27/13       28/14            15/-1       15/1
@@ -58,6 +58,8 @@ restore-vispruner    300/265  318/304     332/308          -           -
 restore-divprune     239/200  243/223     254/224          -           241/211
 cosine               46/33    60/53       61/54            48/39       48/41
 dart-embeddings      185/171  199/191     200/192          187/177     187/179
+evs                  -        -           68/55            51/36       -
+vidcom2              -        -           110/97           93/78       -
 """
 FAMILIES = tuple(OPERATIONS.split("\n")[1].split()[1:])
 
@@ -68,20 +70,23 @@ def entry(name, family):
     return next(row for row in rows if row[0] == name)[names.index(family)]
 
 
-def model_and_inputs(family, padded):
+def model_and_inputs(family, padded, of_videos=False):
     if family == "llava":
         model = build("llama-gqa", LAYERS, seed=2)
         samples = [[3, "image", 5, 7, 8], ["image", 2]][: 1 + padded]
         return model, batch([prompt(model, parts, seed) for seed, parts in enumerate(samples)])
     model = families.build(family, LAYERS, seed=1)
+    if of_videos:
+        texts = [["w1 w2", videos.Clip(4), "w3 w4 w5 w6"], ["w6", videos.Clip(4)]][: 1 + padded]
+        return model, videos.inputs(videos.processor(family), texts)
     texts = [["w1 w2", (40, 20), "w3 w4 w5 w6"], ["w6", (44, 48)]][: 1 + padded]
     return model, families.inputs(families.processor(family), texts)
 
 
 @functools.cache
-def prefill(family, padded):
+def prefill(family, padded, of_videos):
     """A model, its inputs, and the waits and operations of the dense prefill; of a decoded token too, where these inputs do."""
-    model, inputs = model_and_inputs(family, padded)
+    model, inputs = model_and_inputs(family, padded, of_videos)
     decoded = of_decoding(model, inputs) if family == "llava" else None
     return model, inputs, of_prefill(model, inputs), decoded
 
@@ -91,7 +96,7 @@ def prefill(family, padded):
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_method_waits_or_launches_more_than_promised(family, name, padded):
-    model, inputs, dense, token = prefill(family, padded)
+    model, inputs, dense, token = prefill(family, padded, PRUNERS[name].videos)
     try:
         pruner = method(name, model, "kept")
         pruner.require(model)

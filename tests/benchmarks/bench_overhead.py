@@ -7,7 +7,8 @@ random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, an
 drops by the published 60 % recipe. What is a kernel on a GPU (the column sums, a greedy choice) counts as one operation, though
 it is many in torch on a CPU.
 
-A second table has the operations of a prefill in five families of models, whose images differ in size.
+A second table has the operations of a prefill in five families of models, whose images differ in size; with videos for methods
+that prune these.
 
 A third is of a fit on so many samples, against the published procedure: waits, and passes, forwards that enter the first
 layer. That procedure takes its samples one by one, and is counted on one of them.
@@ -22,9 +23,9 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import FitPrune, FitPruneError, Pruner, Recipe
-from fitprune.models.parts import image_token_id
+from fitprune.models.parts import model_parts
 from tests.benchmarks.bench_fit import Workload, sharpened
-from tests.support import families
+from tests.support import families, videos
 from tests.support.waits import of_decoding, of_fit, of_prefill
 
 TOKENS = 576
@@ -84,14 +85,20 @@ def pruner_of(name: str, model: PreTrainedModel, reduction: float, tokens: int =
 
 def in_family(family: str, layers: int, reduction: float) -> list[str]:
     """For each method, the operations of a prefill beyond the dense one's: of a prompt, and of a padded batch of two."""
-    model, processor = families.build(family, layers), families.processor(family)
+    model = families.build(family, layers)
+    token = model_parts(model).visual_ids
     texts = [["w1 w2", (40, 20), "w3 w4 w5 w6"], ["w6", (44, 48)]]
-    inputs = [families.inputs(processor, texts[:samples]) for samples in (1, 2)]
-    dense = [of_prefill(model, given)[1] for given in inputs]
-    tokens = int((inputs[0]["input_ids"] == image_token_id(model.config)).sum())
+    clips = [["w1 w2", videos.Clip(4), "w3 w4 w5 w6"], ["w6", videos.Clip(4)]]
+    seen = {"image": [families.inputs(families.processor(family), texts[:samples]) for samples in (1, 2)]}
+    if "video" in token:
+        seen["video"] = [videos.inputs(videos.processor(family), clips[:samples]) for samples in (1, 2)]
+    beside = {kind: [of_prefill(model, given)[1] for given in inputs] for kind, inputs in seen.items()}
     cells = []
     for name in PRUNERS:
+        kind = "video" if get_pruner_class(name).videos else "image"
         try:
+            inputs, dense = seen.get(kind, []), beside.get(kind, [])
+            tokens = int((inputs[0]["input_ids"] == token[kind]).sum()) if inputs else TOKENS
             pruner = pruner_of(name, model, reduction, tokens)
         except FitPruneError:
             cells.append("cannot")

@@ -7,6 +7,8 @@ from fitprune import BudgetError, FitPrune, Recipe
 from tests.support.models import kept, new_tokens
 
 RECIPE = Recipe([0, 9, 5, 12, 4], 36)
+ON_IMAGES = [name for name, method in PRUNERS.items() if not method.videos]
+ON_VIDEOS = [name for name in PRUNERS if name not in ON_IMAGES]
 IN_CLIP = {"cdpruner": (18, 36), "trim": (0.5,)}
 
 

@@ -112,6 +112,13 @@ def test_a_plan_of_an_empty_folder_runs_and_writes_nothing(place, tmp_path, monk
     assert "time in one process: unknown" in text
 
 
+def test_a_method_for_videos_has_its_reason_on_a_suite_of_pictures(place, tmp_path):
+    cells = [Cell(str(place / "m"), pruner, 0.3, "gqa") for pruner in ("evs", "vidcom2", "evs+fastv")]
+    plans = Planner(settings(place), Store(tmp_path / "results"), "cpu").plan(cells)
+    assert [plan.state for plan in plans] == ["cannot"] * 3
+    assert plans[0].reason == "evs prunes videos, by what changes from frame to frame; suite 'gqa' shows pictures"
+
+
 def test_the_flops_of_prompts_are_those_of_the_model(place, tmp_path):
     """All gqa questions of the test data are equally long, so that the first ones stand for all."""
     loaded = load_model(str(place / "m"), "cpu")
