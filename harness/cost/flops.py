@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fitprune import FitPruneError, Pruner
-from fitprune.models.parts import image_token_id
+from fitprune.models.parts import SEE_VIDEOS, image_token_id
 from harness.cost.decoder import Tokens, counts, decode_macs, prefill_macs
 from harness.cost.vision import VisionCost, one_size_cost, vision_cost
 
@@ -179,5 +179,8 @@ def prompt_tokens(config: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[torc
     ids = inputs["input_ids"]
     mask = inputs.get("attention_mask")
     real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-    visual = ((ids == image_token_id(config)) & real).sum(1)
+    seen = ids == image_token_id(config)
+    if config.model_type in SEE_VIDEOS:
+        seen |= ids == config.video_token_id
+    visual = (seen & real).sum(1)
     return real.sum(1) - visual, visual

@@ -17,7 +17,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.trace import TowerCounts
-from fitprune.models.parts import brings
+from fitprune.models.parts import SEE_VIDEOS, brings
 from harness.cost.llava_hr import llava_hr_macs
 
 Inputs = Mapping[str, torch.Tensor]
@@ -42,16 +42,22 @@ class VisionCost:
 
 
 def vision_cost(config: Any, inputs: Inputs, ran: TowerCounts | None = None) -> VisionCost:
-    """What the images of a batch of processor outputs cost, on a model with this transformers configuration.
+    """What the images and videos of a batch of processor outputs cost, on a model with this transformers configuration.
 
     `ran` is what ran in the tower under a method that changed that (`fitprune.Trace.tower`).
     """
     family = require(config.model_type, FAMILIES, "model")
+    cost = VisionCost()
     if brings(dict(inputs), "video"):
-        raise UnsupportedModel("what a video costs is not counted: pass its frames as images.")
+        if config.model_type not in SEE_VIDEOS:
+            raise UnsupportedModel(f"{config.model_type} models are shown no videos: pass their frames as images.")
+        if inputs.get("video_grid_thw") is not None:
+            cost = family(config, {"image_grid_thw": inputs["video_grid_thw"]})
+        else:  # LLaVA-OneVision pools behind the projector
+            cost = _tiles_cost(config, inputs["pixel_values_videos"].shape[:2].numel())
     if inputs.get("pixel_values") is None:
-        return VisionCost()
-    return family(config, inputs) if ran is None else _changed(config, ran)
+        return cost
+    return cost + (family(config, inputs) if ran is None else _changed(config, ran))
 
 
 def _changed(config: Any, ran: TowerCounts) -> VisionCost:

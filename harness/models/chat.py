@@ -59,10 +59,10 @@ def _text_tower(name: str, source: str, revision: str, dtype: "torch.dtype", dev
     return ClipText.from_folder(Path(folder), dtype, device)
 
 
-def chat(processor: Any, question: str, images: int) -> str:
-    """The prompt for a question about so many images."""
-    marker = getattr(processor, "image_token", None)
+def chat(processor: Any, question: str, images: int, videos: int = 0) -> str:
+    """The prompt for a question about so many images and videos."""
     # An image token in the question's own text would stand for an image that is not there.
-    text = question.replace(marker, "").strip() if marker and marker in question else question
-    content = [{"type": "image"}] * images + [{"type": "text", "text": text}]
+    for marker in filter(None, (getattr(processor, f"{kind}_token", None) for kind in ("image", "video"))):
+        question = question.replace(marker, "").strip() if marker in question else question
+    content = [{"type": "image"}] * images + [{"type": "video"}] * videos + [{"type": "text", "text": question}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)

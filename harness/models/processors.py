@@ -1,4 +1,4 @@
-"""From a folder to a processor of images and text."""
+"""From a folder to a processor of images, videos and text."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.models.families.unpadding import whole_canvas
 from harness.models.spec import NO_UNPAD
+from harness.models.videos.pixels import video_processor
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -18,9 +19,8 @@ BACKEND = "pil"
 
 
 def load_processor(folder: Path, model_type: str, common: Mapping[str, Any], variant: str = "") -> "ProcessorMixin":
-    """The processor saved in `folder`; where its class also takes videos, without that part.
-
-    transformers' video processors need torchvision, and no suite asks about a video.
+    """The processor saved in `folder`; where its class also takes videos, with that part for families whose videos are pruned
+    (`harness.models.videos.pixels`), and without it for the others.
 
     Args:
         model_type: of the checkpoint's configuration.
@@ -41,7 +41,9 @@ def load_processor(folder: Path, model_type: str, common: Mapping[str, Any], var
         "tokenizer": transformers.AutoTokenizer.from_pretrained(folder, **common),
     }
     with _numbers_as_digits(found):
-        return _images_only(found).from_args_and_dict([parts.get(name) for name in found.get_attributes()], record)
+        made = _images_only(found).from_args_and_dict([parts.get(name) for name in found.get_attributes()], record)
+    made.video_processor = video_processor(folder, model_type)
+    return made
 
 
 @cache

@@ -115,7 +115,7 @@ DECODED = [
 ON_AXES = ("qwen2_5_vl", "qwen3_vl")
 CHAT_TEMPLATE = (
     "{{% for message in messages %}}{{% for part in message['content'] %}}"
-    "{{{{ '{image} ' if part['type'] == 'image' else part['text'] + ' ' }}}}"
+    "{{{{ '{image} ' if part['type'] == 'image' else '{video} ' if part['type'] == 'video' else part['text'] + ' ' }}}}"
     "{{% endfor %}}{{% endfor %}}"
 )
 
@@ -378,9 +378,10 @@ def image_token(family):
 
 
 def chat_template(family):
-    """Images and texts of all turns, one after the other; Qwen's models tell two images apart by what stands around them."""
+    """Images, videos and texts of all turns, one after the other; Qwen's models tell two images apart by what stands around."""
     around = ("<|vision_start|>", "<|vision_end|>") if TOKENS[family] is QWEN_TOKENS else ("", "")
-    return CHAT_TEMPLATE.format(image=around[0] + image_token(family) + around[1])
+    video = next((token for kind, token in TOKENS[family].items() if "video" in kind), "")
+    return CHAT_TEMPLATE.format(image=around[0] + image_token(family) + around[1], video=around[0] + video + around[1])
 
 
 def save(family, folder, layers=3, **options):

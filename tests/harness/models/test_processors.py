@@ -7,6 +7,7 @@ import torch
 from transformers.models.smolvlm import processing_smolvlm
 
 from baselines.controls.random_pruning import Random
+from fitprune.models.parts import SEE_VIDEOS
 from harness.models.loading import load_model
 from harness.models.processors import load_processor
 from harness.models.prompting import encode
@@ -33,10 +34,10 @@ def checkpoint(request, tmp_path):
     return request.param, save(request.param, tmp_path, layers=1)
 
 
-def test_the_processor_of_the_hub_s_layout_takes_images_alone(checkpoint):
+def test_the_processor_of_the_hub_s_layout_takes_videos_where_these_are_pruned(checkpoint):
     family, folder = checkpoint
     processor, inputs = made(folder, family)
-    assert getattr(processor, "video_processor", None) is None
+    assert (getattr(processor, "video_processor", None) is None) == (family not in SEE_VIDEOS)
     assert type(processor.image_processor).__name__.endswith("Pil")
     assert int((inputs["input_ids"] == processor.image_token_ids[0]).sum()) > 1
     assert processor.chat_template
@@ -47,12 +48,13 @@ def test_one_file_for_everything_as_newer_checkpoints_have_it(checkpoint):
     _, before = made(folder, family)
     images = folder / "preprocessor_config.json"
     whole = json.loads((folder / "processor_config.json").read_text()) | {"image_processor": json.loads(images.read_text())}
-    whole["video_processor"] = {"video_processor_type": "SomeVideoProcessor", "size": {"height": 4, "width": 4}}
+    whole["video_processor"] = {"video_processor_type": "SomeVideoProcessor", "size": {"height": 4, "width": 4}, "fps": 3}
     images.unlink()
     (folder / "processor_config.json").write_text(json.dumps(whole))
     processor, after = made(folder, family)
     assert same(before, after)
-    assert getattr(processor, "video_processor", None) is None
+    videos = getattr(processor, "video_processor", None)
+    assert (videos.fps if family in SEE_VIDEOS else videos) == (3 if family in SEE_VIDEOS else None)
 
 
 def test_a_checkpoint_saved_with_torchvision_is_read_with_pillow(checkpoint):

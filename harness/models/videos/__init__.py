@@ -1,0 +1,1 @@
+"""Videos as models are shown them."""
