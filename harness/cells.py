@@ -2,7 +2,7 @@
 nor lmms-eval.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 DENSE = "dense"
 AUTHORS = "authors"  # of the choices of position ids, the one of a method's authors
@@ -24,6 +24,11 @@ class Cell:
     def is_dense(self) -> bool:
         """Whether this is the model as it is."""
         return self.pruner == DENSE
+
+    @property
+    def anywhere(self) -> "Cell":
+        """The same without its suite: what is said of it holds on all of them."""
+        return replace(self, suite="")
 
     @property
     def needs_fit(self) -> bool:

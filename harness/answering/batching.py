@@ -104,8 +104,7 @@ def in_batches(requests: Sequence[Request], batch_size: int, tokenizer: Any) -> 
     """Requests that can be generated together; longest first, so that padding is little and memory peaks early."""
     lengths = _lengths(requests, tokenizer)
     ordered = sorted(
-        requests,
-        key=lambda request: (-request.max_new_tokens, request.until, -lengths[request.place], request.place),
+        requests, key=lambda request: (-request.max_new_tokens, request.until, -lengths[request.place], request.place)
     )
     batch: list[Request] = []
     for request in ordered:

@@ -131,13 +131,7 @@ def evaluate_cell(
 
 
 def conditions(
-    suite: str,
-    data: str,
-    limit: int | None,
-    batch_size: int,
-    dtype: str,
-    allow_broken: bool = False,
-    judge: str = "",
+    suite: str, data: str, limit: int | None, batch_size: int, dtype: str, allow_broken: bool = False, judge: str = ""
 ) -> dict[str, Any]:
     """What of a cell's outcome its suite decides, known before it runs: `metric` and the `statistic` that it claims,
     `task_code`, `data_digest`, `generation`.

@@ -37,12 +37,7 @@ class Conditions:
 
 
 def identity(
-    cell: Cell,
-    facts: ModelFacts,
-    pruner: Pruner,
-    known: dict[str, Any],
-    settings: CellSettings,
-    margin: Margin | None = None,
+    cell: Cell, facts: ModelFacts, pruner: Pruner, known: dict[str, Any], settings: CellSettings, margin: Margin | None = None
 ) -> dict[str, Any]:
     """A cell's identity.
 

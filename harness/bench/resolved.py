@@ -3,7 +3,6 @@
 A cell is resolved once, by `Resolver`; what follows is handed the record and asks for nothing of it again.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -87,8 +86,7 @@ class Resolver:
 
     def _solved_for(self, cell: Cell, facts: ModelFacts) -> Pruner:
         """A cell's pruner, which is the same on all suites. What is out of reach is so for good, too."""
-        anywhere = dataclasses.replace(cell, suite="")
-        if anywhere not in self._solved:
+        if (anywhere := cell.anywhere) not in self._solved:
             try:
                 self._solved[anywhere] = self.pruners.of(cell, facts)
             except (BudgetError, UnsupportedModel) as error:

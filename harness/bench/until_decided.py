@@ -25,8 +25,4 @@ def until_decided(evaluation: Evaluation, resolved: Resolved, journal: Journal |
             break
     after, before = joined([part.answers for part in pruned]), joined([part.answers for part in dense])
     flops = sum(part.flops * part.answers.prompts for part in dense) / before.prompts
-    return Pair(
-        Evaluated(before, flops, 0.0),
-        Evaluated(after, pruned[-1].flops, pruned[-1].reduction),
-        sum(map(len, parts)),
-    )
+    return Pair(Evaluated(before, flops, 0.0), Evaluated(after, pruned[-1].flops, pruned[-1].reduction), sum(map(len, parts)))

@@ -33,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="random: the weights need not be here",
     )
     add(
-        "--image-size",
-        type=image_size,
-        default=TYPICAL_SIZE,
-        metavar="WxH",
-        help=f"size of the image (default {TYPICAL_SIZE})",
+        "--image-size", type=image_size, default=TYPICAL_SIZE, metavar="WxH", help=f"size of the image (default {TYPICAL_SIZE})"
     )
     add("--text-tokens", type=count, default=64, metavar="N", help="text tokens of a prompt (default 64)")
     add("--new-tokens", type=count, default=16, metavar="N", help="tokens of an answer (default 16)")

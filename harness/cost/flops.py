@@ -64,11 +64,7 @@ class FlopCount:
 
 
 def count(
-    model: Any,
-    inputs: Mapping[str, torch.Tensor],
-    pruner: Pruner | None = None,
-    new_tokens: int = 1,
-    trace: Any = None,
+    model: Any, inputs: Mapping[str, torch.Tensor], pruner: Pruner | None = None, new_tokens: int = 1, trace: Any = None
 ) -> FlopCount:
     """FLOPs of `model` on the batch `inputs` (processor output), generating `new_tokens` per sample.
 

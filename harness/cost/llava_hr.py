@@ -55,7 +55,4 @@ def _mixing(tower: Any, tokens: int, size: tuple[int, int]) -> dict[str, int]:
     places = tall * wide
     gate = 2 * fast * (fast // 2) + fast // 2
     adapter = places * (slow**2 + slow * fast) + tokens * (49 * fast + fast**2) + gate
-    return {
-        "adapters": 0 if tower.freeze_vision else 3 * adapter,
-        "alignment": tokens * (fast**2 + slow * fast),
-    }
+    return {"adapters": 0 if tower.freeze_vision else 3 * adapter, "alignment": tokens * (fast**2 + slow * fast)}

@@ -7,7 +7,7 @@ and not marked, as in `fitprune.Trace`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def _parts(bench: Bench, cell: Cell, questions: int) -> list[dict[str, Any]]:
     return [
         head
         | _answer(answer)
-        | {"tokens": seen.tokens, "left": seen.left, "tower": seen.tower, "views": [view.to_json() for view in seen.views]}
+        | {"tokens": seen.tokens, "left": seen.left, "tower": seen.tower, "views": [asdict(view) for view in seen.views]}
         | masks(seen.kept, seen.tokens)
         for answer, seen in watched
     ]
@@ -119,14 +119,7 @@ def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> list[tuple[Answer, See
     loaded, settings = bench.shelf.model(cell.model), bench.settings
     watcher = Watcher(loaded)
     answers = evaluate_cell(
-        loaded,
-        pruner,
-        cell.suite,
-        data=settings.data,
-        limit=settings.limit,
-        batch_size=1,
-        seed=settings.seed,
-        observer=watcher,
+        loaded, pruner, cell.suite, data=settings.data, limit=settings.limit, batch_size=1, seed=settings.seed, observer=watcher
     )
     return [(answer, watcher.seen[place]) for place, answer in enumerate(answers.answers)]
 
@@ -144,7 +137,7 @@ def _scene(bench: Bench, cell: Cell, answer: Answer, seen: Seen, command: str) -
         "question": answer.question,
         "target": answer.target,
         "tokens": seen.tokens,
-        "views": [view.to_json() for view in seen.views],
+        "views": [asdict(view) for view in seen.views],
         "dense": _answer(answer),
         "pruned": [],
         "seed": bench.settings.seed,

@@ -4,7 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,10 +34,6 @@ class View:
     columns: int
     rows: int
     picture: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 def views_of(loaded: "LoadedModel", inputs: "Mapping[str, torch.Tensor]", tokens: int) -> list[View]:
@@ -75,10 +71,7 @@ def _base_and_tiles(loaded: "LoadedModel", tiles: "torch.Tensor", size: list[int
     left, top = (wide // patch - columns) // 2 * patch, (tall // patch - rows) // 2 * patch
     seen = stitched[:, top : top + rows * patch, left : left + columns * patch]
     label = f"{wide // side} × {tall // side} tiles, padding cut off"
-    return [
-        View("base view", base, base, _picture(loaded, tiles[0])),
-        View(label, columns, rows, _picture(loaded, seen)),
-    ]
+    return [View("base view", base, base, _picture(loaded, tiles[0])), View(label, columns, rows, _picture(loaded, seen))]
 
 
 def _stitch(tiles: "torch.Tensor", across: int, down: int) -> "torch.Tensor":

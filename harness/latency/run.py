@@ -76,9 +76,8 @@ def weight(model: Any) -> torch.Tensor:
 def take(asked: Asked, command: str = "", keep: Callable[[Mapping[str, Any]], None] = lambda record: None) -> dict[str, Any]:
     """Measure, and return the record; `keep` is given it after each row, so that an interruption loses no more than one.
 
-    What a method cannot do is a row under `cannot`, with the reason. Raises FitPruneError for input that cannot be used.
+    What a method cannot do is a row under `cannot`, with the reason. `asked` is one that `check` has passed.
     """
-    asked.check()
     for name in asked.pruners:
         get_pruner_class(name)
     timed = TimedModel.of(asked)

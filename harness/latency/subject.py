@@ -45,12 +45,7 @@ class Subject:
     """A model and a batch of prompts, dense or under a pruner."""
 
     def __init__(
-        self,
-        model: Any,
-        inputs: Mapping[str, torch.Tensor],
-        pruner: Pruner | None,
-        new_tokens: int,
-        watch: Watch | None = None,
+        self, model: Any, inputs: Mapping[str, torch.Tensor], pruner: Pruner | None, new_tokens: int, watch: Watch | None = None
     ) -> None:
         self.model, self.inputs, self.pruner, self.new_tokens = model, dict(inputs), pruner, new_tokens
         self.watch = watch or Watch()

@@ -3,7 +3,6 @@
 Stock classes, safetensors only, no remote code, no download.
 """
 
-import importlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,14 +14,13 @@ from harness.heap import keep_freed_memory
 from harness.models.chat import question_reader, text_tower
 from harness.models.checkpoint import check_folder, checkpoint_folder, digest, require_model, weight_files
 from harness.models.devices import check_device, choose_device, choose_dtype, placement
-from harness.models.families import FAMILIES
 from harness.models.families.templates import VICUNA
 from harness.models.families.unpadding import keep_padding
 from harness.models.family_names import choose_model
 from harness.models.json_files import read_json
 from harness.models.processors import load_processor
 from harness.models.registry import find_model
-from harness.models.shipped import read_config, transformers_config
+from harness.models.shipped import known_family, read_config, transformers_config
 from harness.models.spec import ModelSpec
 from harness.models.tensors import parameters
 
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, ProcessorMixin
 
+STOCK: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Options of every `from_pretrained`."""
 __all__ = ["LoadedModel", "ModelOutline", "load_model", "load_outline", "require_model"]
 
 
@@ -127,23 +127,20 @@ def load_model(
     if device == "cpu":
         keep_freed_memory()
     config = _config_of(spec, folder)
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family and family.registers:
-        importlib.import_module(family.registers)
+    known_family(config.get("model_type"))
     model: Any
-    common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        processor = load_processor(folder, str(config.get("model_type")), common, spec.variant)
+        processor = load_processor(folder, str(config.get("model_type")), STOCK, spec.variant)
         if with_weights:
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=kind, use_safetensors=True, device_map=placement(device), output_loading_info=True, **common
+                folder, dtype=kind, use_safetensors=True, device_map=placement(device), output_loading_info=True, **STOCK
             )
             model, report = loaded
             _check_complete(folder, report)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, **common), dtype=kind)
+                model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, **STOCK), dtype=kind)
             model = model.to(device)
     except FitPruneError:
         raise
@@ -164,11 +161,8 @@ def load_processor_of(name: str) -> "ProcessorMixin":
     spec = find_model(choose_model(name).name)
     folder = checkpoint_folder(spec)
     config = _config_of(spec, folder)
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family and family.registers:
-        importlib.import_module(family.registers)
-    common = {"local_files_only": True, "trust_remote_code": False}
-    processor = load_processor(folder, str(config.get("model_type")), common, spec.variant)
+    known_family(config.get("model_type"))
+    processor = load_processor(folder, str(config.get("model_type")), STOCK, spec.variant)
     _prepare_processor(processor, spec, config)
     return processor
 
@@ -216,7 +210,7 @@ def _prepare_processor(processor: "ProcessorMixin", spec: ModelSpec, config: Map
     tokenizer.padding_side = "left"  # so that every prompt ends where generation starts
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masked out, so any token does
-    family = FAMILIES.get(str(config.get("model_type")))
+    family = known_family(config.get("model_type"))
     for setting, value in family.processor(config).items() if family else ():
         setattr(processor, setting, value)
     if not processor.chat_template:

@@ -59,15 +59,21 @@ def family_of(spec: ModelSpec, config: Mapping[str, Any]) -> Family:
     return FAMILIES[name]
 
 
+def known_family(model_type: object) -> Family | None:
+    """The family of a `model_type`, which transformers knows from here on; None outside the families."""
+    family = FAMILIES.get(str(model_type))
+    if family and family.registers:
+        importlib.import_module(family.registers)
+    return family
+
+
 def transformers_config(spec: ModelSpec) -> Any:
     """The configuration as transformers' own object."""
     from transformers import CONFIG_MAPPING
 
     record = dict(read_config(spec))
     kind = str(record.pop("model_type", None))
-    family = FAMILIES.get(kind)
-    if family and family.registers:
-        importlib.import_module(family.registers)
+    known_family(kind)
     if kind not in CONFIG_MAPPING:
         raise FitPruneError(f"{config_file(spec)}: transformers knows no model of type '{kind}'")
     return CONFIG_MAPPING[kind].from_dict(record)

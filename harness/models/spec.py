@@ -30,14 +30,12 @@ class View:
 
 @dataclass(frozen=True)
 class Family:
-    """What models of one `model_type` have in common. Configurations are dictionaries, as in a `config.json`.
+    """What models of one `model_type` have in common. Configurations are dictionaries, as in a `config.json`. Where decoder and
+    tower are in a live model is known to `fitprune.models.parts`.
 
     Attributes:
         model_type: as transformers names it.
         chat_template: Jinja template for checkpoints that bring none.
-        decoder, tower: where the text decoder and the vision tower are in the model, as dotted names. The visual tokens
-            stand in `input_ids` as `config.image_token_id`, one id each, in all families.
-        has_cls: the tower's tokens begin with [CLS]: methods that rank patches by its attention can run.
         view: (config, width, height) of an image to its `View`.
         processor: config to the attributes of the processor that must agree with it; older checkpoints lack some of them.
         nested: its processor takes a list of images for each prompt, for those without any an empty one.
@@ -47,9 +45,6 @@ class Family:
 
     model_type: str
     chat_template: str
-    decoder: str
-    tower: str
-    has_cls: bool
     view: Callable[[Mapping[str, Any], int, int], View]
     processor: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda config: {}
     nested: bool = False
@@ -83,7 +78,7 @@ class ModelSpec:
             for hub repositories that are not pinned: they take whatever `main` was when they were downloaded, and
             results carry that commit.
         kind: "embedded" (ships with the package), "hub" or "folder".
-        family: a name of `harness.models.families`; None when only the checkpoint itself can tell.
+        family: a name of `harness.models.families`, which fills it in; None when only the checkpoint itself can tell.
         dtype: of the weights in the checkpoint.
         parameters: published number; None where it is read from the checkpoint.
         chat_template: Jinja template for a checkpoint without one of its own; None takes the family's.

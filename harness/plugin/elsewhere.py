@@ -17,7 +17,7 @@ from harness.cluster.messages import Setup
 from harness.cluster.ray_machines import connect
 from harness.plugin.options import RunOptions
 from harness.plugin.repeated import stopped
-from harness.plugin.workers import Worker
+from harness.plugin.workers import Worker, cell_of
 from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.tasks.build import build_task
@@ -118,8 +118,7 @@ def _run_as_cells_end(session: pytest.Session, run: Run, bench: ClusterBench, ce
     """Run each test of a session: those of no cell first, then each when its cell has ended."""
     waiting: dict[Cell | None, list[pytest.Item]] = {}
     for item in session.items:
-        cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
-        waiting.setdefault(cell if isinstance(cell, Cell) else None, []).append(item)
+        waiting.setdefault(cell_of(item), []).append(item)
     try:
         _run(session, waiting.pop(None, []))
         with telling(run.say):

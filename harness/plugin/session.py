@@ -23,7 +23,7 @@ from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.repeated import Repeated
 from harness.plugin.selection import is_suites_folder, left_out, selected_suites
 from harness.plugin.summary import CellReport, write_summary
-from harness.plugin.workers import Worker, dealing_order, hand_over
+from harness.plugin.workers import Worker, cell_of, dealing_order, hand_over
 from harness.results.computed import with_verdict
 from harness.results.once import RunFolder
 from harness.results.result import Result
@@ -131,10 +131,10 @@ class RunSession:
         options, dense = self.options, None if cell.is_dense else measured.dense
         fault = dense_fault(measured.result, measured.dense, self.store, find_suite(cell.suite).chance)
         measured.result = dataclasses.replace(measured.result, dense_fault=fault)
-        result = judged(measured, options.gate, options.allowed(cell.suite), options.command(cell))
+        result = with_verdict(measured.result, measured.answers, measured.dense, options.gate, options.allowed(cell.suite))
         chosen = options.chosen_as(cell.model)
-        asked = chosen.asked if chosen.note else ""
-        result = dataclasses.replace(result, model_asked=asked, model_note=chosen.note)
+        asked, command = chosen.asked if chosen.note else "", options.command(cell)
+        result = dataclasses.replace(result, compared={}, command=command, model_asked=asked, model_note=chosen.note)
         if not measured.cached:
             self.store.write(result, measured.answers, dense)
         if options.save:
@@ -273,13 +273,6 @@ def _begin_line(terminal: Any) -> None:
         terminal._tw.line()
 
 
-def judged(measured: "Measured", gate: str, max_drop: float | None, command: str) -> Result:
-    """A measured cell's result with the gate's verdict; with neither where nothing says what it may lose."""
-    result = with_verdict(measured.result, measured.answers, measured.dense, gate, max_drop)
-    return dataclasses.replace(result, compared={}, command=command)
-
-
 def _cells(items: list[pytest.Item]) -> list[Cell]:
     """The cells among the tests."""
-    found = (item.callspec.params.get("cell") for item in items if hasattr(item, "callspec"))
-    return [cell for cell in found if isinstance(cell, Cell)]
+    return [cell for cell in map(cell_of, items) if cell is not None]

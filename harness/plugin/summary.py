@@ -48,20 +48,13 @@ class CellReport:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, which xdist can carry."""
-        return {
-            "cell": asdict(self.cell),
-            "outcome": self.outcome,
-            "result": None if self.result is None else self.result.to_json(),
-            "reason": self.reason,
-            "cached": self.cached,
-            "crashed": self.crashed,
-        }
+        return vars(self) | {"cell": asdict(self.cell), "result": self.result and self.result.to_json()}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "CellReport":
         """What `to_json` made of one."""
-        result = None if record["result"] is None else Result.from_json(record["result"])
-        return cls(Cell(**record["cell"]), record["outcome"], result, record["reason"], record["cached"], record["crashed"])
+        result = record["result"] and Result.from_json(record["result"])
+        return cls(**record | {"cell": Cell(**record["cell"]), "result": result})
 
 
 def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOptions, store: Store) -> None:
@@ -85,7 +78,7 @@ def write_summary(terminal: Any, reports: Sequence[CellReport], options: RunOpti
         terminal.line(remark)
     if any(row.roughly_timed for table in made for row in table.rows):
         terminal.line(ROUGHLY)
-    for line in comparison_lines([report.result for report in reports if report.result is not None]):
+    for line in comparison_lines(results):
         terminal.line(line)
 
 

@@ -83,6 +83,12 @@ def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = (), devic
     node.workerinput[_MODELS] = [[model.asked, model.name, model.note] for model in chosen]
 
 
+def cell_of(item: pytest.Item) -> Cell | None:
+    """The cell that a test runs; None for another test."""
+    cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
+    return cell if isinstance(cell, Cell) else None
+
+
 def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:
     """The order in which xdist deals cells out, so that workers find work instead of waiting for each other.
 
@@ -94,8 +100,8 @@ def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:
     ranks = Ranks(fitters=2)
 
     def rank(item: pytest.Item) -> tuple[int, int]:
-        cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
-        if not isinstance(cell, Cell):
+        cell = cell_of(item)
+        if cell is None:
             return -1, 0
         return models.setdefault(cell.model, len(models)), ranks.of(cell)
 

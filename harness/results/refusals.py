@@ -82,14 +82,7 @@ class _Record(BaseModel):
 
 
 def write_refusal(
-    folder: Place,
-    cell: Cell,
-    reason: str,
-    *,
-    data: str,
-    limit: int | None,
-    command: str,
-    kind: Kind = "cannot",
+    folder: Place, cell: Cell, reason: str, *, data: str, limit: int | None, command: str, kind: Kind = "cannot"
 ) -> str:
     """Note, in the results folder, that a cell gave no result; the same cell's earlier note is replaced. Returns its name."""
     refusal = Refusal(cell, " ".join(reason.split()), data, limit, command, now(), kind)

@@ -162,15 +162,11 @@ class Store:
         file = f"{result.name}{ANSWERS_SUFFIX}"
         try:
             text = self.files.read(file)
-            if result.answers_digest and _digest(text) != result.answers_digest:
+            if result.answers_digest and hashlib.sha256(text.encode()).hexdigest()[:16] != result.answers_digest:
                 raise ValueError("they are not those that were written with the result")
             return make(loads_lines(text))
         except (OSError, ValueError) as error:
             raise FitPruneError(f"cannot read the answers in {self.files.place}/{file}: {_one_line(error)}") from None
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _one_line(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """From results to table rows: one per model, pruner and reduction, the suites beside each other, the dense model on top."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -214,7 +213,7 @@ def tables_of(
     editions = _editions(ordered)
     for result in ordered:
         edition = editions[_circumstances(result), result.suite].index(result.data_digest)
-        groups.setdefault((*_circumstances(result), edition), {})[_place(result.cell), result.suite] = result
+        groups.setdefault((*_circumstances(result), edition), {})[result.cell.anywhere, result.suite] = result
     tables = []
     for (*key, _), places in groups.items():
         model, revision, _, data, limit, sequential, *_ = key
@@ -276,10 +275,10 @@ def _rows(
         if result.suite not in dense.results or result.cell.is_dense:
             dense.results[result.suite] = result
         if not result.cell.is_dense:
-            place = _place(result.cell)
+            place = result.cell.anywhere
             rows.setdefault(place, Row(place, {})).results[result.suite] = result
     for refusal in refusals:
-        place = _place(refusal.cell)
+        place = refusal.cell.anywhere
         row = dense if refusal.cell.is_dense else rows.setdefault(place, Row(place, {}))
         row.refused[refusal.cell.suite] = refusal
     return suites, [dense, *rows.values()]
@@ -290,10 +289,6 @@ def _order(row: Row, suites: Sequence[str]) -> tuple[Any, ...]:
     reduction = row.reduction if row.cell.reduction is None else row.cell.reduction
     mean = row.mean(suites)
     return reduction, -mean if math.isfinite(mean) else math.inf, row.name
-
-
-def _place(cell: Cell) -> Cell:
-    return dataclasses.replace(cell, suite="")
 
 
 def _half(interval: tuple[float, float]) -> float:

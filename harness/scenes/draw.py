@@ -7,8 +7,6 @@ A scene can also be drawn on a larger canvas, a whole number of times as tall an
 characters, which keep their size in pixels: they are fine print then, illegible once the picture is reduced to 96×96.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from random import Random
 

@@ -4,8 +4,6 @@ These repeat what `doc_to_text` of lmms-eval 0.7.3 gives for gqa, vqav2_val, tex
 test compares them with those functions.
 """
 
-from __future__ import annotations
-
 from harness.scenes.questions import Question
 
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."

@@ -5,8 +5,6 @@ choose the answer first, by a fair coin, and words of the question that say noth
 gives half of them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass

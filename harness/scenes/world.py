@@ -5,8 +5,6 @@ number written under it. Things come from themes, so that some classes (colour +
 together; the rest of the mass is uniform, so that every class is met.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache

@@ -13,7 +13,7 @@ from reports.page.gallery import read_gallery
 from reports.page.page import page_data, to_script
 from reports.page.tuned import read_tuned
 from reports.table.leaderboard import Leaderboard
-from reports.table.texts import each
+from reports.table.texts import each, questions
 
 
 def to_html(board: Leaderboard) -> str:
@@ -40,9 +40,7 @@ def _about(board: Leaderboard) -> list[str]:
     """Of what the page is, in short: data, questions, when it was measured."""
     results = [result for part in board.boards for result in part.table.results]
     data = f"{', '.join(each(part.table.data for part in board.boards))} data"
-    sizes = sorted({result.n for result in results})
-    questions = f"{sizes[0]} questions a suite" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} questions a suite"
-    return [data, questions, max(result.date for result in results)[:10]]
+    return [data, questions(results), max(result.date for result in results)[:10]]
 
 
 def rendered(template: str, **values: Any) -> str:

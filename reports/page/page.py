@@ -45,10 +45,7 @@ class Texts:
 
 
 def page_data(
-    board: Leaderboard,
-    gallery: Sequence[dict[str, Any]] = (),
-    tuned: Sequence[dict[str, Any]] = (),
-    notes: Sequence[str] = (),
+    board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), tuned: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Everything that the page shows, as strict JSON values."""
     texts, shown = Texts(), _examples_a_cell(board)

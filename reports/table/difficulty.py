@@ -15,7 +15,7 @@ from harness.results.table import Row, Table
 from harness.results.texts import plus_minus
 from harness.statistics import paired_drop
 from harness.tasks.specs import suite_title
-from reports.table.rivals import Edge, mean_edge, read_scores
+from reports.table.rivals import Edge, mean_edge
 
 EASIER = "downsample"
 ENOUGH = 0.5  # of a question's full score: from there on it counts as answered
@@ -95,7 +95,7 @@ def difficulty_of(table: Table, store: Store) -> Difficulty:
         for place, row in enumerate(easier):
             if suite in row.results:
                 try:
-                    answered[place] = read_scores(store, row.results[suite])
+                    answered[place], _ = store.read_both(row.results[suite])
                 except FitPruneError as error:
                     unread.append(str(error))
         for row, found in zip(table.rows, rests, strict=True):

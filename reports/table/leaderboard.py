@@ -19,7 +19,7 @@ from reports.table.difficulty import Difficulty, difficulty_of
 from reports.table.notes import command_of, notes_of
 from reports.table.points import FLOPS, optimal_at
 from reports.table.published import PublishedTable, published
-from reports.table.rivals import RIVALS, Edge, Evidence, evidence_of_all
+from reports.table.rivals import RIVALS, Evidence, evidence_of_all
 from reports.table.texts import each, edge_text, refusal
 
 NAME, SERVABLE = "method", "servable in"
@@ -151,7 +151,7 @@ def _board(table: Table, evidence: list[Evidence], unread: list[str]) -> Board:
 def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, str]], optimal: bool) -> dict[str, Text]:
     """The texts by column, in the columns' order."""
     texts = row_texts(row, table, suite_title)
-    rivals = {f"vs {rival}": _rival_text(row, evidence, rival, table) for rival in RIVALS}
+    rivals = {f"vs {rival}": evidence.against[rival] or edge_text(evidence.average(rival, table)) for rival in RIVALS}
     suites = {suite: _suite_text(row, suite, texts[suite], evidence) for suite in table.suites}
     texts = {name: texts[name] for name in COLUMNS} | rivals | suites
     if not row.results:
@@ -165,18 +165,9 @@ def _line(table: Table, row: Row, evidence: Evidence, best: set[tuple[int, str]]
 def _suite_text(row: Row, suite: str, text: str, evidence: Evidence) -> str:
     if suite in row.refused and suite not in row.results:
         return row.refused[suite].kind
-    marks = [mark for rival, mark in _MARKS.items() if _verdict(evidence.edges.get(rival, {}).get(suite)) == "beats"]
+    edges = {rival: evidence.edges.get(rival, {}).get(suite) for rival in _MARKS}
+    marks = [_MARKS[rival] for rival, edge in edges.items() if edge is not None and edge.verdict == "beats"]
     return " ".join(part for part in (text, "".join(marks)) if part)
-
-
-def _rival_text(row: Row, evidence: Evidence, rival: str, table: Table) -> str:
-    if nobody := evidence.against[rival]:
-        return nobody
-    return edge_text(evidence.average(rival, table))
-
-
-def _verdict(edge: Edge | None) -> str:
-    return "" if edge is None else edge.verdict
 
 
 def _best(table: Table) -> set[tuple[int, str]]:

@@ -10,7 +10,7 @@ from harness.results.table import Table
 from harness.results.texts import ROUGHLY
 from harness.tasks.specs import SUITES, suite_title
 from reports.table import pareto
-from reports.table.texts import each, refusal
+from reports.table.texts import each, questions, refusal
 
 MEASUREMENT = (
     "Scores are lmms-eval's own, in points of 0–100; in parentheses the drop, dense minus pruned on the same questions, with "
@@ -54,10 +54,9 @@ def _latencies(table: Table) -> list[str]:
 def _circumstances(results: Iterable[Result]) -> list[str]:
     """Where and with what the figures were measured, and what the results themselves note."""
     results = list(results)
-    sizes = sorted({result.n for result in results})
     versions = each(f"{name} {version}" for result in results for name, version in result.versions.items())
     notes = [
-        f"{sizes[0]} questions a suite." if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} questions a suite.",
+        f"{questions(results)}.",
         f"Weights {', '.join(each(result.revision for result in results))}; "
         f"device {', '.join(each(result.device for result in results))}; "
         f"{', '.join(versions)}; seed {', '.join(each(str(result.seed) for result in results))}; "

@@ -139,11 +139,6 @@ def _nobody(row: Row, rival: str, rivals: dict[tuple[str, float | None], Row]) -
     return "" if other.results else next(iter(other.refused.values())).kind
 
 
-def read_scores(store: Store, result: Result) -> Answers:
-    """The answers behind a result. Raises FitPruneError, in one line, if they are gone or damaged."""
-    return store.read_both(result)[0]
-
-
 def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answers | None, Lost]:
     if result is None:
         return None, Lost(0, [])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from harness.results.result import Result
 from harness.results.table import Row
 from harness.results.texts import plus_minus
 from harness.tasks.specs import suite_title
@@ -23,6 +24,12 @@ def refusal(row: Row) -> str:
     if len(reasons) == 1:
         return reasons[0]
     return "; ".join(f"{suite_title(suite)} {refused.text}" for suite, refused in row.refused.items())
+
+
+def questions(results: Iterable[Result]) -> str:
+    """`400 questions a suite`, `100 to 400 questions a suite`."""
+    sizes = sorted({result.n for result in results})
+    return f"{sizes[0]}{f' to {sizes[-1]}' * (len(sizes) > 1)} questions a suite"
 
 
 def each(texts: Iterable[str]) -> list[str]:

@@ -13,7 +13,7 @@ from harness.results.texts import number
 from harness.statistics import paired_drop
 from harness.tasks.specs import suite_title
 from reports.table.leaderboard import Leaderboard, heading_of
-from reports.table.rivals import Edge, mean_edge, read_scores
+from reports.table.rivals import Edge, mean_edge
 from reports.table.texts import edge_text
 from reports.writing.markdown import escape, table_of
 
@@ -88,7 +88,7 @@ def _edge(pair: Pair, suite: str, store: Store, other_store: Store) -> Edge | No
     if one is None or other is None:
         return plain
     try:
-        drop = paired_drop(read_scores(store, one), read_scores(other_store, other))
+        drop = paired_drop(store.read_both(one)[0], other_store.read_both(other)[0])
     except FitPruneError:
         return plain
     return Edge(drop.drop, drop.low, drop.high)

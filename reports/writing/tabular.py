@@ -16,20 +16,8 @@ from reports.table.rivals import RIVALS, Edge
 from reports.table.texts import refusal
 
 _COLUMNS = (
-    *(
-        "model",
-        "revision",
-        "data",
-        "limit",
-        "method",
-        "reduction_asked",
-        "recipe",
-        "servable_in",
-        "positions_asked",
-        "suite",
-        "score",
-        "score_half_width",
-    ),
+    *("model", "revision", "data", "limit", "method", "reduction_asked", "recipe", "servable_in", "positions_asked"),
+    *("suite", "score", "score_half_width"),
     *("drop", "drop_half_width", "n", "verdict", "gflops", "of_dense", "reduction", "prefill_of_dense", "pareto_optimal"),
     *(f"vs_{rival}{end}" for rival in RIVALS for end in ("", "_low", "_high")),
     *("device", "seed", "date", "command", "cannot", "failed"),

@@ -20,17 +20,7 @@ def processor(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"image_seq_length": config["mm_tokens_per_image"]}
 
 
-FAMILY = Family(
-    "gemma3",
-    GEMMA,
-    decoder="model.language_model",
-    tower="model.vision_tower",
-    has_cls=False,
-    view=view,
-    processor=processor,
-    nested=True,
-    token_types=True,
-)
+FAMILY = Family("gemma3", GEMMA, view=view, processor=processor, nested=True, token_types=True)
 
 NAME = FamilyName("gemma-3", standard="gemma-3-4b")
 
@@ -39,7 +29,6 @@ MODELS = (
         "gemma-3-4b",
         "google/gemma-3-4b-it",
         revision="093f9f388b31de276ce2de164bdc2081324b9767",
-        family="gemma3",
         dtype="bfloat16",
         parameters=4_300_079_472,
         notes="its licence is to be accepted on the hub first",

@@ -40,15 +40,7 @@ def processor(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"image_seq_length": config["image_seq_length"]}
 
 
-FAMILY = Family(
-    "internvl",
-    chatml("<IMG_CONTEXT>\n"),
-    decoder="model.language_model",
-    tower="model.vision_tower",
-    has_cls=True,
-    view=view,
-    processor=processor,
-)
+FAMILY = Family("internvl", chatml("<IMG_CONTEXT>\n"), view=view, processor=processor)
 
 NAME = FamilyName("internvl3", standard="internvl3-1b")
 
@@ -57,7 +49,6 @@ MODELS = (
         "internvl3-1b",
         "OpenGVLab/InternVL3-1B-hf",
         revision="014c0583a0d4bedf29fbe2dbff4f865eb998e171",
-        family="internvl",
         dtype="bfloat16",
         parameters=938_193_024,
     ),
@@ -65,7 +56,6 @@ MODELS = (
         "internvl3-8b",
         "OpenGVLab/InternVL3-8B-hf",
         revision="259a3b64a14623c0ec91a045cb43f7c5af5fa6af",
-        family="internvl",
         dtype="bfloat16",
         parameters=7_944_373_760,
     ),
@@ -73,7 +63,6 @@ MODELS = (
         "internvl3.5-1b",
         "OpenGVLab/InternVL3_5-1B-HF",
         revision="9191dbccf312b537016f041b25d61c72e7c5c9f3",
-        family="internvl",
         dtype="bfloat16",
         parameters=1_060_897_792,
     ),
@@ -81,7 +70,6 @@ MODELS = (
         "internvl3.5-8b",
         "OpenGVLab/InternVL3_5-8B-HF",
         revision="741a7d03020411e666c6109218ab71e08151ef86",
-        family="internvl",
         dtype="bfloat16",
         parameters=8_528_318_464,
     ),

@@ -34,15 +34,7 @@ def processor(config: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-FAMILY = Family(
-    "llava",
-    VICUNA,
-    decoder="model.language_model",
-    tower="model.vision_tower",
-    has_cls=True,
-    view=view,
-    processor=processor,
-)
+FAMILY = Family("llava", VICUNA, view=view, processor=processor)
 
 # The CLIP model that LLaVA's towers are of. LLaVA-NeXT trains its own further, but not what projects it into CLIP's space.
 CLIP_336 = ("openai/clip-vit-large-patch14-336", "ce19dc912ca5cd21c8a653c79e251e808ccabcd1")
@@ -50,12 +42,11 @@ CLIP_336 = ("openai/clip-vit-large-patch14-336", "ce19dc912ca5cd21c8a653c79e251e
 NAME = FamilyName("llava-1.5", standard="llava-1.5-7b", embedded="llava-tiny")
 
 MODELS = (
-    ModelSpec("llava-tiny", "llava-tiny", kind="embedded", family="llava", dtype="float32", notes="ships with the package"),
+    ModelSpec("llava-tiny", "llava-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
     ModelSpec(
         "llava-1.5-7b",
         "llava-hf/llava-1.5-7b-hf",
         revision="b234b804b114d9e37bb655e11cbbb5f5e971b7a9",
-        family="llava",
         parameters=7_063_427_072,
         text_tower=CLIP_336,
     ),
@@ -63,7 +54,6 @@ MODELS = (
         "llava-1.5-13b",
         "llava-hf/llava-1.5-13b-hf",
         revision="5dda2880bda009266dda7c4baff660b95ca64540",
-        family="llava",
         parameters=13_351_494_656,
         text_tower=CLIP_336,
     ),

@@ -19,28 +19,17 @@ def view(config: Mapping[str, Any], width: int, height: int) -> View:
     return View(side**2, (1, 3, vision["image_size"], vision["image_size"]))
 
 
-FAMILY = Family(
-    "llava_hr",
-    VICUNA_USER_SYSTEM,
-    decoder="model.language_model",
-    tower="model.vision_tower",
-    has_cls=False,
-    view=view,
-    registers="harness.models.llava_hr",
-)
+FAMILY = Family("llava_hr", VICUNA_USER_SYSTEM, view=view, registers="harness.models.llava_hr")
 
 NAME = FamilyName("llava-hr", standard="llava-hr-7b", embedded="llava-hr-tiny")
 
 # The published parameters are those of the checkpoints, the ConvNeXts' unused heads included.
 MODELS = (
-    ModelSpec(
-        "llava-hr-tiny", "llava-hr-tiny", kind="embedded", family="llava_hr", dtype="float32", notes="ships with the package"
-    ),
+    ModelSpec("llava-hr-tiny", "llava-hr-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
     ModelSpec(
         "llava-hr-7b",
         "favor123/llava-hr-7b-sft-1024",
         revision="62f4afeacdd3867915674a102c530fd72a2625d7",
-        family="llava_hr",
         dtype="bfloat16",
         parameters=7_283_911_851,
         convert=CONVERT,
@@ -49,7 +38,6 @@ MODELS = (
         "llava-hr-x-13b",
         "favor123/llava-hr-13b-x-sft-1024",
         revision="d3ca1dee79d530cbc194ff571e390c6de5e4eb5b",
-        family="llava_hr",
         dtype="bfloat16",
         parameters=14_245_721_451,
         convert=CONVERT,

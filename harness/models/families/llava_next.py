@@ -28,32 +28,16 @@ def view(config: Mapping[str, Any], width: int, height: int) -> View:
     return View(base + columns * rows, (1, tiles, 3, side, side), newlines, {"image_sizes": [size]})
 
 
-FAMILY = Family(
-    "llava_next",
-    VICUNA_SYSTEM,
-    decoder="model.language_model",
-    tower="model.vision_tower",
-    has_cls=True,
-    view=view,
-    processor=processor,
-)
+FAMILY = Family("llava_next", VICUNA_SYSTEM, view=view, processor=processor)
 
 NAME = FamilyName("llava-next", standard="llava-next-7b", embedded="llava-next-tiny")
 
 MODELS = (
-    ModelSpec(
-        "llava-next-tiny",
-        "llava-next-tiny",
-        kind="embedded",
-        family="llava_next",
-        dtype="float32",
-        notes="ships with the package",
-    ),
+    ModelSpec("llava-next-tiny", "llava-next-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
     ModelSpec(
         "llava-next-7b",
         "llava-hf/llava-v1.6-vicuna-7b-hf",
         revision="c916e6cdcd760b4cecd1dd4907f84ac649f93b23",
-        family="llava_next",
         parameters=7_063_431_168,
         text_tower=CLIP_336,
     ),
@@ -61,7 +45,6 @@ MODELS = (
         "llava-next-mistral-7b",
         "llava-hf/llava-v1.6-mistral-7b-hf",
         revision="52320fb52229c8d942b1dcb8b63b3dc8087bc83b",
-        family="llava_next",
         parameters=7_566_747_648,
         text_tower=CLIP_336,
         chat_template=MISTRAL,
@@ -70,7 +53,6 @@ MODELS = (
         "llava-next-13b",
         "llava-hf/llava-v1.6-vicuna-13b-hf",
         revision="e66fcaaa7d502b1037c8465375bb67f4c33758dd",
-        family="llava_next",
         parameters=13_351_499_776,
         text_tower=CLIP_336,
     ),

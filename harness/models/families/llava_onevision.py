@@ -35,15 +35,7 @@ def processor(config: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
-FAMILY = Family(
-    "llava_onevision",
-    chatml("<image>\n"),
-    decoder="model.language_model",
-    tower="model.vision_tower",
-    has_cls=False,
-    view=view,
-    processor=processor,
-)
+FAMILY = Family("llava_onevision", chatml("<image>\n"), view=view, processor=processor)
 
 NAME = FamilyName("llava-onevision", standard="llava-onevision-7b")
 
@@ -52,14 +44,12 @@ MODELS = (
         "llava-onevision-0.5b",
         "llava-hf/llava-onevision-qwen2-0.5b-ov-hf",
         revision="74dd0bf867a4cda7950c17663794267c60cf4b40",
-        family="llava_onevision",
         parameters=893_675_552,
     ),
     ModelSpec(
         "llava-onevision-7b",
         "llava-hf/llava-onevision-qwen2-7b-ov-hf",
         revision="0d50680527681998e456c7b78950205bedd8a068",
-        family="llava_onevision",
         parameters=8_030_807_584,
     ),
 )

@@ -34,12 +34,7 @@ def native_view(config: Mapping[str, Any], width: int, height: int, fewest: int,
 
 
 FAMILY = Family(
-    "qwen2_5_vl",
-    chatml("<|vision_start|><|image_pad|><|vision_end|>", system="You are a helpful assistant."),
-    decoder="model.language_model",
-    tower="model.visual",
-    has_cls=False,
-    view=view,
+    "qwen2_5_vl", chatml("<|vision_start|><|image_pad|><|vision_end|>", system="You are a helpful assistant."), view=view
 )
 
 NAME = FamilyName("qwen2.5-vl", standard="qwen2.5-vl-7b")
@@ -49,7 +44,6 @@ MODELS = (
         "qwen2.5-vl-3b",
         "Qwen/Qwen2.5-VL-3B-Instruct",
         revision="66285546d2b821cf421d4f5eb2576359d3770cd3",
-        family="qwen2_5_vl",
         dtype="bfloat16",
         parameters=3_754_622_976,
     ),
@@ -57,7 +51,6 @@ MODELS = (
         "qwen2.5-vl-7b",
         "Qwen/Qwen2.5-VL-7B-Instruct",
         revision="cc594898137f460bfe9f0759e9844b3ce807cfb5",
-        family="qwen2_5_vl",
         dtype="bfloat16",
         parameters=8_292_166_656,
     ),

@@ -16,14 +16,7 @@ def view(config: Mapping[str, Any], width: int, height: int) -> View:
     return native_view(config, width, height, MIN_PIXELS, MAX_PIXELS)
 
 
-FAMILY = Family(
-    "qwen3_vl",
-    chatml("<|vision_start|><|image_pad|><|vision_end|>"),
-    decoder="model.language_model",
-    tower="model.visual",
-    has_cls=False,
-    view=view,
-)
+FAMILY = Family("qwen3_vl", chatml("<|vision_start|><|image_pad|><|vision_end|>"), view=view)
 
 NAME = FamilyName("qwen3-vl", standard="qwen3-vl-8b")
 
@@ -32,7 +25,6 @@ MODELS = (
         "qwen3-vl-2b",
         "Qwen/Qwen3-VL-2B-Instruct",
         revision="89644892e4d85e24eaac8bacfd4f463576704203",
-        family="qwen3_vl",
         dtype="bfloat16",
         parameters=2_127_532_032,
     ),
@@ -40,7 +32,6 @@ MODELS = (
         "qwen3-vl-4b",
         "Qwen/Qwen3-VL-4B-Instruct",
         revision="ebb281ec70b05090aa6165b016eac8ec08e71b17",
-        family="qwen3_vl",
         dtype="bfloat16",
         parameters=4_437_815_808,
     ),
@@ -48,7 +39,6 @@ MODELS = (
         "qwen3-vl-8b",
         "Qwen/Qwen3-VL-8B-Instruct",
         revision="0c351dd01ed87e9c1b53cbc748cba10e6187ff3b",
-        family="qwen3_vl",
         dtype="bfloat16",
         parameters=8_767_123_696,
     ),

@@ -35,16 +35,7 @@ def processor(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"image_seq_len": _tokens(config)}
 
 
-FAMILY = Family(
-    "smolvlm",
-    SMOLVLM,
-    decoder="model.text_model",
-    tower="model.vision_model",
-    has_cls=False,
-    view=view,
-    processor=processor,
-    nested=True,
-)
+FAMILY = Family("smolvlm", SMOLVLM, view=view, processor=processor, nested=True)
 
 NAME = FamilyName("smolvlm2", standard="smolvlm2-2.2b")
 
@@ -53,7 +44,6 @@ MODELS = (
         "smolvlm2-500m",
         "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
         revision="7b375e1b73b11138ff12fe22c8f2822d8fe03467",
-        family="smolvlm",
         dtype="float32",
         parameters=507_482_304,
     ),
@@ -61,7 +51,6 @@ MODELS = (
         "smolvlm2-2.2b",
         "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
         revision="482adb537c021c86670beed01cd58990d01e72e4",
-        family="smolvlm",
         dtype="float32",
         parameters=2_246_784_880,
     ),

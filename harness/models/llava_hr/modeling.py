@@ -84,12 +84,7 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
             if tokens != expected:
                 raise unmatched("image", tokens, len(features), expected)
             embeds = embeds.masked_scatter(places.unsqueeze(-1).to(embeds.device), features)
-        outputs = self.language_model(
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=embeds,
-            **kwargs,
-        )
+        outputs = self.language_model(attention_mask=attention_mask, position_ids=position_ids, inputs_embeds=embeds, **kwargs)
         return LlavaModelOutputWithPast(**outputs, **image_result(LlavaModelOutputWithPast, images, features))
 
 

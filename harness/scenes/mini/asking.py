@@ -1,7 +1,5 @@
 """What the mini suites ask about a scene, and what people would answer."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache

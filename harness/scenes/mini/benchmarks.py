@@ -3,8 +3,6 @@
 Each suite is filled with scenes from a range of seeds of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from random import Random
 

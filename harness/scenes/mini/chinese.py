@@ -1,7 +1,5 @@
 """Multiple-choice questions about a scene in Chinese, for the mini edition of MMBench-CN."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

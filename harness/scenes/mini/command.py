@@ -1,7 +1,5 @@
 """Write the mini suites and the calibration set; on larger canvases as fine print."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The tables of the mini suites whose answer is an option: MMBench in English and Chinese, SEED-Bench, AI2D."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
@@ -116,12 +114,7 @@ def ai2d(least: int = 100) -> list[Table]:
             found.add(question.text)
             options = _things(scene, rng, question.answer)
             rows.append(
-                {
-                    "question": question.text,
-                    "options": options,
-                    "answer": str(options.index(question.answer)),
-                    "image": picture,
-                }
+                {"question": question.text, "options": options, "answer": str(options.index(question.answer)), "image": picture}
             )
         if len(rows) >= least:
             break

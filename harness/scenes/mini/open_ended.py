@@ -1,7 +1,5 @@
 """The tables of the mini suites with free answers: VizWiz, ChartQA, OCRBench, and RefCOCO, whose answers are boxes."""
 
-from __future__ import annotations
-
 from random import Random
 
 from datasets import Features, Image, List, Value
@@ -77,13 +75,7 @@ def ocrbench(least: int = 100) -> list[Table]:
         for thing in rng.sample(texts, 3):
             question, dataset, kind = _reading(scene, rng, thing)
             rows.append(
-                {
-                    "dataset": dataset,
-                    "question": question,
-                    "question_type": kind,
-                    "answer": [thing.text],
-                    "image": picture,
-                }
+                {"dataset": dataset, "question": question, "question_type": kind, "answer": [thing.text], "image": picture}
             )
         if len(rows) >= least:
             break

@@ -3,8 +3,6 @@
 The same versions of pyarrow and Pillow write the same bytes every time.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from pathlib import Path

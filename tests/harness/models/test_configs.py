@@ -42,6 +42,9 @@ PUBLISHED = {
     "smolvlm2-2.2b": 2.25,
     "gemma-3-4b": 4.30,
 }
+# Where a tower is that is not called the vision tower, and which families' towers begin with [CLS].
+TOWERS = {"qwen2_5_vl": "model.visual", "qwen3_vl": "model.visual", "smolvlm": "model.vision_model"}
+WITH_CLS = {"llava", "llava_next", "internvl"}
 # Layers, hidden size, FFN size, key-value size, of the papers and the language models' own cards.
 DECODERS = {
     "llava-1.5-7b": (32, 4096, 11008, 4096),
@@ -76,13 +79,13 @@ def test_the_model_of_a_configuration_has_the_published_size_and_anatomy(name):
     digits = 3 if PUBLISHED[name] < 1 else 2
     assert round(total / 1e9, digits) == PUBLISHED[name]
     family, parts = FAMILIES[spec.family], model_parts(model)
-    assert model.config.model_type == family.model_type
-    assert model.get_submodule(family.decoder) is parts.decoder
-    assert model.get_submodule(family.tower) is parts.tower
+    assert model.config.model_type == family.model_type == spec.family
+    assert parts.decoder is model.get_submodule("model.text_model" if spec.family == "smolvlm" else "model.language_model")
+    assert parts.tower is model.get_submodule(TOWERS.get(spec.family, "model.vision_tower"))
     assert parts.image_token_id == model.config.image_token_id
     assert str(model.dtype) == f"torch.{spec.dtype}"
     tower = dict(parts.tower.named_parameters())
-    assert family.has_cls == any(key.endswith(("class_embedding", "cls_token")) for key in tower)
+    assert (spec.family in WITH_CLS) == any(key.endswith(("class_embedding", "cls_token")) for key in tower)
 
 
 @pytest.mark.parametrize("name", ["llava-hr-7b", "llava-hr-x-13b"])
