@@ -35,7 +35,7 @@ TOLERANCE = 0.01
 UNABLE = {model: {"cdpruner", "trim", "evs", "vidcom2"} for model in MODELS}
 UNABLE["llava-hr-tiny"] |= {"tome", "tome+fitprune"}
 
-# By default each test asks each method on one of the models, and `test_each_layers_cache…` on all.
+# By default each test asks each method on one of the models.
 one_model = pytest.mark.product(strength=1, without=lambda loaded, pruner: pruner in UNABLE[loaded])
 
 # Methods that change tokens that stay, however few go: PruMerge adds 32 neighbours to each.
@@ -63,8 +63,13 @@ def loaded(request):
 
 
 @pytest.fixture(scope="module")
-def samples(loaded):
+def samples():
     """Two questions about a picture, one about two, one about none."""
+    return drawn_samples()
+
+
+@functools.cache
+def drawn_samples():
     drawn = [(Image.open(io.BytesIO(data)).convert("RGB"), text) for data, text in calibration_samples(samples=len(SIZES))]
     pictures = [picture.resize(size) for (picture, _), size in zip(drawn, SIZES, strict=True)]
     texts = [text for _, text in drawn]
@@ -113,9 +118,9 @@ def pruner(request, loaded):
     return near(request.param, loaded.name, 0.5, 0.6, 0.4, 0.7, 0.3)
 
 
-@pytest.fixture(scope="module")
-def inputs(loaded, samples):
-    return inputs_of(loaded, samples)
+@functools.cache
+def every_input(model):
+    return inputs_of(model_of(model), drawn_samples())
 
 
 def generate(model, inputs, new_tokens=2):
@@ -125,10 +130,10 @@ def generate(model, inputs, new_tokens=2):
 
 
 @pytest.fixture(scope="module")
-def seen(loaded, inputs, pruner):
+def seen(loaded, pruner):
     """The trace of all samples' pruned generation, and what it generates."""
     with torch.no_grad(), pruner(loaded.model) as trace:
-        return trace, generate(loaded.model, inputs)
+        return trace, generate(loaded.model, every_input(loaded.name))
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +171,7 @@ def test_survivors_are_in_order_and_counted(samples, seen):
     assert int(trace.visual_in[-1][len(samples) - 1]) == 0
 
 
+@one_model
 @torch.no_grad()
 def test_each_layers_cache_holds_what_entered_it_and_decoding_goes_on_from_there(loaded, samples, pruner):
     inputs, cache, positions = inputs_of(loaded, samples[1:2]), DynamicCache(), []
@@ -211,9 +217,10 @@ class _noting:
         self.hook.remove()
 
 
-@pytest.fixture(scope="module")
-def outside(loaded, samples):
+@functools.cache
+def outside(model):
     """A picture and none, for a model that nothing prunes, and what it makes of them."""
+    loaded, samples = model_of(model), drawn_samples()
     inputs = inputs_of(loaded, [samples[1], samples[-1]])
     with torch.no_grad():
         return inputs, loaded.model(**inputs).logits
@@ -221,9 +228,9 @@ def outside(loaded, samples):
 
 @one_model
 @torch.no_grad()
-def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, outside, pruner):
+def test_nothing_stays_behind_and_text_is_untouched(loaded, samples, pruner):
     model, text = loaded.model, inputs_of(loaded, samples[-1:])
-    inputs, before = outside
+    inputs, before = outside(loaded.name)
     with pruner(model):
         assert not torch.equal(before, model(**inputs).logits)
         inside = model(**text).logits
@@ -246,18 +253,19 @@ def test_twice_the_same_and_recorded_as_json(loaded, samples, singles, pruner):
     assert params["newlines"] == "kept"
 
 
-@pytest.fixture(scope="module")
-def rounded(loaded, samples):
+@functools.cache
+def rounded(model):
     """The model and inputs with a picture and with none in bfloat16."""
-    inputs = inputs_of(loaded, samples[1::2])
+    loaded = model_of(model)
+    inputs = inputs_of(loaded, drawn_samples()[1::2])
     values = {name: value.bfloat16() if value.is_floating_point() else value for name, value in inputs.items()}
     return copy.deepcopy(loaded.model).to(torch.bfloat16), values
 
 
-@one_model
+@pytest.mark.exhaustive  # by default test_mixed_precision.py asks each method
 @torch.no_grad()
-def test_bfloat16_keeps_as_many(rounded, seen, pruner):
-    (model, inputs), exact = rounded, seen[0]
+def test_bfloat16_keeps_as_many(loaded, seen, pruner):
+    (model, inputs), exact = rounded(loaded.name), seen[0]
     with pruner(model) as trace:
         logits = model(**inputs, logits_to_keep=1).logits
     assert logits.isfinite().all()

@@ -13,7 +13,7 @@ from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.models.execution import floating_type
 from harness.cost import count
 from tests.support import llava_hr
-from tests.support.methods import ON_IMAGES, RECIPE, method, outcome, same
+from tests.support.methods import ON_IMAGES, RECIPE, method, one_a_kind, outcome, same
 from tests.support.models import batch, build, prompt
 
 pytestmark = pytest.mark.releases
@@ -125,7 +125,7 @@ def test_counts_and_recipes_on_packed_weights(kind, whole, packed, inputs):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ON_IMAGES)
+@pytest.mark.parametrize("name", one_a_kind())
 def test_every_method_on_dynamic_int8(name, plain, inputs):
     quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(plain), {nn.Linear})
     expected, got = (outcome(model, inputs, method(name, plain)) for model in (plain, quantised))

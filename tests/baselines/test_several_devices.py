@@ -13,7 +13,7 @@ from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.search import drop_counts
 from tests.support import families, llava_hr, videos
 from tests.support.claimed_devices import ClaimedDevices, decoder_over, spread
-from tests.support.methods import ON_IMAGES, ON_VIDEOS, RECIPE, method, outcome, same
+from tests.support.methods import ON_IMAGES, ON_VIDEOS, RECIPE, method, one_a_kind, outcome, same
 from tests.support.models import batch, build, kept, new_tokens, prompt
 from tests.support.releases import cache_of, with_cache
 
@@ -27,6 +27,7 @@ UPLOADS = {"baselines.controls.random_pruning", "baselines.shared.choosing.round
 UPLOADS |= {"fitprune.models.clip_text"}  # a CLIP model may lie elsewhere
 UPLOADS |= {"fitprune.interface.videos"}  # whose tokens are which, as the host has worked out
 FAMILIES = ("llava", "llava-hr", *families.FAMILIES)
+FITTED = ("llava", "llava_onevision", "qwen3_vl")  # by default: one view, tiles, positions on axes
 
 
 def model_of(family, **options):
@@ -96,7 +97,7 @@ def test_every_method(name, positions):
 
 @pytest.mark.product(strength=1)
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
-@pytest.mark.parametrize("name", ON_IMAGES)
+@pytest.mark.parametrize("name", one_a_kind())
 def test_a_prompt_without_a_mask_and_a_token_decoded_by_hand(name, positions):
     model = model_of("llava")
     pruner, ids = method(name, model, positions), torch.tensor([[7]])
@@ -197,7 +198,9 @@ def test_every_family_with_offloaded_weights(family, pruner):
         assert [kept(trace, row) for row in range(3)] == [kept(expected, row) for row in range(3)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [*FITTED, *(pytest.param(family, marks=pytest.mark.exhaustive) for family in FAMILIES if family not in FITTED)]
+)
 def test_fit(family):
     model = model_of(family)
     samples = [inputs_of(model, family, 2)]

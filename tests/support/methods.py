@@ -1,8 +1,9 @@
 """Every registered method at a budget that a small model's sizes allow, and what comes out of it."""
 
+import pytest
 import torch
 
-from baselines.registry import PRUNERS
+from baselines.registry import PRUNERS, get_pruner_class
 from fitprune import BudgetError, FitPrune, Recipe
 from tests.support.models import kept, new_tokens
 
@@ -10,6 +11,14 @@ RECIPE = Recipe([0, 9, 5, 12, 4], 36)
 ON_IMAGES = [name for name, method in PRUNERS.items() if not method.videos]
 ON_VIDEOS = [name for name in PRUNERS if name not in ON_IMAGES]
 IN_CLIP = {"cdpruner": (18, 36), "trim": (0.5,)}
+
+
+def one_a_kind(names=ON_IMAGES):
+    """The methods as cases of which the default run asks the first of each room, by where it prunes; the others are
+    marked `exhaustive`. For what another test asks of all methods in a like way.
+    """
+    first = {get_pruner_class(name).__module__.rpartition(".")[0]: name for name in reversed(list(names))}
+    return [name if name in first.values() else pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
 
 
 def method(name, model, positions=None):

@@ -259,6 +259,7 @@ def test_large_files_of_the_hubs_cache_go_by_their_name(place, tmp_path):
     assert weights_digest(folder) == weights_digest(place / "m")
 
 
+@pytest.mark.exhaustive  # by default test_a_cell_goes_on_after_its_last_finished_batch
 def test_a_killed_run_of_the_suites_goes_on_and_gives_what_an_unkilled_one_gives(tmp_path):
     command = [
         warm.python(), "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "-q", str(ROOT / "suites" / "test_gqa.py"),
