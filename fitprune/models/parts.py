@@ -1,5 +1,6 @@
 """The parts of a transformers vision-language model: its decoder, its layers, its vision tower and its image tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,7 +224,7 @@ def seen_together(parts: ModelParts, prompt: dict[str, Any], visual: torch.Tenso
     return first.cumsum(1).masked_fill(~image, 0)
 
 
-def brings(prompt: dict[str, Any], kind: str) -> bool:
+def brings(prompt: Mapping[str, Any], kind: str) -> bool:
     """Whether a prompt, the arguments of a model's forward, comes with pixels or features of a kind, "image" or "video"."""
     return prompt.get(PIXELS[kind]) is not None or (prompt.get("mm_encoder_outputs") or {}).get(kind) is not None
 

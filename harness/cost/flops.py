@@ -141,24 +141,6 @@ def count_from_tokens(
     )
 
 
-def visual_reduction(
-    text_config: Any,
-    visual_tokens: Tokens,
-    visual_in: Sequence[Tokens],
-    visual_out: Sequence[Tokens],
-    scoring_macs: int | Iterable[int] = 0,
-) -> float:
-    """Share of the visual tokens' decoder FLOPs that was saved, scoring included: the paper's figure, measured.
-
-    `visual_tokens`: per sample, visual tokens in the prompt; the rest as in `count_from_tokens`. Negative when scoring
-    costs more than pruning saves.
-    """
-    full = [visual_tokens] * text_config.num_hidden_layers
-    scoring = scoring_macs if isinstance(scoring_macs, int) else sum(int(layer) for layer in scoring_macs)
-    dense = visual_macs(text_config, full, full)
-    return 1.0 - (visual_macs(text_config, visual_in, visual_out) + scoring) / dense if dense else 0.0
-
-
 def visual_macs(text_config: Any, visual_in: Sequence[Tokens], visual_out: Sequence[Tokens]) -> int:
     """Multiply-accumulates that the decoder spends on the visual tokens alone; the counts as in `count_from_tokens`."""
     no_text = [0] * len(counts("visual_in", visual_in[0]))

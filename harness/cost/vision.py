@@ -48,7 +48,7 @@ def vision_cost(config: Any, inputs: Inputs, ran: TowerCounts | None = None) -> 
     """
     family = require(config.model_type, FAMILIES, "model")
     cost = VisionCost()
-    if brings(dict(inputs), "video"):
+    if brings(inputs, "video"):
         if config.model_type not in SEE_VIDEOS:
             raise UnsupportedModel(f"{config.model_type} models are shown no videos: pass their frames as images.")
         if inputs.get("video_grid_thw") is not None:

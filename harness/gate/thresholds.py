@@ -38,11 +38,6 @@ class Thresholds:
                 raise argparse.ArgumentTypeError(f"{entry} names no suite; it takes POINTS or SUITE:POINTS")
         return read
 
-    @classmethod
-    def parse_with_latency(cls, text: str) -> "Thresholds":
-        """`parse`, with `latency`."""
-        return cls.parse(text, latency=True)
-
     def otherwise(self, points: float) -> "Thresholds":
         """The same, with what a cell may lose on the suites of which nothing is said."""
         return replace(self, everywhere=points) if self.everywhere is None else self

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ OPTIONS = (
         "compare-fail",
         "POINTS|SUITE:POINTS|latency:P%,…",
         "what a cell may lose against the saved run, in points, and in prefill time relative to dense",
-        Thresholds.parse_with_latency,
+        partial(Thresholds.parse, latency=True),
     ),
     Option("limit", "N", "questions per suite (default: all)", whole()),
     Option(

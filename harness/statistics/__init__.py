@@ -13,7 +13,7 @@ Values are shares (0-1) while they are arrays, and points (0-100) in everything 
 from harness.statistics.averages import average_half_width, correlations
 from harness.statistics.bootstrap import bootstrap_interval, rare_interval
 from harness.statistics.drops import Drop, bounded_mean, image_drops, no_drop, paired_drop, score_interval
-from harness.statistics.estimates import CONFIDENCE, Estimate, clustered_mean, stratified_mean, t_interval
+from harness.statistics.estimates import CONFIDENCE, Estimate, stratified_mean, t_interval
 from harness.statistics.influence import Influence
 from harness.statistics.metrics import Sums, Units, pair_units, question_units, taking_part, yes_f1_sums
 from harness.statistics.resampled import half_samples
@@ -32,7 +32,6 @@ __all__ = [
     "bootstrap_interval",
     "bounded_mean",
     "certified",
-    "clustered_mean",
     "correlations",
     "half_samples",
     "image_drops",

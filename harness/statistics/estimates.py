@@ -62,24 +62,13 @@ def too_few(weights: np.ndarray) -> bool:
     return len(weights) < 2 or effective_number(weights) < min(FEWEST, UNEQUAL * len(weights))
 
 
-def clustered_mean(values: np.ndarray, clusters: np.ndarray) -> Estimate:
-    """The mean of `values` with its cluster-robust standard error; NaN where there are fewer than two clusters.
-
-    Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640): the variance of the mean is the sum
-    over clusters of the squared sum of residuals, over n². The small-sample correction is the jackknife's, for equal
-    clusters the factor G / (G - 1).
-
-    values: (n,) floats without NaN; clusters: (n,) labels.
-    """
-    return stratified_mean(values, clusters, np.zeros(len(values), dtype=int))
-
-
 def stratified_mean(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray) -> Estimate:
     """The unweighted mean over strata of the stratum means, with its standard error clustered across and within strata.
 
-    The estimator is linear in the values, so its variance is that of the clusters' sums of influence, stratum by stratum:
-    Cochran, "Sampling Techniques" (3rd edition, 1977), on stratified and on cluster sampling. A large cluster draws the
-    mean towards itself, so each residual is divided by 1 less the cluster's share of its stratum: the jackknife, "CR3"
+    Of one stratum it is Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640): the variance of the mean is the sum over
+    clusters of the squared sum of residuals, over n². The estimator is linear in the values, so with several the variance is
+    that of the clusters' sums of influence, stratum by stratum: Cochran, "Sampling Techniques" (3rd edition, 1977), on
+    stratified and on cluster sampling. A large cluster draws the mean towards itself, so each residual is divided by 1 less the cluster's share of its stratum: the jackknife, "CR3"
     (Bell and McCaffrey 2002, Survey Methodology 28(2)); for equal clusters the factor G / (G - 1). Where one image occurs in
     several strata its parts are added before squaring, so that their covariance counts. The degrees of freedom are the
     effective number of clusters less one for each stratum. NaN interval where a stratum has one cluster only, and

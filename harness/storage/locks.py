@@ -71,8 +71,13 @@ def attempt(path: Path) -> Callable[[], None] | None:
 def held_by(path: Path) -> str:
     """Who holds a lock. One that a run on another file system has left is broken."""
     _break_if_left_behind(path)
+    return named(lambda: path.with_suffix(".holder").read_text(encoding="utf-8"))
+
+
+def named(read: Callable[[], str]) -> str:
+    """The process of which a holder's record says that it has a lock."""
     try:
-        found = json.loads(path.with_suffix(".holder").read_text(encoding="utf-8"))
+        found = json.loads(read())
         return f"process {found['pid']} on {found['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

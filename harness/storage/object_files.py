@@ -19,7 +19,7 @@ from typing import Any
 
 from fitprune.errors import FitPruneError
 from harness.storage.files import Files, Stems, carried
-from harness.storage.locks import waiting
+from harness.storage.locks import named, waiting
 
 ALIVE = 20.0  # seconds between two signs of life of who holds a lock
 LEFT = 120.0  # seconds without one, then a lock is nobody's
@@ -121,7 +121,7 @@ class ObjectFiles(Files):
         return release
 
     def lock(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
-        return waiting(lambda: self.attempt(name), lambda: self._holder(name), what, _POLL)
+        return waiting(lambda: self.attempt(name), lambda: named(lambda: self.read(name)), what, _POLL)
 
     @contextlib.contextmanager
     def folder(self, name: str) -> Iterator[Path]:
@@ -174,14 +174,6 @@ class ObjectFiles(Files):
             self._seen[name] = content, time.monotonic()
         elif time.monotonic() - since > LEFT:
             self.remove(name)
-
-    def _holder(self, name: str) -> str:
-        """Who holds a lock."""
-        try:
-            found = json.loads(self.read(name))
-            return f"process {found['pid']} on {found['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "another process"
 
 
 def _signed(who: dict[str, Any], beat: int) -> bytes:

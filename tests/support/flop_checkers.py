@@ -1,4 +1,4 @@
-"""Two independent counters of one forward: torch's FlopCounterMode and fvcore."""
+"""Two independent counters of one forward, torch's FlopCounterMode and fvcore; and what a trace's counts say was saved."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from fvcore.nn.jit_handles import conv_flop_count, get_shape
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from harness.cost.flops import visual_macs
 
 TOLERANCE = 0.005
 
@@ -45,3 +47,14 @@ def fvcore_flops(model: nn.Module, inputs: dict[str, torch.Tensor]) -> int:
     total = 2 * int(analysis.total())
     assert "aten::scaled_dot_product_attention" not in analysis.unsupported_ops()
     return total
+
+
+def visual_reduction(text_config: Any, visual_tokens: Any, visual_in: Any, visual_out: Any, scoring_macs: Any = ()) -> float:
+    """Share of the visual tokens' decoder FLOPs that was saved, scoring included: the paper's figure, measured.
+
+    `visual_tokens`: per sample, visual tokens in the prompt; `visual_in`, `visual_out`: per layer and sample, as in
+    `fitprune.Trace`; `scoring_macs`: per layer. Negative when scoring costs more than pruning saves.
+    """
+    full = [visual_tokens] * text_config.num_hidden_layers
+    dense, spent = visual_macs(text_config, full, full), visual_macs(text_config, visual_in, visual_out)
+    return 1.0 - (spent + sum(map(int, scoring_macs))) / dense if dense else 0.0

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from harness.answering.evaluate import Answer, Answers
+from harness.answers import Answer, Answers
+from harness.statistics import stratified_mean
 
 
 def answers(scores, images, groups=None, suite="gqa", metric="exact_match"):
@@ -19,3 +20,8 @@ def mme(scores, images, groups):
 
 def covered(intervals, truth):
     return np.mean([low <= truth <= high for low, high in intervals])
+
+
+def clustered_mean(values, clusters):
+    """The mean of `stratified_mean` over one stratum."""
+    return stratified_mean(values, clusters, np.zeros(len(values), dtype=int))

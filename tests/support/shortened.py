@@ -108,7 +108,7 @@ def _logits(model, embeds):
 
 def measured(model, pruner, inputs):
     """The share of the visual tokens' decoder FLOPs that was saved, scoring included."""
-    from harness.cost.flops import visual_reduction
+    from tests.support.flop_checkers import visual_reduction
 
     with torch.no_grad(), pruner(model) as trace:
         model(**inputs, logits_to_keep=1)

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 
 from harness.bench.stretches import stretches
-from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, clustered_mean, stratified_mean
+from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, stratified_mean
 from harness.statistics.averages import COLLECTIONS
 from harness.statistics.betting import DECIDES, STAKES
 from harness.statistics.drops import bounded_sums
@@ -126,7 +126,7 @@ def together(runs: int) -> tuple[Intervals, float]:
         image = np.repeat(np.arange(80), sizes)
         before = rng.random(len(image)) < easy[image]
         after = before & (rng.random(len(image)) >= fragile[image])
-        estimate = clustered_mean(before.astype(float) - after, image)
+        estimate = stratified_mean(before.astype(float) - after, image, np.zeros(len(image), dtype=int))
         intervals.append((estimate.low, estimate.high))
     return intervals, (2 / 3) * (1 / 5)
 

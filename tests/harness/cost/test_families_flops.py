@@ -12,11 +12,11 @@ from baselines.between_layers.fastv import FastV
 from baselines.controls.dense import Dense
 from baselines.controls.random_pruning import Random
 from fitprune import FitPrune, Recipe, UnsupportedModel
-from harness.cost.flops import count, count_from_tokens, visual_reduction
+from harness.cost.flops import count, count_from_tokens
 from harness.cost.tally import Tally, batch_cost
 from harness.cost.vision import vision_cost
 from tests.support.families import FAMILIES, build, inputs, processor
-from tests.support.flop_checkers import TOLERANCE, fvcore_flops, torch_flops
+from tests.support.flop_checkers import TOLERANCE, fvcore_flops, torch_flops, visual_reduction
 from tests.support.models import kept
 from tests.support.releases import with_cache
 

@@ -22,7 +22,8 @@ from transformers import (
 from fitprune import FitPrune, FitPruneError, Recipe, UnsupportedModel
 from fitprune.flops import visual_macs
 from harness.cost.decoder import decode_macs, prefill_macs
-from harness.cost.flops import NOT_COUNTED, count, count_from_tokens, prompt_tokens, visual_reduction
+from harness.cost.flops import NOT_COUNTED, count, count_from_tokens, prompt_tokens
+from tests.support.flop_checkers import visual_reduction
 from tests.support.random_llava import build, prompts
 
 pytestmark = pytest.mark.releases
@@ -197,14 +198,14 @@ def test_visual_reduction_of_the_published_tables(nominal: str) -> None:
     both = visual_reduction(VICUNA_7B, [576, 576], [[v, v] for v in entering], [[v, v] for v in leaving])
     assert round(both, 5) == table["reduction_visual_macs"]
     dense = visual_macs([0] * 32, 576, 4096, 11008)
-    scored = visual_reduction(VICUNA_7B, 576, entering, leaving, scoring_macs=dense // 100)
+    scored = visual_reduction(VICUNA_7B, 576, entering, leaving, scoring_macs=[dense // 100])
     assert round(scored, 4) == round(table["reduction_visual_macs"] - 0.01, 4)
 
 
 def test_visual_reduction_of_nothing() -> None:
     assert visual_reduction(VICUNA_7B, 0, [0] * 32, [0] * 32) == 0.0
     assert visual_reduction(VICUNA_7B, 576, [576] * 32, [576] * 32) == 0.0
-    assert visual_reduction(VICUNA_7B, 576, [576] * 32, [576] * 32, scoring_macs=1) < 0.0
+    assert visual_reduction(VICUNA_7B, 576, [576] * 32, [576] * 32, scoring_macs=[1]) < 0.0
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_thresholds(text, points, latency):
     read = Thresholds.parse(text, latency=True)
     assert {suite: read.points(suite) for suite in points} == points
     assert read.latency == latency
-    assert Thresholds.parse_with_latency(str(read)) == read
+    assert Thresholds.parse(str(read), latency=True) == read
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from scipy.stats import beta
 
 from harness.statistics import (
     bootstrap_interval,
-    clustered_mean,
     pair_units,
     paired_drop,
     rare_interval,
@@ -18,7 +17,7 @@ from harness.statistics import (
 from harness.statistics.bootstrap import REPLICATES
 from harness.statistics.metrics import f1
 from tests.benchmarks.gate_errors.worlds import covered, drops, f1_drops, mean_sums, mme_drops
-from tests.support.scores import answers, mme
+from tests.support.scores import answers, clustered_mean, mme
 
 
 def share(totals):

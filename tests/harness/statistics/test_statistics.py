@@ -8,7 +8,6 @@ import pytest
 from fitprune.errors import FitPruneError
 from harness.statistics import (
     Drop,
-    clustered_mean,
     no_drop,
     paired_drop,
     score_interval,
@@ -16,7 +15,7 @@ from harness.statistics import (
     t_interval,
 )
 from tests.benchmarks.gate_errors.worlds import covered, mme_scores, together
-from tests.support.scores import answers, mme
+from tests.support.scores import answers, clustered_mean, mme
 
 pytestmark = pytest.mark.releases
 
