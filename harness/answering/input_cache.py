@@ -1,6 +1,6 @@
 """The model's inputs for a suite, kept in memory: cells that ask the same questions decode, process and tokenise them once."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,15 +59,9 @@ class InputCache:
         """Whether `size` more bytes fit. The suites unused for longest go for it, never the asking one's own batches:
         those are read from first to last, so that dropping the oldest would mean never to find one.
         """
-        while self._bytes() + size > self.limit:
-            oldest = next(self._others(asking), None)
+        while sum(suite.bytes for suite in self._suites.values()) + size > self.limit:
+            oldest = next((key for key, suite in self._suites.items() if suite is not asking), None)
             if oldest is None:
                 return False
             del self._suites[oldest]
         return True
-
-    def _bytes(self) -> int:
-        return sum(suite.bytes for suite in self._suites.values())
-
-    def _others(self, asking: SuiteInputs) -> Iterator[Hashable]:
-        return (key for key, suite in self._suites.items() if suite is not asking)

@@ -4,7 +4,6 @@ Loads no weights, generates nothing, fits nothing and writes nothing. What canno
 """
 
 import contextlib
-import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +123,7 @@ class Planner:
         planned = {cell: self._planned(cell, earlier) for cell in grouped}
         return [planned[cell] for cell in cells]
 
-    def _planned(self, cell: Cell, earlier: "_Earlier") -> Planned:
+    def _planned(self, cell: Cell, earlier: _Earlier) -> Planned:
         if cell.suite not in self._questions:
             self._questions[cell.suite] = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
         questions = self._questions[cell.suite]
@@ -178,8 +177,7 @@ class Planner:
             counted = count_prompts(config, inputs)
             return counted.total / counted.samples
         text, visual = prompt_tokens(config, inputs)
-        anywhere = dataclasses.replace(cell, suite="")
-        plans = self._plans[1].setdefault(anywhere, Plans(resolved.pruner, config))
+        plans = self._plans[1].setdefault(cell.anywhere, Plans(resolved.pruner, config))
         typical = plans.of(round(float(text.float().mean())), round(float(visual.float().mean())))
         one = {name: value[:1] for name, value in inputs.items()}
         return count_prompts(config, one, typical).total

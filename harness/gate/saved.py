@@ -15,7 +15,7 @@ from harness.gate.wording import STRICT_GATES, ends, undecided
 from harness.results.computed import computed
 from harness.results.result import Result
 from harness.results.store import Store
-from harness.statistics import Verdict, judge, paired_drop, questions_needed
+from harness.statistics import GATES, Verdict, paired_drop, questions_needed
 
 FOLDER = "saved"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -112,7 +112,7 @@ def compare(
         "complaints": [],
     }
     if points is not None:
-        verdict = judge(gate, drop, points)
+        verdict = GATES[gate](drop, points)
         record |= {"allowed": points, "verdict": str(verdict)}
         if verdict == Verdict.FAIL:
             record["complaints"].append(_lost(record, result))

@@ -27,12 +27,10 @@ class SyntheticModel:
     Attributes:
         model: in eval mode, on `device`.
         device: "cpu" or "cuda:N".
-        layers: of its decoder.
     """
 
     model: Any
     device: str
-    layers: int
 
 
 def random_model(
@@ -73,7 +71,7 @@ def random_model(
         model = AutoModelForImageTextToText.from_config(config, dtype=kind)
     if spec.variant:
         keep_padding(model)
-    return SyntheticModel(model.eval().requires_grad_(False), chosen, text.num_hidden_layers)
+    return SyntheticModel(model.eval().requires_grad_(False), chosen)
 
 
 def _checkpoint_dtype(spec: ModelSpec, config: Any) -> torch.dtype:

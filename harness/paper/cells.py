@@ -1,5 +1,6 @@
 """`Paper`: a published table beside a model here: for each printed figure the cell that measures it, or why none does."""
 
+import functools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,7 @@ def paper_of(
         suites, pruners: those that are asked for; empty for all.
         left: the visual tokens of the rows that are asked for beside the dense one; None for all rows.
     """
-    made, unfit = [], _Unfit(data)
+    made, unfit = [], functools.cache(functools.partial(_unfit, data))
     budgets: dict[tuple[str, str], str] = {}
     solved: dict[tuple[Setting, str], Budget | str] = {}
     for row in table.rows:
@@ -102,7 +103,7 @@ def paper_of(
             others = row.pruner != DENSE and left not in (None, row.setting.tokens)
             if not reason and (others or (suites and suite not in suites) or (pruners and row.pruner not in pruners)):
                 reason = "not asked for"
-            reason = reason or unfit.of(suite)
+            reason = reason or unfit(suite)
             if not reason and row.pruner == DENSE:
                 cell = Cell(model, DENSE, None, suite)
             elif not reason:
@@ -118,21 +119,13 @@ def paper_of(
     return Paper(table, model, tokens, made, budgets)
 
 
-class _Unfit:
-    """Why suites' data cannot be used; each is looked at once."""
-
-    def __init__(self, data: str) -> None:
-        self.data = data
-        self._known: dict[str, str] = {}
-
-    def of(self, suite: str) -> str:
-        if suite not in self._known:
-            self._known[suite] = ""
-            try:
-                check_data(suite, self.data)
-            except FitPruneError as error:
-                self._known[suite] = str(error)
-        return self._known[suite]
+def _unfit(data: str, suite: str) -> str:
+    """Why a suite's data cannot be used; empty where they can."""
+    try:
+        check_data(suite, data)
+    except FitPruneError as error:
+        return str(error)
+    return ""
 
 
 def _budget(table: PublishedTable, row: PublishedRow, model: str, config: Any, tokens: int) -> Budget | str:

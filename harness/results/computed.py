@@ -13,18 +13,9 @@ from fitprune.errors import FitPruneError
 from harness.answers import RESAMPLED, Answers
 from harness.results.result import Result
 from harness.results.store import Store, StoredResults
-from harness.statistics import (
-    Drop,
-    Verdict,
-    image_drops,
-    judge,
-    no_drop,
-    paired_drop,
-    questions_needed,
-    score_interval,
-    taking_part,
-)
+from harness.statistics import GATES, Drop, Verdict, image_drops, no_drop, paired_drop, questions_needed, score_interval
 from harness.statistics.betting import BettingBound
+from harness.statistics.metrics import taking_part
 
 UNSCORED = 0.01  # share of a suite's questions from which on missing scores are noted of the dense model too
 SAME = 1e-6  # points
@@ -67,7 +58,7 @@ def with_verdict(result: Result, own: Answers, dense: Answers, gate: str, max_dr
     if gate == "sequential" and not result.sequential:
         gate = "significant"  # all questions were asked; the result's note says why
     drop = Drop(result.drop, *result.drop_ci95, result.n, result.clusters)
-    verdict = Verdict.FAIL if result.dense_fault else judge(gate, drop, max_drop)
+    verdict = Verdict.FAIL if result.dense_fault else GATES[gate](drop, max_drop)
     needed = None
     if verdict == Verdict.UNDECIDED and math.isfinite(drop.low):
         # What no interval says: whether anything differed at all.

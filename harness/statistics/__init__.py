@@ -15,9 +15,9 @@ from harness.statistics.bootstrap import bootstrap_interval, rare_interval
 from harness.statistics.drops import Drop, bounded_mean, image_drops, no_drop, paired_drop, score_interval
 from harness.statistics.estimates import CONFIDENCE, Estimate, stratified_mean, t_interval
 from harness.statistics.influence import Influence
-from harness.statistics.metrics import Sums, Units, pair_units, question_units, taking_part, yes_f1_sums
+from harness.statistics.metrics import Sums, Units, pair_units, question_units, yes_f1_sums
 from harness.statistics.resampled import half_samples
-from harness.statistics.verdicts import GATES, Verdict, certified, judge, questions_needed, significant
+from harness.statistics.verdicts import GATES, Verdict, certified, questions_needed, significant
 
 __all__ = [
     "CONFIDENCE",
@@ -35,7 +35,6 @@ __all__ = [
     "correlations",
     "half_samples",
     "image_drops",
-    "judge",
     "no_drop",
     "pair_units",
     "paired_drop",
@@ -46,6 +45,5 @@ __all__ = [
     "significant",
     "stratified_mean",
     "t_interval",
-    "taking_part",
     "yes_f1_sums",
 ]

@@ -66,13 +66,13 @@ def stratified_mean(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray
     """The unweighted mean over strata of the stratum means, with its standard error clustered across and within strata.
 
     Of one stratum it is Miller 2024, "Adding Error Bars to Evals" (arXiv 2411.00640): the variance of the mean is the sum over
-    clusters of the squared sum of residuals, over n². The estimator is linear in the values, so with several the variance is
-    that of the clusters' sums of influence, stratum by stratum: Cochran, "Sampling Techniques" (3rd edition, 1977), on
-    stratified and on cluster sampling. A large cluster draws the mean towards itself, so each residual is divided by 1 less the cluster's share of its stratum: the jackknife, "CR3"
-    (Bell and McCaffrey 2002, Survey Methodology 28(2)); for equal clusters the factor G / (G - 1). Where one image occurs in
-    several strata its parts are added before squaring, so that their covariance counts. The degrees of freedom are the
-    effective number of clusters less one for each stratum. NaN interval where a stratum has one cluster only, and
-    where the clusters are `too_few`.
+    clusters of the squared sum of residuals, over n². The estimator is linear in the values, so with several the variance
+    is that of the clusters' sums of influence, stratum by stratum: Cochran, "Sampling Techniques" (3rd edition, 1977), on
+    stratified and on cluster sampling. A large cluster draws the mean towards itself, so each residual is divided by 1 less the
+    cluster's share of its stratum: the jackknife, "CR3" (Bell and McCaffrey 2002, Survey Methodology 28(2)); for equal clusters
+    the factor G / (G - 1). Where one image occurs in several strata its parts are added before squaring, so that their
+    covariance counts. The degrees of freedom are the effective number of clusters less one for each stratum. NaN interval where
+    a stratum has one cluster only, and where the clusters are `too_few`.
 
     values: (n,) floats without NaN; clusters, strata: (n,) labels.
     """

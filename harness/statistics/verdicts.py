@@ -48,11 +48,6 @@ GATES: dict[str, Callable[[Drop, float], Verdict]] = {
 }
 
 
-def judge(gate: str, drop: Drop, max_drop: float) -> Verdict:
-    """The verdict of the gate of that name."""
-    return GATES[gate](drop, max_drop)
-
-
 def questions_needed(drop: Drop, max_drop: float) -> float:
     """About how many questions would decide, on as many images each as these; inf where the drop is the margin itself, NaN
     without an interval.

@@ -3,7 +3,6 @@ asked the same questions.
 """
 
 import math
-from dataclasses import dataclass
 
 from fitprune.errors import FitPruneError
 from harness.results.result import Result
@@ -23,14 +22,6 @@ EXPLAINED = (
     "elsewhere. A difference without an interval could not be paired: other questions, or answers that are gone. GFLOPs and "
     "time, of dense, are here over there."
 )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The same row of both folders."""
-
-    here: Row
-    there: Row
 
 
 def to_comparison(here: Leaderboard, there: Leaderboard) -> str:
@@ -63,14 +54,13 @@ def _tables(board: Leaderboard) -> list[Table]:
 def _section(here: Table, there: Table, store: Store, other_store: Store) -> str:
     suites = [suite for suite in here.suites if suite in there.suites]
     others = {row.cell: row for row in there.rows}
-    pairs = [Pair(row, others[row.cell]) for row in here.rows if row.cell in others]
     lines = []
-    for pair in pairs:
-        edges = {suite: _edge(pair, suite, store, other_store) for suite in suites}
+    for ours, theirs in ((row, others[row.cell]) for row in here.rows if row.cell in others):
+        edges = {suite: _edge(ours, theirs, suite, store, other_store) for suite in suites}
         both = {suite: edge for suite, edge in edges.items() if edge is not None}
         average = mean_edge(both, here.data) if both and len(both) == len(suites) else None
-        ratios = [_ratio(pair.here.flops, pair.there.flops), _ratio(pair.here.time_share, pair.there.time_share)]
-        lines.append([pair.here.name, *ratios, edge_text(average), *(edge_text(edge) for edge in edges.values())])
+        ratios = [_ratio(ours.flops, theirs.flops), _ratio(ours.time_share, theirs.time_share)]
+        lines.append([ours.name, *ratios, edge_text(average), *(edge_text(edge) for edge in edges.values())])
     columns = ["method", "GFLOPs", "time", "average", *map(suite_title, suites)]
     table = table_of(columns, [[escape(text) for text in line] for line in lines])
     notes = [note for note in (_weights(here, there), _only("here", here, there), _only("there", there, here)) if note]
@@ -78,13 +68,13 @@ def _section(here: Table, there: Table, store: Store, other_store: Store) -> str
     return "\n\n".join([f"## {escape(heading)}", table, *(["\n".join(f"- {escape(note)}" for note in notes)] if notes else [])])
 
 
-def _edge(pair: Pair, suite: str, store: Store, other_store: Store) -> Edge | None:
+def _edge(here: Row, there: Row, suite: str, store: Store, other_store: Store) -> Edge | None:
     """The paired difference where there is one, else the plain one without an interval."""
-    ours, theirs = pair.here.figure(suite), pair.there.figure(suite)
+    ours, theirs = here.figure(suite), there.figure(suite)
     if ours is None or theirs is None:
         return None
     plain = Edge(ours.score - theirs.score, math.nan, math.nan)
-    one, other = _result(pair.here, suite), _result(pair.there, suite)
+    one, other = _result(here, suite), _result(there, suite)
     if one is None or other is None:
         return plain
     try:

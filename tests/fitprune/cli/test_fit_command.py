@@ -93,6 +93,7 @@ def test_a_model_in_a_folder_is_named_by_it(here: Path) -> None:
     assert Recipe.load("recipe.json").provenance["model"] == "my-llava"
 
 
+@pytest.mark.exhaustive  # by default tests/fitprune/fitting/test_interrupted.py
 def test_ctrl_c_keeps_what_there_is_and_the_same_command_goes_on(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ PROMPTS = {
 }
 
 
-@pytest.mark.product(strength=2)
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("parts", PROMPTS.values(), ids=PROMPTS)
 @pytest.mark.parametrize(("family", "decoder"), MODELS)
@@ -53,6 +53,7 @@ def test_fitprune(family, decoder, parts, attention):
     assert [total - len(layer) for layer in kept(trace)] == [sum(drop[: layer + 1]) for layer in range(3)]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("parts", [PROMPTS["wide"], PROMPTS["two"]], ids=["wide", "two"])
 @pytest.mark.parametrize(("family", "decoder"), MODELS)
 def test_fastv(family, decoder, parts):

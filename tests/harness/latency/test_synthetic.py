@@ -114,7 +114,7 @@ def test_weights_repeat_and_other_draws_are_left_alone():
 
 def test_fewer_layers(tmp_path):
     made = random_model(spec_of("qwen2_5_vl", tmp_path), "cpu", layers=1)
-    assert made.layers == len(made.model.model.language_model.layers) == 1
+    assert len(made.model.model.language_model.layers) == 1
     for layers in (0, 4):
         with pytest.raises(FitPruneError, match=f"has 3 decoder layers; --layers cannot be {layers}"):
             random_model(find_model(str(tmp_path)), "cpu", layers=layers)
