@@ -22,7 +22,7 @@ from fitprune import Composed, FitPrune, FitPruneError, Recipe, UnsupportedModel
 from fitprune.models.images import pixel_bytes
 from tests.reference import composed as literal
 from tests.support import families
-from tests.support.methods import IN_CLIP, ON_IMAGES
+from tests.support.methods import IN_CLIP, ON_IMAGES, one_a_kind
 from tests.support.models import batch, build, kept, new_tokens, prompt
 from tests.support.releases import cache_of
 
@@ -196,7 +196,7 @@ def test_a_batch_gives_what_its_samples_give_one_by_one(name, side):
 
 @pytest.mark.product(strength=1)
 @pytest.mark.parametrize("around", ["alone", "before dense", "after dense", "in another"])
-@pytest.mark.parametrize("method", [name for name in ON_IMAGES if not PRUNERS[name].biases_attention])
+@pytest.mark.parametrize("method", one_a_kind(name for name in ON_IMAGES if not PRUNERS[name].biases_attention))
 @torch.no_grad()
 def test_one_pruner_composed_is_that_pruner_to_the_bit(method, around):
     model = build("llama-gqa", 4, patch=3, seed=2)

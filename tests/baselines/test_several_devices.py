@@ -129,7 +129,7 @@ def impossible(family, pruner, positions):
     return (on_axes and positions == "repacked") or (another_tower and isinstance(pruner, VisionZip))
 
 
-@pytest.mark.product(strength=2, without=impossible)
+@pytest.mark.product(strength=1, without=impossible)
 @pytest.mark.parametrize("positions", ["kept", "repacked"])
 @pytest.mark.parametrize("pruner", PRUNED, ids=repr)
 @pytest.mark.parametrize("family", FAMILIES)

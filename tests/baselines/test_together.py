@@ -21,8 +21,7 @@ NAMES = [
     "divprune+fastv",
     "random+uniform",
     "vispruner+pyramiddrop",
-    "pool+fastv",
-    "vtw+fastv",
+    *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("pool+fastv", "vtw+fastv")),
     *(
         pytest.param(name, marks=pytest.mark.exhaustive)
         for name in ("tome+fitprune", "fitprune+visionzip", "fastv+pyramiddrop", "dart+visionzip", "random+uniform+fastv")

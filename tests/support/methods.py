@@ -17,7 +17,8 @@ def one_a_kind(names=ON_IMAGES):
     """The methods as cases of which the default run asks the first of each room, by where it prunes; the others are
     marked `exhaustive`. For what another test asks of all methods in a like way.
     """
-    first = {get_pruner_class(name).__module__.rpartition(".")[0]: name for name in reversed(list(names))}
+    names = list(names)
+    first = {get_pruner_class(name).__module__.rpartition(".")[0]: name for name in reversed(names)}
     return [name if name in first.values() else pytest.param(name, marks=pytest.mark.exhaustive) for name in names]
 
 

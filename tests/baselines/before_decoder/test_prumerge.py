@@ -88,6 +88,7 @@ def rule(pruner, layers):
     return choose
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize(
     "options",
     [

@@ -48,6 +48,7 @@ def rule(pruner, layers):
     return choose_of
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize(("dominant", "contextual"), [(191, 30), (54, 10), (300, 276), (32, 0)])
 @pytest.mark.parametrize("case", [llava, tiled, without_cls])
 def test_a_batch_against_the_literal_rule(case, dominant, contextual):

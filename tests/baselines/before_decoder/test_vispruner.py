@@ -45,6 +45,7 @@ def rule(pruner, layers):
     return choose_of
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("options", [{}, {"visual_token_num": 288, "important_ratio": 0.25}, {"layer": -1}])
 @pytest.mark.parametrize("case", [llava, tiled, without_cls])
 def test_a_batch_against_the_literal_rule(case, options):

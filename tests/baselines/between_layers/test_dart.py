@@ -15,6 +15,7 @@ pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize(("budget", "remainder", "stay"), [(16, "dropped", 20), (21, "dropped", 20), (21, "shared", 25)])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, budget, remainder, stay):

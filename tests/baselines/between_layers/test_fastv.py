@@ -12,6 +12,7 @@ from tests.support.releases import cache_of
 pytestmark = pytest.mark.releases
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize(("k", "r"), [(1, 0.5), (2, 0.5), (2, 0.75), (3, 0.25), (2, 1.0)])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, k, r):

@@ -17,6 +17,7 @@ PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 LAYERS, RATIOS = (1, 2, 3), (0.5, 0.3, 0.1)
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("positions", ["repacked", "kept"])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, positions):

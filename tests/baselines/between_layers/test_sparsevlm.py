@@ -95,6 +95,7 @@ def test_recycling_on_random_scores(seed):
     assert macs == spent
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("cls", [SparseVLM, SparseVLMPlus])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, cls):
@@ -115,6 +116,7 @@ def test_against_the_literal_rule(kind, cls):
     assert tokens == expected.tokens
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("cls", [SparseVLM, SparseVLMPlus])
 def test_in_a_batch(cls, side):

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.releases
 PARTS = [[3, "image", 5], ["image", 2], [4, "image", 1, "image", 7], [9]]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize("kind", DECODERS)
 def test_against_the_literal_rule(kind, k):

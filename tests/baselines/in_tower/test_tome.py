@@ -46,6 +46,7 @@ def rule_of(model, samples, pairs, order):
     return rule
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("order", ["prompt", "tower"])
 @pytest.mark.parametrize(("r", "pairs"), [(4, [4, 4]), ([9, 5], [9, 5]), ([3], [3, 0]), (30, [18, 9])])
 def test_in_a_batch(r, pairs, order):

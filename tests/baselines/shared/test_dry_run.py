@@ -131,7 +131,10 @@ def dry(monkeypatch):
     return texts
 
 
-@pytest.mark.parametrize("name", MANY)
+FEW = ("fitprune", "fastv", "sparsevlm", "visionzip", "visionzip+fitprune")
+
+
+@pytest.mark.parametrize("name", [name if name in FEW else pytest.param(name, marks=pytest.mark.exhaustive) for name in MANY])
 def test_plans_of_many_prompts_are_those_of_dry_runs_and_none_is_made_twice(name, dry):
     config, texts = build("llama-gqa", 4).config, [20, 7, 150, 7, 20]
     plans = Plans(MANY[name], config)

@@ -144,6 +144,7 @@ def test_without_calibration_the_decoder_is_as_it_was():
 MIXED = [["w1 w2", (40, 20), "w3 w4 w5"], ["w6", (44, 48), "w7", (20, 60), "w8 w9"], ["w1 w5 w6"]]
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("calibrated", [True, False], ids=["calibrated", "merged"])
 @pytest.mark.parametrize("family", ["qwen3_vl", "gemma3", "smolvlm"])

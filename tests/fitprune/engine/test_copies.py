@@ -230,6 +230,7 @@ REPLACED = {
 }
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("what", REPLACED)
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner.name)
 def test_what_is_replaced_inside_counts_from_the_next_prefill_on(inputs, pruner, what):

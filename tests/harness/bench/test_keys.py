@@ -115,7 +115,10 @@ def _fresh():
 
 @pytest.mark.parametrize(
     "spoil",
-    [break_engine, break_prompting, break_scoring, break_data, break_recipe, break_weights, break_tokenizer],
+    [
+        *(break_engine, break_prompting, break_data, break_weights),
+        *(pytest.param(spoil, marks=pytest.mark.exhaustive) for spoil in (break_scoring, break_recipe, break_tokenizer)),
+    ],
     ids=lambda spoil: spoil.__name__,
 )
 def test_whatever_decides_an_answer_is_measured_anew_when_it_changes(work, monkeypatch, spoil):

@@ -48,7 +48,13 @@ def outcome(answers):
     return dataclasses.replace(answers, seconds=0.0)
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"keys": [["pope"', b"\x00\x00", b"[]\n", b'{"keys": []}'])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        *(b"", b'{"keys": [["pope"'),
+        *(pytest.param(torn, marks=pytest.mark.exhaustive) for torn in (b"\x00\x00", b"[]\n", b'{"keys": []}')),
+    ],
+)
 def test_a_cell_goes_on_after_its_last_finished_batch(place, loaded, tmp_path, monkeypatch, torn):
     data, path = str(place / "d"), tmp_path / "journals" / "k.jsonl"
     whole = Tally(loaded.model.config)
@@ -106,7 +112,7 @@ def fresh(place, loaded):
     }
 
 
-@pytest.mark.parametrize("limit", [1 << 29, 30_000, 0])
+@pytest.mark.parametrize("limit", [1 << 29, 30_000, pytest.param(0, marks=pytest.mark.exhaustive)])
 def test_kept_inputs_change_no_answer(place, loaded, fresh, limit):
     """Room for all, for a part, for none."""
     cache = InputCache(limit)
@@ -203,7 +209,7 @@ def test_a_method_whose_code_changed_is_measured_again(place, tmp_path, monkeypa
     assert not finish(bench(place, tmp_path, "second"), cell).cached
 
 
-@pytest.mark.parametrize("damage", ["truncated", "edited", "answers"])
+@pytest.mark.parametrize("damage", ["truncated", pytest.param("edited", marks=pytest.mark.exhaustive), "answers"])
 def test_a_damaged_file_is_put_aside_and_measured_again(place, tmp_path, damage):
     cell, store = Cell(str(place / "m"), "random", 0.3, "gqa"), Store(tmp_path / "results")
     result = finish(bench(place, tmp_path, "first"), cell).result

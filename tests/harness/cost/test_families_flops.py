@@ -50,6 +50,7 @@ def by_module(model, counter):
     return vision, projector, counts["model." + DECODERS.get(family, "language_model")], counts
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("samples", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dense_prefill_agrees_with_flop_counter_mode_in_every_part(family, samples):
@@ -84,6 +85,7 @@ def test_dense_prefill_agrees_with_fvcore(family, samples):
     assert count(model, batch).total == pytest.approx(fvcore_flops(model, batch), rel=TOLERANCE)
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("method", PRUNERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pruned_prefill_and_decode_agree_with_flop_counter_mode_scoring_included(family, method):

@@ -67,6 +67,7 @@ METHODS = {"fitprune": fitprune, "fitprune-to-none": fitprune_to_none, "dense": 
 METHODS |= {name: of_budget(name) for name in ("random", "fastv")}
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("name", ["clip-llama-mha", "clip-llama-gqa", "siglip-qwen2"])
 @pytest.mark.parametrize("method", METHODS)
 def test_pruned_prefill_agrees_with_flop_counter_mode_scoring_included(method: str, name: str) -> None:

@@ -103,6 +103,7 @@ PROCESSORS = {
 }
 
 
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_tokens_and_tensors_are_those_of_the_processor(name, size):

@@ -14,6 +14,7 @@ from harness.models.shipped import transformers_config
 from harness.plugin.options import RunOptions
 from harness.plugin.parametrize import cells_of
 from harness.pruners.of_cells import CellPruners
+from tests.support.methods import one_a_kind
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
 
@@ -33,7 +34,7 @@ def own(pruner, model):
     return made.positions
 
 
-@pytest.mark.parametrize("pruner", [name for name in CLASS_PATHS if name not in ("dense", "fitprune")])
+@pytest.mark.parametrize("pruner", one_a_kind(name for name in CLASS_PATHS if name not in ("dense", "fitprune")))
 def test_every_choice_runs_once_with_every_method(pruner):
     as_authors = own(pruner, "llava-1.5-7b")
     for asked in ASKED:

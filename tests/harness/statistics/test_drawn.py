@@ -124,7 +124,12 @@ def test_what_cannot_be_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("world", "predictor"), [("right or wrong", "adversary"), ("graded", "informed"), ("unequal images", "noise")]
+    ("world", "predictor"),
+    [
+        ("right or wrong", "adversary"),
+        pytest.param("graded", "informed", marks=pytest.mark.exhaustive),
+        pytest.param("unequal images", "noise", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_at_the_margin_it_errs_in_at_most_its_level(world, predictor):
     """Under continuous monitoring to the last question; ten times the level is looked at so that few runs suffice. 2 000 runs
