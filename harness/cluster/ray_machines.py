@@ -4,7 +4,7 @@ import contextlib
 import socket
 from typing import Any
 
-from fitprune.errors import FitPruneError
+from fitprune.errors import FitPruneError, one_line
 from harness.cluster.crew import Node, WorkerLost
 from harness.cluster.engines import CLIENT, FOUND, LOCAL, address_of, check_engine, load_ray
 from harness.cluster.messages import Setup
@@ -37,7 +37,7 @@ def connect(engine: str) -> "RayMachines":
     except FitPruneError:
         raise
     except Exception as error:  # Ray raises what it finds, its own and gRPC's
-        said = " ".join(str(error).split())
+        said = one_line(error)
         if "ray[client]" in said:
             raise FitPruneError(f"--engine {engine} needs Ray's client: pip install 'ray[client]'") from None
         raise FitPruneError(f"--engine {engine}: no Ray cluster answers: {type(error).__name__}: {said[:200]}") from None
@@ -62,7 +62,7 @@ def _require_answer(address: str, engine: str) -> None:
         socket.create_connection(address_of(address, engine), timeout=ANSWERS_WITHIN).close()
     except OSError as error:
         raise FitPruneError(
-            f"--engine {engine}: {address} does not answer ({' '.join(str(error).split())}); is the cluster's head there, "
+            f"--engine {engine}: {address} does not answer ({one_line(error)}); is the cluster's head there, "
             "and its port open to this machine?"
         ) from None
 

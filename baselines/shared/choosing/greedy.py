@@ -156,8 +156,8 @@ def most_diverse(features: torch.Tensor, weight: torch.Tensor, present: torch.Te
 
     The kernel of tokens i and j is weight_i · cos(i, j) · weight_j. The token that multiplies the determinant of the chosen
     tokens' kernel by most is next. Where none adds anything, the features' rank being used up, tokens follow by weight. In
-    float64: what is left of a token after many others is a difference of nearly equal numbers. A
-    kernel of more than `WHOLE` tokens is held on CUDA alone.
+    float64: what is left of a token after many others is a difference of nearly equal numbers. A kernel of more than `WHOLE`
+    tokens is held on CUDA alone.
 
     Args:
         features: (batch, n, d).
