@@ -104,7 +104,7 @@ def inputs(plain):
     return batch([prompt(plain, parts, seed) for seed, parts in enumerate([[3, "image", 5], ["image", 2, "image", 7]])])
 
 
-@pytest.fixture(scope="module", params=ON_IMAGES)
+@pytest.fixture(scope="module", params=one_a_kind())
 def on_whole(request, whole, inputs):
     """A method's name, and what comes out of it on the weights that the packed ones stand for."""
     return request.param, outcome(whole, inputs, method(request.param, whole))

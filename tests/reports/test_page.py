@@ -446,6 +446,7 @@ AXE = next(
 
 
 @pytest.mark.skipif(AXE is None, reason="no axe-core here: npm install --no-save axe-core")
+@pytest.mark.product(strength=1)
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(browser, site, width, dark):

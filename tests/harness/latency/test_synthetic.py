@@ -31,7 +31,7 @@ def view_of(spec, size):
     return family_of(spec, record).view(record, *size)
 
 
-@pytest.mark.product(strength=1)
+@pytest.mark.product(strength=1, without=lambda name, size: name == "qwen3_vl")  # whose smallest image is large
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", [*EMBEDDED, *families.FAMILIES])
 def test_a_random_model_answers_its_random_prompts_dense_and_pruned(name, size, tmp_path):

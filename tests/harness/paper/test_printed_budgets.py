@@ -27,7 +27,9 @@ def pruner_of(name, tokens, table=ONE, model="llava-1.5-7b"):
     return budget_of(name, Setting(f"{tokens} tokens", tokens), table, model).pruner
 
 
-@pytest.mark.parametrize(("tokens", "kept"), [(192, 166), (128, 98), (64, 30)])
+@pytest.mark.parametrize(
+    ("tokens", "kept"), [(192, 166), *(pytest.param(*case, marks=pytest.mark.exhaustive) for case in ((128, 98), (64, 30)))]
+)
 def test_fastv_keeps_what_gives_the_mean_over_32_layers(tokens, kept):
     """2 layers of 576 tokens and 30 of k: (2·576 + 30·k) / 32 = 192 for k = 166.4."""
     assert round((tokens * 32 - 2 * 576) / 30) == kept
@@ -68,7 +70,7 @@ def test_visionzip_has_its_authors_settings(tokens, dominant, contextual):
     assert (pruner.dominant, pruner.contextual) == (dominant, contextual)
 
 
-@pytest.mark.parametrize("tokens", [640, 320, 160])
+@pytest.mark.parametrize("tokens", [640, *(pytest.param(tokens, marks=pytest.mark.exhaustive) for tokens in (320, 160))])
 def test_next_counts_of_2880(tokens):
     assert round(2880 * pruner_of("divprune", tokens, NEXT, "llava-next-7b").subset_ratio) == tokens
 

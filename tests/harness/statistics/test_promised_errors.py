@@ -29,7 +29,7 @@ def exhaustively(world, name):
 @pytest.mark.parametrize(
     "world",
     [
-        pytest.param(lambda: means(worlds.graded(0.15, 0.1, 0.005), 400), id="small differences, few losses"),
+        exhaustively(lambda: means(worlds.graded(0.15, 0.1, 0.005), 400), "small differences, few losses"),
         exhaustively(lambda: means(worlds.graded(0.3, 0.1, 0.01), 200), "so on fewer"),
         exhaustively(lambda: means(worlds.anls(0.2, 0.05), 40), "ANLS"),
         pytest.param(lambda: means(worlds.ternary(0.3, 0.0), 20, "2, one with a third"), id="a third on one image"),

@@ -105,7 +105,7 @@ def test_progress_is_told_before_each_stretch():
     assert told[-1].best == search.best
 
 
-@pytest.mark.parametrize("predictor", ["noise", "adversary"])
+@pytest.mark.parametrize("predictor", [pytest.param("noise", marks=pytest.mark.exhaustive), "adversary"])
 def test_over_a_whole_search_something_is_certified_wrongly_in_at_most_5_percent(predictor):
     """The margin is just below the third budget's drop in each of three chains. More worlds and 2 000 runs: `tune_errors`."""
     case = Case("right or wrong", predictor, 90, 0.08, 0.02)
