@@ -13,7 +13,7 @@ from fitprune import FitPrune, UnsupportedModel, fit
 from fitprune.models.execution import floating_type
 from harness.cost import count
 from tests.support import llava_hr
-from tests.support.methods import ON_IMAGES, RECIPE, method, one_a_kind, outcome, same
+from tests.support.methods import RECIPE, method, one_a_kind, outcome, same
 from tests.support.models import batch, build, prompt
 
 pytestmark = pytest.mark.releases
