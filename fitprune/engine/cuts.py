@@ -40,7 +40,7 @@ class Cut:
 def plan_cut(layout: Layout, choice: torch.Tensor | Keep | Selection) -> Cut | None:
     """The cut after which these visual tokens are left; None where all stay as they are.
 
-    A sample that drops fewer tokens than others stays longer. The others are padded on the left, with rows that they dropped.
+    The sample of which most is left has no padding then. The others are padded on the left, with rows that they dropped.
 
     Args:
         layout: of the sequence now.
@@ -49,18 +49,18 @@ def plan_cut(layout: Layout, choice: torch.Tensor | Keep | Selection) -> Cut | N
     """
     selection = choice if isinstance(choice, Selection) else None
     kept = choice.keep(layout) if isinstance(choice, Selection) else layout.kept_of(choice)
-    dropped = [before - after for before, after in zip(layout.counts, kept.counts, strict=True)]
-    low, high = min(dropped), max(dropped)
-    if high == 0 and selection is None:
+    if kept.counts == layout.counts and selection is None:
         return None
-    # The place of a padding column holds no visual token, and stays.
+    host, shorter, ragged = layout.host.after(kept.counts, layout.shape[1])
+    # The place of a padding column holds no visual token, and stays unless it is padding itself.
     stays = torch.ones_like(layout.text_after).scatter(1, layout.place, kept.mask)
-    rows = stays.view(torch.uint8).argsort(dim=1, stable=True)[:, low:]
     flags = layout.flags
-    if low < high:
+    if ragged:
         flags = (flags if layout.valid is not None else torch.cat([flags, stays[:, None]], 1)) & stays[:, None]
+        stays = flags[:, 2] if host.real else stays
+    rows = stays.view(torch.uint8).argsort(dim=1, stable=True)[:, shorter:]
     flags = flags.gather(2, rows[:, None].expand(-1, flags.shape[1], -1))
-    left = dataclasses.replace(layout, flags=flags, host=layout.host.after(kept.counts, low))
+    left = dataclasses.replace(layout, flags=flags, host=host)
     return _shortened(left, layout, true_first(kept.mask), rows, selection)
 
 

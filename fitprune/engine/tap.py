@@ -1,8 +1,7 @@
 """`Observation`: the pruner sees queries and keys of one layer's attention; rows that it drops leave before o_proj."""
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,6 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from fitprune.engine.undo import Attachments
 from fitprune.interface.attention import Attention
 from fitprune.models.parts import module_global
 
@@ -100,38 +98,3 @@ def gather_survivors(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torc
         return None
     shorten, observation.shorten = observation.shorten, None
     return (shorten(args[0]),)
-
-
-@contextmanager
-def noting_attended(attention: Any) -> Iterator[list[torch.Tensor]]:
-    """Inside, what enters the output projection of an attention module, (batch, T, heads * d), is noted in the list."""
-    attended: list[torch.Tensor] = []
-    attached = Attachments()
-    attached.hook(attention.o_proj.register_forward_pre_hook, lambda _, args: attended.append(args[0]))
-    try:
-        yield attended
-    finally:
-        attached.remove()
-
-
-@contextmanager
-def attending_as(attention: Any, attended: torch.Tensor) -> Iterator[None]:
-    """Inside, an attention module attends to nothing anew: what was noted of the same input enters its output projection.
-
-    Who observes it is shown no queries and keys.
-    """
-
-    def forward(*_: Any, hidden_states: torch.Tensor, **__: Any) -> tuple[torch.Tensor, None]:
-        observation = _observed.get()
-        assert observation is not None
-        noted = attended.to(hidden_states.device)
-        nothing = noted.new_empty(0)
-        observation.shorten, observation.shown = observation.show(Attention(nothing, nothing, 1.0)), True
-        return attention.o_proj(noted), None
-
-    attached = Attachments()
-    attached.set(attention, "forward", forward)
-    try:
-        yield
-    finally:
-        attached.remove()

@@ -1,31 +1,27 @@
 """`CalibrationBatches`: what calibration batches give on a model, measured once and kept in a folder."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
 
-from fitprune.engine.tap import noting_attended
 from fitprune.errors import FitPruneError
 from fitprune.fitting.alpha_search import ALPHA_STEPS
 from fitprune.fitting.identity import model_identity
 from fitprune.fitting.tensor_store import TensorStore, digest
-from fitprune.models.parts import model_parts
 from fitprune.pruner import Pruner
 from fitprune.search.after import embed_after
 from fitprune.search.prompts import Batch, Prompt, embed
 from fitprune.search.rule import simulate
 from fitprune.search.runs import counts, measure
 
-# In a stored prompt: what enters the output projection of the first layer, before which nothing is pruned.
-ATTENDED = "attended"
+# Of a stored prompt that is run at each alpha: what leaves the first layer, before which nothing is pruned, is its embeddings.
+PROMPT = "{}-after-first"
 
 
 class CalibrationBatches:
     """Batches on a model: the unpruned model's statistics, and the drops of the pruned model at one alpha.
 
-    Memory holds a few numbers per sample and layer. Embeddings and importances of each visual token go to the store.
+    Memory holds a few numbers per sample and layer. Hidden states and importances of each visual token go to the store.
 
     Attributes:
         store: where they are.
@@ -41,7 +37,6 @@ class CalibrationBatches:
         self.visual_tokens: list[np.ndarray] = []
         self.text_tokens: list[torch.Tensor] = []
         self.masses: list[dict[str, torch.Tensor]] = []
-        self._first: Any = model_parts(model).layers[0]
         self._identity = model_identity(model) + ("" if after is None else repr(after))
         self._names: list[str] = []
 
@@ -54,16 +49,13 @@ class CalibrationBatches:
         """Measure one more batch on the unpruned model, or take its statistics from the store."""
         name = digest(self._identity, batch)
         seen = self.store.get(name)
-        if seen is None or (self.sequential and not self.store.has(f"{name}-prompt")):
+        if seen is None or (self.sequential and not self.store.has(PROMPT.format(name))):
             prompt = embed(self.model, batch) if self.after is None else embed_after(self.model, batch, self.after)
-            with noting_attended(self._first.self_attn) as attended:
-                cross, own, trace = measure(self.model, prompt)
+            cross, own, trace, entered = measure(self.model, prompt)
             present = torch.arange(cross.shape[2]) < trace.visual_tokens.cpu()[:, None]
             seen = {"cross": cross.cpu(), "own": own.cpu(), "present": present, "text": trace.text_tokens.cpu()}
             if self.sequential:
-                # A GPU computes it anew in less time than it takes to bring it there.
-                first = {} if attended[0].is_cuda else {ATTENDED: attended[0]}
-                self.store.put(f"{name}-prompt", prompt.tensors() | first)
+                self.store.put(PROMPT.format(name), entered.tensors())
             self.store.put(name, seen)
         self._names.append(name)
         self.masses.append({part: seen[part].float().sum(2) for part in ("cross", "own")})
@@ -77,9 +69,8 @@ class CalibrationBatches:
         name = f"{self._names[batch]}-alpha{step}"
         found = self.store.get(name)
         if found is None:
-            given, seen = self._load(f"{self._names[batch]}-prompt"), self._load(self._names[batch])
-            attended = given.pop(ATTENDED, None)
-            dropped = counts(self.model, Prompt.of(given), step / ALPHA_STEPS, seen["cross"], seen["own"], attended)
+            given, seen = self._load(PROMPT.format(self._names[batch])), self._load(self._names[batch])
+            dropped = counts(self.model, Prompt.of(given), step / ALPHA_STEPS, seen["cross"], seen["own"])
             found = {"dropped": dropped}
             self.store.put(name, found)
         return found["dropped"].numpy()

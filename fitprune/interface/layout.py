@@ -33,6 +33,7 @@ class HostCounts:
     Attributes:
         present: visual tokens present.
         total: those in the prompt.
+        real: rows without padding on the left; empty where there is other padding, which stays where it is.
         first: the row of the first one present; of none, what it would be.
         text: rows of `text_after`.
         text_from: of the prompt, for all samples at once: the first row from which on none has a visual token.
@@ -40,16 +41,19 @@ class HostCounts:
 
     present: tuple[int, ...]
     total: tuple[int, ...]
+    real: tuple[int, ...]
     first: tuple[int, ...]
     text: tuple[int, ...]
     text_from: int
 
-    def after(self, left: tuple[int, ...], fewest: int) -> "HostCounts":
-        """Once `left` are left, in a sequence that is shorter by the `fewest` that a sample drops: the others are padded on the
-        left."""
-        dropped = (before - after for before, after in zip(self.present, left, strict=True))
-        first = tuple(row + gone - fewest for row, gone in zip(self.first, dropped, strict=True))
-        return dataclasses.replace(self, present=left, first=first)
+    def after(self, left: tuple[int, ...], length: int) -> tuple["HostCounts", int, bool]:
+        """Once `left` are left of a sequence of `length` rows; by how many rows it is shorter then; whether that is not what
+        each sample drops. Padding goes to the left, where the sample with most rows needs none."""
+        dropped = [before - after for before, after in zip(self.present, left, strict=True)]
+        real = tuple(rows - gone for rows, gone in zip(self.real, dropped, strict=False))
+        shorter = length - max(real) if real else min(dropped)
+        first = tuple(row + gone - shorter for row, gone in zip(self.first, dropped, strict=True))
+        return dataclasses.replace(self, present=left, real=real, first=first), shorter, set(dropped) != {shorter}
 
 
 @dataclass(frozen=True)
@@ -286,14 +290,16 @@ def prompt_layout(visual: torch.Tensor, image: torch.Tensor, real: torch.Tensor 
     numbers = np.concatenate([place, index, total[:, None], np.arange(batch)[:, None]], 1)
     planes = np.stack([after, at] if reals.all() else [after, at, reals], 1)
     packed, flags = (torch.from_numpy(made).to(visual.device) for made in (numbers, planes))
-    present_counts, firsts, texts = (tuple(counts.tolist()) for counts in (total, first, after.sum(1)))
+    rows = reals.sum(1)
+    rows = rows if (rows == length - reals.argmax(1)).all() else rows[:0]
+    present_counts, rows, firsts, texts = (tuple(counts.tolist()) for counts in (total, rows, first, after.sum(1)))
     return Layout(
         place=packed[:, :n],
         number=packed[:, n : 2 * n],
         total=packed[:, 2 * n],
         flags=flags,
         first_row=min(firsts),
-        host=HostCounts(present_counts, present_counts, firsts, texts, int(place.max(where=present, initial=-1)) + 1),
+        host=HostCounts(present_counts, present_counts, rows, firsts, texts, int(place.max(where=present, initial=-1)) + 1),
         samples=packed[:, 2 * n + 1 :],
     )
 

@@ -122,7 +122,7 @@ _NOTHING = PrefillFacts(
         total=torch.empty(0, dtype=torch.long),
         flags=torch.empty(0, 2, 0, dtype=torch.bool),
         first_row=0,
-        host=HostCounts((), (), (), (), 0),
+        host=HostCounts((), (), (), (), (), 0),
     )
 )
 

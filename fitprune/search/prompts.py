@@ -1,7 +1,7 @@
 """`embed`: calibration prompts as the text decoder is given them, embedded once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,12 @@ class Prompt:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Inputs and masks in one dictionary, to be written to a file."""
         return {**self.inputs, "visual_mask": self.visual_mask, "newline_mask": self.newline_mask}
+
+    def after_first(self, hidden: torch.Tensor) -> "Prompt":
+        """The same with what leaves the decoder's first layer, DeepStack's features of that layer included."""
+        features = self.inputs.get(FEATURES)
+        added = {} if features is None else {FEATURES: torch.cat([torch.zeros_like(features[:1]), features[1:]])}
+        return replace(self, inputs=self.inputs | added | {"inputs_embeds": hidden})
 
     @classmethod
     def of(cls, tensors: dict[str, torch.Tensor]) -> "Prompt":

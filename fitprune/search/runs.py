@@ -1,15 +1,15 @@
 """`drop_counts`: runs a model to see how many visual tokens each sample drops in each layer at one alpha."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 
 from fitprune.engine.patch import announce
-from fitprune.engine.tap import attending_as
+from fitprune.engine.undo import Attachments
 from fitprune.errors import FitPruneError
 from fitprune.interface.tokens import Attention, VisualTokens
 from fitprune.interface.trace import Trace
@@ -32,7 +32,7 @@ class ObserveAllLayers(Pruner):
     name: ClassVar[str] = "calibration"
     last: int = field(default=-1, init=False)
 
-    def observed_layers(self, layers: int) -> Collection[int]:
+    def observed_layers(self, layers: int) -> range:
         self.last = layers - 1
         return range(layers)
 
@@ -43,10 +43,16 @@ class Importances(ObserveAllLayers):
 
     Attributes:
         cross, own: after a prefill, per layer a float32 (batch, n), 0 in padding places.
+        hidden: (batch, T, hidden_size), what left the first of several layers.
     """
 
     cross: list[torch.Tensor] = field(default_factory=list)
     own: list[torch.Tensor] = field(default_factory=list)
+    hidden: torch.Tensor = field(default_factory=lambda: torch.empty(0), init=False)
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> None:
+        if layer == 1:
+            self.hidden = tokens.hidden
 
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> None:
         cross, own = cross_and_self(tokens, attention)
@@ -64,9 +70,11 @@ class Trajectory(ObserveAllLayers):
     removal leaves at least (1-alpha)·Wc; likewise by self with Ws; their intersection goes. Where no set leaves that
     much, since what came before has already taken it, nothing goes (the authors' code then uses a stale count).
 
+    It is run on what the unpruned model's first layer gave (`Prompt.after_first`), before which nothing is pruned.
+
     Attributes:
         cross, own: Wc and Ws, float (batch, layers).
-        first: cross and self in the first layer, float32 (batch, n): nothing has been pruned before it.
+        first: cross and self in the first layer, float32 (batch, n).
         dropped: after a prefill, per layer a LongTensor (batch,).
     """
 
@@ -76,9 +84,17 @@ class Trajectory(ObserveAllLayers):
     first: tuple[torch.Tensor, torch.Tensor]
     dropped: list[torch.Tensor] = field(default_factory=list)
 
+    def observed_layers(self, layers: int) -> range:
+        return super().observed_layers(layers)[1:]
+
+    def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
+        return None if layer else self._survivors(layer, tokens, *moved(self.first, tokens.present.device))
+
     def after_attention(self, layer: int, tokens: VisualTokens, attention: Attention) -> torch.Tensor:
+        return self._survivors(layer, tokens, *cross_and_self(tokens, attention))
+
+    def _survivors(self, layer: int, tokens: VisualTokens, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         # Layers may lie on several devices.
-        cross, own = cross_and_self(tokens, attention) if layer else moved(self.first, tokens.present.device)
         masses = (mass[:, layer].to(cross.device) for mass in (self.cross, self.own))
         kept = survivors(cross, own, tokens.present, self.alpha, *masses)
         self.dropped.append(tokens.count - kept.sum(1))
@@ -98,31 +114,25 @@ def prefill(model: nn.Module, prompt: Prompt, pruner: Pruner) -> Trace:
     return trace
 
 
-def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, Trace]:
-    """Cross and self attention of each visual token in the unpruned model, float32 (batch, layers, n), and the trace."""
+def measure(model: nn.Module, prompt: Prompt) -> tuple[torch.Tensor, torch.Tensor, Trace, Prompt]:
+    """Cross and self attention of each visual token in the unpruned model, float32 (batch, layers, n), the trace, and the
+    prompt `after_first`."""
     seen = Importances()
     trace = prefill(model, prompt, seen)
-    return _stacked(seen.cross), _stacked(seen.own), trace
+    return _stacked(seen.cross), _stacked(seen.own), trace, prompt.after_first(seen.hidden) if seen.last else prompt
 
 
-def counts(
-    model: nn.Module,
-    prompt: Prompt,
-    alpha: float,
-    cross: torch.Tensor,
-    own: torch.Tensor,
-    attended: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """`drop_counts` of one batch that was `measure`d: LongTensor (batch, layers) on the CPU.
-
-    `attended` is what entered the first layer's output projection then, if that is known: nothing is pruned before it.
-    """
+def counts(model: nn.Module, prompt: Prompt, alpha: float, cross: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """`drop_counts` of one batch as `measure` gave it: LongTensor (batch, layers) on the CPU."""
     parts = model_parts(model)
-    device, opening = execution_device(parts.decoder), cast(Any, parts.layers[0])
+    device, known = execution_device(parts.decoder), Attachments()
     first = cross[:, 0].to(device), own[:, 0].to(device)
     trajectory = Trajectory(alpha, cross.sum(2).to(device), own.sum(2).to(device), first)
-    with contextlib.nullcontext() if attended is None else attending_as(opening.self_attn, attended):
+    known.set(cast(nn.Module, parts.layers[0]), "forward", lambda hidden, *_, **__: hidden)
+    try:
         prefill(model, prompt, trajectory)
+    finally:
+        known.remove()
     dropped = _stacked(trajectory.dropped).cpu()
     # Once no sample has a visual token left, there is nothing to observe.
     return nn.functional.pad(dropped, (0, trajectory.last + 1 - dropped.shape[1]))
@@ -153,5 +163,5 @@ def drop_counts(model: nn.Module, batches: Iterable[Batch], alpha: float) -> tor
 def _each(model: nn.Module, batches: Iterable[Batch], alpha: float) -> Iterator[torch.Tensor]:
     for batch in batches:
         prompt = embed(model, batch)
-        cross, own, _ = measure(model, prompt)
-        yield counts(model, prompt, alpha, cross, own)
+        cross, own, _, entered = measure(model, prompt)
+        yield counts(model, entered, alpha, cross, own)

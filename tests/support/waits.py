@@ -126,14 +126,20 @@ def of_decoding(model, inputs, pruner=None, tokens=3):
 def of_fit(model, work):
     """(waits, passes) of `work`, a fit on a LLaVA; a pass is a forward that enters the decoder's first layer.
 
+    A fit enters the layer, but computes it once; the published procedure calls its parts.
+
     Copies to disk, a few for each batch, are not seen on a CPU, so that no copy counts, nor that of the prompt's layout.
     """
-    passes = []
-    hook = model.model.language_model.layers[0].input_layernorm.register_forward_pre_hook(lambda *_: passes.append(1))
+    first, entered = model.model.language_model.layers[0], {"layer": 0, "norm": 0}
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, part=part: entered.update({part: entered[part] + 1}))
+        for part, module in (("layer", first), ("norm", first.input_layernorm))
+    ]
     try:
         # Statistics are read from disk.
         with Waits(copies=False) as counted, counted.on_the_host(TensorStore, "get"):
             work()
     finally:
-        hook.remove()
-    return counted.waits, len(passes)
+        for hook in hooks:
+            hook.remove()
+    return counted.waits, max(entered.values())

@@ -49,7 +49,7 @@ def test_the_decoder_is_given_what_it_is_given_under_the_pruner(family, name):
     with torch.no_grad(), Composed([first, under])(model) as trace, pytest.raises(_LastLayerSeen):
         model(**inputs)
     left = embed_after(model, inputs, first)
-    cross, own, alone = measure(model, left)
+    cross, own, alone, _ = measure(model, left)
     assert alone.visual_tokens.tolist() == trace.visual_in[0].tolist()
     assert trace.visual_in[0].sum() < trace.visual_tokens.sum()
     torch.testing.assert_close(cross, torch.stack(under.cross, 1), rtol=1e-4, atol=1e-6)
