@@ -131,8 +131,12 @@ def compare(
     repeats: int = 10,
     warmup: int = 3,
     energy: bool = False,
+    known: Latency | None = None,
 ) -> Comparison:
-    """Time the dense and the pruned model in turn (dense, pruned, dense, …); arguments and errors as in `measure`."""
+    """Time the dense and the pruned model in turn (dense, pruned, dense, …); arguments and errors as in `measure`.
+
+    `known` is the dense model's from an earlier call with the same model and inputs: its memory is not measured again.
+    """
     _check(new_tokens, repeats, warmup)
     dense, pruned = (Subject(model, inputs, method, new_tokens) for method in (None, pruner))
     with watched(dense.devices) as (gpus, notes):
@@ -142,7 +146,7 @@ def compare(
         for subject in (dense, pruned):
             subject.watch = Watch(gpus, notes)
         pairs = [(dense.run(), pruned.run()) for _ in range(repeats)]
-        before = _latency(dense, [pair[0] for pair in pairs], energy)
+        before = _latency(dense, [pair[0] for pair in pairs], energy, known)
         after = _latency(pruned, [pair[1] for pair in pairs], energy)
 
     def ratio(read: Callable[[Times], float]) -> tuple[float, Range]:
@@ -166,13 +170,19 @@ def compare(
     )
 
 
-def _latency(subject: Subject, repeats: Sequence[Times], energy: bool) -> Latency:
-    """The summary of timed repeats, with memory from one more, untimed run, and energy from as many as it takes."""
+def _latency(subject: Subject, repeats: Sequence[Times], energy: bool, known: Latency | None = None) -> Latency:
+    """The summary of timed repeats, with memory from one more, untimed run or as it is `known`, and energy from as many as
+    it takes.
+    """
     prefill, prefill_iqr = _summary([times.prefill for times in repeats])
     total, total_iqr = _summary([times.total for times in repeats])
     decode, decode_iqr = _summary([times.decode for times in repeats]) if subject.new_tokens > 1 else (None, None)
     joules = subject.joules() if energy else None
-    working, resident, cache = subject.memory()
+    if known is None:
+        working, resident, cache = subject.memory()
+        memory: dict[str, Any] = {"working_mb": working / 1e6, "memory_mb": (working + resident) / 1e6, "kv_bytes": cache}
+    else:
+        memory = {name: getattr(known, name) for name in ("working_mb", "memory_mb", "kv_bytes")}
     return Latency(
         prefill_ms=prefill,
         prefill_iqr_ms=prefill_iqr,
@@ -180,9 +190,7 @@ def _latency(subject: Subject, repeats: Sequence[Times], energy: bool) -> Latenc
         decode_iqr_ms=decode_iqr,
         end_to_end_ms=total,
         end_to_end_iqr_ms=total_iqr,
-        working_mb=working / 1e6,
-        memory_mb=(working + resident) / 1e6,
-        kv_bytes=cache,
+        **memory,
         new_tokens=subject.new_tokens,
         repeats=len(repeats),
         batch=len(subject.inputs["input_ids"]),

@@ -181,6 +181,19 @@ def test_memory_of_a_model() -> None:
     assert again.working_mb == pytest.approx(result.pruned.working_mb, rel=0.01)
 
 
+def test_the_dense_model_s_memory_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("clip-llama-mha")
+    inputs, options = prompts(model, [9]), {"new_tokens": 2, "repeats": 1, "warmup": 0}
+    first = compare(model, inputs, FITPRUNE, **options)
+    asked, memory = [], Subject.memory
+    monkeypatch.setattr(Subject, "memory", lambda subject: asked.append(subject.pruner) or memory(subject))
+    second = compare(model, inputs, FITPRUNE, **options, known=first.dense)
+    assert asked == [FITPRUNE]
+    found = [(one.dense.working_mb, one.dense.memory_mb, one.dense.kv_bytes, one.kv_ratio) for one in (first, second)]
+    assert found[0] == found[1]
+    assert second.dense.prefill_ms != first.dense.prefill_ms
+
+
 def test_measuring_leaves_no_pruner_behind() -> None:
     model = build("clip-llama-mha")
     inputs = prompts(model, [9])
