@@ -109,6 +109,7 @@ class CDPrunerEmbeddings(RepackedWherePossible):
     """
 
     name: ClassVar[str] = "cdpruner-embeddings"
+    text_degree = 0
     pruning_ratio: float = 50.0
     relevance_weight: float = 0.5
 

@@ -29,6 +29,7 @@ class Cosine(Pruner):
     """
 
     name: ClassVar[str] = "cosine"
+    text_degree = 0
     image_pruning_rate: float = 0.5
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.functional import normalize
 
-from baselines.shared.budget import dropped_before_decoder
+from baselines.shared.budget import TEXT_TOKENS, dropped_before_decoder
 from baselines.shared.choosing.duplicates import equal_shares, least_duplicates
 from baselines.shared.padded import highest_indices, marked, rows_at
 from fitprune import FitPruneError, Pruner
@@ -51,6 +51,7 @@ class DARTEmbeddings(Pruner):
             raise FitPruneError(
                 f"DART needs one pivot at least, not {self.pivot_image_token} visual and {self.pivot_text_token} text pivots."
             )
+        self.text_degree = 0 if self.pivot_text_token <= TEXT_TOKENS else None  # a short text has fewer
 
     def before_layer(self, layer: int, tokens: VisualTokens) -> torch.Tensor | None:
         if layer != 0:

@@ -38,6 +38,7 @@ class DivPrune(RepackedWherePossible):
     """
 
     name: ClassVar[str] = "divprune"
+    text_degree = 0
     subset_ratio: float = 0.098
 
     def __post_init__(self) -> None:

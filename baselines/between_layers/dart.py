@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from baselines.shared.budget import nearest_choice, prompt_tokens
+from baselines.shared.budget import TEXT_TOKENS, nearest_choice, prompt_tokens
 from baselines.shared.choosing.duplicates import equal_shares, least_duplicates
 from baselines.shared.padded import highest_indices, marked, rows_at
 from baselines.shared.rotary import keys_from_zero
@@ -70,6 +70,7 @@ class DART(Pruner):
             raise FitPruneError(f"DART cannot keep {self.max_num_trunction} of {self.visual_tokens} visual tokens.")
         if self.remainder not in ("dropped", "shared"):
             raise FitPruneError(f"remainder must be dropped or shared, not {self.remainder!r}.")
+        self.text_degree = 0 if self.pivot_text_token <= TEXT_TOKENS else None  # a short text has fewer
 
     def check(self, model: nn.Module) -> None:
         super().check(model)

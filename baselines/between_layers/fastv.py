@@ -38,6 +38,7 @@ class FastV(Pruner):
     """
 
     name: ClassVar[str] = "fastv"
+    text_degree = 1
     k: int = 2
     r: float = 0.5
 

@@ -40,6 +40,7 @@ class PyramidDrop(Repacked):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    text_degree = 1
     layer_list: tuple[int, ...] = (8, 16, 24)
     image_token_ratio_list: tuple[float, ...] = (0.5, 0.25, 0.125)
 

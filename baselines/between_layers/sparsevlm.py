@@ -148,6 +148,7 @@ class SparseVLM(Repacked):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    text_degree = 2
     # Visual tokens, of 576, that stay after each stage.
     LISTS: ClassVar[dict[int, tuple[int, int, int]]] = {
         64: (66, 30, 17),

@@ -49,6 +49,7 @@ class VTW(Pruner):
     """
 
     name: ClassVar[str] = "vtw"
+    text_degree = 0
     k: int = 15
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ class Random(Pruner):
     """
 
     name: ClassVar[str] = "random"
+    text_degree = 0
     ratio: float = 0.5
     seed: int = 0
 

@@ -23,6 +23,7 @@ class Uniform(Pruner):
     """
 
     name: ClassVar[str] = "uniform"
+    text_degree = 0
     ratio: float = 0.5
 
     def __post_init__(self) -> None:

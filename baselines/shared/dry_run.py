@@ -8,11 +8,15 @@ many layers and tokens as the real one.
 
 import dataclasses
 import functools
+import math
+import operator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 
+from baselines.shared.budget import TEXT_TOKENS
 from baselines.shared.dry_tower import before_decoder, of_a_video, through_tower
 from fitprune import Composed, Pruner, Recipe
 from fitprune.interface.trace import TowerCounts
@@ -85,21 +89,47 @@ def plan(pruner: Pruner, config: Any, text_tokens: int, visual_tokens: int, view
 class Plans:
     """The plans of one pruner on one model, for prompts of one view, each made once.
 
-    What works before the decoder alone sees no text: one dry run serves prompts of any length. How the cost of scoring in the
-    decoder grows with the text is the method's own affair, in steps of blocks or up to a limit, so nothing is interpolated.
+    What works before the decoder alone sees no text: one dry run serves prompts of any length. Of methods that say how their
+    scoring grows with the text (`Hooks.text_degree`), one more than the degree serves all from `TEXT_TOKENS` on: a polynomial
+    is continued, exactly. For the others nothing is interpolated: costs may grow in steps of blocks.
     """
 
     def __init__(self, pruner: Pruner, config: Any) -> None:
         self.pruner, self.config = pruner, config
-        self._sees_text = not all(member.looks_into_tower or member.videos for member in pruner.members)
+        degrees = [member.text_degree for member in pruner.members if not (member.looks_into_tower or member.videos)]
+        known = [degree for degree in degrees if degree is not None]
+        self._sees_text = bool(degrees)
+        # Means of powers of two are free of rounding, so that a method which compares text tokens finds none above the mean.
+        tried = tuple(TEXT_TOKENS << step for step in range(max(known, default=0) + 1))
+        self._tried = tried if len(known) == len(degrees) else None
         self._known: dict[tuple[int | None, int], Plan] = {}
 
     def of(self, text_tokens: int, visual_tokens: int) -> Plan:
         """What `plan` returns; raises what it raises."""
+        text = torch.tensor([text_tokens])
+        if not self._sees_text or self._tried is None or text_tokens < TEXT_TOKENS:
+            return dataclasses.replace(self._dry(text_tokens, visual_tokens), text_tokens=text)
+        runs = [self._dry(tried, visual_tokens) for tried in self._tried]
+        weights = _lagrange(self._tried, text_tokens)
+        layers = zip(*(run.scoring_macs for run in runs), strict=True)
+        scoring = [int(sum(map(operator.mul, weights, macs))) if any(macs) else 0 for macs in layers]
+        return dataclasses.replace(runs[0], text_tokens=text, scoring_macs=scoring)
+
+    def _dry(self, text_tokens: int, visual_tokens: int) -> Plan:
         place = text_tokens if self._sees_text else None, visual_tokens
         if place not in self._known:
             self._known[place] = plan(self.pruner, self.config, text_tokens, visual_tokens)
-        return dataclasses.replace(self._known[place], text_tokens=torch.tensor([text_tokens]))
+        return self._known[place]
+
+
+@functools.cache
+def _lagrange(places: tuple[int, ...], at: int) -> list[Fraction]:
+    """What the values of a polynomial at `places` weigh in its value elsewhere."""
+    others = [[other for other in places if other != place] for place in places]
+    return [
+        math.prod((Fraction(at - other, place - other) for other in rest), start=Fraction(1))
+        for place, rest in zip(places, others, strict=True)
+    ]
 
 
 def _in_decoder(pruner: Pruner, sizes: DecoderSizes, text_tokens: int, visual_tokens: int) -> Plan:
@@ -109,7 +139,9 @@ def _in_decoder(pruner: Pruner, sizes: DecoderSizes, text_tokens: int, visual_to
     if any(scoring):  # who spends nothing on the narrowest spends nothing
         wider = (_run(pruner, sizes.layers, text_tokens, visual_tokens, width).scoring_macs for width in WIDTHS[1:])
         scoring = [_at_size(macs, sizes) for macs in zip(scoring, *wider, strict=True)]
-    return Plan(narrow.text_tokens, narrow.visual_tokens, narrow.visual_in, narrow.visual_out, scoring)
+    same: dict[int, torch.Tensor] = {}  # layers with as many tokens share one count: what adds them up is quicker
+    entering, leaving = ([same.setdefault(int(row), row) for row in side] for side in (narrow.visual_in, narrow.visual_out))
+    return Plan(narrow.text_tokens, narrow.visual_tokens, entering, leaving, scoring)
 
 
 def _at_size(macs: tuple[int, ...], sizes: DecoderSizes) -> int:
@@ -125,7 +157,7 @@ def _at_size(macs: tuple[int, ...], sizes: DecoderSizes) -> int:
 @torch.inference_mode()
 def _run(pruner: Pruner, layers: int, text_tokens: int, visual_tokens: int, width: int) -> Any:
     """The trace of one prefill on a random decoder of one head of `width` channels."""
-    model = _decoder(layers, text_tokens + visual_tokens, width)
+    model = _decoder(layers, width)
     ids = torch.full((1, visual_tokens + text_tokens), TEXT)
     ids[:, :visual_tokens] = IMAGE
     with _unbound(pruner)(model) as trace:
@@ -146,7 +178,7 @@ def _unbound(pruner: Pruner) -> Pruner:
 
 
 @functools.lru_cache(maxsize=2 * len(WIDTHS))
-def _decoder(layers: int, tokens: int, width: int) -> torch.nn.Module:
+def _decoder(layers: int, width: int) -> torch.nn.Module:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     config = LlavaConfig(
@@ -165,7 +197,7 @@ def _decoder(layers: int, tokens: int, width: int) -> torch.nn.Module:
             intermediate_size=width,
             num_hidden_layers=layers,
             num_attention_heads=1,
-            max_position_embeddings=tokens,
+            max_position_embeddings=1,  # rotary embeddings are worked out for any
             pad_token_id=PAD,
             bos_token_id=None,
             eos_token_id=None,
@@ -177,4 +209,10 @@ def _decoder(layers: int, tokens: int, width: int) -> torch.nn.Module:
         model = LlavaForConditionalGeneration(config).eval()
     # All text tokens are alike, and exactly so: a method that compares them with the image can prefer none.
     model.get_input_embeddings().weight.data[TEXT] = 0
+    for layer in model.get_decoder().layers:  # one that nothing is seen of changes no count
+        layer.forward = _pass_on
     return model
+
+
+def _pass_on(hidden_states: torch.Tensor, **_: Any) -> torch.Tensor:
+    return hidden_states

@@ -24,6 +24,8 @@ class Hooks:
         resizes_pictures: the method changes what is encoded; set where `before_tower` is overridden.
         videos: the method prunes videos alone, by their frames (`VisualTokens.videos`).
         biases_attention: the method changes the decoder's attention; set where `attention_bias` is overridden.
+        text_degree: of the polynomial in the number of text tokens, from 16 of them on, that the method's scoring costs; how
+            many visual tokens stay must not depend on the text. None where nothing is known: plans try each length of prompt.
         newlines, positions: see `Pruner`.
     """
 
@@ -33,6 +35,7 @@ class Hooks:
     resizes_pictures: ClassVar[bool] = False
     videos: ClassVar[bool] = False
     biases_attention: ClassVar[bool] = False
+    text_degree: int | None = None
     newlines: str = "kept"
     positions: str = "kept"
 

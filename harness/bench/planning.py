@@ -4,6 +4,7 @@ Loads no weights, generates nothing, fits nothing and writes nothing. What canno
 """
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from harness.bench.identity import Conditions, Margin
 from harness.bench.resolved import Resolved, Resolver
 from harness.bench.shelf import NeedsWeights, OutlineShelf
 from harness.cells import Cell, CellSettings
-from harness.cost.flops import count_prompts, prompt_tokens
+from harness.cost.flops import count_from_tokens, count_prompts, prompt_tokens
+from harness.cost.vision import VisionCost, vision_cost
 from harness.models.facts import ModelFacts
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.of_cells import CellPruners
@@ -104,7 +106,7 @@ class Planner:
         self.results = results
         self.rerun = rerun
         self._questions: dict[str, int] = {}
-        self._asked: tuple[tuple[str, str], dict[str, Any]] = ("", ""), {}
+        self._asked: tuple[tuple[str, str], Any] = ("", ""), None
         self._plans: tuple[str, dict[Cell, Plans]] = "", {}
         self.shelf = OutlineShelf(device, facts)
         calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.files), self.shelf)
@@ -166,21 +168,44 @@ class Planner:
 
     def _prefill_flops(self, resolved: Resolved) -> float:
         cell, config = resolved.cell, resolved.facts.config
-        if self._asked[0] != (cell.model, cell.suite):  # cells of a model on a suite are planned one after another
-            outline = self.shelf.outline(cell.model)
-            prompts = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
-            self._asked = (cell.model, cell.suite), prompts
+        asked = self._prompts_of(cell, config)
+        if cell.is_dense:
+            counted = count_prompts(config, asked.inputs)
+            return counted.total / counted.samples
         if self._plans[0] != cell.model:
             self._plans = cell.model, {}
-        inputs = self._asked[1]
-        if cell.is_dense:
-            counted = count_prompts(config, inputs)
-            return counted.total / counted.samples
-        text, visual = prompt_tokens(config, inputs)
         plans = self._plans[1].setdefault(cell.anywhere, Plans(resolved.pruner, config))
-        typical = plans.of(round(float(text.float().mean())), round(float(visual.float().mean())))
-        one = {name: value[:1] for name, value in inputs.items()}
-        return count_prompts(config, one, typical).total
+        typical = plans.of(asked.text, asked.visual)
+        vision = asked.vision if typical.tower is None else vision_cost(config, asked.one, typical.tower)
+        sides = typical.visual_in, typical.visual_out
+        return count_from_tokens(config, asked.text, *sides, vision=vision, scoring_macs=typical.scoring_macs).total
+
+    def _prompts_of(self, cell: Cell, config: Any) -> "_Prompts":
+        """Of the suite at hand: cells of a model on a suite are planned one after another."""
+        if self._asked[0] != (cell.model, cell.suite):
+            outline = self.shelf.outline(cell.model)
+            prompts = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
+            self._asked = (cell.model, cell.suite), _Prompts(config, prompts)
+        return self._asked[1]
+
+
+class _Prompts:
+    """The first prompts of a suite, and a typical one.
+
+    Attributes:
+        inputs: the batch of them; `one` is the first alone.
+        text, visual: tokens of their mean length.
+    """
+
+    def __init__(self, config: Any, inputs: dict[str, Any]) -> None:
+        self.config, self.inputs = config, inputs
+        self.one = {name: value[:1] for name, value in inputs.items()}
+        self.text, self.visual = (round(float(tokens.float().mean())) for tokens in prompt_tokens(config, inputs))
+
+    @functools.cached_property
+    def vision(self) -> VisionCost:
+        """What the first one's image costs."""
+        return vision_cost(self.config, self.one)
 
 
 def lines_of(planned: list[Planned]) -> list[str]:

@@ -9,6 +9,8 @@ Errors: UnsupportedModel for a part whose arithmetic is not known here, FitPrune
 together.
 """
 
+import operator
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +21,9 @@ from harness.cost.vision import require
 
 Tokens = int | Sequence[int] | torch.Tensor
 """One count per sample; a bare int is one sample."""
+
+Layers = list[tuple[list[int], int]]
+"""Counts per sample, and of how many layers they are."""
 
 DECODERS = frozenset({"llama", "mistral", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text", "gemma3_text"})
 """Decoders with q, k, v, o projections and a gated FFN of three matrices."""
@@ -36,9 +41,9 @@ def prefill_macs(
     shape = _DecoderShape(text_config)
     text, entering, leaving = _samples(text_tokens, visual_in, visual_out, shape.layers)
     _within_window(text_config, text, entering, 0)
-    tokens_in = sum(t + v for layer in entering for t, v in zip(text, layer, strict=True))
-    tokens_out = sum(t + v for layer in leaving for t, v in zip(text, layer, strict=True))
-    pairs = sum((t + v) ** 2 for layer in entering for t, v in zip(text, layer, strict=True))
+    tokens_in = sum(times * sum(map(operator.add, text, layer)) for layer, times in entering)
+    tokens_out = sum(times * sum(map(operator.add, text, layer)) for layer, times in leaving)
+    pairs = sum(times * sum((t + v) ** 2 for t, v in zip(text, layer, strict=True)) for layer, times in entering)
     return {
         "qkv": tokens_in * shape.qkv,
         "attention": pairs * shape.attention,
@@ -62,7 +67,7 @@ def decode_macs(text_config: Any, text_tokens: Tokens, visual_in: Sequence[Token
         raise FitPruneError(f"new_tokens must be at least 1 for each of {len(text)} samples, got {new_tokens}")
     steps = [new - 1 for new in wanted]
     _within_window(text_config, text, entering, max(steps))
-    keys = sum(n * (t + v) for layer in entering for n, t, v in zip(steps, text, layer, strict=True))
+    keys = sum(times * sum(n * (t + v) for n, t, v in zip(steps, text, layer, strict=True)) for layer, times in entering)
     keys += shape.layers * sum(n * (n + 1) // 2 for n in steps)
     rows = sum(steps) * shape.layers
     return {
@@ -93,18 +98,20 @@ class _DecoderShape:
 
 def _samples(
     text_tokens: Tokens, visual_in: Sequence[Tokens], visual_out: Sequence[Tokens], layers: int
-) -> tuple[list[int], list[list[int]], list[list[int]]]:
-    """Checked counts: per sample; per layer and sample; per layer and sample."""
+) -> tuple[list[int], Layers, Layers]:
+    """Checked counts per sample: of text, of visual tokens on both sides."""
     text = counts("text_tokens", text_tokens)
     sides = []
     for name, side in (("visual_in", visual_in), ("visual_out", visual_out)):
         if len(side) != layers:
             raise FitPruneError(f"{name} has {len(side)} layers, the decoder has {layers}")
-        rows = [counts(f"{name}[{index}]", row) for index, row in enumerate(side)]
-        for index, row in enumerate(rows):
+        places: dict[int, int] = {}  # of the first layer with the very same counts
+        times = Counter(places.setdefault(id(row), index) for index, row in enumerate(side))
+        rows = {index: counts(f"{name}[{index}]", side[index]) for index in times}
+        for index, row in rows.items():
             if len(row) != len(text):
                 raise FitPruneError(f"{name}[{index}] has {len(row)} samples, text_tokens has {len(text)}")
-        sides.append(rows)
+        sides.append([(row, times[index]) for index, row in rows.items()])
     return text, sides[0], sides[1]
 
 
@@ -118,9 +125,9 @@ def counts(name: str, tokens: Tokens) -> list[int]:
     return per_sample
 
 
-def _within_window(text_config: Any, text: list[int], entering: list[list[int]], steps: int) -> None:
+def _within_window(text_config: Any, text: list[int], entering: Layers, steps: int) -> None:
     """Sliding-window attention shorter than the sequence computes less than is counted here: refuse it."""
     window = getattr(text_config, "sliding_window", None)
-    longest = max(t + v for layer in entering for t, v in zip(text, layer, strict=True)) + steps
+    longest = max(max(map(operator.add, text, layer)) for layer, _ in entering) + steps
     if window is not None and longest > window:
         raise UnsupportedModel(f"cannot count FLOPs: {longest} tokens exceed the decoder's sliding window of {window}")

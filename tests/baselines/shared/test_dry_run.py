@@ -1,8 +1,11 @@
 """A method's counts and its scoring, foretold from a configuration, are those of a real run."""
 
+import functools
+
 import pytest
 import torch
 
+from baselines.before_decoder.dart_embeddings import DARTEmbeddings
 from baselines.before_decoder.visionzip import VisionZip
 from baselines.between_layers.dart import DART
 from baselines.between_layers.fastv import FastV
@@ -12,9 +15,15 @@ from baselines.between_layers.vtw import VTW
 from baselines.controls.pool import Pool
 from baselines.controls.random_pruning import Random
 from baselines.in_tower.tome import ToMe
+from baselines.registry import PRUNERS as REGISTERED
+from baselines.registry import get_pruner_class
 from baselines.shared import dry_run
 from baselines.shared.dry_run import WIDTHS, Plans, _decoder, plan
 from fitprune import Composed, FitPrune, Recipe
+from fitprune.models.sizes import DecoderSizes
+from harness.models.registry import find_model
+from harness.models.shipped import transformers_config
+from harness.pruners.solve import solve
 from tests.support.models import build, prompt
 
 PRUNERS = {
@@ -136,8 +145,59 @@ FEW = ("fitprune", "fastv", "sparsevlm", "visionzip", "visionzip+fitprune")
 
 @pytest.mark.parametrize("name", [name if name in FEW else pytest.param(name, marks=pytest.mark.exhaustive) for name in MANY])
 def test_plans_of_many_prompts_are_those_of_dry_runs_and_none_is_made_twice(name, dry):
-    config, texts = build("llama-gqa", 4).config, [20, 7, 150, 7, 20]
-    plans = Plans(MANY[name], config)
-    assert [plans.of(text, 36) for text in texts] == [plan(MANY[name], config, text, 36) for text in texts]
-    assert dry == texts[: 1 if name == "visionzip" else 3]  # it sees no text
-    assert plans.of(20, 30) == plan(MANY[name], config, 20, 30)
+    """A method whose scoring is known to be a polynomial is tried on one text more than its degree, and on short ones."""
+    config, texts, pruner = build("llama-gqa", 4).config, [20, 7, 150, 7, 20], MANY[name]
+    plans = Plans(pruner, config)
+    assert [plans.of(text, 36) for text in texts] == [plan(pruner, config, text, 36) for text in texts]
+    tried = [16, 32, 64][: pruner.text_degree + 1] if pruner.text_degree is not None else None
+    assert dry == ([20] if name == "visionzip" else [*tried, 7] if tried else [20, 7, 150])  # VisionZip sees no text
+    assert plans.of(20, 30) == plan(pruner, config, 20, 30)
+
+
+def test_more_pivots_than_a_short_text_has_are_no_polynomial(dry):
+    config = build("llama", 4).config
+    for pruner in (DART(pivot_text_token=20), DARTEmbeddings(pivot_text_token=20)):
+        plans = Plans(pruner, config)
+        assert [plans.of(text, 36) for text in (17, 150)] == [plan(pruner, config, text, 36) for text in (17, 150)]
+    assert dry == [17, 150] * 2
+
+
+def test_all_text_tokens_rate_at_each_length():
+    """Means over 65 of them are rounded, and a dry run of such a text took some for above the mean."""
+    config, text, left = build("llama", 4).config, 65, 25
+    sizes = DecoderSizes.of(config)
+    plans = Plans(Composed([Random(0.3), SparseVLM(128, (0, 1, 2))]), config)
+    assert plans.of(text, 36).scoring_macs[0] == text * (left * sizes.hidden_size + (left + text) * sizes.q_size)
+
+
+@pytest.fixture
+def literal(monkeypatch):
+    """Dry runs on a decoder all of whose layers run."""
+
+    def decoder(layers, width):
+        model = _decoder.__wrapped__(layers, width)
+        for layer in model.get_decoder().layers:
+            del layer.forward
+        return model
+
+    monkeypatch.setattr(dry_run, "_decoder", functools.cache(decoder))
+
+
+@pytest.mark.parametrize("name", ["fitprune", "fastv", "pyramiddrop", "sparsevlm", "dart"])
+def test_layers_that_a_dry_run_leaves_out_change_nothing(name, request):
+    config = build("llama-gqa", 4).config
+    found = Plans(MANY[name], config).of(150, 36)
+    request.getfixturevalue("literal")
+    assert found == plan(MANY[name], config, 150, 36)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    "name", ["dart", "dart-embeddings", *(name for name in REGISTERED if get_pruner_class(name).text_degree is not None)]
+)
+def test_a_large_decoder_s_plans_are_those_of_literal_dry_runs(name, request):
+    config = transformers_config(find_model("llava-1.5-7b"))
+    pruner = solve(name, 0.6, config, visual_tokens=576, seed=0)
+    found = [Plans(pruner, config).of(text, 576) for text in (17, 37, 150)]
+    request.getfixturevalue("literal")
+    assert found == [plan(pruner, config, text, 576) for text in (17, 37, 150)]
