@@ -1,6 +1,7 @@
 """Which engines may run cells, by the text of `--engine`. It is checked before torch is imported, and Ray is imported here."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from fitprune.errors import FitPruneError
@@ -17,10 +18,18 @@ def check_engine(engine: str) -> None:
         raise FitPruneError(f"unknown --engine '{engine}'; write ray, ray:auto or ray://HOST:PORT")
     if engine.startswith(CLIENT):
         address_of(engine.removeprefix(CLIENT), engine)
+        if _holds_token():  # Ray's client alone leaves it at home; a cluster that asks for none takes no notice
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         load_ray()
     except ImportError:
         raise FitPruneError(f"--engine {engine} needs Ray: pip install 'fitprune-bench[cluster]'") from None
+
+
+def _holds_token() -> bool:
+    """Whether this machine has a token for Ray clusters, where Ray looks for one."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(given) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def load_ray() -> Any:

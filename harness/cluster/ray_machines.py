@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import warnings
 from typing import Any
 
 from fitprune.errors import FitPruneError, one_line
@@ -33,14 +34,16 @@ def connect(engine: str) -> "RayMachines":
             ray.init(address="auto", **quiet)
         else:
             _require_answer(engine.removeprefix(CLIENT), engine)
-            ray.init(address=engine, **quiet)
+            with warnings.catch_warnings(action="ignore"):  # Ray's, on an address that does not answer, beside its error
+                ray.init(address=engine, **quiet)
     except FitPruneError:
         raise
     except Exception as error:  # Ray raises what it finds, its own and gRPC's
         said = one_line(error)
         if "ray[client]" in said:
             raise FitPruneError(f"--engine {engine} needs Ray's client: pip install 'ray[client]'") from None
-        raise FitPruneError(f"--engine {engine}: no Ray cluster answers: {type(error).__name__}: {said[:200]}") from None
+        token = "; one that asks for a token takes who has its ~/.ray/auth_token" if engine.startswith(CLIENT) else ""
+        raise FitPruneError(f"--engine {engine}: no Ray cluster answers: {type(error).__name__}: {said[:200]}{token}") from None
     return RayMachines()
 
 

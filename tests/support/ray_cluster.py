@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.cluster.ray_machines import RayMachines
+from harness.cluster.engines import CLIENT
+from harness.cluster.ray_machines import RayMachines, connect
 from tests.support.cluster_runs import on_cluster
+from tests.support.journaled_bench import CELLS
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fitprune-bench[cluster]'")
 
 HERE = "127.0.0.1"
+FEW = CELLS[:3]  # what a driver that is no part of the cluster measures
 
 
 @contextlib.contextmanager
@@ -24,6 +27,7 @@ def machines(count=2, cores=1, **head):
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # to processes of Ray's own: this machine's address is 127.0.0.1
     own, services.get_node_ip_address = services.get_node_ip_address, lambda address=None: HERE  # else the world's side of it
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": cores, "node_ip_address": HERE, "include_dashboard": False} | head
@@ -74,5 +78,8 @@ if __name__ == "__main__":  # a driver in a process of its own, to be killed: it
     from ray._private import services
 
     services.get_node_ip_address = lambda address=None: HERE
-    join(sys.argv[1])
-    on_cluster(Path(sys.argv[2]), RayMachines())
+    if sys.argv[1].startswith(CLIENT):
+        on_cluster(Path(sys.argv[2]), connect(sys.argv[1]), FEW)
+    else:
+        join(sys.argv[1])
+        on_cluster(Path(sys.argv[2]), RayMachines())

@@ -3,12 +3,13 @@
 import builtins
 import os
 import socket
+import warnings
 
 import pytest
 
 from fitprune import FitPruneError
 from harness.cluster import ray_machines
-from harness.cluster.engines import load_ray
+from harness.cluster.engines import check_engine, load_ray
 from harness.cluster.ray_machines import connect
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
@@ -94,6 +95,39 @@ def test_an_address_that_is_no_ray_is_given_up_within_ten_seconds(monkeypatch):
     load_ray()
     first, other = (int(os.environ[name]) for name in names)
     assert first + 2 * other <= ray_machines.ANSWERS_WITHIN
+
+
+@pytest.mark.parametrize("held", ["file", "variable", "none", "mode given"])
+def test_a_token_of_this_machine_is_shown_to_a_cluster_elsewhere(monkeypatch, tmp_path, held):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that what is set here goes afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if held in ("file", "mode given"):
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("0" * 64)
+    if held == "variable":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    if held == "mode given":
+        monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    check_engine("ray://127.0.0.1:10001")
+    assert os.environ.get("RAY_AUTH_MODE") == {"none": None, "mode given": "disabled"}.get(held, "token")
+
+
+def test_a_cluster_that_wants_another_token(monkeypatch):
+    """Ray's client says no more than that nobody answers, in an error and in a warning."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+    def refuses(**_):
+        warnings.warn("Ray Client connection timed out.", UserWarning, stacklevel=1)
+        raise ConnectionError("ray client connection timeout")
+
+    monkeypatch.setattr(ray, "init", refuses)
+    with socket.create_server(("127.0.0.1", 0)) as listening, warnings.catch_warnings(action="error"):
+        engine = f"ray://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(FitPruneError, match=r"timeout; one that asks for a token takes who has its ~/.ray/auth_token$"):
+            connect(engine)
 
 
 def test_a_machine_of_no_cluster(monkeypatch, tmp_path):

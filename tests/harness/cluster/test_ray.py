@@ -1,5 +1,6 @@
 """The engine on Ray: two raylets of one core each on this machine, bound to 127.0.0.1."""
 
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,8 @@ from tests.support import ray_cluster
 from tests.support.cluster_runs import alone, files, on_cluster, wanted
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -95,18 +98,34 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, log, expected, tm
     """The same command again: the same files as of one process, at most a batch of each worker asked twice, no worker left."""
     log.unlink(missing_ok=True)
     command = [sys.executable, "-m", "tests.support.ray_cluster", cluster.address, str(tmp_path)]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[3]) as driver:
+    with subprocess.Popen(command, cwd=ROOT) as driver:
         assert ray_cluster.soon(lambda: log.exists() and len(log.read_text().splitlines()) >= 30, 60)
         driver.kill()
     assert ray_cluster.soon(lambda: not ray_cluster.workers())
     before = Counter(log.read_text().splitlines())
     assert 30 <= sum(before.values()) < len(wanted())
-    subprocess.run(command, cwd=Path(__file__).parents[3], check=True, timeout=120)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=120)
     assert files(tmp_path) == expected
     asked = Counter(log.read_text().splitlines())
     assert asked.keys() == wanted()
     assert sum(asked.values()) <= len(wanted()) + 2
     assert ray_cluster.soon(lambda: not ray_cluster.workers())
+
+
+@pytest.mark.exhaustive
+def test_a_driver_that_is_no_part_of_the_cluster(log, tmp_path, monkeypatch):
+    """Through Ray's client port: the same files as of one process, and no worker is left."""
+    pytest.importorskip("grpc", reason="Ray's client is not installed: pip install 'ray[client]'")
+    with socket.socket() as free:
+        free.bind((ray_cluster.HERE, 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a driver elsewhere does not bring its own folder
+    with ray_cluster.machines(count=1, cores=2, ray_client_server_port=port):
+        engine = f"ray://{ray_cluster.HERE}:{port}"
+        command = [sys.executable, "-m", "tests.support.ray_cluster", engine, str(tmp_path / "there")]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=120)
+        assert ray_cluster.soon(lambda: not ray_cluster.workers())
+    assert files(tmp_path / "there") == alone(tmp_path / "alone", ray_cluster.FEW)
 
 
 def test_a_run_of_the_suites_on_the_cluster(cluster, run, log):
