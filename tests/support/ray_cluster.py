@@ -49,8 +49,8 @@ def join(address):
     ray.init(address=address, _node_ip_address=HERE, log_to_driver=False, configure_logging=False, logging_level="ERROR")
 
 
-def left_over():
-    """Ray's processes that descend from this one."""
+def processes():
+    """Ray's processes that descend from this one: id and command line."""
     listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()[1:]
     rows = [line.split(None, 2) for line in listed]
     mine, grown = {str(os.getpid())}, True
@@ -58,12 +58,17 @@ def left_over():
         more = {pid for pid, parent, _ in rows if parent in mine} - mine
         mine, grown = mine | more, bool(more)
     ours = ("raylet", "gcs_server", "ray::")
-    return [text for pid, _, text in rows if pid in mine and any(name in text for name in ours)]
+    return {int(pid): text for pid, _, text in rows if pid in mine and any(name in text for name in ours)}
+
+
+def left_over():
+    """Their command lines."""
+    return list(processes().values())
 
 
 def workers():
-    """The actors among them."""
-    return [text for text in left_over() if text.startswith("ray::Process")]
+    """The actors among them, by their ids."""
+    return [pid for pid, text in processes().items() if text.startswith("ray::Process")]
 
 
 def soon(holds, seconds=30):

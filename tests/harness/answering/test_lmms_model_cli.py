@@ -44,6 +44,9 @@ def register(folder: Path) -> Path:
 
 # Of two processes one has five questions, and the other four and a fifth that is not counted.
 RANKS = ["-m", "torch.distributed.run", "--standalone", "--local_addr", "127.0.0.1", "--nproc_per_node", "2"]
+# Without --multi_gpu, or with --cpu, accelerate starts one process, whatever their number. It needs no GPU for it.
+LAUNCH = ["-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_ip", "127.0.0.1", "--main_process_port", "0"]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,7 @@ RANKS = ["-m", "torch.distributed.run", "--standalone", "--local_addr", "127.0.0
     [
         pytest.param([], marks=pytest.mark.releases_short, id="alone"),
         pytest.param(RANKS, marks=pytest.mark.exhaustive, id="two"),
+        pytest.param(LAUNCH, marks=pytest.mark.exhaustive, id="two of accelerate"),
     ],
 )
 def test_the_command_line_gives_the_same_score(tmp_path: Path, ranks: list[str]) -> None:

@@ -72,11 +72,11 @@ def test_64_workers_take_2000_equal_cells_in_little_more_than_the_ideal_time():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_thousand_workers_take_uneven_cells_of_models_of_uneven_size(seed):
-    """20 models, cells of 1 min to 2 h, a minute to load one."""
+def test_a_hundred_workers_take_uneven_cells_of_models_of_uneven_size(seed):
+    """4 models, cells of 1 min to 2 h, a minute to load one. A thousand workers: `tests/benchmarks/bench_cluster.py`."""
     draw, seconds = random.Random(seed), {}
-    for model in range(20):
-        size, pace = draw.randint(200, 2000), draw.uniform(0.5, 4.0)
+    for model in range(4):
+        size, pace = draw.randint(100, 1000), draw.uniform(0.5, 4.0)
         seconds |= cells(f"m{model}", [pace * 60 * draw.choice([1, 2, 5, 10, 30]) for _ in range(size)])
-    ideal = max(sum(seconds.values()) / 1000, max(seconds.values()))
-    assert ideal / makespan(seconds, 1000, lambda model: 60.0) >= 0.9
+    ideal = max(sum(seconds.values()) / 100, max(seconds.values()))
+    assert ideal / makespan(seconds, 100, lambda model: 60.0) >= 0.9
