@@ -41,8 +41,8 @@ def simulated(seed: int) -> float:
     return ideal / makespan(seconds, 1000, lambda model: 60.0)
 
 
-def spent() -> float:
-    """CPU seconds of this process's descendants so far, those that have ended included."""
+def spent() -> dict[int, float]:
+    """CPU seconds so far of each living descendant of this process: a raylet's ended children are added to nobody's account."""
     parents, seconds = {}, {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -50,12 +50,11 @@ def spent() -> float:
         except OSError:  # ended meanwhile
             continue
         pid = int(stat.parent.name)
-        parents[pid], seconds[pid] = int(fields[1]), sum(map(int, fields[11:15])) / TICK
-    own = os.times()
-    total, grown = own.children_user + own.children_system, {os.getpid()}
+        parents[pid], seconds[pid] = int(fields[1]), sum(map(int, fields[11:13])) / TICK
+    mine, grown = set(), {os.getpid()}
     while grown := {pid for pid, parent in parents.items() if parent in grown}:
-        total += sum(seconds[pid] for pid in grown)
-    return total
+        mine |= grown
+    return {pid: seconds[pid] for pid in mine}
 
 
 def measured(suites: list[str], limit: int, *engine: str) -> tuple[float, float]:
@@ -64,11 +63,16 @@ def measured(suites: list[str], limit: int, *engine: str) -> tuple[float, float]
         tests = [str(ROOT / "suites" / f"test_{suite}.py") for suite in suites]
         asked = ["--model", "llava-tiny", "--pruner", METHODS, "--reduction", REDUCTIONS, "--limit", str(limit)]
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, *asked, "--results", folder, *engine]
-        since, before = time.monotonic(), spent()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
-        return time.monotonic() - since, spent() - before
+        since, before, last = time.monotonic(), spent(), {}
+        with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said) as run:
+            while run.poll() is None:
+                time.sleep(0.2)
+                last |= spent()
+            taken = time.monotonic() - since
+            if run.returncode:
+                said.seek(0)
+                sys.exit(said.read()[-4000:])
+        return taken, sum(seconds - before.get(pid, 0.0) for pid, seconds in last.items())
 
 
 def main() -> None:

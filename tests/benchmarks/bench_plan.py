@@ -6,7 +6,7 @@ LLaVA-1.5 7B and 13B, by their configurations, eight methods, 25 reductions and 
 and their prompts are made up, of 20 to 150 text tokens, so that what is timed is planning, and no reading of data. `--plain`
 makes a dry run for each cell, as a check: its figures must be the same.
 
-Under a minute in all: 54 CPU-s on one core of a CPU that others used too, and 3 s for their table. A cell by itself takes
+Under a minute in all: 43 CPU-s on one core, 54 on one that others used too, and 3 s for their table. A cell by itself takes
 0.25 ms. The rest is what each model, method and reduction take once: to solve the method, and for one to three dry runs.
 """
 
