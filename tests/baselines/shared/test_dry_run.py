@@ -162,12 +162,14 @@ def test_more_pivots_than_a_short_text_has_are_no_polynomial(dry):
     assert dry == [17, 150] * 2
 
 
-def test_all_text_tokens_rate_at_each_length():
-    """Means over 65 of them are rounded, and a dry run of such a text took some for above the mean."""
-    config, text, left = build("llama", 4).config, 65, 25
+@pytest.mark.parametrize("text", [40, 66, 114])
+def test_all_text_tokens_rate_at_each_length(text):
+    """Means over so many of them are rounded, and a dry run of such a text takes some for above the mean."""
+    config, pruner = build("llama", 4).config, SparseVLM(128, (0, 1, 2))
     sizes = DecoderSizes.of(config)
-    plans = Plans(Composed([Random(0.3), SparseVLM(128, (0, 1, 2))]), config)
-    assert plans.of(text, 36).scoring_macs[0] == text * (left * sizes.hidden_size + (left + text) * sizes.q_size)
+    for first, n in ([], 36), ([Random(0.3)], 25):
+        found = Plans(Composed([*first, pruner]), config).of(text, 36)
+        assert found.scoring_macs[0] == text * (n * sizes.hidden_size + (n + text) * sizes.q_size)
 
 
 @pytest.fixture

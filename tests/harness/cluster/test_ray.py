@@ -1,6 +1,5 @@
 """The engine on Ray: two raylets of one core each on this machine, bound to 127.0.0.1."""
 
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -110,22 +109,6 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, log, expected, tm
     assert asked.keys() == wanted()
     assert sum(asked.values()) <= len(wanted()) + 2
     assert ray_cluster.soon(lambda: not ray_cluster.workers())
-
-
-@pytest.mark.exhaustive
-def test_a_driver_that_is_no_part_of_the_cluster(log, tmp_path, monkeypatch):
-    """Through Ray's client port: the same files as of one process, and no worker is left."""
-    pytest.importorskip("grpc", reason="Ray's client is not installed: pip install 'ray[client]'")
-    with socket.socket() as free:
-        free.bind((ray_cluster.HERE, 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # a driver elsewhere does not bring its own folder
-    with ray_cluster.machines(count=1, cores=2, ray_client_server_port=port):
-        engine = f"ray://{ray_cluster.HERE}:{port}"
-        command = [sys.executable, "-m", "tests.support.ray_cluster", engine, str(tmp_path / "there")]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=120)
-        assert ray_cluster.soon(lambda: not ray_cluster.workers())
-    assert files(tmp_path / "there") == alone(tmp_path / "alone", ray_cluster.FEW)
 
 
 def test_a_run_of_the_suites_on_the_cluster(cluster, run, log):
