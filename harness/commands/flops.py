@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.cost.flops import FlopCount
 
 TEXT_TOKENS, NEW_TOKENS = 64, 16
+ALL = "all"  # the default, spelt out
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,12 @@ def run(options: argparse.Namespace) -> None:
 
     recipe = Recipe.load(options.recipe) if options.recipe else None
     for name in options.pruner or ():
-        check_name(name)
+        if name != ALL:
+            check_name(name)
     if options.pruner and options.reduction is None and options.recipe is None:
         raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
+    if ALL in (options.pruner or ()):
+        options.pruner = None
     chosen = announced(options.model, weights=False)
     options.model = chosen.name
     counts: dict[str, FlopCount] = {}

@@ -11,6 +11,7 @@ import pytest
 
 from fitprune import Recipe
 from harness.__main__ import main
+from harness.latency.asked import Asked
 from harness.models.registry import MODELS
 from tests.support.tiny_llava import save_tiny
 
@@ -149,6 +150,13 @@ def test_a_terminal_sees_how_far_the_count_is_and_no_other_file_does(terminal, m
     assert ("flops:" in err) is terminal
     assert err.rpartition("\r")[2].strip() == ""  # the bar is gone when the table comes
     assert re.search(r"^fastv .* 53\.248 k ", out, re.MULTILINE)
+
+
+@pytest.mark.exhaustive
+def test_all_is_the_default(capsys):
+    default = printed(capsys, "flops", "--model", "llava-tiny", "--reduction", "0.5")
+    assert printed(capsys, "flops", "--model", "llava-tiny", "--reduction", "0.5", "--pruner", "all") == default
+    assert Asked("llava-tiny", pruners=("all",)).methods() == Asked("llava-tiny").methods()
 
 
 @pytest.mark.exhaustive
