@@ -44,6 +44,7 @@ def one_line(error: BaseException) -> str:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> FitPruneError:
     """The error for a name that is not registered, with the nearest names (or all of them when none is near)."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    small = {one.lower(): one for one in known}
+    near = [small[one] for one in difflib.get_close_matches(name.lower(), small, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}."
     return FitPruneError(f"unknown {kind} '{name}'; {hint}")

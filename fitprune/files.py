@@ -74,7 +74,9 @@ def check_target(path: Path, verb: str = "write", makes_folder: bool = False) ->
     if is_written_through(path) and os.access(path, os.W_OK):
         return
     problem = ""
-    if path.is_dir():
+    if path.name == "-":
+        problem = "it is no name of a file; /dev/stdout is where a command prints"
+    elif path.is_dir():
         problem = "it is a folder"
     elif folder.is_file() or not home.is_dir():
         problem = "its folder does not exist"

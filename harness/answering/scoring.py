@@ -61,7 +61,7 @@ def scored(
     known = next((value for name, value in aggregates.items() if name.partition(",")[0] == metric.name), None)
     value = known if metric.aggregate is None else metric.aggregate(values)
     if not isinstance(value, Real) or math.isnan(value):
-        raise FitPruneError(f"lmms-eval gave no {metric.name} for {spec.name}: {value!r}")
+        raise FitPruneError(f"suite '{spec.name}': lmms-eval gave no {metric.name}, but {value!r}")
     groups = {answers[place].group for place in there if not math.isnan(scores[place])}
     full = (metric.full or 1.0) * (len(groups) if metric.per_group else 1)
     points = 100 * float(value) / full

@@ -5,6 +5,8 @@ What its scoring does is seen by having it score the task's own targets, and an 
 
 import dataclasses
 import inspect
+import itertools
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ ROWS = 16  # questions that are tried: of so few, one that is right makes more t
 JUDGED = 4  # of these, where a judge is asked about each
 _UNREADABLE = "kqzx"
 _GUESSES = ("A", "B", "C", "D", "yes", "no")  # where a target is not in the words of an answer
+_OF_TARGETS = "lmms-eval cannot score an answer that says the target"
 
 
 def tried(spec: SuiteSpec, task: "ConfigurableTask", judge: Judge | None = None) -> SuiteSpec:
@@ -46,7 +49,7 @@ def tried(spec: SuiteSpec, task: "ConfigurableTask", judge: Judge | None = None)
     with quiet(), tempfile.TemporaryDirectory() as folder:
         part.args = scoring_arguments(folder)
         _check_question(spec, part)
-        full, judged = _full(spec, part, metric, judge)
+        full, judged = _full(spec, task, part, metric, judge)
     return dataclasses.replace(spec, metric=dataclasses.replace(metric, full=full), judge=judged)
 
 
@@ -79,23 +82,44 @@ def _check_question(spec: SuiteSpec, part: "ConfigurableTask") -> None:
         raise FitPruneError(f"suite '{spec.name}': its first question is no text, but {type(prompt).__name__}")
 
 
-def _full(spec: SuiteSpec, part: "ConfigurableTask", metric: Metric, judge: Judge | None) -> tuple[float, bool]:
+def _full(
+    spec: SuiteSpec, task: "ConfigurableTask", part: "ConfigurableTask", metric: Metric, judge: Judge | None
+) -> tuple[float, bool]:
     """What a model that is right throughout gets, 1 or 100; and whether a judge scores."""
     judged = False
     try:
         with asked(None, spec.name):
-            found = list(_aggregates(spec, part, metric, _GUESSES))
+            found = list(_aggregates(spec, _scored(spec, task, part, metric), metric, _GUESSES))
     except FitPruneError:
         if judge is None:
             raise
         with asked(judge, spec.name):
             found, judged = list(_aggregates(spec, part.narrowed(range(min(JUDGED, len(part.rows)))), metric, ())), True
-    top, said = max(found), f"suite '{spec.name}': {metric.name} of its task"
-    if top <= 0:
+    top = max((value for value in found if not math.isnan(value)), default=math.nan)
+    said = f"suite '{spec.name}': {metric.name} of its task"
+    if not top > 0:
         raise FitPruneError(f"{said} is {top:g} for every answer that was tried, so that nothing says what it goes up to")
     if top > 100:
         raise FitPruneError(f"{said} goes up to {top:g}, which is neither 0-1 nor 0-100")
     return (1.0 if top <= 1 + SAME else 100.0), judged
+
+
+def _scored(spec: SuiteSpec, task: "ConfigurableTask", part: "ConfigurableTask", metric: Metric) -> "ConfigurableTask":
+    """The first questions, or where the metric scores none of them, as one of a category may, the first that it scores."""
+
+    def has_value(doc: Any) -> bool:
+        return _value(part, metric, doc, _target(part.doc_to_target(doc))) is not UNSCORED
+
+    with refusing(spec.name, _OF_TARGETS):
+        if any(map(has_value, part.eval_docs_no_media)):
+            return part
+        scored = (row for row, doc in enumerate(task.eval_docs_no_media) if has_value(doc))
+        rows = list(itertools.islice(scored, ROWS))
+    if not rows:
+        raise FitPruneError(f"suite '{spec.name}': {metric.name} of its task scores none of the {len(task.rows)} questions")
+    chosen = task.narrowed(rows)
+    chosen.args = part.args
+    return chosen
 
 
 def _aggregates(spec: SuiteSpec, part: "ConfigurableTask", metric: Metric, guesses: Sequence[str]) -> Iterator[float]:
@@ -107,7 +131,7 @@ def _aggregates(spec: SuiteSpec, part: "ConfigurableTask", metric: Metric, guess
         values = [_value(part, metric, doc, answer) for doc, answer in zip(docs, answers, strict=True)]
         values = [value for value in values if value is not UNSCORED]
         if not values:
-            return 0.0
+            return math.nan
         whole: Any = aggregate(values)
         if not isinstance(whole, int | float | np.number):
             raise FitPruneError(
@@ -122,8 +146,11 @@ def _aggregates(spec: SuiteSpec, part: "ConfigurableTask", metric: Metric, guess
             )
         return float(whole)
 
-    with refusing(spec.name, "lmms-eval cannot score an answer that says the target"):
-        yield of([_target(part.doc_to_target(doc)) for doc in docs])
+    with refusing(spec.name, _OF_TARGETS):
+        targets = [part.doc_to_target(doc) for doc in docs]
+        yield of([_target(target) for target in targets])
+        if any(isinstance(target, list | tuple) for target in targets):  # a box, whose four numbers are one answer
+            yield of([str(target) for target in targets])
     with refusing(spec.name, "lmms-eval cannot score an answer that it cannot read"):
         yield of([_UNREADABLE] * len(docs))
     for guess in guesses:

@@ -2,9 +2,12 @@
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
 
 from fitprune.arguments import TYPICAL_SIZE, image_size, names, share, whole
 from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from harness.cost.flops import FlopCount
 
 TEXT_TOKENS, NEW_TOKENS = 64, 16
+ALL = "all"  # the default, spelt out
 
 
 @dataclass(frozen=True)
@@ -88,23 +92,30 @@ def run(options: argparse.Namespace) -> None:
 
     recipe = Recipe.load(options.recipe) if options.recipe else None
     for name in options.pruner or ():
-        check_name(name)
+        if name != ALL:
+            check_name(name)
     if options.pruner and options.reduction is None and options.recipe is None:
         raise FitPruneError(f"--pruner {','.join(options.pruner)} needs --reduction R, or --recipe FILE for fitprune")
+    if ALL in (options.pruner or ()):
+        options.pruner = None
     chosen = announced(options.model, weights=False)
     options.model = chosen.name
-    prompt = _prompt(options)
     counts: dict[str, FlopCount] = {}
     single: dict[str, FlopCount] = {}
     notes: list[str] = []
-    for name, pruner in ({DENSE: None} | _pruners(options, recipe, prompt, notes)).items():
-        try:
-            trace = prompt.plan(pruner) if pruner else None
-            counts[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
-        except UnsupportedModel as error:
-            if options.pruner or pruner is None:
-                raise
-            notes.append(f"{name}: {error}")
+    with tqdm(desc="flops", unit=" rows", disable=not sys.stderr.isatty(), leave=False) as bar:
+        prompt = _prompt(options)
+        rows = {DENSE: None} | _pruners(options, recipe, prompt, notes)
+        bar.reset(total=len(rows))
+        for name, pruner in rows.items():
+            try:
+                trace = prompt.plan(pruner) if pruner else None
+                counts[name], single[name] = prompt.cost(trace), prompt.cost(trace, new_tokens=2)
+            except UnsupportedModel as error:
+                if options.pruner or pruner is None:
+                    raise
+                notes.append(f"{name}: {error}")
+            bar.update()
     print(
         f"{chosen.label}: {prompt.view.tokens} visual and {prompt.beside} other tokens, "
         f"{prompt.new_tokens} generated; FLOPs, 2 per multiply-accumulate\n"
@@ -196,7 +207,7 @@ def _table(counts: "Mapping[str, FlopCount]", single: "Mapping[str, FlopCount]")
 
 def _readable(flops: float) -> str:
     """Three decimals and a unit: 8.504 T."""
-    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for unit, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if flops >= unit:
             return f"{flops / unit:.3f} {name}"
     return str(int(flops))

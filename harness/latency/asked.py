@@ -10,6 +10,8 @@ from harness.models.devices import AUTO, check_device
 
 RANDOM, CHECKPOINT = "random", "checkpoint"
 
+ALL = "all"  # the default, spelt out
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -37,7 +39,8 @@ class Asked:
     def check(self) -> None:
         """Raise FitPruneError for what cannot be asked, before any work."""
         for name in self.pruners:
-            check_name(name)
+            if name != ALL:
+                check_name(name)
         if self.layers is not None and self.weights != RANDOM:
             raise FitPruneError("--layers shortens a model with random weights; add --weights random")
         check_device(self.device)
@@ -46,4 +49,5 @@ class Asked:
 
     def methods(self) -> list[str]:
         """The pruners to compare with the dense model, which always is measured."""
-        return [name for name in self.pruners or PRUNERS if name != DENSE]
+        asked = PRUNERS if ALL in self.pruners else self.pruners or PRUNERS
+        return [name for name in asked if name != DENSE]

@@ -78,7 +78,7 @@ def take(asked: Asked, command: str = "", keep: Callable[[Mapping[str, Any]], No
 
     What a method cannot do is a row under `cannot`, with the reason. `asked` is one that `check` has passed.
     """
-    for name in asked.pruners:
+    for name in asked.methods():
         get_pruner_class(name)
     timed = TimedModel.of(asked)
     record = _header(asked, timed, command)

@@ -9,6 +9,7 @@ A task keeps its original configuration, prompts and scores; only its `download`
 import contextlib
 import functools
 import os
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,13 @@ def _refuse_other_kinds(suite: str, config: Mapping[str, Any]) -> None:
         raise FitPruneError(f"suite '{suite}': its task asks each question {repeats} times; answers here are greedy and repeat")
     for medium in ("video", "audio"):
         if (config.get("dataset_kwargs") or {}).get(medium):
-            raise FitPruneError(f"suite '{suite}': its task is about {medium}; the models here see images")
+            raise FitPruneError(
+                f"suite '{suite}': its task is about {medium}, or its files come in archives as {medium} does; the models here "
+                "see images, of parquet files"
+            )
     if config.get("doc_to_visual") is None:
         raise FitPruneError(f"suite '{suite}': its task shows no picture, so that there are no visual tokens to prune")
-    metrics = [str(entry.get("metric")) for entry in config.get("metric_list") or ()]
+    metrics = [str(entry.get("metric")) for entry in config.get("metric_list") or () if entry]
     if metrics and all(map(is_submission, metrics)):
         raise FitPruneError(
             f"suite '{suite}': its task only writes a file to hand in ({', '.join(metrics)}), and gives no score"
@@ -108,18 +112,22 @@ def refusing(suite: str, what: str) -> Iterator[None]:
     except FitPruneError:
         raise
     except ImportError as error:
-        name = str(error.name or "").partition(".")[0]
-        if not name or name == "lmms_eval":
+        # lmms-eval tries a second way to import, and says of that alone.
+        causes = [error, *(cause for cause in (error.__cause__, error.__context__) if isinstance(cause, ImportError))]
+        name = next(
+            (name for cause in causes if (name := str(cause.name or "").partition(".")[0]) not in ("", "lmms_eval")), ""
+        )
+        if not name:
             raise FitPruneError(f"suite '{suite}': {what}: {_said(error)}") from None
         raise FitPruneError(f"suite '{suite}' needs the Python module '{name}', which is not installed") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise FitPruneError(f"suite '{suite}': {what}: {_said(error)}") from None
 
 
-def _said(error: Exception) -> str:
-    name = str(error.args[0]) if isinstance(error, KeyError) and error.args else ""
-    if name and name.isupper() and name not in os.environ:
-        return f"it reads the environment variable {name}, which is not set"
+def _said(error: BaseException) -> str:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, KeyError) and frame.f_globals is vars(os):
+        return f"it reads the environment variable {error.args[0]}, which is not set"
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 

@@ -87,7 +87,7 @@ def require_columns(files: Iterable[Path], columns: Iterable[str]) -> None:
 
 def picture_columns(files: Sequence[Path], several: bool = False) -> dict[str, int]:
     """The columns that hold pictures, with their places among the columns: whatever is called `image` or is of their type; with
-    `several` lists of them too.
+    `several` lists of them too. A text called `image` is left to the code that asks for lists: it may decode the text itself.
 
     Raises FitPruneError when the files disagree about them.
     """
@@ -98,7 +98,9 @@ def picture_columns(files: Sequence[Path], several: bool = False) -> dict[str, i
                 {
                     field.name: place
                     for place, field in enumerate(file.schema_arrow)
-                    if field.name == "image" or is_picture(field.type) or (several and are_pictures(field.type))
+                    if (field.name == "image" and not (several and pa.types.is_string(plain_type(field.type))))
+                    or is_picture(field.type)
+                    or (several and are_pictures(field.type))
                 }
             )
         if found[-1].keys() != found[0].keys():

@@ -57,6 +57,15 @@ fit -o no/such/x.json --model llava-tiny --reduction 0.5 | cannot write no/such/
 fit -o a-file/x.json --model llava-tiny --reduction 0.5  | cannot write a-file/x.json: its folder does not exist
 fit -o a-file --model llava-tiny --reduction 0.3,0.5     | a-file is a file; several recipes need a folder
 fit -o a-file/ --model llava-tiny --reduction 0.5        | a-file is a file
+fit -o - --model llava-tiny --reduction 0.5      | it is no name of a file
+fit -o x.json --model llava-tiny,llava-next-tiny --reduction 0.5 | unknown model 'llava-tiny,llava-next-tiny'
+fit -o x.json --model LLAVA-TINY --reduction 0.5 | did you mean llava-tiny
+fit -o x.json --model llava-hf/llava-1.5-7b-hf@main --reduction 0.5 | did you mean llava-1.5-7b
+fit -o x.json --model llava-tiny --reduction 50  | --reduction 50 is not between 0 and 1
+fit -o x.json --model llava-tiny --reduction 0.5 0.6     | unrecognized arguments: 0.6
+fit -o x.json --model llava-tiny --reduction 0.5 --samples 1e3    | --samples 1e3 is not a whole number
+fit -o x.json --model llava-tiny --reduction 0.5 --device mps     | unknown device 'mps'; write cpu, cuda, cuda:N or auto
+fit -o x.json --model llava-tiny --reduction 0.5 --data columns/calibration.parquet | --data takes mini, hub
 fit -o NAME --model llava-tiny --reduction 0.5   | File name too long
 fit -o x.json --model llava-tiny --reduction 0.5 --samples 0      | --samples 0 is not a whole number of at least 1
 fit -o x.json --model llava-tiny --reduction 0.5 --samples -5     | --samples -5 is not a whole number
@@ -105,6 +114,9 @@ show recipe.json -o no/such/picture.png          | its folder does not exist
 show recipe.json -o empty.png                    | it is a folder
 show recipe.json -o ''                           | -o is empty
 show recipe.json another                         | unrecognized arguments: another
+show -                                           | cannot read the recipe -
+show *.json                                      | cannot read the recipe *.json
+show hf://me/recipe                              | cannot read the recipe hf:/me/recipe
 show NAME                                        | File name too long
 show ODD                                         | cannot read the recipe
 
@@ -128,6 +140,10 @@ flops --model no/such                            | 'no/such' are not on this mac
 flops --model llava-1.5-7b --reduction 2         | --reduction 2 is not between 0 and 1
 flops --model llava-1.5-7b --pruner fastv        | --pruner fastv needs --reduction R
 flops --model llava-1.5-7b --pruner fastw        | unknown pruner 'fastw'; did you mean fastv
+flops --model llava-1.5-7b --pruner FASTV        | unknown pruner 'FASTV'; did you mean fastv
+flops --model llava-1.5-7b --pruner all          | --pruner all needs --reduction R
+flops --model llava-1.5-7b --reduction 0.3,0.5   | --reduction 0.3,0.5 is not between 0 and 1
+flops --model llava-1.5-7b,llava-next-7b         | unknown model 'llava-1.5-7b,llava-next-7b'
 flops --model llava-1.5-7b --pruner ''           | --pruner is empty
 flops --model llava-1.5-7b --pruner 'a b'        | unknown pruner 'a b'
 flops --model llava-1.5-7b --pruner fastv,,vtw   | has an empty entry
@@ -153,6 +169,8 @@ latency --model llava-tiny --pruner fastv+vtw+   | has a plus sign
 latency --model llava-tiny --reduction 0.5,1.5   | --reduction 1.5 is not between 0 and 1
 latency --model llava-tiny --batch-size 1,0      | --batch-size 0 is not a whole number of at least 1
 latency --model llava-tiny --batch-size ''       | --batch-size is empty
+latency --model llava-tiny --batch-size 1-4      | --batch-size 1-4 is not a whole number
+latency --model llava-tiny --pruner all,fastw    | unknown pruner 'fastw'
 latency --model llava-tiny --weights none        | --weights none is not checkpoint or random
 latency --model llava-tiny --image-size 5        | --image-size 5 is not WIDTHxHEIGHT
 latency --model llava-tiny --text-tokens 0       | --text-tokens 0 is not a whole number
@@ -183,6 +201,9 @@ download a b                                     | unrecognized arguments: b
 download LONG                                    | unknown model '9999
 download ./no-such                               | model folder './no-such' does not exist
 download --data mini                             | unknown suite 'mini'
+download --data gqa pope                         | not allowed with argument --data
+download --data seedbench_ppl                    | compares the likelihoods of given answers
+download --model llava-1.5-7b                    | unrecognized arguments: --model
 
 gallery --pruner fastw                           | unknown pruner 'fastw'; did you mean fastv
 gallery --pruner dense                           | --pruner names no method that prunes
@@ -220,6 +241,10 @@ report results --html no/such/site               | cannot write no/such/site/ind
 report results --html a-file/x.html              | its folder does not exist
 report results --markdown empty                  | cannot write empty: it is a folder
 report results --csv ''                          | --csv is empty
+report results --csv -                           | it is no name of a file
+report results -o x.md                           | unrecognized arguments: -o x.md
+report results --html site --format html         | unrecognized arguments: --format html
+report results/*.json                            | results folder results/*.json does not exist
 report results --csv x.csv --latex no/x.tex      | cannot write no/x.tex: its folder does not exist
 report results --csv x --latex x                 | x is named for two outputs
 report results --markdown empty.md               | cannot write empty.svg: it is a folder
@@ -233,6 +258,10 @@ report results more                              | unrecognized arguments: more
 paper                                            | required: list|NAME
 paper ''                                         | an argument is empty
 paper restore                                    | unknown table 'restore'; did you mean restore-2
+paper RESTORE-1                                  | unknown table 'RESTORE-1'; did you mean restore-1
+paper restore-1.csv                              | unknown table 'restore-1.csv'; did you mean restore-1
+paper list restore-1                             | unrecognized arguments: restore-1
+paper restore-1 --model llava-tiny --limit 10%           | --limit 10% is not a whole number
 paper list --model llava-9                       | no published table is of llava-9
 paper restore-1 --model llava-9                  | unknown model 'llava-9'
 paper restore-1 --model llava-tiny --suite gqaa  | unknown suite 'gqaa'

@@ -395,6 +395,16 @@ def test_it_works_with_the_keyboard(page):
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
+@pytest.mark.parametrize("still", [False, True])
+def test_nothing_moves_for_who_wants_no_motion(browser, site, still):
+    page = browser.open(site, still=still)
+    page.evaluate("document.body.style.transition = document.body.style.animation = 'all 1s'; 0")
+    moving = page.evaluate(
+        "[getComputedStyle(document.body).transitionDuration, getComputedStyle(document.body).animationName]"
+    )
+    assert moving == (["0s", "none"] if still else ["1s", "all"])
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_phone_needs_no_sideways_scrolling(browser, site, dark):
     page = browser.open(site, width=390, height=800, dark=dark)

@@ -62,15 +62,16 @@ class Browser:
         os.close(self.receive_end)
         self.profile.cleanup()
 
-    def open(self, path: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> "Page":
-        """The page in a file, loaded, in a window of that size and colour scheme."""
+    def open(self, path: Path, *, width: int = 1200, height: int = 900, dark: bool = False, still: bool = False) -> "Page":
+        """The page in a file, loaded, in a window of that size and colour scheme; `still` for someone who wants no motion."""
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
         page = self.pages[session] = Page(self, session)
         for domain in ("Runtime", "Log", "Network", "Page"):
             page.call(f"{domain}.enable")
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        page.call("Emulation.setEmulatedMedia", {"features": scheme})
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}
+        page.call("Emulation.setEmulatedMedia", {"features": [*scheme, motion]})
         page.call(
             "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         )

@@ -1,6 +1,7 @@
 """A stand-in of the hub on this machine: an HTTP server with the endpoints that huggingface_hub and datasets ask of one."""
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -111,26 +112,30 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json({"_id": "0", "id": found[1], "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
 
     def _file(self, file: Path, body: bool) -> None:
-        content = file.read_bytes()
+        size = file.stat().st_size
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         first = int(asked[1]) if asked else 0
-        part = content[first : int(asked[2]) + 1 if asked and asked[2] else None]
+        left = (min(int(asked[2]) + 1, size) if asked and asked[2] else size) - first
         self.send_response(206 if asked else 200)
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("ETag", f'"{_digest(file, size)}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("Accept-Ranges", "bytes")
         if asked:
-            self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
-        self.send_header("Content-Length", str(len(part)))
+            self.send_header("Content-Range", f"bytes {first}-{first + left - 1}/{size}")
+        self.send_header("Content-Length", str(left))
         self.end_headers()
         if body and file.suffix == ".parquet":
             self.server.ranges.append((file.name, first))
             if self.server.left is not None:
-                part = part[: self.server.left]
-                self.server.left -= len(part)
+                left = min(left, self.server.left)
+                self.server.left -= left
                 self.close_connection = True
         if body:
-            self.wfile.write(part)
+            with file.open("rb") as source:
+                source.seek(first)
+                while left > 0 and (part := source.read(min(left, 1 << 20))):  # files of the benchmark are large
+                    self.wfile.write(part)
+                    left -= len(part)
 
     def _json(self, value: object, status: int = 200) -> None:
         text = json.dumps(value).encode()
@@ -150,11 +155,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+@functools.lru_cache(maxsize=256)
+def _digest(file: Path, size: int) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
 def _entry(folder: Path, path: Path) -> dict[str, object]:
     name = str(path.relative_to(folder))
     if path.is_dir():
         return {"type": "directory", "path": name, "oid": "0", "size": 0}
-    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": hashlib.sha1(path.read_bytes()).hexdigest()}
+    return {"type": "file", "path": name, "size": path.stat().st_size, "oid": _digest(path, path.stat().st_size)[:40]}
 
 
 @contextmanager

@@ -45,8 +45,9 @@ def score(doc, results):
         return {"judged": float(said["choices"][0]["message"]["content"])}
     if "fragile" in metrics and results[0] not in ("red", "blue"):
         raise KeyError(results[0])
-    found = {name: right for name in metrics} | {"macro": value, "words": value, "lower": right, "points": right}
-    return {name: found[name] for name in metrics}
+    found = {name: right for name in metrics} | {"macro": value, "words": value, "nothing": float("nan")}
+    later = doc["question"] >= "what color 6"
+    return {name: found[name] for name in metrics if name != "never" and (later or name != "late")}
 
 
 def mean(values):

@@ -11,6 +11,7 @@ import pytest
 
 from fitprune import Recipe
 from harness.__main__ import main
+from harness.latency.asked import Asked
 from harness.models.registry import MODELS
 from tests.support.tiny_llava import save_tiny
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.releases
 ROOT = Path(__file__).parents[3]
 # LLaMA-7B: layers, hidden size, FFN size, vocabulary of the llava-hf checkpoints.
 LAYERS, HIDDEN, INNER, VOCABULARY = 32, 4096, 11008, 32064
-UNITS = {"T": 1e12, "G": 1e9, "M": 1e6}
+UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 
 needs_llava_hr = pytest.mark.skipif(
     importlib.util.find_spec("harness.models.llava_hr") is None, reason="LLaVA-HR's classes are not in this tree"
@@ -138,6 +139,24 @@ def test_the_issue_s_own_command(some, capsys):
         saved = methods["dense"]["prefill"] - methods[name]["prefill"]
         assert 0.54 * visual < saved < 0.6 * visual  # text attends to what is left of the image, which saves a little more
     assert 0 < methods["fastv"]["of it, scoring"] < 1e9
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_sees_how_far_the_count_is_and_no_other_file_does(terminal, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    assert main(["flops", "--model", "llava-tiny", "--reduction", "0.5", "--pruner", "vtw,fastv"]) == 0
+    out, err = capsys.readouterr()
+    assert "0/3" in err if terminal else err == ""
+    assert ("flops:" in err) is terminal
+    assert err.rpartition("\r")[2].strip() == ""  # the bar is gone when the table comes
+    assert re.search(r"^fastv .* 53\.248 k ", out, re.MULTILINE)
+
+
+@pytest.mark.exhaustive
+def test_all_is_the_default(capsys):
+    default = printed(capsys, "flops", "--model", "llava-tiny", "--reduction", "0.5")
+    assert printed(capsys, "flops", "--model", "llava-tiny", "--reduction", "0.5", "--pruner", "all") == default
+    assert Asked("llava-tiny", pruners=("all",)).methods() == Asked("llava-tiny").methods()
 
 
 @pytest.mark.exhaustive

@@ -11,7 +11,7 @@ from harness.bench.command import suites_command
 from harness.cells import CellSettings
 from harness.plugin.selection import left_out, selected_suites, without_file
 from harness.tasks import SUITES, specs
-from harness.tasks.build import task_folder
+from harness.tasks.build import task_config
 from harness.tasks.isolation import lmms_eval_evaluator
 from harness.tasks.specs import find_suite, package_of
 from tests.support import own_task
@@ -42,7 +42,7 @@ def test_suites_by_name(listed):
 
 
 def test_a_task_that_is_no_suite_runs_in_the_file_of_tasks(listed, place):
-    write_stub(place / "d", "simplevqa", None, "test", columns_of(task_folder("simplevqa")))
+    write_stub(place / "d", "simplevqa", None, "test", columns_of(task_config("simplevqa")))
     expected = ["test_lmms[m-dense-simplevqa]", "test_pope[m-dense]"]
     assert cells(listed(WHOLE, "--suite", "simplevqa,pope")) == expected
     assert cells(listed("--suite", "simplevqa", suites=("lmms",))) == expected[:1]
@@ -55,7 +55,7 @@ def test_a_task_that_is_no_suite_runs_in_the_file_of_tasks(listed, place):
         (["--suite", "popee"], ("pope",), "unknown suite 'popee'; did you mean *pope"),
         (["--suite", "gqa"], ("pope",), "--suite gqa runs in none of the files that were named: *test_pope.py"),
         ([], ("lmms",), "test_lmms.py runs tasks of lmms-eval by name: give --suite TASK[[]:METRIC]"),
-        (["--suite", "mvbench_moving_count"], ("lmms",), "*its task is about video; the models here see images"),
+        (["--suite", "mvbench_moving_count"], ("lmms",), "*its task is about video*the models here see images"),
         (["--suite", "pope", "--judge", "gpt"], ("pope",), "*--judge gpt is no address of an endpoint*"),
         (["--suite", "simplevqa:none"], ("lmms",), "*simplevqa:none*has no metric none; it has exact_match*"),
     ],
