@@ -159,6 +159,27 @@ class Plan:
 FINE_TUNING = (Lesson(0, 4, True, True, True, True, ASKED_AT_THE_END, True),)
 """The last lesson of llava-tiny, for models that start from its weights."""
 
+READ_LATE = 6 * (1,) + 5 * (4,) + 5 * (8,)
+"""Sixteen layers, inserted so that of 24 the first seven come before those that look for what is asked about. In large
+models, too, the middle layers do that (Zhang et al., arXiv 2411.18620).
+"""
+DEEP = Plan(
+    start="llava-tiny",
+    tower_steps=1600,
+    projector_steps=250,
+    steps=450,
+    knees=((1, 0.5), (2, 0.0)),
+    captions=1.0,
+    words=True,
+    jitter=2 / 3,
+    dropped=0.6,
+    blind=0.5,
+    curriculum=1,
+    lessons=(Lesson(0, 4, True, True, thorough=True, asked=ASKED_EVENLY),),
+    inserted=READ_LATE,
+    deep_from=250,
+    checkpoint_every=50,
+)
 PLANS = {
     "llava-tiny": Plan(
         knees=(
@@ -219,29 +240,9 @@ PLANS = {
         lessons=FINE_TUNING,
         checkpoint_every=20,
     ),
+    "llava-deep-tiny": DEEP,
 }
 """The embedded models by name."""
 
-READ_LATE = 6 * (1,) + 5 * (4,) + 5 * (8,)
-"""Sixteen layers, inserted so that of 24 the first seven come before those that look for what is asked about. In large
-models, too, the middle layers do that (Zhang et al., arXiv 2411.18620).
-"""
-DEEP = Plan(
-    start="llava-tiny",
-    tower_steps=1600,
-    projector_steps=250,
-    steps=450,
-    knees=((1, 0.5), (2, 0.0)),
-    captions=1.0,
-    words=True,
-    jitter=2 / 3,
-    dropped=0.6,
-    blind=0.5,
-    curriculum=1,
-    lessons=(Lesson(0, 4, True, True, thorough=True, asked=ASKED_EVENLY),),
-    inserted=READ_LATE,
-    deep_from=250,
-    checkpoint_every=50,
-)
-CANDIDATES = {"deep": DEEP, "deep-b": replace(DEEP, seed=1, first_seed=4_000_000)}
+CANDIDATES = {"deep-b": replace(DEEP, seed=1, first_seed=4_000_000)}
 """Plans of models that might become embedded ones, by name: trained and described alike, and left in the work folder."""

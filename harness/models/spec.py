@@ -83,8 +83,8 @@ class ModelSpec:
         parameters: published number; None where it is read from the checkpoint.
         chat_template: Jinja template for a checkpoint without one of its own; None takes the family's.
         variant: how it is run other than its checkpoint says, as a name's ending tells: NO_UNPAD; empty for as it says.
-        text_tower: hub repository and commit of the CLIP model that the vision tower is of, for methods that compare text and
-            patches in CLIP's space; None where there is none. It is not downloaded with the model.
+        text_tower: hub repository and commit, or folder, of the CLIP model that the vision tower is of, for methods that
+            compare text and patches in CLIP's space; None where there is none. It is not downloaded with the model.
         convert: command that makes a readable checkpoint of the download, with SOURCE and TARGET; empty where none is needed.
         notes: what a user should know.
     """

@@ -192,26 +192,26 @@ def test_candidates_are_named_apart_and_start_below_their_depth(capsys):
     for plan in CANDIDATES.values():
         assert 0 <= plan.deep_from < plan.steps
         assert max(plan.inserted) <= plan.layers
-    assert train.main(["dep"]) == 2
-    assert "did you mean deep?" in capsys.readouterr().err
+    assert train.main(["dep-b"]) == 2
+    assert "did you mean deep-b?" in capsys.readouterr().err
 
 
 def test_a_run_that_ends_before_its_layers_are_inserted_is_refused(tmp_path, capsys):
-    assert train.main(["deep", "--steps", "250", "--work", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "--steps must be more than 250, where deep becomes deeper\n"
+    assert train.main(["deep-b", "--steps", "250", "--work", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "--steps must be more than 250, where deep-b becomes deeper\n"
     assert not list(tmp_path.iterdir())
 
 
 def test_a_card_says_what_its_plan_did_with_attention_positions_and_depth():
     assert "was taught" in attention_of(PLANS["llava-tiny"])
-    assert "No lesson of this run" in attention_of(CANDIDATES["deep"])
-    assert "from llava-tiny's weights on" in attention_of(CANDIDATES["deep"])
-    assert "captions, which the text tower" in tower_of(CANDIDATES["deep"])
+    assert "No lesson of this run" in attention_of(PLANS["llava-deep-tiny"])
+    assert "from llava-tiny's weights on" in attention_of(PLANS["llava-deep-tiny"])
+    assert "captions, which the text tower" in tower_of(PLANS["llava-deep-tiny"])
     assert "the features that llava-tiny's tower gives" in tower_of(PLANS["llava-next-tiny"])
     assert variants_of(PLANS["llava-tiny"]) == []
     jitter, dropped, blind, depth = variants_of(Plan(jitter=2 / 3, dropped=0.6, blind=0.5, inserted=(4, 4, 6), deep_from=350))
     assert "share of the visual tokens, 60% at most, was left out" in dropped
     assert "In 50% of the decoder steps no text attended" in blind
-    assert "that llava-tiny's projector makes" in variants_of(CANDIDATES["deep"])[0]
+    assert "that llava-tiny's projector makes" in variants_of(PLANS["llava-deep-tiny"])[0]
     assert "In 67% of the decoder steps" in jitter
     assert depth.strip() == "At step 350 layers that change nothing at first were inserted: 2 after layer 4, 1 after layer 6."

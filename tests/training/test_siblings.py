@@ -15,7 +15,7 @@ from training import losses, trainer
 from training.batches import Batcher
 from training.distil import Distillation
 from training.families import FAMILIES
-from training.plan import CANDIDATES, PLANS
+from training.plan import PLANS
 
 pytestmark = pytest.mark.releases
 SIBLINGS = {name: plan for name, plan in PLANS.items() if plan.start}
@@ -155,7 +155,7 @@ def test_a_start_below_a_tower_of_its_own(source, tmp_path, monkeypatch):
     short = {"tower_steps": 1, "tower_batch": 2, "projector_steps": 1, "steps": 2, "deep_from": 1, "batch": 1}
     saved: list[dict[str, torch.Tensor]] = []
     monkeypatch.setattr(trainer.Trainer, "checkpoint", _and_note(trainer.Trainer.checkpoint, saved))
-    trainer.run(replace(CANDIDATES["deep"], **short), tmp_path, processes=1)
+    trainer.run(replace(PLANS["llava-deep-tiny"], **short), tmp_path, processes=1)
     log = [json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log == ["tower", "projector", "decoder", "deeper decoder"]
     start, (tower, projector, decoder, _) = source.state_dict(), saved

@@ -1,6 +1,7 @@
 """LLaVA-1.5: a CLIP tower, one resolution, a two-layer projector (Liu et al. 2023, arXiv 2310.03744)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.models.families.templates import VICUNA
@@ -43,6 +44,15 @@ NAME = FamilyName("llava-1.5", standard="llava-1.5-7b", embedded="llava-tiny")
 
 MODELS = (
     ModelSpec("llava-tiny", "llava-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
+    ModelSpec(
+        "llava-deep-tiny",
+        "llava-deep-tiny",
+        kind="embedded",
+        family="llava",
+        dtype="float32",
+        notes="ships with the package",
+        text_tower=(str(Path(__file__).parents[1] / "embedded" / "llava-deep-tiny" / "clip"), ""),  # of its own
+    ),
     ModelSpec(
         "llava-1.5-7b",
         "llava-hf/llava-1.5-7b-hf",

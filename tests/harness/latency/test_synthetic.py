@@ -14,7 +14,7 @@ from harness.models.shipped import family_of, read_config
 from tests.support import families
 from tests.support.models import new_tokens
 
-EMBEDDED = ["llava-tiny", "llava-next-tiny", "llava-hr-tiny"]
+EMBEDDED = ["llava-tiny", "llava-deep-tiny", "llava-next-tiny", "llava-hr-tiny"]
 SIZES = [(64, 48), (30, 90)]
 
 

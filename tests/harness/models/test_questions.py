@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from baselines.before_decoder.cdpruner import CDPruner
 from fitprune import FitPruneError
 from fitprune.models.clip_text import ClipText
 from fitprune.models.reader import reader_of
+from harness.answering.evaluate import sample_inputs
 from harness.models.chat import question_reader, text_tower
 from harness.models.loading import load_model
 from harness.models.prompting import encode
@@ -22,7 +24,7 @@ ASKED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["llava-tiny", "llava-next-tiny", "llava-hr-tiny"])
+@pytest.mark.parametrize("name", ["llava-tiny", "llava-deep-tiny", "llava-next-tiny", "llava-hr-tiny"])
 def test_questions_are_read_back(name):
     loaded = load_model(name, "cpu")
     inputs = encode(loaded, ASKED, [[], []])
@@ -82,3 +84,14 @@ def test_a_clip_model_that_is_not_there_is_named_with_what_to_download(tmp_path,
     with pytest.raises(FitPruneError, match=r"no CLIP model can be read here"):
         ClipText.from_folder(tmp_path, torch.float32, "cpu")
     assert text_tower(find_model("llava-tiny"), torch.float32, "cpu") is None
+
+
+def test_the_deep_embedded_model_brings_the_text_tower_that_its_vision_tower_was_trained_with():
+    """So that methods in CLIP's space run on a model that ships."""
+    loaded = load_model("llava-deep-tiny", "cpu")
+    clip = text_tower(find_model("llava-deep-tiny"), torch.float32, "cpu")()
+    assert clip.width == loaded.model.config.vision_config.hidden_size
+    (inputs,) = list(sample_inputs(loaded, "gqa", limit=2, batch_size=2))
+    with torch.inference_mode(), CDPruner(36, visual_tokens=144)(loaded.model) as trace:
+        loaded.model(**inputs)
+    assert trace.visual_out[0].tolist() == [36, 36]
