@@ -7,11 +7,13 @@ option's name before that: `--limit 0 is not a whole number of at least 1`. So a
 import argparse
 import importlib
 import io
+import os
 import re
+import select
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TextIO, TypeVar
 
 from fitprune.errors import FitPruneError, one_line, unknown_name
 
@@ -29,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 def exit_status(command: Callable[[], int | None]) -> int:
     """Run a command: what it returns, 0 for None; 2 where it raises FitPruneError or OSError, which is shown in one line; 130
-    after Ctrl-C.
+    after Ctrl-C; 141, without a word, where whoever reads the output, `head` say, has seen enough.
 
     Signs that the terminal's encoding does not have are shown as "?".
     """
@@ -37,13 +39,32 @@ def exit_status(command: Callable[[], int | None]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        return command() or 0
+        status = command() or 0
+        sys.stdout.flush()
+        return status
     except (FitPruneError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):
+            return 141  # as a shell counts SIGPIPE
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
         print(": ".join(filter(None, ["interrupted", str(stopped)])), file=sys.stderr)
         return 130
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether nobody reads a pipe any more; what is left in it is dropped then, so that no error comes at the exit."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):  # a notebook's, or a test's
+        return False
+    poll = select.poll()
+    poll.register(number, 0)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), number)
+    return closed
 
 
 class Command(NamedTuple):

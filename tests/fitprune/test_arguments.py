@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 
 import pytest
@@ -91,6 +92,26 @@ def test_an_error_of_several_lines_is_printed_in_one(capsys):
 
     assert exit_status(fail) == 2
     assert capsys.readouterr().err == "error: disk full\n"
+
+
+@pytest.mark.parametrize("length", [1, 100_000])
+def test_a_reader_that_has_seen_enough_ends_the_command_without_a_word(length, monkeypatch, capsys):
+    """As under `| head -1`: while it prints, or when what is left is handed on at the end."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert exit_status(lambda: print("x" * length)) == 141
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+def test_another_broken_pipe_is_an_error(capsys):
+    def fail():
+        raise BrokenPipeError(32, "Broken pipe", "a-fifo")
+
+    assert exit_status(fail) == 2
+    assert "a-fifo" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
