@@ -263,8 +263,11 @@ TRUE = {
 }
 
 
-@pytest.mark.parametrize("seed", [19, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in (101, 102, 103))])
-def test_40_tasks_drawn_at_random_run_or_are_refused_in_one_line_with_the_true_reason(seed, tmp_path):
+@pytest.mark.parametrize(
+    ("seed", "run"),
+    [(19, 5), *(pytest.param(*drawn, marks=pytest.mark.exhaustive) for drawn in ((101, 2), (102, 2), (103, 6)))],
+)
+def test_40_tasks_drawn_at_random_run_or_are_refused_in_one_line_with_the_true_reason(seed, run, tmp_path):
     ran, refused, model = [], {}, scripted({"": "A"})
     for task in random.Random(seed).sample(generating(), 400):
         outcome = outcome_of(task, tmp_path, model)
@@ -279,7 +282,7 @@ def test_40_tasks_drawn_at_random_run_or_are_refused_in_one_line_with_the_true_r
         if len(ran) + len(refused) == 40:
             break
     assert len(ran) + len(refused) == 40
-    assert len(ran) >= 2, refused
+    assert len(ran) >= run, refused  # fewer would mean that one of those that run is refused
     for task, said in refused.items():
         assert said.startswith((f"suite '{task}'", f"suite '{task}:"))
         assert "\n" not in said
