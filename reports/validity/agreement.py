@@ -6,14 +6,10 @@ scale of its own; none is mixed with another.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fitprune.errors import FitPruneError
-from harness.cells import DENSE, Cell
-from harness.paper.budgets import Budget, converted
-from harness.pruners.solve import solve
+from harness.cells import DENSE
 from harness.published.tables import PublishedTable, tables
 from harness.results.table import Row, Table
 
@@ -47,7 +43,7 @@ class Agreement:
 
 def agreements(here: Retained, model: str, tokens: int) -> list[Agreement]:
     """The printed tables of `model` at `tokens` visual tokens with at least LEAST methods of `here`, most of them first."""
-    known = _known(model)
+    known = known_tables(model)
     found = []
     for table in known:
         printed = printed_retained(table, tokens, here)
@@ -62,7 +58,7 @@ def agreements(here: Retained, model: str, tokens: int) -> list[Agreement]:
 
 def pooled(here: Retained, model: str, tokens: int) -> Retained:
     """What each method of `here` retains in print, mean over all tables that have it: across tables, which hardly compare."""
-    printed = [printed_retained(table, tokens, here) for table in _known(model)]
+    printed = [printed_retained(table, tokens, here) for table in known_tables(model)]
     methods = [method for method in here if any(method in part for part in printed)]
     return {method: float(np.mean([part[method] for part in printed if method in part])) for method in methods}
 
@@ -79,29 +75,6 @@ def printed_retained(table: PublishedTable, tokens: int, methods: Sequence[str] 
     return {
         method: float(np.mean([100 * float(values[name]) / dense[name] for name in columns])) for method, values in rows.items()
     }
-
-
-def asked_as_printed(table: Table, model: str, tokens: int, config: Any, here: int) -> dict[str, float]:
-    """Method → the asked reduction of its row that prunes as printed tables of `model` do at `tokens` visual tokens, by each
-    method's own parameters as `fitprune paper` converts them; methods without such a row are left out.
-
-    Args:
-        config, here: of the measured model, and the visual tokens of its prompts.
-    """
-    settings = [(each, row.setting) for each in _known(model) for row in each.rows if row.setting.tokens == tokens]
-    found: dict[str, float] = {}
-    if not settings:
-        return found
-    for name in dict.fromkeys(row.cell.pruner for row in table.rows if not row.is_dense and row.cell.reduction is not None):
-        try:
-            budget = converted(*settings[0], name, table.model, config, here)
-        except FitPruneError:  # the method cannot leave so many
-            continue
-        for row in table.rows:
-            cell = row.cell
-            if cell.pruner == name and cell.reduction is not None and not cell.positions and _same(cell, budget, config, here):
-                found[name] = cell.reduction
-    return found
 
 
 def measured_retained(table: Table, asked: float | Mapping[str, float]) -> dict[str, float]:
@@ -139,16 +112,6 @@ def everywhere_ahead(found: Sequence[Agreement], of: str) -> set[str]:
     return {method for method, _ in pairs} - {method for method, ahead in pairs if not ahead}
 
 
-def _same(cell: Cell, budget: Budget, config: Any, tokens: int) -> bool:
-    """Whether a row's reduction comes to the very parameters of a budget; a recipe is fitted for a reduction."""
-    if budget.pruner is None:
-        return cell.reduction == budget.reduction
-    try:
-        return solve(cell.pruner, float(cell.reduction or 0), config, visual_tokens=tokens) == budget.pruner
-    except FitPruneError:
-        return False
-
-
 def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     ranks = [(x[:, :, None] > x[:, None, :]).sum(2) + (x[:, :, None] == x[:, None, :]).sum(2) / 2 for x in (one, other)]
     first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
@@ -165,7 +128,8 @@ def _between(one: PublishedTable, other: PublishedTable, tokens: int) -> tuple[f
     return spearman(list(first.values()), [second[method] for method in first]), len(first)
 
 
-def _known(model: str) -> list[PublishedTable]:
+def known_tables(model: str) -> list[PublishedTable]:
+    """The printed tables of a model, but for those that nothing here can be compared with."""
     return [table for table in tables().values() if table.model == model and not table.cannot]
 
 

@@ -69,7 +69,7 @@ def _as_printed(table: "Table", model: str, tokens: int) -> dict[str, float]:
     from fitprune.models.sizes import visual_tokens
     from harness.models.loading import load_outline
     from harness.tasks.typical import typical_tokens
-    from reports.validity.agreement import asked_as_printed
+    from reports.validity.as_printed import asked_as_printed
 
     outline = load_outline(table.rows[0].cell.model)
     here = visual_tokens(outline.config) or typical_tokens(outline, table.data)

@@ -122,7 +122,9 @@ def main() -> None:
     """Print the table, with what it was measured on."""
     parser = argparse.ArgumentParser(description="FLOPs and time of pruned prefills, as ratios to dense.")
     parser.add_argument("--model", help="a registry name, hub id or local folder; default: a random LLaVA")
-    parser.add_argument("--pruner", default=",".join(name for name in PRUNERS if name != "dense"))
+    parser.add_argument(
+        "--pruner", default=",".join(name for name, method in PRUNERS.items() if name != "dense" and not method.videos)
+    )
     parser.add_argument("--reduction", default="0.3,0.6,0.9")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--width", type=int, default=512, help="of the random decoder")

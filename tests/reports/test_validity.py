@@ -18,13 +18,13 @@ from reports.table.leaderboard import read_leaderboard
 from reports.validity import agreement
 from reports.validity.agreement import (
     agreements,
-    asked_as_printed,
     bootstrap,
     everywhere_ahead,
     measured_retained,
     pooled,
     spearman,
 )
+from reports.validity.as_printed import asked_as_printed
 from tests.support.boards import put
 
 FULL, LEFT = Setting("576 tokens", tokens=576), Setting("64 tokens", tokens=64)

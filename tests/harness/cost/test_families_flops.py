@@ -230,7 +230,7 @@ def test_qwen2_5_vl_tower_at_full_size_by_hand():
 
 
 def test_videos_are_not_counted_as_nothing():
-    """Those that are pruned are held to torch's counter in `harness/models/test_videos.py`."""
+    """Those that are pruned are held to torch's counter in `harness/models/test_video_files.py`."""
     model = build("internvl")
     sample = inputs(processor("internvl"), [["w1", (30, 20), "w2"]])
     with pytest.raises(UnsupportedModel, match=r"^internvl models are shown no videos: pass their frames as images\.$"):
