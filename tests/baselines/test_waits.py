@@ -96,7 +96,8 @@ def prefill(family, padded, of_videos):
 @pytest.mark.parametrize("name", PRUNERS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_method_waits_or_launches_more_than_promised(family, name, padded):
-    model, inputs, dense, token = prefill(family, padded, PRUNERS[name].videos)
+    of_videos = PRUNERS[name].videos and entry(name, family) != "-"  # else the model has none, and refuses the method
+    model, inputs, dense, token = prefill(family, padded, of_videos)
     try:
         pruner = method(name, model, "kept")
         pruner.require(model)

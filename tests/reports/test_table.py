@@ -130,8 +130,7 @@ def test_several_processes_find_the_same(tmp_path, monkeypatch):
             put(Store(tmp_path), pruner, flips(0.7), model=model)
     alone = [board.evidence for board in read_leaderboard(tmp_path).boards]
     monkeypatch.setattr("reports.table.rivals.MANY", 1)
-    monkeypatch.setattr("reports.table.rivals.available_cores", lambda: 2)
-    assert [board.evidence for board in read_leaderboard(tmp_path).boards] == alone
+    assert [board.evidence for board in read_leaderboard(tmp_path, processes=2).boards] == alone
     assert all(evidence.edges for evidence in alone[0][1:2])
 
 
