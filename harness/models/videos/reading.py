@@ -56,25 +56,26 @@ def read_video(path: Path, frames: int = FRAMES) -> Video:
         with av.open(str(path)) as file:
             stream = next(iter(file.streams.video), None)
             fps, total = (float(stream.average_rate or stream.guessed_rate or 24), stream.frames) if stream else (0.0, 0)
-        found, seen = _decoded(path, _evenly(total, frames))
-        if found.keys() != _evenly(total, frames) or not total:
+        indices = _evenly(total, frames)
+        found, seen = _decoded(path, set(indices))
+        if found.keys() != set(indices) or not total:
             # The number in the file's head is none, or too large: all frames have been counted.
             total = seen
-            found, _ = _decoded(path, _evenly(total, frames))
+            indices = _evenly(total, frames)
+            found, _ = _decoded(path, set(indices))
     except (av.FFmpegError, ValueError) as error:
         raise FitPruneError(f"{path}: it cannot be decoded as a video ({' '.join(str(error).split())[:120]})") from None
     if not found:
         raise FitPruneError(f"{path}: it cannot be decoded as a video (no frame is in it)")
-    indices = np.linspace(0, total - 1, frames, dtype=int).tolist()
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()[:16]
     return Video(np.stack([found[index] for index in indices]), indices, total, fps, digest)
 
 
-def _evenly(total: int, frames: int) -> set[int]:
+def _evenly(total: int, frames: int) -> list[int]:
     import numpy as np
 
-    return set(np.linspace(0, total - 1, frames, dtype=int).tolist()) if total else set()
+    return np.linspace(0, total - 1, frames, dtype=int).tolist() if total else []
 
 
 def _decoded(path: Path, wanted: set[int]) -> "tuple[dict[int, np.ndarray], int]":
