@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from mimetypes import guess_type
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,8 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
     given = {name: getattr(options, name) for name in ("csv", "latex", "html", "markdown")}
     page = given["html"]
     if page is not None and page.suffix.lower() not in (".html", ".htm") and not is_written_through(page):
+        if guess_type(page.name)[0] and not page.is_dir():
+            raise FitPruneError(f"--html {page} is named like another kind of file; end it in .html, or name a folder")
         given["html"] = page / "index.html"
     return {name: path for name, path in given.items() if path is not None}
 

@@ -21,11 +21,12 @@ class Thresholds:
 
     @classmethod
     def parse(cls, text: str, latency: bool = False) -> "Thresholds":
-        """Read a comma list of POINTS, SUITE:POINTS and, with `latency`, latency:P%. A later entry replaces an earlier one.
+        """Read a comma list of POINTS, SUITE:POINTS and, with `latency`, latency:P%.
 
-        Raises argparse.ArgumentTypeError.
+        Raises argparse.ArgumentTypeError, also where two entries say what the same thing may lose.
         """
         read = cls()
+        said: dict[str, str] = {}
         for entry in (part.strip() for part in text.split(",")):
             name, colon, value = (part.strip() for part in entry.rpartition(":"))
             if latency and name == LATENCY:
@@ -36,6 +37,10 @@ class Thresholds:
                 read.suites[name] = _points(entry, value)
             else:
                 raise argparse.ArgumentTypeError(f"{entry} names no suite; it takes POINTS or SUITE:POINTS")
+            if name in said:
+                what = name or "all suites"
+                raise argparse.ArgumentTypeError(f"{said[name]} and {entry} both set what {what} may lose; keep one")
+            said[name] = entry
         return read
 
     def otherwise(self, points: float) -> "Thresholds":

@@ -189,6 +189,7 @@ def test_lost_answers_do_not_stop_the_page(folder, tmp_path):
         ),
         (["results", "--markdown", "empty", "--html", "a.html"], "cannot write empty: it is a folder"),
         (["results", "--html", "no/such/site"], "cannot write no/such/site/index.html: its folder does not exist"),
+        (["results", "--html", "a.txt"], "--html a.txt is named like another kind of file; end it in .html"),
         (["results", "--csv", "a.csv", "--latex", "no/a.tex"], "cannot write no/a.tex: its folder does not exist"),
         (["results", "--markdown", "a.md", "--compare", "empty"], "no results in empty"),
     ],
