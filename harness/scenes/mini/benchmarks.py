@@ -6,13 +6,13 @@ Each suite is filled with scenes from a range of seeds of its own.
 from collections.abc import Callable
 from random import Random
 
-from datasets import Features, Image, List, Value
+from datasets import Value
 
 from harness.scenes import draw, questions, world
 from harness.scenes.mini.asking import POPE_EACH, POPE_SPLITS, absent_classes, asked, mme_pair, scenes, ten_answers
 from harness.scenes.mini.multiple_choice import ai2d, mmbench_cn, mmbench_en, seedbench
 from harness.scenes.mini.open_ended import chartqa, ocrbench, refcoco, vizwiz
-from harness.scenes.mini.table import Row, Table, png, text
+from harness.scenes.mini.table import Row, Table, png, table_of
 from harness.scenes.prompts import prompt
 from harness.scenes.questions import KINDS, Question
 
@@ -50,11 +50,9 @@ def gqa(images: int = 130) -> list[Table]:
             )
         if len(picture_rows) == images:
             break
-    types = {"types": text("detailed", "semantic", "structural")}
-    columns = Features({**text("id", "imageId", "question", "answer", "fullAnswer"), "isBalanced": Value("bool"), **types})
     return [
-        Table("gqa/testdev_balanced_instructions/testdev.parquet", columns, rows),
-        Table("gqa/testdev_balanced_images/testdev.parquet", Features({**text("id"), "image": Image()}), picture_rows),
+        table_of("gqa/testdev_balanced_instructions/testdev.parquet", rows),
+        table_of("gqa/testdev_balanced_images/testdev.parquet", picture_rows),
     ]
 
 
@@ -89,19 +87,7 @@ def vqav2(images: int = 130) -> list[Table]:
             )
         if len(rows) == 5 * images:
             break
-    answer = {**text("answer", "answer_confidence"), "answer_id": Value("int64")}
-    features = Features(
-        {
-            **text("question_type", "multiple_choice_answer"),
-            "answers": List(answer),
-            "image_id": Value("int64"),
-            **text("answer_type"),
-            "question_id": Value("int64"),
-            **text("question"),
-            "image": Image(),
-        }
-    )
-    return [Table("vqav2_val/default/validation.parquet", features, rows)]
+    return [table_of("vqav2_val/default/validation.parquet", rows)]
 
 
 def textvqa(least_questions: int = 600) -> list[Table]:
@@ -131,23 +117,7 @@ def textvqa(least_questions: int = 600) -> list[Table]:
             )
         if len(rows) >= least_questions:
             break
-    strings = List(Value("string"))
-    features = Features(
-        {
-            **text("image_id"),
-            "question_id": Value("int64"),
-            **text("question"),
-            "question_tokens": strings,
-            "image": Image(),
-            "image_width": Value("int64"),
-            "image_height": Value("int64"),
-            "answers": strings,
-            "image_classes": strings,
-            **text("set_name"),
-            "ocr_tokens": strings,
-        }
-    )
-    return [Table("textvqa_val/default/validation.parquet", features, rows)]
+    return [table_of("textvqa_val/default/validation.parquet", rows)]
 
 
 def pope(images: int = 100) -> list[Table]:
@@ -176,13 +146,10 @@ def pope(images: int = 100) -> list[Table]:
                     )
         if len(splits["random"]) == 2 * POPE_EACH * images:
             break
-    features = Features(
-        {**text("id", "question_id", "question", "answer", "image_source"), "image": Image(), **text("category")}
-    )
     together = [{**row, "id": str(index)} for index, row in enumerate(row for rows in splits.values() for row in rows)]
     return [
-        Table("pope/default/test.parquet", features, together),
-        *(Table(f"pope/Full/{split}.parquet", features, rows) for split, rows in splits.items()),
+        table_of("pope/default/test.parquet", together),
+        *(table_of(f"pope/Full/{split}.parquet", rows) for split, rows in splits.items()),
     ]
 
 
@@ -210,8 +177,7 @@ def mme(images: int = 60) -> list[Table]:
                 )
         if len(rows["OCR"]) == 2 * images:
             break
-    features = Features({**text("question_id"), "image": Image(), **text("question", "answer", "category")})
-    return [Table("mme/default/test.parquet", features, [row for category in rows.values() for row in category])]
+    return [table_of("mme/default/test.parquet", [row for category in rows.values() for row in category])]
 
 
 def scienceqa(images: int = 200) -> list[Table]:
@@ -246,16 +212,7 @@ def scienceqa(images: int = 200) -> list[Table]:
             )
         if len(rows) == 3 * images:
             break
-    features = Features(
-        {
-            "image": Image(),
-            **text("question"),
-            "choices": List(Value("string")),
-            "answer": Value("int8"),
-            **text("hint", "task", "grade", "subject", "topic", "category", "skill", "lecture", "solution"),
-        }
-    )
-    return [Table("scienceqa_img/ScienceQA-IMG/test.parquet", features, rows)]
+    return [table_of("scienceqa_img/ScienceQA-IMG/test.parquet", rows, answer=Value("int8"))]
 
 
 def calibration(samples: int = CALIBRATION_SAMPLES) -> list[Table]:
@@ -268,7 +225,7 @@ def calibration(samples: int = CALIBRATION_SAMPLES) -> list[Table]:
             rows.append({"image": png(scene), "question": prompt(question), "answer": question.answer})
         if len(rows) == samples:
             break
-    return [Table("calibration.parquet", Features({"image": Image(), **text("question", "answer")}), rows)]
+    return [table_of("calibration.parquet", rows)]
 
 
 MAKERS: dict[str, Callable[[], list[Table]]] = {

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
 
-from datasets import Features, Image, List, Value
+from datasets import Image, List, Value
 
 from harness.scenes import questions, world
 from harness.scenes.mini.asking import scenes
 from harness.scenes.mini.chinese import in_chinese
-from harness.scenes.mini.table import Row, Table, png, text
+from harness.scenes.mini.table import Row, Table, png, table_of
 from harness.scenes.questions import KINDS, Question
 from harness.scenes.world import Scene
 
@@ -61,15 +61,7 @@ def _mmbench(path: str, suite: int, least: int, nothing: str | None, worded: Cal
             )
         if len(rows) >= least:
             break
-    features = Features(
-        {
-            "index": Value("int64"),
-            **text("question", "hint", "answer", *LETTERS, "category"),
-            "image": Image(),
-            **text("source", "L2-category", "comment", "split"),
-        }
-    )
-    return Table(path, features, rows)
+    return table_of(path, rows, **dict.fromkeys(("hint", *LETTERS, "comment"), Value("string")))
 
 
 def seedbench(least: int = 100) -> list[Table]:
@@ -91,15 +83,8 @@ def seedbench(least: int = 100) -> list[Table]:
         )
         if len(rows) >= least:
             break
-    features = Features(
-        {
-            **text("answer", "choice_a", "choice_b", "choice_c", "choice_d", "data_id", "data_type", "question", "question_id"),
-            "question_type_id": Value("int16"),
-            "image": List(Image()),
-            "segment": List(Value("int64")),
-        }
-    )
-    return [Table("seedbench/default/test.parquet", features, rows)]
+    types = {"question_type_id": Value("int16"), "image": List(Image()), "segment": List(Value("int64"))}
+    return [table_of("seedbench/default/test.parquet", rows, **types)]
 
 
 def ai2d(least: int = 100) -> list[Table]:
@@ -118,8 +103,7 @@ def ai2d(least: int = 100) -> list[Table]:
             )
         if len(rows) >= least:
             break
-    features = Features({**text("question"), "options": List(Value("string")), **text("answer"), "image": Image()})
-    return [Table("ai2d/default/test.parquet", features, rows)]
+    return [table_of("ai2d/default/test.parquet", rows)]
 
 
 def kind_of(question: Question) -> str:

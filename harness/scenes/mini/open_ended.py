@@ -2,11 +2,11 @@
 
 from random import Random
 
-from datasets import Features, Image, List, Value
+from datasets import List, Value
 
 from harness.scenes import draw, questions
 from harness.scenes.mini.asking import POPE_SPLITS, absent_classes, asked, scenes, ten_answers
-from harness.scenes.mini.table import Row, Table, png, text
+from harness.scenes.mini.table import Row, Table, png, table_of
 from harness.scenes.questions import KINDS
 from harness.scenes.world import CELLS, Scene, Thing
 
@@ -39,9 +39,7 @@ def vizwiz(least: int = 100) -> list[Table]:
             )
         if len(rows) >= least:
             break
-    given = {"answers": List(Value("string"))}
-    features = Features({**text("question_id"), "image": Image(), **text("question"), **given, **text("category")})
-    return [Table("vizwiz_vqa_val/default/val.parquet", features, rows)]
+    return [table_of("vizwiz_vqa_val/default/val.parquet", rows)]
 
 
 def chartqa(least: int = 100) -> list[Table]:
@@ -61,7 +59,7 @@ def chartqa(least: int = 100) -> list[Table]:
             )
         if len(rows) >= least:
             break
-    return [Table("chartqa/default/test.parquet", Features({**text("type", "question", "answer"), "image": Image()}), rows)]
+    return [table_of("chartqa/default/test.parquet", rows)]
 
 
 def ocrbench(least: int = 100) -> list[Table]:
@@ -79,9 +77,7 @@ def ocrbench(least: int = 100) -> list[Table]:
             )
         if len(rows) >= least:
             break
-    answer = {"answer": List(Value("string"))}
-    features = Features({**text("dataset", "question", "question_type"), **answer, "image": Image()})
-    return [Table("ocrbench/default/test.parquet", features, rows)]
+    return [table_of("ocrbench/default/test.parquet", rows)]
 
 
 def _reading(scene: Scene, rng: Random, thing: Thing) -> tuple[str, str, str]:
@@ -125,16 +121,5 @@ def refcoco(least: int = 60) -> list[Table]:
         if len(rows) >= least:
             break
     numbers = List(Value("float32"))
-    features = Features(
-        {
-            **text("question_id"),
-            "image": Image(),
-            **text("question"),
-            "answer": List(Value("string")),
-            "segmentation": numbers,
-            "bbox": numbers,
-            "iscrowd": Value("int8"),
-            **text("file_name"),
-        }
-    )
-    return [Table("refcoco_bbox_rec_val/default/val.parquet", features, rows)]
+    types = {"segmentation": numbers, "bbox": numbers, "iscrowd": Value("int8")}
+    return [table_of("refcoco_bbox_rec_val/default/val.parquet", rows, **types)]
