@@ -13,13 +13,14 @@ from PIL import Image
 from baselines.between_layers.fastv import FastV
 from fitprune.errors import FitPruneError
 from harness.__main__ import main
-from harness.answering.evaluate import evaluate_cell, sample_inputs
+from harness.answering.evaluate import sample_inputs
 from harness.gallery.file import FOLDER, check_scene
 from harness.gallery.survivors import masks
 from harness.gallery.views import views_of
 from harness.models.loading import load_model
 from harness.tasks.build import build_task
 from reports.page.left import read_gallery
+from tests.support.evaluating import evaluate_cell
 
 pytestmark = pytest.mark.releases
 
