@@ -161,13 +161,11 @@ def picture_paths(board: Leaderboard, markdown: Path) -> list[Path]:
 
 def write_pictures(board: Leaderboard, paths: Sequence[Path]) -> None:
     """Score against FLOPs of each table, averaged or of its one suite, on white; each written whole or not at all."""
-    import altair as alt
-
     for path, part in zip(paths, board.boards, strict=False):
         methods = list(dict.fromkeys(row.cell.pruner for row in part.table.rows))
         place = places_of(part.table)[0]
         chart = tradeoff(FLOPS, methods, points_of(part.table, place, FLOPS, named(part.table)))
-        title = alt.Title(f"{part.heading}, {place}", anchor="start")
+        title = {"text": f"{part.heading}, {place}", "anchor": "start"}
         write_atomically(path, [svg_of(chart.properties(width=560, height=340, title=title))])
 
 

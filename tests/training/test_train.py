@@ -118,7 +118,7 @@ def test_a_model_below_the_bars_is_not_kept(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["llava-tny"], "unknown embedded model 'llava-tny'; did you mean llava-tiny?"),
+        (["llava-tny"], "unknown embedded model 'llava-tny'; did you mean llava-tiny"),
         (["xyz"], "unknown embedded model 'xyz'; known: deep-b, llava-deep-tiny"),
         (["llava-tiny", "--steps", "0"], "must be at least 1"),
         (["llava-tiny", "--processes", "3"], "divide 16"),

@@ -26,7 +26,7 @@ def gqa(images: int = 130) -> list[Table]:
     """Five questions an image; images and questions in two files."""
     picture_rows: list[Row] = []
     rows: list[Row] = []
-    for scene, rng in scenes(0):
+    for scene, rng in scenes(0, picture_rows, images):
         found = asked(scene, rng, GQA_KINDS, most=5)
         if len(found) < 5:
             continue
@@ -48,8 +48,6 @@ def gqa(images: int = 130) -> list[Table]:
                     },
                 }
             )
-        if len(picture_rows) == images:
-            break
     return [
         table_of("gqa/testdev_balanced_instructions/testdev.parquet", rows),
         table_of("gqa/testdev_balanced_images/testdev.parquet", picture_rows),
@@ -59,7 +57,7 @@ def gqa(images: int = 130) -> list[Table]:
 def vqav2(images: int = 130) -> list[Table]:
     """Five questions an image, each with ten people's answers."""
     rows: list[Row] = []
-    for scene, rng in scenes(1):
+    for scene, rng in scenes(1, rows, 5 * images):
         found = asked(scene, rng, VQA_KINDS, most=5)
         if len(found) < 5:
             continue
@@ -85,15 +83,13 @@ def vqav2(images: int = 130) -> list[Table]:
                     "image": picture,
                 }
             )
-        if len(rows) == 5 * images:
-            break
     return [table_of("vqav2_val/default/validation.parquet", rows)]
 
 
 def textvqa(least_questions: int = 600) -> list[Table]:
     """A question about every word and number under a thing, up to four an image."""
     rows: list[Row] = []
-    for scene, rng in scenes(2):
+    for scene, rng in scenes(2, rows, least_questions):
         texts = [thing for thing in scene.things if thing.text]
         if len(texts) < 2:
             continue
@@ -115,15 +111,13 @@ def textvqa(least_questions: int = 600) -> list[Table]:
                     "ocr_tokens": [other.text for other in texts],
                 }
             )
-        if len(rows) >= least_questions:
-            break
     return [table_of("textvqa_val/default/validation.parquet", rows)]
 
 
 def pope(images: int = 100) -> list[Table]:
     """Three present and three absent classes an image in each split, as in the paper."""
     splits: dict[str, list[Row]] = {split: [] for split in POPE_SPLITS}
-    for scene, rng in scenes(3):
+    for scene, rng in scenes(3, splits["random"], 2 * POPE_EACH * images):
         present = sorted({thing.name for thing in scene.things})
         if len(present) < POPE_EACH:
             continue
@@ -144,8 +138,6 @@ def pope(images: int = 100) -> list[Table]:
                             "category": split,
                         }
                     )
-        if len(splits["random"]) == 2 * POPE_EACH * images:
-            break
     together = [{**row, "id": str(index)} for index, row in enumerate(row for rows in splits.values() for row in rows)]
     return [
         table_of("pope/default/test.parquet", together),
@@ -159,7 +151,7 @@ MME_CATEGORIES = ("existence", "count", "position", "color", "OCR")
 def mme(images: int = 60) -> list[Table]:
     """A pair of questions in each of five categories an image."""
     rows: dict[str, list[Row]] = {category: [] for category in MME_CATEGORIES}
-    for scene, rng in scenes(4):
+    for scene, rng in scenes(4, rows["OCR"], 2 * images):
         pairs = {category: mme_pair(category, scene, rng) for category in MME_CATEGORIES}
         if None in pairs.values():
             continue
@@ -175,15 +167,13 @@ def mme(images: int = 60) -> list[Table]:
                         "category": category,
                     }
                 )
-        if len(rows["OCR"]) == 2 * images:
-            break
     return [table_of("mme/default/test.parquet", [row for category in rows.values() for row in category])]
 
 
 def scienceqa(images: int = 200) -> list[Table]:
     """Three multiple-choice questions an image."""
     rows: list[Row] = []
-    for scene, rng in scenes(5):
+    for scene, rng in scenes(5, rows, 3 * images):
         found: dict[str, Question] = {}
         for _ in range(12):
             question = questions.multiple_choice(scene, rng)
@@ -210,8 +200,6 @@ def scienceqa(images: int = 200) -> list[Table]:
                     "solution": "",
                 }
             )
-        if len(rows) == 3 * images:
-            break
     return [table_of("scienceqa_img/ScienceQA-IMG/test.parquet", rows, answer=Value("int8"))]
 
 
