@@ -125,17 +125,11 @@ class Answers:
         self.statistic = self.statistic or _BEFORE.get(self.metric, MEAN)
 
     @classmethod
-    def from_records(cls, records: Iterable[Mapping[str, Any]], result: Scored, *, dense: bool = False) -> "Answers":
-        """The answers that a result was written with, or with `dense` those that it was compared with.
+    def both(cls, records: Iterable[Mapping[str, Any]], result: Scored) -> "tuple[Answers, Answers]":
+        """The answers that a result was written with, and those that it was compared with; texts of both are held once.
 
         Raises FitPruneError, in one line, on records that are none of answers.
         """
-        own, before = cls.both(records, result)
-        return before if dense else own
-
-    @classmethod
-    def both(cls, records: Iterable[Mapping[str, Any]], result: Scored) -> "tuple[Answers, Answers]":
-        """The answers that a result was written with, and those that it was compared with; texts of both are held once."""
         own, dense = list[Answer](), list[Answer]()
         for record in records:
             try:

@@ -68,7 +68,6 @@ def _write(board: "Leaderboard", targets: Mapping[str, Path], compare: Path | No
     """Make every text before the first is written, so that an error leaves nothing behind; returns notes for people."""
     from fitprune.files import write_atomically
     from reports.charts import charts
-    from reports.charts.pictures import picture_paths, write_pictures
     from reports.page.html import to_html
     from reports.table.leaderboard import read_leaderboard
     from reports.writing.compare import to_comparison
@@ -82,7 +81,7 @@ def _write(board: "Leaderboard", targets: Mapping[str, Path], compare: Path | No
         markdown = to_comparison(board, read_leaderboard(compare))
     else:
         if file is not None and charts.available():
-            pictures = picture_paths(board, file)
+            pictures = charts.picture_paths(board, file)
         markdown = to_markdown(board, [path.name for path in pictures])
     for picture in pictures:
         check_target(picture)
@@ -93,7 +92,7 @@ def _write(board: "Leaderboard", targets: Mapping[str, Path], compare: Path | No
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, [text])
-    write_pictures(board, pictures)
+    charts.write_pictures(board, pictures)
     drawn = "html" in targets or (file is not None and compare is None)
     return (
         ["no charts: they need the extra charts, python -m pip install '.[charts]'"] if drawn and not charts.available() else []

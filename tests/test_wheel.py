@@ -65,6 +65,7 @@ def test_a_cell_runs_without_the_checkout_and_so_does_the_command_that_it_record
     assert second.name == first.name  # the key is the same, so the same was measured
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name != "posix" or not has_setuptools(), reason="the wheel is built with setuptools 77 or newer, here")
 def test_what_failed_last_is_found_without_the_checkout(installed, tmp_path):
     command = "pytest --pyargs suites.test_pope --model llava-tiny --pruner random --reduction 0.9 --limit 8 --max-drop 0"

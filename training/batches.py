@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import accumulate, groupby
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,19 +60,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same with its tensors on another device."""
-        tensors = {
-            name: getattr(self, name).to(device)
-            for name in ("pixels", "cells", "classes", "text", "where", "target", "mentions", "meant", "shown", "late")
-        }
-        return Batch(
-            **tensors,
-            labels={name: label.to(device) for name, label in self.labels.items()},
-            groups=self.groups,
-            questions=self.questions,
-            spans=self.spans,
-            scenes=self.scenes,
-            canvas=self.canvas,
-        )
+        tensors: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors, labels={name: label.to(device) for name, label in self.labels.items()})
 
 
 class Batcher:

@@ -26,23 +26,23 @@ tags: [llava, synthetic, pruning]
 ---
 # {name}
 
-A real but small LLaVA: {classes}
+A real but small LLaVA: {family.classes}
 ({parameters:.2f} million parameters), trained {origin} on drawn scenes, so that visual-token pruning can
 be measured where there is no network and no GPU. It knows its own little world and nothing else.
 
 {about}
-- Decoder: Llama, {layers} layers × {width}, {vocabulary} tokens.
-- Use: `{model_class}.from_pretrained(folder)`, `AutoProcessor.from_pretrained(folder)`; prompts as
+- Decoder: Llama, {text.num_hidden_layers} layers × {text.hidden_size}, {text.vocab_size} tokens.
+- Use: `{family.model_class.__name__}.from_pretrained(folder)`, `AutoProcessor.from_pretrained(folder)`; prompts as
   `USER: <image>\\n… ASSISTANT:`, with the post-prompts of lmms-eval's tasks.
 - Weights are stored in bfloat16 and used in float32; every figure below is for the stored weights.
 
 ## How it was made
 
-`python -m training {name}`: {tower_steps} steps of {tower_batch} images for the tower
+`python -m training {name}`: {plan.tower_steps} steps of {plan.tower_batch} images for the tower
 ({taught}),
-then {steps} steps of {batch} images for projector and decoder with the tower frozen, {asked} questions an image;
+then {plan.steps} steps of {plan.batch} images for projector and decoder with the tower frozen, {asked} questions an image;
 `training/plan.py` has the rest.{variants}
-It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {seed}; torch {torch}, transformers {transformers}.
+It took {minutes:.0f} minutes of wall clock on {where}. Torch seed {plan.seed}; torch {torch}, transformers {transformers}.
 SHA-256 of model.safetensors: `{digest}`.{note}
 
 Scenes are functions of their seeds. Training used seeds {first}–{last}, each once; held-out scenes start at {held_out},
@@ -52,7 +52,7 @@ them, small marks, and a flat texture.
 
 ## What it scores
 
-Exact match in points on {questions} questions about {scenes} held-out scenes, with the prompts of the tasks, by
+Exact match in points on {overall.questions} questions about {scenes} held-out scenes, with the prompts of the tasks, by
 `generate`. *Most frequent answer* is what always giving it would score. *Half dropped* is with half of the visual tokens,
 drawn at random for every question, taken away before the decoder. Bars: {bar_all:g} overall, {bar_kind:g} for every kind
 and {bar_over:g} over the most frequent answer, and at least {bar_drop:g} points lost over all with half of the visual
@@ -111,16 +111,11 @@ def render(
         (f"{tall * SIZE}×{wide * SIZE}", int((family.views((tall, wide)).patch >= 0).sum()), *cells)
         for (tall, wide), cells in sizes.items()
     ]
-    canvases = tabulate(
-        by_size,
-        headers=("height × width", "visual tokens", "questions", "exact match", "half dropped"),
-        tablefmt="github",
-        floatfmt=".1f",
-    )
+    columns_by_size = ("height × width", "visual tokens", "questions", "exact match", "half dropped")
+    canvases = tabulate(by_size, headers=columns_by_size, tablefmt="github", floatfmt=".1f")
     return TEMPLATE.format(
-        name=name,
-        classes=family.classes,
-        model_class=family.model_class.__name__,
+        **{"name": name, "plan": plan, "family": family, "text": text, "overall": overall},
+        **{"bar_all": BAR_ALL, "bar_kind": BAR_KIND, "bar_over": BAR_OVER_MAJORITY, "bar_drop": BAR_DROP},
         origin=f"from the weights of {plan.start}" if plan.start else "from scratch",
         about=family.card.format(layers=vision.num_hidden_layers, width=vision.hidden_size),
         taught=tower_of(plan),
@@ -128,17 +123,9 @@ def render(
         variants="".join(variants_of(plan)),
         canvases=CANVASES.format(table=canvases) if len(sizes) > 1 else "",
         parameters=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-        layers=text.num_hidden_layers,
-        width=text.hidden_size,
-        vocabulary=text.vocab_size,
-        tower_steps=plan.tower_steps,
-        tower_batch=plan.tower_batch,
-        steps=plan.steps,
-        batch=plan.batch,
         asked="–".join(map(str, sorted({min(asked), max(asked)}))),
         minutes=seconds / 60,
         where=torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
-        seed=plan.seed,
         torch=torch.__version__,
         transformers=transformers.__version__,
         first=world.TRAIN_SEEDS.start + plan.first_seed,
@@ -148,12 +135,7 @@ def render(
         suites=world.SUITE_SEEDS.start,
         digest=digest,
         note=f"\n\n{textwrap.fill(note, 120)}" if note else "",
-        questions=overall.questions,
         scenes=scenes,
-        bar_all=BAR_ALL,
-        bar_kind=BAR_KIND,
-        bar_over=BAR_OVER_MAJORITY,
-        bar_drop=BAR_DROP,
         lost=overall.exact - overall.half,
         table=tabulate(cells, headers=columns, tablefmt="github", floatfmt=".1f"),
     )

@@ -11,13 +11,7 @@ import torch
 import torch.nn.functional as F
 from tokenizers import processors
 from torch import Tensor, nn
-from transformers import (
-    CLIPConfig,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    PreTrainedTokenizerFast,
-)
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
 from harness.scenes.world import CELLS, Scene
 from training.tokenizer import BOS, build

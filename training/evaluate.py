@@ -108,16 +108,16 @@ def right_with_dropped(
     positions.
     """
     generator = torch.Generator().manual_seed(seed)
-    ordered = sorted(range(len(samples)), key=lambda index: samples[index].canvas)
-    right = [False] * len(samples)
-    for _, group in groupby(ordered, key=lambda index: samples[index].canvas):
-        order = list(group)
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            found = _right(model, processor, [samples[index] for index in part], dropped, generator)
-            for index, hit in zip(part, found, strict=True):
-                right[index] = hit
-    return right
+    order = sorted(range(len(samples)), key=lambda index: samples[index].canvas)
+    right: dict[int, bool] = {}
+    for _, group in groupby(order, key=lambda index: samples[index].canvas):
+        members = list(group)
+        for start in range(0, len(members), batch_size):
+            part = members[start : start + batch_size]
+            right.update(
+                zip(part, _right(model, processor, [samples[index] for index in part], dropped, generator), strict=True)
+            )
+    return [right[index] for index in range(len(samples))]
 
 
 def _right(model: Any, processor: Any, samples: Sequence[Sample], dropped: float, generator: torch.Generator) -> list[bool]:
@@ -167,9 +167,8 @@ def accuracies(samples: Sequence[Sample], answers: Sequence[str], half: Sequence
     rows = []
     for kind in KINDS:
         chosen = [index for index, sample in enumerate(samples) if sample.question.kind == kind]
-        truth = [samples[index].question.answer for index in chosen]
-        exact = [answers[index] == answer for index, answer in zip(chosen, truth, strict=True)]
-        rows.append(Accuracy(kind, len(chosen), _points(exact), majority(truth), _points([half[index] for index in chosen])))
+        count, exact, dropped = _figures(chosen, samples, answers, half)
+        rows.append(Accuracy(kind, count, exact, majority(samples[index].question.answer for index in chosen), dropped))
     total = sum(row.questions for row in rows)
     means = (sum(getattr(row, name) * row.questions for row in rows) / total for name in ("exact", "majority", "half"))
     return [*rows, Accuracy("all", total, *means)]
@@ -182,9 +181,15 @@ def by_canvas(
     found = {}
     for canvas in sorted({sample.canvas for sample in samples}):
         chosen = [index for index, sample in enumerate(samples) if sample.canvas == canvas]
-        exact = [answers[index] == samples[index].question.answer for index in chosen]
-        found[canvas] = (len(chosen), _points(exact), _points([half[index] for index in chosen]))
+        found[canvas] = _figures(chosen, samples, answers, half)
     return found
+
+
+def _figures(
+    chosen: Sequence[int], samples: Sequence[Sample], answers: Sequence[str], half: Sequence[bool]
+) -> tuple[int, float, float]:
+    exact = [answers[index] == samples[index].question.answer for index in chosen]
+    return len(chosen), _points(exact), _points([half[index] for index in chosen])
 
 
 def missed_bars(rows: Sequence[Accuracy]) -> list[str]:

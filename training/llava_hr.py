@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ConvNextConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from harness.models.llava_hr import (
@@ -16,6 +17,7 @@ from harness.models.llava_hr import (
 )
 from harness.scenes.draw import GRID, SIZE, Canvas
 from training import views
+from training.family import Family
 from training.model import CHAT_TEMPLATE, generation_config, text_config, vision_config
 from training.tokenizer import build
 
@@ -24,7 +26,7 @@ STEM = 4
 """Pixels of the ConvNeXt's patches; its two later stages halve, so that its features are on the CLIP's 12×12 grid."""
 
 
-class LlavaHr:
+class LlavaHr(Family):
     """See `Family`."""
 
     model_class = LlavaHrForConditionalGeneration
@@ -33,9 +35,6 @@ class LlavaHr:
         "- Vision tower: a CLIP of {layers} layers × {width} on the picture at 96×96 pixels, and a ConvNeXt on the picture at\n"
         "  192×192, whose features are mixed in after each layer; 144 tokens, no [CLS]. Projector: two layers."
     )
-
-    def __init__(self) -> None:
-        self._images: LlavaHrImageProcessor | None = None
 
     def make_model(
         self, tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 8
@@ -48,7 +47,7 @@ class LlavaHr:
             layer_scale_init_value=0.5,
         )
         vision = LlavaHrVisionConfig(
-            clip_config=vision_config(width, 4), convnext_config=slow, image_size=SIDE, fast_image_size=SIZE
+            clip_config=vision_config(width), convnext_config=slow, image_size=SIDE, fast_image_size=SIZE
         )
         config = LlavaHrConfig(
             vision_config=vision,
@@ -61,7 +60,12 @@ class LlavaHr:
 
     def make_processor(self) -> LlavaHrProcessor:
         return LlavaHrProcessor(
-            image_processor=_image_processor(),
+            image_processor=LlavaHrImageProcessor(
+                size={"shortest_edge": SIDE},
+                crop_size={"height": SIDE, "width": SIDE},
+                image_mean=[0.5, 0.5, 0.5],
+                image_std=[0.5, 0.5, 0.5],
+            ),
             tokenizer=build(),
             image_seq_length=GRID * GRID,
             image_token="<image>",
@@ -71,22 +75,10 @@ class LlavaHr:
     def views(self, canvas: Canvas) -> views.Views:
         return views.whole()
 
-    def pixel_values(self, pictures: np.ndarray) -> Tensor:
-        self._images = self._images or _image_processor()
-        return self._images(list(pictures), input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-
-    def tower(self, model: LlavaHrForConditionalGeneration) -> nn.Module:
-        return model.model.vision_tower
-
-    def features(
-        self, model: LlavaHrForConditionalGeneration, pixel_values: Tensor, canvas: Canvas
-    ) -> tuple[Tensor, Tensor | None]:
+    def features(self, model: Any, pixel_values: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor | None]:
         return model.model.vision_tower(pixel_values), None
 
-    def visual_tokens(self, model: LlavaHrForConditionalGeneration, features: Tensor, canvas: Canvas) -> Tensor:
-        return model.model.multi_modal_projector(features)
-
-    def start_from(self, model: LlavaHrForConditionalGeneration, source: LlavaForConditionalGeneration) -> None:
+    def start_from(self, model: Any, source: LlavaForConditionalGeneration) -> None:
         """The CLIP branch gives what the source's decoder reads, at first: its last layer, which that decoder does not read,
         and the ConvNeXt's share in the features add nothing.
         """
@@ -102,12 +94,3 @@ class LlavaHr:
                 linear.weight.zero_()
                 linear.bias.zero_()
             tower.alignment.fast_proj.weight.copy_(torch.eye(len(linear.bias)))
-
-
-def _image_processor() -> LlavaHrImageProcessor:
-    return LlavaHrImageProcessor(
-        size={"shortest_edge": SIDE},
-        crop_size={"height": SIDE, "width": SIDE},
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
-    )

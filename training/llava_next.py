@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
@@ -14,10 +16,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from harness.scenes.draw import GRID, PATCH, SIZE, Canvas
+from harness.scenes.draw import GRID, SIZE, Canvas
 from training import views
-from training.model import CHAT_TEMPLATE, generation_config, llava_settings
-from training.tokenizer import build
+from training.family import Family
+from training.model import IMAGES, generation_config, llava_settings, processor_settings
 from training.views import NOTHING, Views
 
 PINPOINTS = [[SIZE, SIZE], [SIZE, 3 * SIZE], [3 * SIZE, SIZE]]
@@ -26,7 +28,7 @@ column, or for each row.
 """
 
 
-class LlavaNext:
+class LlavaNext(Family):
     """See `Family`."""
 
     model_class = LlavaNextForConditionalGeneration
@@ -38,28 +40,18 @@ class LlavaNext:
         "  layer -2, patches only. Projector: two layers."
     )
 
-    def __init__(self) -> None:
-        self._images: LlavaNextImageProcessorPil | None = None
-
     def make_model(
-        self, tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 8, tower_layers: int = 4
+        self, tokenizer: PreTrainedTokenizerFast, width: int = 128, layers: int = 8
     ) -> LlavaNextForConditionalGeneration:
-        settings = llava_settings(tokenizer, width, tower_layers, layers)
-        config = LlavaNextConfig(**settings, image_grid_pinpoints=PINPOINTS)
+        config = LlavaNextConfig(**llava_settings(tokenizer, width, layers), image_grid_pinpoints=PINPOINTS)
         model = LlavaNextForConditionalGeneration(config)
         model.generation_config = generation_config(tokenizer)
         return model
 
     def make_processor(self) -> LlavaNextProcessor:
-        return LlavaNextProcessor(
-            image_processor=_image_processor(),
-            tokenizer=build(),
-            patch_size=PATCH,
-            vision_feature_select_strategy="default",
-            chat_template=CHAT_TEMPLATE,
-            image_token="<image>",
-            num_additional_image_tokens=1,
-        )
+        crop = {"height": SIZE, "width": SIZE}
+        images = LlavaNextImageProcessorPil(**IMAGES, crop_size=crop, image_grid_pinpoints=PINPOINTS)
+        return LlavaNextProcessor(images, **processor_settings())
 
     def views(self, canvas: Canvas) -> Views:
         base, full = views.reduced(canvas), views.full(canvas)
@@ -68,40 +60,18 @@ class LlavaNext:
         reads = np.pad(full.reads.reshape(shape), ((0, 0), (0, 1))).ravel()
         return Views(np.concatenate([base.patch, patch]), np.concatenate([base.reads, reads]))
 
-    def pixel_values(self, pictures: np.ndarray) -> Tensor:
-        self._images = self._images or _image_processor()
-        return self._images(list(pictures), input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-
-    def tower(self, model: LlavaNextForConditionalGeneration) -> nn.Module:
-        return model.model.vision_tower
-
-    def features(
-        self, model: LlavaNextForConditionalGeneration, pixel_values: Tensor, canvas: Canvas
-    ) -> tuple[Tensor, Tensor | None]:
+    def features(self, model: Any, pixel_values: Tensor, canvas: Canvas) -> tuple[Tensor, Tensor | None]:
         images, count = pixel_values.shape[:2]
         states = model.model.vision_tower(pixel_values.flatten(0, 1), output_hidden_states=True).hidden_states[-2][:, 1:]
         states = states.unflatten(0, (images, count))
         tiles = states[:, 1:].reshape(images, *canvas, GRID, GRID, -1).transpose(2, 3)
         return torch.cat([states[:, 0], tiles.flatten(1, 4)], dim=1), None
 
-    def visual_tokens(self, model: LlavaNextForConditionalGeneration, features: Tensor, canvas: Canvas) -> Tensor:
+    def visual_tokens(self, model: Any, features: Tensor, canvas: Canvas) -> Tensor:
         projected = model.model.multi_modal_projector(features)
         base, tiles = projected[:, :NOTHING], projected[:, NOTHING:].unflatten(1, (GRID * canvas[0], GRID * canvas[1]))
         newline = model.model.image_newline.expand(*tiles.shape[:2], 1, -1).to(tiles.dtype)
         return torch.cat([base, torch.cat([tiles, newline], dim=2).flatten(1, 2)], dim=1)
 
-    def start_from(self, model: LlavaNextForConditionalGeneration, source: LlavaForConditionalGeneration) -> None:
+    def start_from(self, model: Any, source: LlavaForConditionalGeneration) -> None:
         model.load_state_dict({**source.state_dict(), "model.image_newline": model.model.image_newline})
-
-
-def _image_processor() -> LlavaNextImageProcessorPil:
-    return LlavaNextImageProcessorPil(
-        do_resize=True,
-        size={"height": SIZE, "width": SIZE},
-        crop_size={"height": SIZE, "width": SIZE},
-        do_center_crop=False,
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
-        do_convert_rgb=True,
-        image_grid_pinpoints=PINPOINTS,
-    )

@@ -12,16 +12,18 @@ and goes to its place in the package only if it meets the bars.
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from transformers import AutoProcessor, PreTrainedModel
 
+from fitprune.arguments import Parser, exit_status
+from fitprune.errors import FitPruneError, unknown_name
 from harness.models.registry import EMBEDDED
 from training.card import render
 from training.evaluate import accuracies, by_canvas, generated, held_out, missed_bars, right_with_dropped
@@ -68,7 +70,7 @@ def finish(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a bar is missed, 2 for what cannot be done."""
-    parser = argparse.ArgumentParser(prog="python -m training", description="Train an embedded model and evaluate it.")
+    parser = Parser(prog="python -m training", description="Train an embedded model and evaluate it.")
     plans = PLANS | CANDIDATES
     parser.add_argument("name", help=f"one of: {', '.join(plans)}")
     parser.add_argument("--out", type=Path, help="where the model goes (default: a shipped one's to its place in the package)")
@@ -79,12 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, help="processes of one thread each (default: 2, or 1 with CUDA)")
     parser.add_argument("--scenes", type=int, default=400, help="held-out scenes to evaluate on (default: %(default)s)")
     parser.add_argument("--note", default="", help="what else the model card should say about this run")
-    options = parser.parse_args(arguments)
+    return exit_status(lambda: _train(parser.parse_args(arguments), plans))
+
+
+def _train(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
     if options.name not in plans:
-        near = difflib.get_close_matches(options.name, plans, n=1, cutoff=0.3)
-        hint = f"; did you mean {near[0]}?" if near else f"; there is {', '.join(plans)}"
-        print(f"unknown embedded model {options.name!r}{hint}", file=sys.stderr)
-        return 2
+        raise unknown_name("embedded model", options.name, plans)
     plan = plans[options.name]
     plan = replace(
         plan,
@@ -93,34 +95,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     processes = options.processes if options.processes is not None else 1 if torch.cuda.is_available() else 2
     if min(plan.steps, plan.tower_steps + 1, options.scenes, processes) < 1 or plan.batch % processes:
-        print(
-            f"--steps, --scenes and --processes must be at least 1, and --processes divide {plan.batch}",
-            file=sys.stderr,
-        )
-        return 2
+        raise FitPruneError(f"--steps, --scenes and --processes must be at least 1, and --processes divide {plan.batch}")
     if plan.inserted and plan.steps <= plan.deep_from:
-        print(f"--steps must be more than {plan.deep_from}, where {options.name} becomes deeper", file=sys.stderr)
-        return 2
+        raise FitPruneError(f"--steps must be more than {plan.deep_from}, where {options.name} becomes deeper")
     work = options.work or CACHE.expanduser() / options.name
-    try:
-        if options.fresh:
-            shutil.rmtree(work, ignore_errors=True)
-        model, seconds = run(plan, work, processes)
-        if plan.captions:
-            contrast_of(plan, work).save(FAMILIES[plan.family].tower(model), work / "model" / "clip")
-        return finish(
-            options.name,
-            model,
-            seconds,
-            work / "model",
-            options.out or EMBEDDED.get(options.name),
-            plan,
-            options.scenes,
-            options.note,
-        )
-    except OSError as error:
-        print(f"cannot train {options.name}: {error}", file=sys.stderr)
-        return 2
+    if options.fresh:
+        shutil.rmtree(work, ignore_errors=True)
+    model, seconds = run(plan, work, processes)
+    if plan.captions:
+        contrast_of(plan, work).save(FAMILIES[plan.family].tower(model), work / "model" / "clip")
+    out = options.out or EMBEDDED.get(options.name)
+    return finish(options.name, model, seconds, work / "model", out, plan, options.scenes, options.note)
 
 
 if __name__ == "__main__":

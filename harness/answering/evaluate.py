@@ -15,6 +15,7 @@ from harness.answering.judge import Judge, asked, open_judge
 from harness.answering.scoring import UNSCORED, scored, scoring_arguments
 from harness.answering.trial import tried
 from harness.answers import Answer, Answers
+from harness.cells import CellSettings
 from harness.results.key import digest_of
 from harness.results.sources import folder_digest, package_digest
 from harness.tasks.build import build_task, refusing, task_folder, task_manager
@@ -38,31 +39,22 @@ def evaluate_cell(
     loaded: "LoadedModel",
     pruner: "Pruner | None",
     suite: str,
+    settings: CellSettings,
     *,
-    data: str = "mini",
-    limit: int | None = None,
-    batch_size: int = 16,
-    seed: int = 0,
     observer: "Observer | None" = None,
     journal: "Journal | None" = None,
     cache: "InputCache | None" = None,
     task: "ConfigurableTask | None" = None,
-    allow_broken: bool = False,
-    judge: str = "",
 ) -> Answers:
     """Ask a model the questions of a suite and let lmms-eval score the answers.
 
     Args:
         pruner: None for the dense model.
-        data: "mini", "hub" or a folder.
-        limit: number of questions; None is all.
-        seed: of the random generators during the run; the caller's are restored.
+        settings: which questions, and how; the seed is that of the random generators during the run, the caller's are restored.
         observer: called with each finished batch; see `FitPruneLMM`.
         journal: of this very cell; what stands in it is not asked again.
         cache: inputs kept from cells of the same model.
         task: the suite's task if it is built already; a part of its questions, say.
-        allow_broken: questions whose pictures cannot be decoded count as wrong, with a note.
-        judge: `URL` or `URL#MODEL` of an OpenAI-compatible endpoint, for suites that a language model scores.
 
     Raises FitPruneError for unfit data, and when every answer is empty.
     """
@@ -72,8 +64,9 @@ def evaluate_cell(
     from harness.answering.questions import BROKEN
 
     part = None if task is None else tuple(task.rows)
-    task = copy.copy(task or build_task(suite, data, limit))  # what is asked, and how it is scored, is noted in it
-    judging = open_judge(judge)
+    # A copy: what is asked, and how it is scored, is noted in it.
+    task = copy.copy(task or build_task(suite, settings.data, settings.limit))
+    judging, batch_size, seed = open_judge(settings.judge), settings.batch_size, settings.seed
     spec = tried(find_suite(suite), task, judging)
     model = FitPruneLMM(
         loaded,
@@ -81,8 +74,8 @@ def evaluate_cell(
         batch_size=batch_size,
         observer=observer,
         journal=journal,
-        kept_inputs=cache.of(spec.name, data, task.data_digest, limit, batch_size, part) if cache is not None else None,
-        allow_broken=allow_broken,
+        kept_inputs=None if cache is None else cache.of(spec.name, task.data_digest, settings, part),
+        allow_broken=settings.allow_broken_images,
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
     with contained(), tempfile.TemporaryDirectory() as folder, quiet(), asked(judging, suite), _scoring(spec):
@@ -123,20 +116,17 @@ def evaluate_cell(
         prompts=len(answers),
         seconds=earlier + time.perf_counter() - started,
         data_digest=task.data_digest,
-        generation=generation_settings(task.config.generation_kwargs, batch_size, str(loaded.dtype), allow_broken)
-        | _judged(spec, judging),
+        generation=generation_settings(task.config.generation_kwargs, settings, str(loaded.dtype)) | _judged(spec, judging),
         tokens=_mean_tokens(list(model.records.values())),
         notes=[*task.notes, *notes],
     )
 
 
-def conditions(
-    suite: str, data: str, limit: int | None, batch_size: int, dtype: str, allow_broken: bool = False, judge: str = ""
-) -> dict[str, Any]:
+def conditions(suite: str, settings: CellSettings, dtype: str) -> dict[str, Any]:
     """What of a cell's outcome its suite decides, known before it runs: `metric` and the `statistic` that it claims,
     `task_code`, `data_digest`, `generation`.
     """
-    task, judging = build_task(suite, data, limit), open_judge(judge)
+    task, judging = build_task(suite, settings.data, settings.limit), open_judge(settings.judge)
     spec = tried(find_suite(suite), task, judging)
     code = folder_digest(task_folder(suite))
     if package := package_of(spec):
@@ -146,8 +136,7 @@ def conditions(
         "statistic": spec.metric.statistic,
         "task_code": code,
         "data_digest": task.data_digest,
-        "generation": generation_settings(task.config.generation_kwargs, batch_size, dtype, allow_broken)
-        | _judged(spec, judging),
+        "generation": generation_settings(task.config.generation_kwargs, settings, dtype) | _judged(spec, judging),
     }
 
 
@@ -214,18 +203,18 @@ def _noted(
     return answers, values
 
 
-def generation_settings(options: Mapping[str, Any], batch_size: int, dtype: str, allow_broken: bool = False) -> dict[str, Any]:
+def generation_settings(options: Mapping[str, Any], settings: CellSettings, dtype: str) -> dict[str, Any]:
     """How answers are generated, of a task's `generation_kwargs`, as a result records it."""
     from harness.answering.questions import MAX_NEW_TOKENS
 
-    settings = {
+    generated = {
         "do_sample": False,
         "max_new_tokens": int(options.get("max_new_tokens") or MAX_NEW_TOKENS),
         "until": list(options.get("until") or ()),
-        "batch_size": batch_size,
+        "batch_size": settings.batch_size,
         "dtype": dtype.removeprefix("torch."),
     }
-    return settings | ({"broken_images": "count as wrong"} if allow_broken else {})
+    return generated | ({"broken_images": "count as wrong"} if settings.allow_broken_images else {})
 
 
 def _mean_tokens(records: "Sequence[Record]") -> dict[str, float]:

@@ -94,7 +94,7 @@ class Evaluation:
         """Answers to the cell's suite, or to the `task` that is a part of it, and what they cost, together with what the
         tally has counted before.
         """
-        cell, settings, tally = resolved.cell, self.settings, tally or self.tally(resolved)
+        cell, tally = resolved.cell, tally or self.tally(resolved)
         loaded = self.shelf.model(cell.model)
 
         def count(batch: "Finished") -> None:
@@ -106,15 +106,10 @@ class Evaluation:
                 loaded,
                 None if cell.is_dense else resolved.pruner,
                 cell.suite,
-                data=settings.data,
-                limit=settings.limit,
-                batch_size=settings.batch_size,
-                seed=settings.seed,
+                self.settings,
                 observer=count,
                 journal=journal,
                 cache=self.shelf.inputs,
-                allow_broken=settings.allow_broken_images,
-                judge=settings.judge,
                 task=task,
             )
         return Evaluated(answers, tally.flops(), tally.reduction(), tally.tokens_per_layer())

@@ -28,11 +28,7 @@ class Conditions:
     def of(self, suite: str, dtype: str) -> dict[str, Any]:
         """Of a suite, asked of a model in this precision."""
         if (suite, dtype) not in self._known:
-            settings = self.settings
-            self._known[suite, dtype] = conditions(
-                *(suite, settings.data, settings.limit, settings.batch_size, dtype, settings.allow_broken_images),
-                judge=settings.judge,
-            )
+            self._known[suite, dtype] = conditions(suite, self.settings, dtype)
         return self._known[suite, dtype]
 
 

@@ -76,11 +76,6 @@ class Schedule:
         """How many cells of these models wait for a worker."""
         return sum(len(self._queues[model].waiting) for model in models if model in self._queues)
 
-    def seconds_left(self, now: float) -> float:
-        """Seconds of work that are left, for one worker."""
-        running = sum(max(0.0, each.until - now) for each in self._running.values())
-        return running + sum(queue.seconds for queue in self._queues.values())
-
     def deal(self, worker: Hashable, holds: str | None, models: Iterable[str], now: float) -> Cell | None:
         """A cell for an idle worker that has a model in memory, or None: another of its model; else, of the `models` that it
         could load, one of those where most waits for each worker, if with its help that is done sooner.

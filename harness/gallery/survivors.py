@@ -7,7 +7,7 @@ and not marked, as in `fitprune.Trace`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,11 +116,9 @@ def masks(kept: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
 
 
 def _watch(bench: Bench, cell: Cell, pruner: "Pruner") -> list[tuple[Answer, Seen]]:
-    loaded, settings = bench.shelf.model(cell.model), bench.settings
+    loaded, settings = bench.shelf.model(cell.model), replace(bench.settings, batch_size=1)
     watcher = Watcher(loaded)
-    answers = evaluate_cell(
-        loaded, pruner, cell.suite, data=settings.data, limit=settings.limit, batch_size=1, seed=settings.seed, observer=watcher
-    )
+    answers = evaluate_cell(loaded, pruner, cell.suite, settings, observer=watcher)
     return [(answer, watcher.seen[place]) for place, answer in enumerate(answers.answers)]
 
 

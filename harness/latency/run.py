@@ -53,9 +53,9 @@ class TimedModel:
         view = family_of(spec, record).view(record, *asked.image_size)
         device = asked.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
         if asked.weights == RANDOM:
-            made = random_model(spec, device, asked.layers, asked.dtype)
-            single = random_prompt(made.model.config, view, asked.text_tokens, 1, weight(made.model))
-            return cls(made.model, torch.device(made.device), RANDOM, view, [single], "the timed prompt, which is noise")
+            model = random_model(spec, device, asked.layers, asked.dtype)
+            single = random_prompt(model.config, view, asked.text_tokens, 1, weight(model))
+            return cls(model, model.device, RANDOM, view, [single], "the timed prompt, which is noise")
         try:
             loaded = load_model(asked.model, device, asked.dtype)
         except FitPruneError as error:

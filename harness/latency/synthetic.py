@@ -1,9 +1,8 @@
 """A model and a prompt of the right shapes with nothing in them: what a layer costs does not depend on what it has learnt.
 
-No accuracy can come of it. A `SyntheticModel` has no processor and no revision, so that no suite can be asked of it.
+No accuracy can come of it: it has no processor and no revision, so that no suite can be asked of it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,23 +19,8 @@ SEED = 0
 TEXT_IDS = 1000
 
 
-@dataclass
-class SyntheticModel:
-    """A model with random weights.
-
-    Attributes:
-        model: in eval mode, on `device`.
-        device: "cpu" or "cuda:N".
-    """
-
-    model: Any
-    device: str
-
-
-def random_model(
-    spec: ModelSpec, device: str | None = None, layers: int | None = None, dtype: str | None = None
-) -> SyntheticModel:
-    """A model of its configuration, which ships with the package or lies in its folder; the weights need not be here.
+def random_model(spec: ModelSpec, device: str | None = None, layers: int | None = None, dtype: str | None = None) -> Any:
+    """A model in eval mode, of its configuration, which ships with the package or lies in its folder; no weights need be here.
 
     Each weight is made where it stays, in its dtype: nothing is held twice. Always the same weights on one kind of device.
 
@@ -71,7 +55,7 @@ def random_model(
         model = AutoModelForImageTextToText.from_config(config, dtype=kind)
     if spec.variant:
         keep_padding(model)
-    return SyntheticModel(model.eval().requires_grad_(False), chosen)
+    return model.eval().requires_grad_(False)
 
 
 def _checkpoint_dtype(spec: ModelSpec, config: Any) -> torch.dtype:

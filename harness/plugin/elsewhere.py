@@ -1,25 +1,22 @@
 """What a run does in place of pytest's own loop: with `--plan` nothing, with `--engine` a test when its cell has ended."""
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
 from fitprune.errors import FitPruneError, one_line
 from harness.bench.bench import Bench
-from harness.bench.identity import Margin
 from harness.bench.planning import Expected, Planner, lines_of
 from harness.cells import Cell
 from harness.cluster.bench import ClusterBench
 from harness.cluster.crew import Crew
 from harness.cluster.messages import Setup
 from harness.cluster.ray_machines import connect
-from harness.plugin.options import RunOptions
 from harness.plugin.repeated import stopped
-from harness.plugin.workers import Worker, cell_of
+from harness.plugin.session import RunSession
+from harness.plugin.workers import cell_of, cells_among
 from harness.results.once import RunFolder
-from harness.results.store import Store
 from harness.tasks.build import build_task
 from harness.tasks.hub import known_commits
 from harness.telling import telling
@@ -27,27 +24,11 @@ from harness.telling import telling
 _QUESTIONS = 1000  # of a suite whose data are not on this machine
 
 
-class Run(Protocol):
-    """The run, as far as it is asked here."""
-
-    config: pytest.Config
-    options: RunOptions
-    worker: Worker
-    store: Store
-    folder: Path
-
-    @property
-    def margin(self) -> Margin | None: ...
-
-    def say(self, line: str) -> None: ...
-
-    def use(self, bench: ClusterBench) -> None: ...
-
-
-def loop(session: pytest.Session, run: Run, cells: list[Cell]) -> bool:
+def loop(session: pytest.Session, run: RunSession) -> bool:
     """Plan the cells of a session, or run them on a cluster. Raises pytest.UsageError, in one line, for what cannot be."""
     if session.testsfailed:
         raise session.Interrupted("errors during collection")
+    cells = cells_among(session.items)
     try:
         bench = _cluster_bench(run, cells) if run.options.engine else None
         if run.options.plan or bench is None:
@@ -59,7 +40,7 @@ def loop(session: pytest.Session, run: Run, cells: list[Cell]) -> bool:
     return _run_as_cells_end(session, run, bench, cells)
 
 
-def _plan(run: Run, cells: list[Cell], cluster: ClusterBench | None) -> None:
+def _plan(run: RunSession, cells: list[Cell], cluster: ClusterBench | None) -> None:
     """Say what would run."""
     options = run.options
     device, facts = (run.worker.device(options.device), None) if cluster is None else (None, cluster.models)
@@ -75,7 +56,7 @@ def _plan(run: Run, cells: list[Cell], cluster: ClusterBench | None) -> None:
         terminal.write_line(line)
 
 
-def _cluster_bench(run: Run, cells: list[Cell]) -> ClusterBench:
+def _cluster_bench(run: RunSession, cells: list[Cell]) -> ClusterBench:
     """What measures a run's cells on the cluster that `--engine` names. What does so in this process by a project's wish does
     so in each worker.
 
@@ -102,7 +83,7 @@ def _cluster_bench(run: Run, cells: list[Cell]) -> ClusterBench:
     return ClusterBench(crew, _seconds(run, suites), run.store, RunFolder(run.folder))
 
 
-def _seconds(run: Run, suites: Iterable[str]) -> Callable[[Cell], float]:
+def _seconds(run: RunSession, suites: Iterable[str]) -> Callable[[Cell], float]:
     """How long each cell is expected to take: by earlier results, else in proportion to its questions."""
     expected, settings = Expected(run.store.read_all().results), run.options.settings
     questions = dict.fromkeys(suites, settings.limit or _QUESTIONS)
@@ -114,7 +95,7 @@ def _seconds(run: Run, suites: Iterable[str]) -> Callable[[Cell], float]:
     return lambda cell: expected.seconds(cell, questions[cell.suite]) or questions[cell.suite] / 10
 
 
-def _run_as_cells_end(session: pytest.Session, run: Run, bench: ClusterBench, cells: list[Cell]) -> bool:
+def _run_as_cells_end(session: pytest.Session, run: RunSession, bench: ClusterBench, cells: list[Cell]) -> bool:
     """Run each test of a session: those of no cell first, then each when its cell has ended."""
     waiting: dict[Cell | None, list[pytest.Item]] = {}
     for item in session.items:

@@ -73,6 +73,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parametrize_cells(metafunc, session.options)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With `--plan`, say what would run, and run nothing. With `--engine`, run tests as their cells end elsewhere."""
+    run = session.config.pluginmanager.get_plugin(SESSION)
+    if run is None or session.config.option.collectonly or not (run.options.plan or run.options.engine):
+        return None
+    from harness.plugin.elsewhere import loop
+
+    return loop(session, run)
+
+
 @pytest.fixture
 def cell(request: pytest.FixtureRequest) -> "RunCell":
     """A cell (model x pruner x suite): `cell.check()` evaluates it, stores the result and fails if the drop is too large."""

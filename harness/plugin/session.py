@@ -23,7 +23,7 @@ from harness.plugin.progress import Progress, is_quiet
 from harness.plugin.repeated import Repeated
 from harness.plugin.selection import is_suites_folder, left_out, selected_suites
 from harness.plugin.summary import CellReport, write_summary
-from harness.plugin.workers import Worker, cell_of, dealing_order, hand_over
+from harness.plugin.workers import Worker, cells_among, dealing_order, hand_over
 from harness.results.computed import with_verdict
 from harness.results.once import RunFolder
 from harness.results.result import Result
@@ -176,15 +176,6 @@ class RunSession:
             setattr(report, _REPORT, finished.to_json())
         return report
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
-        """With `--plan`, say what would run, and run nothing. With `--engine`, run tests as their cells end elsewhere."""
-        if self.config.option.collectonly or not (self.options.plan or self.options.engine):
-            return None
-        from harness.plugin.elsewhere import loop
-
-        return loop(session, self, _cells(session.items))
-
     def use(self, bench: "ClusterBench") -> None:
         """Have cells evaluated elsewhere."""
         self._bench = bench
@@ -214,7 +205,7 @@ class RunSession:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """From here on the clock runs."""
-        if cells := len(_cells(session.items)):
+        if cells := len(cells_among(session.items)):
             self._start_progress(cells)
 
     @pytest.hookimpl(optionalhook=True)
@@ -271,8 +262,3 @@ def _begin_line(terminal: Any) -> None:
     terminal.ensure_newline()
     if terminal._tw.width_of_current_line:
         terminal._tw.line()
-
-
-def _cells(items: list[pytest.Item]) -> list[Cell]:
-    """The cells among the tests."""
-    return [cell for cell in map(cell_of, items) if cell is not None]

@@ -15,10 +15,7 @@ from harness.cores import available_cores
 from harness.models.family_names import ChosenModel
 from harness.tasks.hub import known_commits
 
-_FOLDER = "fitprune_folder"
-_MODELS = "fitprune_models"
-_COMMITS = "fitprune_commits"
-_DEVICES = "fitprune_devices"
+_HANDED = "fitprune"  # what a worker is told, in xdist's own message
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,14 @@ class Worker:
     @classmethod
     def of(cls, config: pytest.Config) -> "Worker":
         """Read what xdist handed to this process."""
-        handed = getattr(config, "workerinput", None)
-        if handed is None:
+        message = getattr(config, "workerinput", None)
+        if message is None:
             return cls()
-        models = tuple(ChosenModel(*model) for model in handed[_MODELS])
-        digits = re.search(r"\d+", handed["workerid"])
-        index, devices = int(digits[0]) if digits else 0, tuple(handed[_DEVICES])
-        return cls(index, handed["workercount"], True, handed[_FOLDER], models, handed[_COMMITS], devices)
+        handed = message[_HANDED]
+        models = tuple(ChosenModel(*model) for model in handed["models"])
+        digits = re.search(r"\d+", message["workerid"])
+        index, devices = int(digits[0]) if digits else 0, tuple(handed["devices"])
+        return cls(index, message["workercount"], True, handed["folder"], models, handed["commits"], devices)
 
     def limit_threads(self) -> None:
         """Give each worker cores / workers threads; a smaller OMP_NUM_THREADS stands. Alone, a process keeps
@@ -77,16 +75,20 @@ def hand_over(node: Any, folder: Path, chosen: Iterable[ChosenModel] = (), devic
     """Tell an xdist worker, before it starts, which folder the run shares, which models were taken for families' names, at
     which commits data sets of the hub are read, and which devices were dealt out.
     """
-    node.workerinput[_DEVICES] = list(devices)
-    node.workerinput[_FOLDER] = str(folder)
-    node.workerinput[_COMMITS] = known_commits()
-    node.workerinput[_MODELS] = [[model.asked, model.name, model.note] for model in chosen]
+    models = [[model.asked, model.name, model.note] for model in chosen]
+    handed = {"folder": str(folder), "commits": known_commits(), "models": models, "devices": list(devices)}
+    node.workerinput[_HANDED] = handed
 
 
 def cell_of(item: pytest.Item) -> Cell | None:
     """The cell that a test runs; None for another test."""
     cell = item.callspec.params.get("cell") if hasattr(item, "callspec") else None
     return cell if isinstance(cell, Cell) else None
+
+
+def cells_among(items: Iterable[pytest.Item]) -> list[Cell]:
+    """The cells that tests run."""
+    return [cell for cell in map(cell_of, items) if cell is not None]
 
 
 def dealing_order(items: list[pytest.Item]) -> list[pytest.Item]:

@@ -5,6 +5,7 @@
 import math
 
 import numpy as np
+from scipy.special import expit
 
 from harness.statistics.drawn import Draw, DrawnBound
 
@@ -64,18 +65,14 @@ def _logistic(features: np.ndarray, rows: np.ndarray, targets: np.ndarray) -> np
     held = np.r_[prior, np.zeros(len(coefficients) - 2)]
     rows = np.c_[np.ones(len(rows)), rows]
     for _ in range(12):
-        chance = _expit(rows @ coefficients)
+        chance = expit(rows @ coefficients)
         slope = rows.T @ (targets - chance) - _RIDGE * (coefficients - held)
         curvature = (rows * (chance * (1 - chance))[:, None]).T @ rows + _RIDGE * np.eye(len(coefficients))
         step = np.linalg.solve(curvature, slope)
         coefficients = coefficients + np.clip(step, -1, 1)
         if np.abs(step).max() < 1e-3:
             break
-    return _expit(np.c_[np.ones(len(features)), features] @ coefficients)
-
-
-def _expit(odds: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(odds, -30, 30)))
+    return expit(np.c_[np.ones(len(features)), features] @ coefficients)
 
 
 def chosen_draw(bound: DrawnBound, loss: np.ndarray, gain: np.ndarray, margin: float) -> Draw:

@@ -9,14 +9,7 @@ if TYPE_CHECKING:
     from harness.tasks.spec import Metric, SuiteSpec
     from harness.tasks.specs import SUITES, find_suite
 
-__all__ = [
-    "SUITES",
-    "Metric",
-    "SuiteSpec",
-    "build_task",
-    "find_suite",
-    "tasks_reading",
-]
+__all__ = ["SUITES", "Metric", "SuiteSpec", "build_task", "find_suite", "tasks_reading"]
 
 __getattr__ = importing(
     __name__,

@@ -112,45 +112,29 @@ class Tuned:
         asked = sum(shown.asked for tried in self.search.tried for shown in tried.shown)
         dense = sum(len(suite.dense) for suite in self.search.suites)
         full = dense * len(self.search.candidates)
-        lines = [
-            "# Tuned pruning",
-            "",
-            self.headline(),
-            "",
+        parts = [
+            f"# Tuned pruning\n\n{self.headline()}",
             f"Of {len(self.search.candidates)} candidates {len(self.search.tried)} were asked {asked} questions; asking all of "
             f"all would have been {full}. The dense model answered {dense}, once.",
-            "",
             "## Frontier",
-            "",
-            "```",
-            f"{'saves':>6} {'drop at most':>13}",
-            *map(str, frontier(self.search.tried)),
-            "```",
-            "",
+            _fenced(f"{'saves':>6} {'drop at most':>13}", *map(str, frontier(self.search.tried))),
             "## What was asked",
-            "",
-            "| candidate | saves | suite | asked | drop, for all at once | allowed | |",
-            "|---|---|---|---|---|---|---|",
-            *(_line(tried, shown) for tried in self.search.tried for shown in tried.shown),
-            "",
+            "| candidate | saves | suite | asked | drop, for all at once | allowed | |\n|---|---|---|---|---|---|---|\n"
+            + "\n".join(_line(tried, shown) for tried in self.search.tried for shown in tried.shown),
         ]
         if self.confirmed:
-            lines += [
-                "## On questions that the search never looked at",
-                "",
-                "| suite | drop | n | images | |",
-                "|---|---|---|---|---|",
-            ]
+            verdicts = self.verdicts()
+            lines = ["| suite | drop | n | images | |", "|---|---|---|---|---|"]
             for suite, drop in self.confirmed.items():
                 interval = f"{drop.drop:.2f} ({drop.low:.2f} to {drop.high:.2f})"
-                lines.append(f"| {suite} | {interval} | {drop.n} | {drop.clusters} | {self.verdicts()[suite]} |")
-            lines.append("")
-        lines += [*_PROMISE.format(error=ERROR).splitlines(), ""]
+                lines.append(f"| {suite} | {interval} | {drop.n} | {drop.clusters} | {verdicts[suite]} |")
+            parts += ["## On questions that the search never looked at", "\n".join(lines)]
+        parts.append(_PROMISE.format(error=ERROR))
         if self.notes:
-            lines += ["## Not reached", "", *(f"- {note}" for note in self.notes), ""]
+            parts += ["## Not reached", "\n".join(f"- {note}" for note in self.notes)]
         if self.command:
-            lines += ["## Again", "", "```", self.command, "```", ""]
-        return "\n".join(lines)
+            parts += ["## Again", _fenced(self.command)]
+        return "\n\n".join(parts) + "\n"
 
     def write(self, path: Path, results: Path) -> None:
         """The recipe, with its certificate, or the method and its parameters, to `path`; beside it the report, and a copy of
@@ -224,6 +208,10 @@ class Frontier:
 def frontier(tried: Sequence[Tried]) -> list[Frontier]:
     """The candidates that were tested, by what they save."""
     return sorted(map(Frontier.of, tried), key=lambda one: one.saves)
+
+
+def _fenced(*lines: str) -> str:
+    return "\n".join(["```", *lines, "```"])
 
 
 def _line(tried: Tried, shown: Shown) -> str:

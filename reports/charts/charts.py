@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fitprune.files import write_atomically
-from reports.table.points import Axis
+from fitprune.files import is_written_through, write_atomically
+from reports.table.headline import named
+from reports.table.leaderboard import Leaderboard
+from reports.table.points import FLOPS, Axis, places_of, points_of
 
 # Okabe and Ito's colours first, then others that stay apart on white and on black; shapes tell methods apart without colour.
 COLORS = (
@@ -146,12 +148,25 @@ def certified() -> Any:
     return alt.layer(marks, names).properties(width="container", height=260)
 
 
-def write_svg(path: Path, axis: Axis, methods: Sequence[str], values: Sequence[Mapping[str, Any]], title: str) -> None:
-    """A picture of score against cost, on white, as it stands beside the Markdown; written whole or not at all."""
-    import altair as alt
+def picture_paths(board: Leaderboard, markdown: Path) -> list[Path]:
+    """`leaderboard.svg` beside `leaderboard.md`; `leaderboard-1.svg` and so on where there are several tables;
+    none beside a pipe.
+    """
+    if is_written_through(markdown):
+        return []
+    if len(board.boards) == 1:
+        return [markdown.with_suffix(".svg")]
+    return [markdown.with_name(f"{markdown.stem}-{number}.svg") for number, _ in enumerate(board.boards, 1)]
 
-    chart = tradeoff(axis, methods, values).properties(width=560, height=340, title=alt.Title(title, anchor="start"))
-    write_atomically(path, [svg_of(chart)])
+
+def write_pictures(board: Leaderboard, paths: Sequence[Path]) -> None:
+    """Score against FLOPs of each table, averaged or of its one suite, on white; each written whole or not at all."""
+    for path, part in zip(paths, board.boards, strict=False):
+        methods = list(dict.fromkeys(row.cell.pruner for row in part.table.rows))
+        place = places_of(part.table)[0]
+        chart = tradeoff(FLOPS, methods, points_of(part.table, place, FLOPS, named(part.table)))
+        title = {"text": f"{part.heading}, {place}", "anchor": "start"}
+        write_atomically(path, [svg_of(chart.properties(width=560, height=340, title=title))])
 
 
 def svg_of(chart: Any) -> str:

@@ -9,9 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from reports.charts import charts
-from reports.page.gallery import read_gallery
+from reports.page.left import read_gallery, read_tuned
 from reports.page.page import page_data, to_script
-from reports.page.tuned import read_tuned
 from reports.table.leaderboard import Leaderboard
 from reports.table.texts import each, questions
 

@@ -18,7 +18,7 @@ from harness.tasks.specs import SUITES, suite_title
 from reports.table.difficulty import Difficulty, difficulty_of
 from reports.table.notes import command_of, notes_of
 from reports.table.points import FLOPS, optimal_at
-from reports.table.published import PublishedTable, published
+from reports.table.published import Quoted, published
 from reports.table.rivals import RIVALS, Evidence, evidence_of_all
 from reports.table.texts import each, edge_text, refusal
 
@@ -68,7 +68,7 @@ class Leaderboard:
     """All tables of a results folder, what was published of their methods, and the files of it that could not be read."""
 
     boards: list[Board]
-    published: PublishedTable
+    published: Quoted
     damaged: list[str]
     store: Store
 

@@ -9,7 +9,7 @@ from harness.results.result import Result
 from harness.results.table import Table
 from harness.results.texts import ROUGHLY
 from harness.tasks.specs import SUITES, suite_title
-from reports.table import pareto
+from reports.table.points import PARETO
 from reports.table.texts import each, questions, refusal
 
 MEASUREMENT = (
@@ -20,7 +20,7 @@ MEASUREMENT = (
     "vs random, vs downsample: by how many points the average is above that of random pruning, of a smaller input image, at "
     "the same asked reduction, paired on the same questions; ▲ above and ▼ below where the 95 % interval leaves out 0, ≈ "
     "elsewhere. ʳ and ᵈ mark scores of single suites that are above them so. Each is a 95 % statement of its own.",
-    pareto.RULE,
+    PARETO,
     "FLOPs are end to end for one question: vision tower, projector, prompt, the pruner's scoring and the tokens really "
     "generated; 1 multiply-accumulate = 2 FLOPs. Saved is the measured share of the visual tokens' decoder FLOPs, scoring paid "
     "for: the figure that methods are compared at.",

@@ -13,7 +13,7 @@ QUOTED = (
 
 
 @dataclass
-class PublishedRow:
+class QuotedRow:
     """One method at one setting on one model, as one source has it: column → value as printed."""
 
     model: str
@@ -24,11 +24,11 @@ class PublishedRow:
 
 
 @dataclass
-class PublishedTable:
+class Quoted:
     """The rows, and the columns that any of them has a figure in."""
 
     suites: list[str]
-    rows: list[PublishedRow]
+    rows: list[QuotedRow]
 
     @property
     def titles(self) -> list[str]:
@@ -36,15 +36,15 @@ class PublishedTable:
         return [columns()[name].title for name in self.suites]
 
 
-def published(methods: Collection[str]) -> PublishedTable:
+def published(methods: Collection[str]) -> Quoted:
     """What was published on the 7B models of `methods`, of FitPrune, and of the dense models that they start from."""
     shown = {*methods, FITPRUNE, DENSE}
     rows = [
-        PublishedRow(table.model, row.method, row.setting.name, dict(row.values), table.source)
+        QuotedRow(table.model, row.method, row.setting.name, dict(row.values), table.source)
         for table in tables().values()
         for row in table.rows
         if row.pruner in shown and table.model.endswith("-7b")
     ]
     models = list(dict.fromkeys(row.model for row in rows))
     found = [name for name in columns() if any(name in row.values for row in rows)]
-    return PublishedTable(found, sorted(rows, key=lambda row: models.index(row.model)))
+    return Quoted(found, sorted(rows, key=lambda row: models.index(row.model)))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.table.difficulty import Difficulty
 from reports.table.leaderboard import Board, Leaderboard, Text
-from reports.table.published import QUOTED, PublishedTable
+from reports.table.published import QUOTED, Quoted
 
 
 def to_markdown(board: Leaderboard, charts: Sequence[str] = ()) -> str:
@@ -44,7 +44,7 @@ def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
-def _published(table: PublishedTable) -> str:
+def _published(table: Quoted) -> str:
     lines = [
         [row.model, row.method, row.setting, *(row.values.get(suite, "–") for suite in table.suites), row.source]
         for row in table.rows

@@ -112,7 +112,6 @@ def child(what: str, suite: str, data: str, model: str) -> None:
     """Print, as JSON, the seconds and the megabytes of one piece of work, model and libraries loaded before: megabytes at the
     peak, and how many more of files are mapped after it.
     """
-    from harness.answering.evaluate import evaluate_cell
     from harness.bench.planning import Planner
     from harness.cells import Cell, CellSettings
     from harness.commands.download import run as download
@@ -122,6 +121,7 @@ def child(what: str, suite: str, data: str, model: str) -> None:
     from harness.results.store import Store
     from harness.tasks.build import build_task
     from harness.tasks.preflight import check_data
+    from tests.support.evaluating import evaluate_cell
 
     class Enough(Exception):
         pass

@@ -24,12 +24,12 @@ import torch
 from tabulate import tabulate
 
 from fitprune import FitPruneError
-from harness.answering.evaluate import evaluate_cell
 from harness.bench.shelf import Shelf
 from harness.models.loading import LoadedModel
 from harness.tasks.build import build_task, task_manager
 from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
 from harness.tasks.specs import find_suite
+from tests.support.evaluating import evaluate_cell
 
 # What `harness.models.prompting.chat` writes around one image and a question; llava_hf puts "<image>\n" before the question.
 TEMPLATE = "{% for message in messages %}USER: {{ message['content'] }} {% endfor %}ASSISTANT:"

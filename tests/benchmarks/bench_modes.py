@@ -14,11 +14,11 @@ from tabulate import tabulate
 
 from fitprune import Calibration, FitPrune, FitPruneError
 from fitprune.fitting.calibrate import MODES
-from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
 from harness.statistics import paired_drop
 from harness.tasks.calibration import calibration_batches
 from harness.tasks.specs import SUITES
+from tests.support.evaluating import evaluate_cell
 
 
 def main() -> None:

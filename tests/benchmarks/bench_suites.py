@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
 from harness.tasks import specs
 from harness.tasks.build import build_task
 from harness.tasks.preflight import check_data
 from harness.tasks.spec import Metric, SuiteSpec
 from tests.benchmarks.bench_data import make_pope
+from tests.support.evaluating import evaluate_cell
 
 MINI = Path(__file__).parents[2] / "suites/data"  # as a folder, since a task that no suite is has no mini edition
 QUESTIONS, SECONDS, SHARE, REPEATS = 12_000, 5.0, 0.05, 3

@@ -19,7 +19,7 @@ from harness.results.store import Store
 from reports.__main__ import main
 from reports.table import rivals
 from reports.table.leaderboard import read_leaderboard
-from reports.table.pareto import frontier
+from reports.table.points import frontier
 from reports.table.published import published
 from reports.table.rivals import Edge, mean_edge
 from reports.writing.tabular import to_csv

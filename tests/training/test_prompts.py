@@ -17,7 +17,6 @@ from harness.scenes.questions import HINT, KINDS, Question
 from training import tokenizer as tokenizers
 from training.batches import SLOT_LENGTHS, Batcher
 from training.families import FAMILIES
-from training.model import make_processor
 
 DOC_TO_TEXT = {
     "gqa": gqa_doc_to_text,
@@ -81,7 +80,7 @@ def test_multiple_choice_is_as_in_scienceqa(questions, task_kwargs):
 
 
 def test_the_chat_template_gives_the_same_text(questions):
-    processor = make_processor()
+    processor = FAMILIES["llava"].make_processor()
     for question in questions[:40]:
         content = [{"type": "image"}, {"type": "text", "text": prompt(question)}]
         made = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)

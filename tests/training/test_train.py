@@ -118,8 +118,8 @@ def test_a_model_below_the_bars_is_not_kept(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["llava-tny"], "unknown embedded model 'llava-tny'; did you mean llava-tiny?"),
-        (["xyz"], "unknown embedded model 'xyz'; there is llava-tiny"),
+        (["llava-tny"], "unknown embedded model 'llava-tny'; did you mean llava-tiny"),
+        (["xyz"], "unknown embedded model 'xyz'; known: deep-b, llava-deep-tiny"),
         (["llava-tiny", "--steps", "0"], "must be at least 1"),
         (["llava-tiny", "--processes", "3"], "divide 16"),
     ],
@@ -135,5 +135,6 @@ def test_a_work_folder_that_cannot_be_made_is_one_line_and_status_2(tmp_path, ca
     (tmp_path / "file").write_text("")
     assert train.main(["llava-tiny", "--work", str(tmp_path / "file" / "work")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("cannot train llava-tiny")
+    assert error.startswith("error: ")
+    assert "file/work" in error
     assert error.count("\n") == 1

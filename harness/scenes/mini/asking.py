@@ -1,7 +1,7 @@
 """What the mini suites ask about a scene, and what people would answer."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from functools import lru_cache
 from itertools import combinations
 from random import Random
@@ -15,11 +15,12 @@ POPE_EACH = 3
 STATISTICS_SCENES = 4000
 
 
-def scenes(suite: int) -> Iterator[tuple[Scene, Random]]:
-    """The scenes of one suite, each with a generator for its questions."""
-    start = world.SUITE_SEEDS.start + suite * 10_000_000
-    for seed in range(start, start + 10_000_000):
+def scenes(suite: int, made: Sized, least: int) -> Iterator[tuple[Scene, Random]]:
+    """The scenes of one suite, each with a generator for its questions, until at least so many rows are made of them."""
+    seed = world.SUITE_SEEDS.start + suite * 10_000_000
+    while len(made) < least:
         yield world.sample(seed), Random(seed * 2 + 2)
+        seed += 1
 
 
 def asked(scene: Scene, rng: Random, kinds: tuple[str, ...], most: int) -> list[Question]:

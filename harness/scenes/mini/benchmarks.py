@@ -6,13 +6,13 @@ Each suite is filled with scenes from a range of seeds of its own.
 from collections.abc import Callable
 from random import Random
 
-from datasets import Features, Image, List, Value
+from datasets import Value
 
 from harness.scenes import draw, questions, world
 from harness.scenes.mini.asking import POPE_EACH, POPE_SPLITS, absent_classes, asked, mme_pair, scenes, ten_answers
 from harness.scenes.mini.multiple_choice import ai2d, mmbench_cn, mmbench_en, seedbench
 from harness.scenes.mini.open_ended import chartqa, ocrbench, refcoco, vizwiz
-from harness.scenes.mini.table import Row, Table, png, text
+from harness.scenes.mini.table import Row, Table, png, table_of
 from harness.scenes.prompts import prompt
 from harness.scenes.questions import KINDS, Question
 
@@ -26,7 +26,7 @@ def gqa(images: int = 130) -> list[Table]:
     """Five questions an image; images and questions in two files."""
     picture_rows: list[Row] = []
     rows: list[Row] = []
-    for scene, rng in scenes(0):
+    for scene, rng in scenes(0, picture_rows, images):
         found = asked(scene, rng, GQA_KINDS, most=5)
         if len(found) < 5:
             continue
@@ -48,20 +48,16 @@ def gqa(images: int = 130) -> list[Table]:
                     },
                 }
             )
-        if len(picture_rows) == images:
-            break
-    types = {"types": text("detailed", "semantic", "structural")}
-    columns = Features({**text("id", "imageId", "question", "answer", "fullAnswer"), "isBalanced": Value("bool"), **types})
     return [
-        Table("gqa/testdev_balanced_instructions/testdev.parquet", columns, rows),
-        Table("gqa/testdev_balanced_images/testdev.parquet", Features({**text("id"), "image": Image()}), picture_rows),
+        table_of("gqa/testdev_balanced_instructions/testdev.parquet", rows),
+        table_of("gqa/testdev_balanced_images/testdev.parquet", picture_rows),
     ]
 
 
 def vqav2(images: int = 130) -> list[Table]:
     """Five questions an image, each with ten people's answers."""
     rows: list[Row] = []
-    for scene, rng in scenes(1):
+    for scene, rng in scenes(1, rows, 5 * images):
         found = asked(scene, rng, VQA_KINDS, most=5)
         if len(found) < 5:
             continue
@@ -87,27 +83,13 @@ def vqav2(images: int = 130) -> list[Table]:
                     "image": picture,
                 }
             )
-        if len(rows) == 5 * images:
-            break
-    answer = {**text("answer", "answer_confidence"), "answer_id": Value("int64")}
-    features = Features(
-        {
-            **text("question_type", "multiple_choice_answer"),
-            "answers": List(answer),
-            "image_id": Value("int64"),
-            **text("answer_type"),
-            "question_id": Value("int64"),
-            **text("question"),
-            "image": Image(),
-        }
-    )
-    return [Table("vqav2_val/default/validation.parquet", features, rows)]
+    return [table_of("vqav2_val/default/validation.parquet", rows)]
 
 
 def textvqa(least_questions: int = 600) -> list[Table]:
     """A question about every word and number under a thing, up to four an image."""
     rows: list[Row] = []
-    for scene, rng in scenes(2):
+    for scene, rng in scenes(2, rows, least_questions):
         texts = [thing for thing in scene.things if thing.text]
         if len(texts) < 2:
             continue
@@ -129,31 +111,13 @@ def textvqa(least_questions: int = 600) -> list[Table]:
                     "ocr_tokens": [other.text for other in texts],
                 }
             )
-        if len(rows) >= least_questions:
-            break
-    strings = List(Value("string"))
-    features = Features(
-        {
-            **text("image_id"),
-            "question_id": Value("int64"),
-            **text("question"),
-            "question_tokens": strings,
-            "image": Image(),
-            "image_width": Value("int64"),
-            "image_height": Value("int64"),
-            "answers": strings,
-            "image_classes": strings,
-            **text("set_name"),
-            "ocr_tokens": strings,
-        }
-    )
-    return [Table("textvqa_val/default/validation.parquet", features, rows)]
+    return [table_of("textvqa_val/default/validation.parquet", rows)]
 
 
 def pope(images: int = 100) -> list[Table]:
     """Three present and three absent classes an image in each split, as in the paper."""
     splits: dict[str, list[Row]] = {split: [] for split in POPE_SPLITS}
-    for scene, rng in scenes(3):
+    for scene, rng in scenes(3, splits["random"], 2 * POPE_EACH * images):
         present = sorted({thing.name for thing in scene.things})
         if len(present) < POPE_EACH:
             continue
@@ -174,15 +138,10 @@ def pope(images: int = 100) -> list[Table]:
                             "category": split,
                         }
                     )
-        if len(splits["random"]) == 2 * POPE_EACH * images:
-            break
-    features = Features(
-        {**text("id", "question_id", "question", "answer", "image_source"), "image": Image(), **text("category")}
-    )
     together = [{**row, "id": str(index)} for index, row in enumerate(row for rows in splits.values() for row in rows)]
     return [
-        Table("pope/default/test.parquet", features, together),
-        *(Table(f"pope/Full/{split}.parquet", features, rows) for split, rows in splits.items()),
+        table_of("pope/default/test.parquet", together),
+        *(table_of(f"pope/Full/{split}.parquet", rows) for split, rows in splits.items()),
     ]
 
 
@@ -192,7 +151,7 @@ MME_CATEGORIES = ("existence", "count", "position", "color", "OCR")
 def mme(images: int = 60) -> list[Table]:
     """A pair of questions in each of five categories an image."""
     rows: dict[str, list[Row]] = {category: [] for category in MME_CATEGORIES}
-    for scene, rng in scenes(4):
+    for scene, rng in scenes(4, rows["OCR"], 2 * images):
         pairs = {category: mme_pair(category, scene, rng) for category in MME_CATEGORIES}
         if None in pairs.values():
             continue
@@ -208,16 +167,13 @@ def mme(images: int = 60) -> list[Table]:
                         "category": category,
                     }
                 )
-        if len(rows["OCR"]) == 2 * images:
-            break
-    features = Features({**text("question_id"), "image": Image(), **text("question", "answer", "category")})
-    return [Table("mme/default/test.parquet", features, [row for category in rows.values() for row in category])]
+    return [table_of("mme/default/test.parquet", [row for category in rows.values() for row in category])]
 
 
 def scienceqa(images: int = 200) -> list[Table]:
     """Three multiple-choice questions an image."""
     rows: list[Row] = []
-    for scene, rng in scenes(5):
+    for scene, rng in scenes(5, rows, 3 * images):
         found: dict[str, Question] = {}
         for _ in range(12):
             question = questions.multiple_choice(scene, rng)
@@ -244,18 +200,7 @@ def scienceqa(images: int = 200) -> list[Table]:
                     "solution": "",
                 }
             )
-        if len(rows) == 3 * images:
-            break
-    features = Features(
-        {
-            "image": Image(),
-            **text("question"),
-            "choices": List(Value("string")),
-            "answer": Value("int8"),
-            **text("hint", "task", "grade", "subject", "topic", "category", "skill", "lecture", "solution"),
-        }
-    )
-    return [Table("scienceqa_img/ScienceQA-IMG/test.parquet", features, rows)]
+    return [table_of("scienceqa_img/ScienceQA-IMG/test.parquet", rows, answer=Value("int8"))]
 
 
 def calibration(samples: int = CALIBRATION_SAMPLES) -> list[Table]:
@@ -268,7 +213,7 @@ def calibration(samples: int = CALIBRATION_SAMPLES) -> list[Table]:
             rows.append({"image": png(scene), "question": prompt(question), "answer": question.answer})
         if len(rows) == samples:
             break
-    return [Table("calibration.parquet", Features({"image": Image(), **text("question", "answer")}), rows)]
+    return [table_of("calibration.parquet", rows)]
 
 
 MAKERS: dict[str, Callable[[], list[Table]]] = {

@@ -1,15 +1,15 @@
 """The tables of the mini suites whose answer is an option: MMBench in English and Chinese, SEED-Bench, AI2D."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import replace
 from random import Random
 
-from datasets import Features, Image, List, Value
+from datasets import Image, List, Value
 
 from harness.scenes import questions, world
 from harness.scenes.mini.asking import scenes
 from harness.scenes.mini.chinese import in_chinese
-from harness.scenes.mini.table import Row, Table, png, text
+from harness.scenes.mini.table import Row, Table, png, table_of
 from harness.scenes.questions import KINDS, Question
 from harness.scenes.world import Scene
 
@@ -38,7 +38,7 @@ def mmbench_cn(least: int = 100) -> list[Table]:
 
 def _mmbench(path: str, suite: int, least: int, nothing: str | None, worded: Callable[[Question], Question]) -> Table:
     rows: list[Row] = []
-    for number, (scene, question) in enumerate(_asked(suite, each=1)):
+    for number, (scene, question) in enumerate(_asked(suite, rows, least, each=1)):
         picture, asked = png(scene), worded(question)
         for turn in range(len(asked.choices)):
             turned = asked.choices[turn:] + asked.choices[:turn]
@@ -59,23 +59,13 @@ def _mmbench(path: str, suite: int, least: int, nothing: str | None, worded: Cal
                     "split": "dev",
                 }
             )
-        if len(rows) >= least:
-            break
-    features = Features(
-        {
-            "index": Value("int64"),
-            **text("question", "hint", "answer", *LETTERS, "category"),
-            "image": Image(),
-            **text("source", "L2-category", "comment", "split"),
-        }
-    )
-    return Table(path, features, rows)
+    return table_of(path, rows, **dict.fromkeys(("hint", *LETTERS, "comment"), Value("string")))
 
 
 def seedbench(least: int = 100) -> list[Table]:
     """Questions about one picture each, which stands in a list as the frames of a video would."""
     rows: list[Row] = []
-    for scene, question in _asked(8, each=3, options=4):
+    for scene, question in _asked(8, rows, least, each=3, options=4):
         rows.append(
             {
                 "answer": question.answer,
@@ -89,23 +79,16 @@ def seedbench(least: int = 100) -> list[Table]:
                 "segment": None,
             }
         )
-        if len(rows) >= least:
+        if len(rows) >= least:  # in the midst of a scene's
             break
-    features = Features(
-        {
-            **text("answer", "choice_a", "choice_b", "choice_c", "choice_d", "data_id", "data_type", "question", "question_id"),
-            "question_type_id": Value("int16"),
-            "image": List(Image()),
-            "segment": List(Value("int64")),
-        }
-    )
-    return [Table("seedbench/default/test.parquet", features, rows)]
+    types = {"question_type_id": Value("int16"), "image": List(Image()), "segment": List(Value("int64"))}
+    return [table_of("seedbench/default/test.parquet", rows, **types)]
 
 
 def ai2d(least: int = 100) -> list[Table]:
     """Questions about what stands where; the answer is the number of an option, as text."""
     rows: list[Row] = []
-    for scene, rng in scenes(9):
+    for scene, rng in scenes(9, rows, least):
         picture, found = png(scene), set()
         for kind in ("relation", "at", "relation", "at"):
             question = KINDS[kind](scene, rng)
@@ -116,10 +99,7 @@ def ai2d(least: int = 100) -> list[Table]:
             rows.append(
                 {"question": question.text, "options": options, "answer": str(options.index(question.answer)), "image": picture}
             )
-        if len(rows) >= least:
-            break
-    features = Features({**text("question"), "options": List(Value("string")), **text("answer"), "image": Image()})
-    return [Table("ai2d/default/test.parquet", features, rows)]
+    return [table_of("ai2d/default/test.parquet", rows)]
 
 
 def kind_of(question: Question) -> str:
@@ -131,9 +111,9 @@ def kind_of(question: Question) -> str:
     return "number" if question.choices[0].isdigit() else "word"
 
 
-def _asked(suite: int, each: int, options: int | None = None) -> Iterator[tuple[Scene, Question]]:
+def _asked(suite: int, made: Sized, least: int, each: int, options: int | None = None) -> Iterator[tuple[Scene, Question]]:
     """Multiple-choice questions, `each` of a scene that has so many; only those with so many options, where that is asked."""
-    for scene, rng in scenes(suite):
+    for scene, rng in scenes(suite, made, least):
         found: dict[str, Question] = {}
         for _ in range(6 * each):
             question = questions.multiple_choice(scene, rng)

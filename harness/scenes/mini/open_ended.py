@@ -2,11 +2,11 @@
 
 from random import Random
 
-from datasets import Features, Image, List, Value
+from datasets import List, Value
 
 from harness.scenes import draw, questions
 from harness.scenes.mini.asking import POPE_SPLITS, absent_classes, asked, scenes, ten_answers
-from harness.scenes.mini.table import Row, Table, png, text
+from harness.scenes.mini.table import Row, Table, png, table_of
 from harness.scenes.questions import KINDS
 from harness.scenes.world import CELLS, Scene, Thing
 
@@ -19,7 +19,7 @@ CAPTION = "Please carefully observe the area circled in the image and come up wi
 def vizwiz(least: int = 100) -> list[Table]:
     """Three questions an image with ten people's answers; one of them about what is not there, which is unanswerable."""
     rows: list[Row] = []
-    for scene, rng in scenes(10):
+    for scene, rng in scenes(10, rows, least):
         found = asked(scene, rng, VIZWIZ_KINDS, most=2)
         if len(found) < 2:
             continue
@@ -37,17 +37,13 @@ def vizwiz(least: int = 100) -> list[Table]:
                     "category": UNANSWERABLE if UNANSWERABLE in answers else "other",
                 }
             )
-        if len(rows) >= least:
-            break
-    given = {"answers": List(Value("string"))}
-    features = Features({**text("question_id"), "image": Image(), **text("question"), **given, **text("category")})
-    return [Table("vizwiz_vqa_val/default/val.parquet", features, rows)]
+    return [table_of("vizwiz_vqa_val/default/val.parquet", rows)]
 
 
 def chartqa(least: int = 100) -> list[Table]:
     """Numbers that are read off and things that are counted, asked by people; words that are read off, by a machine."""
     rows: list[Row] = []
-    for scene, rng in scenes(11):
+    for scene, rng in scenes(11, rows, least):
         picture = png(scene)
         for question in filter(None, (KINDS[kind](scene, rng) for kind in ("number", "count", "word"))):
             machine = question.kind == "word"
@@ -59,15 +55,13 @@ def chartqa(least: int = 100) -> list[Table]:
                     "image": picture,
                 }
             )
-        if len(rows) >= least:
-            break
-    return [Table("chartqa/default/test.parquet", Features({**text("type", "question", "answer"), "image": Image()}), rows)]
+    return [table_of("chartqa/default/test.parquet", rows)]
 
 
 def ocrbench(least: int = 100) -> list[Table]:
     """What is written under a thing, in four of the ten types of question."""
     rows: list[Row] = []
-    for scene, rng in scenes(12):
+    for scene, rng in scenes(12, rows, least):
         texts = [thing for thing in scene.things if thing.text]
         if len(texts) < 3:
             continue
@@ -77,11 +71,7 @@ def ocrbench(least: int = 100) -> list[Table]:
             rows.append(
                 {"dataset": dataset, "question": question, "question_type": kind, "answer": [thing.text], "image": picture}
             )
-        if len(rows) >= least:
-            break
-    answer = {"answer": List(Value("string"))}
-    features = Features({**text("dataset", "question", "question_type"), **answer, "image": Image()})
-    return [Table("ocrbench/default/test.parquet", features, rows)]
+    return [table_of("ocrbench/default/test.parquet", rows)]
 
 
 def _reading(scene: Scene, rng: Random, thing: Thing) -> tuple[str, str, str]:
@@ -101,7 +91,7 @@ def _reading(scene: Scene, rng: Random, thing: Thing) -> tuple[str, str, str]:
 def refcoco(least: int = 60) -> list[Table]:
     """Three things an image, each with one or two expressions that name it and no other."""
     rows: list[Row] = []
-    for scene, rng in scenes(13):
+    for scene, rng in scenes(13, rows, least):
         unique = scene.unique()
         if len(unique) < 3:
             continue
@@ -122,19 +112,6 @@ def refcoco(least: int = 60) -> list[Table]:
                     "file_name": f"scene_{scene.seed}.png",
                 }
             )
-        if len(rows) >= least:
-            break
     numbers = List(Value("float32"))
-    features = Features(
-        {
-            **text("question_id"),
-            "image": Image(),
-            **text("question"),
-            "answer": List(Value("string")),
-            "segmentation": numbers,
-            "bbox": numbers,
-            "iscrowd": Value("int8"),
-            **text("file_name"),
-        }
-    )
-    return [Table("refcoco_bbox_rec_val/default/val.parquet", features, rows)]
+    types = {"segmentation": numbers, "bbox": numbers, "iscrowd": Value("int8")}
+    return [table_of("refcoco_bbox_rec_val/default/val.parquet", rows, **types)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import PIL
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, Value
+from datasets import Features, Image
 
 from fitprune.files import replacing
 from harness.scenes import draw, world
@@ -45,7 +45,7 @@ def fine_print(table: Table, canvas: Canvas) -> Table:
     """
 
     def redrawn(name: str, value: object) -> object:
-        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
+        if isinstance(value, dict) and _is_picture(value):
             return png(world.sample(int(str(value["path"]).removesuffix(".png"))), canvas)
         if isinstance(value, list) and name in BOXES:
             return [pixels * canvas[1 - place % 2] for place, pixels in enumerate(value)]
@@ -55,9 +55,15 @@ def fine_print(table: Table, canvas: Canvas) -> Table:
     return Table(table.path, table.features, rows)
 
 
-def text(*names: str) -> dict[str, Value]:
-    """String columns."""
-    return {name: Value("string") for name in names}
+def table_of(path: str, rows: list[Row], **types: object) -> Table:
+    """The rows of a file, each column of the type that the first row has there, unless another is given."""
+    features = Features.from_arrow_schema(pa.Table.from_pylist(rows[:1]).schema)
+    pictures = {name: Image() for name, value in rows[0].items() if _is_picture(value)}
+    return Table(path, Features(features | pictures | types), rows)
+
+
+def _is_picture(value: object) -> bool:
+    return isinstance(value, dict) and value.keys() == {"bytes", "path"}
 
 
 def encoder() -> str:

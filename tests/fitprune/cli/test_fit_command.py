@@ -37,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_several_budgets_go_into_a_folder_with_where_they_are_from(tmp_path: Path) -> None:
     """The command of the guide."""
-    options = ["--reduction", "0.3,0.5,0.7", "--data", "mini", "--samples", "24", "-o", "recipes/"]
+    options = ["--reduction", "0.3,0.5,0.7", "--data", "mini", "--samples", "8", "-o", "recipes/"]
     done = fit(*TINY, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar where there is no terminal
@@ -53,7 +53,7 @@ def test_several_budgets_go_into_a_folder_with_where_they_are_from(tmp_path: Pat
         made = recipe.provenance
         assert made["model"] == "llava-tiny"
         assert len(made["revision"]) == 12
-        assert made["data"].items() >= {"id": "mini", "samples": 24, "visual_tokens": 144}.items()
+        assert made["data"].items() >= {"id": "mini", "samples": 8, "visual_tokens": 144}.items()
         assert made["budget"]["asked"] == budget
         assert made["budget"]["reached"] == pytest.approx(recipe.reduction, abs=1e-6)
         assert made["mode"] == "sequential"
@@ -164,7 +164,7 @@ def test_a_budget_out_of_reach_says_what_is_kept(here: Path, capsys: pytest.Capt
 def test_a_terminal_shows_progress_with_the_time_left(tmp_path: Path) -> None:
     parent, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
-    command = [warm.python(), "-m", "fitprune", "fit", *TINY, "--reduction", "0.5", "--samples", "16", "--batch-size", "2"]
+    command = [warm.python(), "-m", "fitprune", "fit", *TINY, "--reduction", "0.5", "--samples", "8", "--batch-size", "1"]
     done = subprocess.Popen([*command, "-o", "recipe.json"], stdout=subprocess.PIPE, stderr=terminal, cwd=tmp_path)
     os.close(terminal)
     shown = b""

@@ -14,8 +14,9 @@ import pytest
 
 from fitprune.errors import FitPruneError
 from harness.answering import scoring, trial
-from harness.answering.evaluate import conditions, evaluate_cell
+from harness.answering.evaluate import conditions
 from harness.answers import MEAN, RESAMPLED, Answer, Answers
+from harness.cells import CellSettings
 from harness.results.computed import computed
 from harness.results.strict_json import strict
 from harness.statistics import half_samples, paired_drop
@@ -23,6 +24,7 @@ from harness.tasks import SUITES, Metric, build, specs
 from harness.tasks.build import build_task, task_config, task_folder
 from harness.tasks.specs import find_suite, task_folders
 from tests.support import stub_rows
+from tests.support.evaluating import evaluate_cell
 from tests.support.own_task import claimed, write_rows, write_task
 from tests.support.results import result
 from tests.support.stub_rows import columns_of, write_stub
@@ -72,7 +74,7 @@ def test_a_stored_result_is_read_with_its_halves(colors):
     made = result(**known, replicates=pruned.replicates, dense_replicates=dense.replicates)
     stored = type(made).from_json(strict(made.to_json()))
     records = strict(list(pruned.to_records(dense)))
-    own, before = (Answers.from_records(records, stored, dense=side) for side in (False, True))
+    own, before = Answers.both(records, stored)
     again, drop = computed(stored, own, before), paired_drop(dense, pruned)
     assert again.drop_ci95 == pytest.approx((drop.low, drop.high))
     assert again.note == ""  # questions without a score of their own lack nothing
@@ -138,7 +140,7 @@ def counting(statistic):
 def test_what_cannot_be_scored_is_refused_before_any_work(colors, metrics, words):
     data = colors(*metrics.split(","))
     with pytest.raises(FitPruneError, match=f"^suite 'colors'.*({re.escape(words).replace(re.escape('|'), '|')})") as refused:
-        conditions("colors", data, None, 16, "float32")
+        conditions("colors", CellSettings(data), "float32")
     assert "\n" not in str(refused.value)
 
 
@@ -148,7 +150,7 @@ def test_a_metric_is_named_after_the_task(colors):
     assert (spec.name, spec.metric.name, spec.metric.full) == ("colors:macro", "macro", None)
     assert evaluate_cell(scripted({"": "red"}), None, "colors:macro", data=data).suite == "colors:macro"
     with pytest.raises(FitPruneError, match="its task has no metric mackro; it has share, macro"):
-        conditions("colors:mackro", data, None, 16, "float32")
+        conditions("colors:mackro", CellSettings(data), "float32")
 
 
 def test_a_metric_of_one_category_is_tried_on_the_first_questions_that_it_scores(colors, monkeypatch):
@@ -168,10 +170,10 @@ def test_questions_hang_on_their_first_image_also_under_a_limit(colors):
 
 def test_the_tasks_code_is_in_the_key(colors):
     data = colors("share")
-    before = conditions("colors", data, None, 16, "float32")["task_code"]
+    before = conditions("colors", CellSettings(data), "float32")["task_code"]
     with (task_folder("colors") / "utils.py").open("a") as code:
         code.write("# other\n")
-    assert conditions("colors", data, None, 16, "float32")["task_code"] != before
+    assert conditions("colors", CellSettings(data), "float32")["task_code"] != before
 
 
 def test_names_of_tasks_are_known_with_the_nearest():

@@ -11,11 +11,12 @@ import torch
 
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
-from harness.answering.evaluate import evaluate_cell, sample_inputs
+from harness.answering.evaluate import sample_inputs
 from harness.answering.lmms_model import FitPruneLMM
 from harness.models.loading import LoadedModel, load_model
 from harness.tasks.build import build_task
 from harness.tasks.isolation import lmms_eval_evaluator
+from tests.support.evaluating import evaluate_cell
 from tests.support.tiny_llava import people, picture, save_tiny, scripted, write, write_suites
 
 pytestmark = pytest.mark.releases

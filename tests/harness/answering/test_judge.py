@@ -12,10 +12,12 @@ import requests
 from fitprune.errors import FitPruneError
 from harness.answering import evaluate
 from harness.answering import judge as judges
-from harness.answering.evaluate import conditions, evaluate_cell
+from harness.answering.evaluate import conditions
 from harness.answering.judge import Judge, asked, open_judge
+from harness.cells import CellSettings
 from harness.tasks import build, specs
 from harness.tasks.specs import find_suite
+from tests.support.evaluating import evaluate_cell
 from tests.support.own_task import write_rows, write_task
 from tests.support.tiny_llava import picture, scripted, write
 
@@ -111,14 +113,14 @@ def test_mm_vet_is_scored_by_the_judge_as_lmms_eval_scores_it(judged, endpoint, 
 def test_the_judges_model_and_prompts_are_in_the_key(judged, endpoint):
     endpoint.models = ["judge-7b", "other"]
     one, other = (
-        conditions("colors", judged, None, 16, "float32", judge=f"{endpoint.url}#{name}")["generation"]["judge"]
+        conditions("colors", CellSettings(judged, judge=f"{endpoint.url}#{name}"), "float32")["generation"]["judge"]
         for name in endpoint.models
     )
     assert (one["model"], other["model"]) == ("judge-7b", "other")
     assert one["prompts"] == other["prompts"]
     with (build.task_folder("colors") / "utils.py").open("a") as prompts:
         prompts.write("# another prompt\n")
-    changed = conditions("colors", judged, None, 16, "float32", judge=f"{endpoint.url}#other")["generation"]["judge"]
+    changed = conditions("colors", CellSettings(judged, judge=f"{endpoint.url}#other"), "float32")["generation"]["judge"]
     assert changed["prompts"] != other["prompts"]
 
 

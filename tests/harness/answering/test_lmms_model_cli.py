@@ -12,10 +12,10 @@ from filelock import FileLock
 
 from fitprune import FitPrune, Recipe
 from fitprune.errors import FitPruneError
-from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
 from harness.tasks.build import task_folder, tasks_reading
 from harness.tasks.isolation import lmms_eval_evaluator
+from tests.support.evaluating import evaluate_cell
 from tests.support.tiny_llava import picture, save_tiny, write
 from tests.support.warm import python
 

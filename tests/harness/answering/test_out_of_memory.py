@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fitprune.errors import FitPruneError
-from harness.answering.evaluate import evaluate_cell
 from harness.models.gpu_memory import is_out_of_memory
 from harness.models.loading import load_model
 from harness.results.journal import Journal
 from harness.tasks.isolation import lmms_eval_evaluator
+from tests.support.evaluating import evaluate_cell
 from tests.support.tiny_llava import save_tiny, write_suites
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from fitprune import FitPrune, FitPruneError, Recipe
-from harness.answering.evaluate import evaluate_cell
 from harness.answering.input_cache import InputCache
 from harness.bench.bench import Bench
 from harness.cells import Cell, CellSettings
@@ -24,6 +23,7 @@ from harness.results.key import content_key
 from harness.results.once import RunFolder
 from harness.results.store import Store
 from tests.support import tiny_llava, warm
+from tests.support.evaluating import evaluate_cell
 from tests.support.suite_runs import PLUGIN, ROOT
 from tests.support.tiny_llava import save_tiny, scripted
 

@@ -13,13 +13,14 @@ from PIL import Image
 from baselines.between_layers.fastv import FastV
 from fitprune.errors import FitPruneError
 from harness.__main__ import main
-from harness.answering.evaluate import evaluate_cell, sample_inputs
+from harness.answering.evaluate import sample_inputs
 from harness.gallery.file import FOLDER, check_scene
 from harness.gallery.survivors import masks
 from harness.gallery.views import views_of
 from harness.models.loading import load_model
 from harness.tasks.build import build_task
-from reports.page.gallery import read_gallery
+from reports.page.left import read_gallery
+from tests.support.evaluating import evaluate_cell
 
 pytestmark = pytest.mark.releases
 
@@ -196,7 +197,7 @@ def test_a_damaged_file_is_named_and_the_others_are_shown(drawn, tmp_path, chang
 
 def test_a_gallery_that_is_too_large_is_cut_and_it_is_said(drawn, monkeypatch):
     folder, scenes = drawn
-    monkeypatch.setattr("reports.page.gallery.GALLERY_BYTES", len(json.dumps(scenes[0])) + 100)
+    monkeypatch.setattr("reports.page.left.GALLERY_BYTES", len(json.dumps(scenes[0])) + 100)
     shown, notes = read_gallery(folder)
     assert len(shown) < 3
     assert notes == [f"the gallery is full: {3 - len(shown)} of its pictures are left out"]

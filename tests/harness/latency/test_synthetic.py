@@ -36,8 +36,7 @@ def view_of(spec, size):
 @pytest.mark.parametrize("name", [*EMBEDDED, *families.FAMILIES])
 def test_a_random_model_answers_its_random_prompts_dense_and_pruned(name, size, tmp_path):
     spec = spec_of(name, tmp_path)
-    made, view = random_model(spec, "cpu"), view_of(spec, size)
-    model = made.model
+    model, view = random_model(spec, "cpu"), view_of(spec, size)
     model.generation_config.eos_token_id = None
     inputs = random_prompt(model.config, view, 9, 2, next(model.parameters()))
     assert inputs["input_ids"].shape == (2, view.tokens + view.newlines + 9)
@@ -56,7 +55,7 @@ def test_a_random_model_answers_its_random_prompts_dense_and_pruned(name, size, 
 @pytest.mark.parametrize("name", [*EMBEDDED, *families.FAMILIES])
 def test_text_holds_no_token_that_stands_for_something(name, tmp_path):
     spec = spec_of(name, tmp_path)
-    config = random_model(spec, "cpu", layers=1).model.config
+    config = random_model(spec, "cpu", layers=1).config
     view = view_of(spec, SIZES[0])
     image = view.tokens + view.newlines
     inputs = random_prompt(config, view, 400, 3, torch.empty(0))
@@ -74,7 +73,7 @@ def test_text_holds_no_token_that_stands_for_something(name, tmp_path):
 def test_prompts_are_where_the_model_is_and_in_its_dtype():
     spec = find_model("llava-tiny")
     like = torch.empty(0, dtype=torch.bfloat16, device="meta")
-    inputs = random_prompt(random_model(spec, "cpu", layers=1).model.config, view_of(spec, SIZES[0]), 4, 1, like)
+    inputs = random_prompt(random_model(spec, "cpu", layers=1).config, view_of(spec, SIZES[0]), 4, 1, like)
     assert {tensor.device.type for tensor in inputs.values()} == {"meta"}
     assert inputs["pixel_values"].dtype == torch.bfloat16
     assert inputs["input_ids"].dtype == torch.long
@@ -86,7 +85,7 @@ def test_each_weight_is_made_once_in_the_checkpoint_s_dtype(tmp_path):
     family_config.save_pretrained(tmp_path)
     made = []
     peak = peak_cpu_bytes(lambda: made.append(random_model(find_model(str(tmp_path)), "cpu")))
-    weights = list(made[0].model.parameters())
+    weights = list(made[0].parameters())
     assert {weight.dtype for weight in weights} == {torch.bfloat16}
     assert not any(weight.requires_grad for weight in weights)
     total = sum(weight.nbytes for weight in weights)
@@ -96,8 +95,8 @@ def test_each_weight_is_made_once_in_the_checkpoint_s_dtype(tmp_path):
 
 
 def test_a_registered_model_has_its_checkpoint_s_dtype_or_the_one_asked_for():
-    assert random_model(find_model("llava-tiny"), "cpu").model.dtype == torch.float32
-    assert random_model(find_model("llava-tiny"), "cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+    assert random_model(find_model("llava-tiny"), "cpu").dtype == torch.float32
+    assert random_model(find_model("llava-tiny"), "cpu", dtype="bfloat16").dtype == torch.bfloat16
 
 
 def test_weights_repeat_and_other_draws_are_left_alone():
@@ -105,7 +104,7 @@ def test_weights_repeat_and_other_draws_are_left_alone():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    first, second = (random_model(spec, "cpu", layers=2).model for _ in range(2))
+    first, second = (random_model(spec, "cpu", layers=2) for _ in range(2))
     assert torch.equal(torch.rand(4), expected)
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -114,7 +113,7 @@ def test_weights_repeat_and_other_draws_are_left_alone():
 
 def test_fewer_layers(tmp_path):
     made = random_model(spec_of("qwen2_5_vl", tmp_path), "cpu", layers=1)
-    assert len(made.model.model.language_model.layers) == 1
+    assert len(made.model.language_model.layers) == 1
     for layers in (0, 4):
         with pytest.raises(FitPruneError, match=f"has 3 decoder layers; --layers cannot be {layers}"):
             random_model(find_model(str(tmp_path)), "cpu", layers=layers)
@@ -132,7 +131,7 @@ def test_a_device_that_is_not_here():
 def test_on_cuda():
     made, device = [], torch.device("cuda:0")
     peak = peak_cuda_bytes(lambda: made.append(random_model(find_model("llava-tiny"), "cuda:0", dtype="bfloat16")), device)
-    weights = list(made[0].model.parameters())
+    weights = list(made[0].parameters())
     assert {(weight.device, weight.dtype) for weight in weights} == {(device, torch.bfloat16)}
     # The allocator rounds each tensor up to 512 bytes.
     assert peak <= sum(weight.nbytes + 512 for weight in weights) + 3 * max(weight.nbytes for weight in weights)

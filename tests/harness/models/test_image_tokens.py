@@ -6,9 +6,9 @@ import pytest
 
 from baselines import Dense, Random
 from fitprune import FitPruneError
-from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
 from tests.support import families
+from tests.support.evaluating import evaluate_cell
 from tests.support.tiny_llava import save_tiny, write_suites
 
 FAMILIES = ("llava", *families.FAMILIES)

@@ -91,7 +91,7 @@ def test_the_configuration_alone_says_what_the_processor_makes(loaded, size):
 
 def test_random_weights_run_so_too():
     made = random_model(find_model(NAME), "cpu", 2, None)
-    assert made.model.model.image_newline is None
+    assert made.model.image_newline is None
 
 
 def test_it_is_another_model_to_a_key():

@@ -9,7 +9,7 @@ import harness.plugin.cell
 import harness.plugin.parametrize
 import harness.plugin.session  # noqa: F401
 from fitprune import Recipe
-from harness.answering.evaluate import evaluate_cell, sample_inputs
+from harness.answering.evaluate import sample_inputs
 from harness.bench.bench import Bench
 from harness.cells import Cell, CellSettings
 from harness.cost.flops import count
@@ -19,6 +19,7 @@ from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.tasks.isolation import lmms_eval_evaluator
 from tests.support import tiny_llava
+from tests.support.evaluating import evaluate_cell
 from tests.support.suite_runs import PLUGIN, SUITES
 
 pytestmark = pytest.mark.releases

@@ -2,6 +2,9 @@
 
 import subprocess
 
+import pytest
+
+from harness.plugin.repeated import Repeated, stopped
 from tests.support.suite_runs import SUITES, command, environment
 
 pytest_plugins = ["pytester", "tests.support.suite_runs"]
@@ -39,6 +42,7 @@ def test_a_cell_that_was_measured_ends_the_row(run, monkeypatch):
     assert "not run" not in result.stdout.str()
 
 
+@pytest.mark.exhaustive
 def test_two_workers_stop_too(place, tmp_path):
     paths = [str(SUITES / f"test_{suite}.py") for suite in ("gqa", "pope", "mme", "vqav2")]
     ran = subprocess.run(
@@ -76,6 +80,17 @@ def test_what_all_methods_are_refused_with_stops_the_run(run, monkeypatch):
     result.stdout.fnmatch_lines(["not run: 8 of 12 cells; 3 cells, *: transformers 5.99.0 hands layers no cache; *"])
 
 
+def test_workers_that_die_one_after_another_stop_the_run(tmp_path):
+    """By the reports that xdist makes of them."""
+    counted = Repeated(tmp_path)
+    for number in range(3):
+        assert stopped(tmp_path) == ""
+        died = pytest.TestReport(f"test_{number}", ("", 0, ""), {}, "failed", "worker 'gw0' crashed", "???")
+        counted.reported(died, None)
+    assert stopped(tmp_path) == "3 cells, one after another, failed with the same error: a worker process died"
+
+
+@pytest.mark.exhaustive
 def test_a_worker_that_dies_again_and_again_stops_the_run(place, tmp_path):
     (tmp_path / "dying.py").write_text(
         "import os\nfrom harness.bench.bench import Bench\n"

@@ -9,11 +9,11 @@ from tenacity import wait_none
 
 from fitprune.errors import FitPruneError
 from harness.__main__ import main
-from harness.answering.evaluate import evaluate_cell
 from harness.tasks import hub
 from harness.tasks.build import build_task
 from harness.tasks.isolation import lmms_eval_evaluator
 from harness.tasks.preflight import check_data
+from tests.support.evaluating import evaluate_cell
 from tests.support.hub import COMMIT, stand_in
 from tests.support.tiny_llava import scripted, write_suites
 

@@ -15,6 +15,7 @@ from tenacity import wait_none
 
 from fitprune.errors import FitPruneError
 from harness.answering.evaluate import conditions
+from harness.cells import CellSettings
 from harness.plugin.workers import Worker, hand_over
 from harness.tasks import hub
 from harness.tasks.build import build_task
@@ -111,7 +112,7 @@ def test_the_commit_is_looked_up_once_and_is_in_key_and_cache(online, loaded, ca
     assert loaded == [(POPE, None, NEW)] * 2
     assert first.data_digest == again.data_digest == f"{NEW}:{POPE}:default:test"
     prepared(caches, NEW)
-    assert conditions("pope", "hub", None, 16, "float32")["data_digest"] == first.data_digest  # which the key covers
+    assert conditions("pope", CellSettings("hub"), "float32")["data_digest"] == first.data_digest  # which the key covers
     assert (caches / "hub/datasets--lmms-lab-encoder--POPE/refs/main").read_text() == NEW
 
 

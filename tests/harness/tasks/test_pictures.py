@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from fitprune.errors import FitPruneError
-from harness.answering.evaluate import evaluate_cell
 from harness.models.loading import load_model
 from harness.tasks.build import build_task
 from harness.tasks.pictures import as_seen
+from tests.support.evaluating import evaluate_cell
 from tests.support.tiny_llava import save_tiny, write_suites
 
 
@@ -189,7 +189,7 @@ def test_a_broken_picture_ends_the_cell_and_names_file_and_row(data, loaded, how
 def test_if_allowed_its_question_counts_as_wrong_with_a_note(data, loaded, how):
     whole = evaluate_cell(loaded, None, "pope", data=str(data), batch_size=4)
     stored(data, lambda row, encoded: BROKEN[how](encoded) if row in (3, 7) else encoded)
-    answers = evaluate_cell(loaded, None, "pope", data=str(data), batch_size=4, allow_broken=True)
+    answers = evaluate_cell(loaded, None, "pope", data=str(data), batch_size=4, allow_broken_images=True)
     assert "pope: 2 pictures cannot be decoded; their questions count as wrong" in answers.notes
     for row, (before, after) in enumerate(zip(whole.answers, answers.answers, strict=True)):
         if row in (3, 7):

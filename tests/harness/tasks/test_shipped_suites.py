@@ -21,6 +21,7 @@ from fitprune import FitPruneError
 from harness.answering import evaluate, lmms_model
 from harness.answering.batching import Finished, Record, keys_of
 from harness.answers import F1, MEAN, PAIRS, RESAMPLED
+from harness.cells import CellSettings
 from harness.models.loading import load_model
 from harness.statistics import paired_drop, score_interval
 from harness.statistics.drops import no_drop
@@ -146,7 +147,7 @@ def evaluated(loaded, drawn, monkeypatch):
         monkeypatch.setattr(lmms_model, "generate", generate)
         monkeypatch.setattr(evaluate, "lmms_eval_evaluator", lambda: SimpleNamespace(simple_evaluate=simple_evaluate))
         spec = SUITES[suite]
-        answers = evaluate.evaluate_cell(loaded, None, suite, data=data, limit=limit, task=task)
+        answers = evaluate.evaluate_cell(loaded, None, suite, CellSettings(data, limit), task=task)
         metric = spec.metric.name
         figure = next(value for name, value in kept["results"][spec.task].items() if name.startswith(f"{metric},"))
         return answers, figure, kept["samples"][spec.task]

@@ -12,12 +12,12 @@ from PIL import Image
 
 from fitprune.errors import FitPruneError
 from harness.answering.batching import image_hash
-from harness.answering.evaluate import evaluate_cell
 from harness.models import digests
 from harness.tasks import preflight, reading, stored
 from harness.tasks.build import build_task
 from harness.tasks.pictures import seen
 from harness.tasks.preflight import check_data
+from tests.support.evaluating import evaluate_cell
 from tests.support.tiny_llava import picture, scripted, write, write_suites
 
 ROWS = 40
@@ -142,7 +142,7 @@ def test_a_file_that_changes_under_a_run_is_noticed(tmp_path):
         task.eval_docs[3]
     model = scripted({"": "yes"})
     with pytest.raises(FitPruneError, match="changed while the run was going on"):  # no broken picture
-        evaluate_cell(model, None, "pope", data=str(tmp_path), task=task, allow_broken=True)
+        evaluate_cell(model, None, "pope", data=str(tmp_path), task=task, allow_broken_images=True)
 
 
 @pytest.fixture
