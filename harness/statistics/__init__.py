@@ -11,39 +11,23 @@ Values are shares (0-1) while they are arrays, and points (0-100) in everything 
 """
 
 from harness.statistics.averages import average_half_width, correlations
-from harness.statistics.bootstrap import bootstrap_interval, rare_interval
-from harness.statistics.drops import Drop, bounded_mean, image_drops, no_drop, paired_drop, score_interval
-from harness.statistics.estimates import CONFIDENCE, Estimate, stratified_mean, t_interval
+from harness.statistics.drops import Drop, image_drops, no_drop, paired_drop, score_interval
 from harness.statistics.influence import Influence
-from harness.statistics.metrics import Sums, Units, pair_units, question_units, yes_f1_sums
 from harness.statistics.resampled import half_samples
-from harness.statistics.verdicts import GATES, Verdict, certified, questions_needed, significant
+from harness.statistics.verdicts import GATES, Verdict, certified, questions_needed
 
 __all__ = [
-    "CONFIDENCE",
     "GATES",
     "Drop",
-    "Estimate",
     "Influence",
-    "Sums",
-    "Units",
     "Verdict",
     "average_half_width",
-    "bootstrap_interval",
-    "bounded_mean",
     "certified",
     "correlations",
     "half_samples",
     "image_drops",
     "no_drop",
-    "pair_units",
     "paired_drop",
-    "question_units",
     "questions_needed",
-    "rare_interval",
     "score_interval",
-    "significant",
-    "stratified_mean",
-    "t_interval",
-    "yes_f1_sums",
 ]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from harness.answers import Answer, Answers
-from harness.statistics import stratified_mean
+from harness.statistics.estimates import stratified_mean
 
 
 def answers(scores, images, groups=None, suite="gqa", metric="exact_match"):

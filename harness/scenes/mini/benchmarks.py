@@ -19,6 +19,7 @@ from harness.scenes.questions import KINDS, Question
 YES_NO_ENDING = " Please answer yes or no."
 CALIBRATION_SAMPLES = 512
 GQA_KINDS = ("relation", "color", "shape", "where", "at", "exist", "color y/n", "position y/n")
+_ANSWER_TYPES = {"count": "number", **dict.fromkeys(("exist", "count y/n", "color y/n"), "yes/no")}
 VQA_KINDS = ("exist", "count", "count y/n", "color", "color y/n", "shape", "relation", "at")
 
 
@@ -73,11 +74,7 @@ def vqav2(images: int = 130) -> list[Table]:
                         for index, answer in enumerate(answers, start=1)
                     ],
                     "image_id": scene.seed,
-                    "answer_type": "yes/no"
-                    if question.answer in ("yes", "no")
-                    else "number"
-                    if question.kind == "count"
-                    else "other",
+                    "answer_type": _ANSWER_TYPES.get(question.kind, "other"),
                     "question_id": scene.seed * 10 + number,
                     "question": question.text,
                     "image": picture,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from harness.statistics import Drop, Verdict, certified, significant
+from harness.statistics import Drop, Verdict, certified
+from harness.statistics.verdicts import significant
 from tests.benchmarks.gate_errors import worlds
 
 # Images, kinds of losses, questions an image, chance of each question of an image that loses, runs.

@@ -10,7 +10,9 @@ import numpy as np
 
 from harness.answering.evaluate import Answer, Answers
 from harness.results.store import Store
-from harness.statistics import Units, bounded_mean, image_drops
+from harness.statistics import image_drops
+from harness.statistics.drops import bounded_mean
+from harness.statistics.metrics import Units
 from tests.benchmarks.gate_errors.worlds import decided, ends
 
 # Images of the public edition, margin, share of the images that differ.

@@ -8,11 +8,13 @@ from unittest.mock import patch
 import numpy as np
 
 from harness.bench.stretches import stretches
-from harness.statistics import Drop, Sums, Units, bootstrap, bootstrap_interval, bounded_mean, stratified_mean
+from harness.statistics import Drop, bootstrap
 from harness.statistics.averages import COLLECTIONS
 from harness.statistics.betting import DECIDES, STAKES
-from harness.statistics.drops import bounded_sums
-from harness.statistics.metrics import f1
+from harness.statistics.bootstrap import bootstrap_interval
+from harness.statistics.drops import bounded_mean, bounded_sums
+from harness.statistics.estimates import stratified_mean
+from harness.statistics.metrics import Sums, Units, f1
 from reports.table.rivals import Edge, mean_edge
 
 Intervals = list[tuple[float, float]]

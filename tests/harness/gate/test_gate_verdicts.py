@@ -8,7 +8,8 @@ import pytest
 
 from harness.gate.thresholds import Thresholds
 from harness.gate.wording import questions
-from harness.statistics import Drop, Verdict, certified, questions_needed, significant
+from harness.statistics import Drop, Verdict, certified, questions_needed
+from harness.statistics.verdicts import significant
 from tests.benchmarks.gate_errors.worlds import drops
 
 PASS, FAIL, UNDECIDED = Verdict

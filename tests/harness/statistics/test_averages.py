@@ -8,8 +8,11 @@ import pytest
 
 from harness.results.store import Store
 from harness.results.table import tables_of
-from harness.statistics import Units, average_half_width, bounded_mean, correlations, paired_drop, stratified_mean
+from harness.statistics import average_half_width, correlations, paired_drop
 from harness.statistics.averages import sharing, unproven
+from harness.statistics.drops import bounded_mean
+from harness.statistics.estimates import stratified_mean
+from harness.statistics.metrics import Units
 from reports.table.leaderboard import read_leaderboard
 from tests.benchmarks.gate_errors import worlds
 from tests.benchmarks.gate_errors.promises import at_the_margin

@@ -7,9 +7,12 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta, t
 
-from harness.statistics import Units, Verdict, bounded_mean, certified, significant, unseen
+from harness.statistics import Verdict, certified, unseen
+from harness.statistics.drops import bounded_mean
 from harness.statistics.estimates import effective_number
+from harness.statistics.metrics import Units
 from harness.statistics.unseen import unseen_interval, unseen_weight
+from harness.statistics.verdicts import significant
 from tests.benchmarks.gate_errors import worlds
 from tests.benchmarks.gate_errors.promises import at_the_margin
 from tests.support.scores import clustered_mean

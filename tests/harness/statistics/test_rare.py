@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from harness.statistics import (
-    bootstrap_interval,
-    pair_units,
-    paired_drop,
-    rare_interval,
-    score_interval,
-    yes_f1_sums,
-)
-from harness.statistics.bootstrap import REPLICATES
-from harness.statistics.metrics import f1
+from harness.statistics import paired_drop, score_interval
+from harness.statistics.bootstrap import REPLICATES, bootstrap_interval, rare_interval
+from harness.statistics.metrics import f1, pair_units, yes_f1_sums
 from tests.benchmarks.gate_errors.worlds import covered, drops, f1_drops, mean_sums, mme_drops
 from tests.support.scores import answers, clustered_mean, mme
 

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from fitprune.errors import FitPruneError
-from harness.statistics import (
-    Drop,
-    no_drop,
-    paired_drop,
-    score_interval,
-    stratified_mean,
-    t_interval,
-)
+from harness.statistics import Drop, no_drop, paired_drop, score_interval
+from harness.statistics.estimates import stratified_mean, t_interval
 from tests.benchmarks.gate_errors.worlds import covered, mme_scores, together
 from tests.support.scores import answers, clustered_mean, mme
 

@@ -8,7 +8,10 @@ import pytest
 from scipy.stats import beta, t
 
 from harness.answering.evaluate import Answer, Answers
-from harness.statistics import Units, bounded_mean, pair_units, paired_drop, score_interval, stratified_mean
+from harness.statistics import paired_drop, score_interval
+from harness.statistics.drops import bounded_mean
+from harness.statistics.estimates import stratified_mean
+from harness.statistics.metrics import Units, pair_units
 
 
 def test_each_stratum_takes_a_degree_of_freedom():
