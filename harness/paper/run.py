@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from fitprune.errors import FitPruneError, one_line
+from harness.bench.again import suites_command
 from harness.bench.bench import Bench
-from harness.bench.command import suites_command
 from harness.cells import Cell
 from harness.gate.floor import dense_fault
 from harness.models.family_names import ChosenModel

@@ -11,7 +11,7 @@ import pytest
 
 from fitprune.arguments import known_names, listed, names, one_of, shares, whole
 from fitprune.errors import FitPruneError
-from harness.bench.command import BATCH_SIZE, suites_command
+from harness.bench.again import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, DENSE, FITPRUNE, Cell, CellSettings
 from harness.gate.saved import SavedRun, run_name
 from harness.gate.thresholds import Thresholds

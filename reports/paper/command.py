@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fitprune.arguments import known_names, names, whole
 from fitprune.errors import FitPruneError
 from fitprune.files import check_folder
-from harness.bench.command import BATCH_SIZE
+from harness.bench.again import BATCH_SIZE
 from harness.cells import DENSE
 from harness.published.tables import PublishedTable, find_table, tables
 

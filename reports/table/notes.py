@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from baselines.served import NOTE, flags
-from harness.bench.command import BATCH_SIZE, suites_command
+from harness.bench.again import BATCH_SIZE, suites_command
 from harness.cells import AUTHORS, CellSettings
 from harness.results.result import Result
 from harness.results.table import Table

@@ -7,7 +7,7 @@ import pytest
 
 import harness.answering.trial
 from fitprune.errors import FitPruneError
-from harness.bench.command import suites_command
+from harness.bench.again import suites_command
 from harness.cells import CellSettings
 from harness.plugin.selection import left_out, selected_suites, without_file
 from harness.tasks import SUITES, specs

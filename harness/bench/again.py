@@ -1,4 +1,4 @@
-"""The command line that runs cells again."""
+"""`suites_command`: the command line that runs cells again."""
 
 import shlex
 from collections.abc import Sequence
