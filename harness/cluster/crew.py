@@ -167,7 +167,7 @@ class Crew:
         assert self.reference is not None
         known = [member for member in self.members.values() if member.arrived]
         needs = self.reference.needs
-        if self._by_card:
+        if any(node.gpus for node in self.nodes.values()):
             most = max(node.gpus for node in self.nodes.values())
             for model, need in needs.items():
                 room = min(member.arrived.room for member in known if member.arrived)
@@ -187,10 +187,6 @@ class Crew:
         for member in known:
             if (member.gpus or 1) not in self.sizes.values() or member.cpus != self._cores_of(member.node):
                 self.dismiss(member)
-
-    @property
-    def _by_card(self) -> bool:
-        return any(node.gpus for node in self.nodes.values())
 
     def look(self) -> None:
         """See which machines there are."""

@@ -12,12 +12,8 @@ from fitprune.errors import FitPruneError
 Read = TypeVar("Read")
 
 
-def _nan_if_none(value: Any) -> Any:
-    return math.nan if value is None else value
-
-
 # A number that may not exist: strict JSON has `null` for it, Python NaN.
-Number = Annotated[StrictFloat, BeforeValidator(_nan_if_none)]
+Number = Annotated[StrictFloat, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 
 def checked(read: Callable[[Any], Read], record: Any) -> Read:

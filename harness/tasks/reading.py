@@ -234,11 +234,8 @@ class _Shared(dict[str, Any]):
 
 
 def _pictures_of(dataset: Dataset) -> list[str]:
-    return [name for name, feature in dataset.features.items() if _is_image(feature)]
-
-
-def _is_image(feature: Any) -> bool:
-    return isinstance(feature, Image) or isinstance(getattr(feature, "feature", None), Image)
+    """The columns of pictures, and of lists of them."""
+    return [name for name, kind in dataset.features.items() if isinstance(getattr(kind, "feature", kind), Image)]
 
 
 def _column(dataset: Dataset, name: str | None) -> list[Hashable] | None:

@@ -1,31 +1,12 @@
 """Families that are asked for and cannot be run: what they are called, and why."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A family that cannot be run.
-
-    Attributes:
-        name: what people type; with a size behind it, too.
-        model_type: as a checkpoint's configuration names it.
-        reason: the rest of a sentence that begins with the name.
-    """
-
-    name: str
-    model_type: str
-    reason: str
-
-
-ABSENT = (
-    Absent(
-        "llava-onevision-1.5",
-        "llavaonevision1_5",
+ABSENT = {
+    ("llava-onevision-1.5", "llavaonevision1_5"): (
         "is not in transformers: its checkpoints bring code of their own, which is never run; take llava-onevision-7b or "
-        "qwen3-vl-8b",
+        "qwen3-vl-8b"
     ),
-)
+}
+"""What people type, with a size behind it, too, and a checkpoint's `model_type` → the rest of a sentence that begins so."""
 
 
 def reason_against(asked: str) -> str | None:
@@ -33,4 +14,5 @@ def reason_against(asked: str) -> str | None:
     against it.
     """
     plain = asked.lower().rpartition("/")[2]
-    return next((each.reason for each in ABSENT if f"{plain}-".startswith(f"{each.name}-") or plain == each.model_type), None)
+    found = (reason for (name, kind), reason in ABSENT.items() if f"{plain}-".startswith(f"{name}-") or plain == kind)
+    return next(found, None)
