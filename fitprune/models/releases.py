@@ -35,11 +35,6 @@ def cache_in(arguments: Mapping[str, Any]) -> Any:
     return next((value for value in arguments.values() if isinstance(value, Cache)), None)
 
 
-def cache_of(output: Any) -> Any:
-    """The KV cache in a model's output; None where it brings none."""
-    return cache_in(dict(output))
-
-
 def has_mask_function(attention: str) -> bool:
     """Whether transformers builds masks for this attention implementation; for others it passes None, padding or not."""
     return attention in AttentionMaskInterface().valid_keys()
