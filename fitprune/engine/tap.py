@@ -31,11 +31,13 @@ class Observation:
         show: called with the layer's attention; answers what takes the rows that survive, or None for all.
         shorten: that answer, until it has been carried out.
         shown: whether the attention was shown.
+        last_row: the last query alone attends, and its row stands for all; `shorten` must leave no other.
     """
 
     show: Callable[[Attention], Shorten | None]
     shorten: Shorten | None = None
     shown: bool = False
+    last_row: bool = False
     _before: "Token[Observation | None] | None" = field(default=None, repr=False)
 
     def __enter__(self) -> "Observation":
@@ -49,7 +51,9 @@ class Observation:
 
 
 def observing_config(config: Any) -> Any:
-    """A shallow copy of an attention module's configuration that routes through `observed_attention`."""
+    """A shallow copy of an attention module's configuration that routes through `observed_attention`; one that does, itself."""
+    if hasattr(config, "_observed_config"):
+        return config
     routed = copy.copy(config)
     routed._attn_implementation = IMPLEMENTATION
     routed._observed_config = config
@@ -82,6 +86,10 @@ def observed_attention(
         observation.shorten, observation.shown = observation.show(Attention(query, key, scaling)), True
     implementation = config._attn_implementation
     attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, module_global(module, "eager_attention_forward"))
+    if observation is not None and observation.last_row:
+        mask = None if attention_mask is None else attention_mask[..., -1:, :]
+        row, weights = attend(_Unobserved(module, config), query[:, :, -1:], key, value, mask, **kwargs)
+        return row.expand(-1, query.shape[2], -1, -1), weights
     return attend(_Unobserved(module, config), query, key, value, attention_mask, **kwargs)
 
 

@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from baselines import Dense
 from fitprune import Pruner
 from harness.answering.batching import Finished, Prepared, Record, keys_of
+from harness.answering.lean import lean
 from harness.cost.flops import prompt_tokens
 from harness.cost.tally import batch_cost
 from harness.models.loading import LoadedModel
@@ -38,9 +39,9 @@ def generate(loaded: LoadedModel, pruner: Pruner | None, batch: Prepared, counti
         "pad_token_id": tokenizer.pad_token_id,
         "logits_processor": LogitsProcessorList([first := _First()]),
     }
-    with pruner(model) if pruner else contextlib.nullcontext() as trace:
+    with lean(model, pruner) as own, pruner(model) if pruner else contextlib.nullcontext() as trace:
         try:
-            sequences = model.generate(**options)
+            sequences = model.generate(**options, **own)
         except ValueError:
             if pruner is None:
                 # A prompt that was cut off: under a pruner, also one that prunes nothing, it is named with its numbers.

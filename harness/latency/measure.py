@@ -6,8 +6,8 @@ something about a pruner: report `compare`, not two calls of `measure`.
 - Prefill is one forward over the prompts, vision tower and projector included, into an empty cache, with `lm_head` on
   the last row only.
 - Decode goes on greedily from that cache for a fixed number of tokens; an end-of-sequence token does not stop it.
-- Timed with CUDA events, synchronised, on CUDA; with `time.perf_counter` on the CPU. After warm-up; the median of the
-  repeats.
+- Timed with CUDA events, synchronised, on CUDA; with `time.perf_counter` on the CPU. After warm-up and an untimed run whose
+  memory is measured; the median of the repeats.
 - Entering and leaving the pruner's context is not timed.
 - Energy is what the GPU's own counter says, of separate runs over a window of seconds, idle power included; only if asked.
 
@@ -119,8 +119,9 @@ def measure(
     with watched(subject.devices) as (gpus, notes):
         for _ in range(warmup):
             subject.run()
+        memory = _memory(subject)
         subject.watch = Watch(gpus, notes)
-        return _latency(subject, [subject.run() for _ in range(repeats)], energy)
+        return _latency(subject, memory, [subject.run() for _ in range(repeats)], energy)
 
 
 def compare(
@@ -143,11 +144,12 @@ def compare(
         for _ in range(warmup):
             dense.run()
             pruned.run()
+        memory = _memory(dense, known), _memory(pruned)
         for subject in (dense, pruned):
             subject.watch = Watch(gpus, notes)
         pairs = [(dense.run(), pruned.run()) for _ in range(repeats)]
-        before = _latency(dense, [pair[0] for pair in pairs], energy, known)
-        after = _latency(pruned, [pair[1] for pair in pairs], energy)
+        before = _latency(dense, memory[0], [pair[0] for pair in pairs], energy)
+        after = _latency(pruned, memory[1], [pair[1] for pair in pairs], energy)
 
     def ratio(read: Callable[[Times], float]) -> tuple[float, Range]:
         return _summary([read(second) / read(first) for first, second in pairs])
@@ -170,19 +172,20 @@ def compare(
     )
 
 
-def _latency(subject: Subject, repeats: Sequence[Times], energy: bool, known: Latency | None = None) -> Latency:
-    """The summary of timed repeats, with memory from one more, untimed run or as it is `known`, and energy from as many as
-    it takes.
-    """
+def _memory(subject: Subject, known: Latency | None = None) -> dict[str, Any]:
+    """The fields of a `Latency` on memory, from one untimed run, or as they are `known`."""
+    if known is not None:
+        return {name: getattr(known, name) for name in ("working_mb", "memory_mb", "kv_bytes")}
+    working, resident, cache = subject.memory()
+    return {"working_mb": working / 1e6, "memory_mb": (working + resident) / 1e6, "kv_bytes": cache}
+
+
+def _latency(subject: Subject, memory: dict[str, Any], repeats: Sequence[Times], energy: bool) -> Latency:
+    """The summary of timed repeats, with energy from as many more as it takes."""
     prefill, prefill_iqr = _summary([times.prefill for times in repeats])
     total, total_iqr = _summary([times.total for times in repeats])
     decode, decode_iqr = _summary([times.decode for times in repeats]) if subject.new_tokens > 1 else (None, None)
     joules = subject.joules() if energy else None
-    if known is None:
-        working, resident, cache = subject.memory()
-        memory: dict[str, Any] = {"working_mb": working / 1e6, "memory_mb": (working + resident) / 1e6, "kv_bytes": cache}
-    else:
-        memory = {name: getattr(known, name) for name in ("working_mb", "memory_mb", "kv_bytes")}
     return Latency(
         prefill_ms=prefill,
         prefill_iqr_ms=prefill_iqr,
