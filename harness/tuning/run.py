@@ -1,21 +1,23 @@
-"""`tune`: from what was asked for to a finished search."""
+"""`tune`: from what was asked for to a finished search; `candidates_of`: each method at each budget that it can reach."""
 
 import math
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fitprune.errors import FitPruneError
+from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel
 from harness.bench.bench import Bench
+from harness.bench.resolved import Resolved
+from harness.cells import Cell
 from harness.results.once import RunFolder
 from harness.results.store import Store
 from harness.tasks.build import build_task
 from harness.telling import PATIENCE, tell
 from harness.tuning.asked import Asked
 from harness.tuning.asking import Asking
-from harness.tuning.candidates import candidates_of, label
 from harness.tuning.report import Frontier, Tuned
-from harness.tuning.search import ERROR, Progress, Search
+from harness.tuning.search import ERROR, Candidate, Progress, Search
 
 FIRST_BATCHES = 2  # of a stretch at least
 
@@ -61,6 +63,39 @@ def searched(asked: Asked, bench: Bench) -> Tuned:
     if best is not None and asked.confirm:
         tuned.confirmed = {suite: asking.confirmed(best, suite) for suite in asked.suites}
     return tuned
+
+
+def label(pruner: str, reduction: float) -> str:
+    """A candidate's name."""
+    return f"{pruner}@{reduction:g}"
+
+
+def candidates_of(
+    bench: Bench, model: str, pruners: Sequence[str], reductions: Sequence[float], suites: Sequence[str], goal: str = "flops"
+) -> tuple[dict[Candidate, dict[str, Resolved]], list[str]]:
+    """Each candidate with its cells by suite, and a line for each that cannot be: its budget is out of the method's reach.
+
+    goal: "flops", where a candidate saves its share of the visual tokens' FLOPs; "latency", where it saves the share of the
+    time of a short answer that was measured here.
+    """
+    found: dict[Candidate, dict[str, Resolved]] = {}
+    notes: list[str] = []
+    for pruner in pruners:
+        for reduction in sorted(reductions):
+            cells = {suite: Cell(model, pruner, reduction, suite) for suite in suites}
+            try:
+                resolved = {suite: bench.resolver.resolve(cell) for suite, cell in cells.items()}
+            except (BudgetError, UnsupportedModel) as error:
+                notes.append(f"{label(pruner, reduction)}: {error}")
+                continue
+            saved = reduction if goal == "flops" else saved_time(bench, resolved)
+            found[Candidate(label(pruner, reduction), pruner, saved)] = resolved
+    return found, notes
+
+
+def saved_time(bench: Bench, resolved: Mapping[str, Resolved]) -> float:
+    """Which share of the dense model's time a short answer takes less."""
+    return 1 - float(bench.timing.of(next(iter(resolved.values())))["latency_ms"]["end_to_end_ratio"])
 
 
 class Told:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.bench.stretches import stretches
-from harness.tuning.candidates import label
+from harness.tuning.run import label
 from harness.tuning.search import Candidate, Search, Suite
 from tests.benchmarks.gate_errors.worlds import decided
 from tests.benchmarks.tune_errors.collect import Cells, read
