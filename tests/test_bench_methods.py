@@ -100,6 +100,22 @@ def test_flops_of_a_row_are_those_of_the_whole_prefill(ratio, capsys):
     assert row[3] == f"{prompt_flops(cost) / prompt_flops(dense):.3f}"
 
 
+def test_methods_on_videos_have_a_table_of_their_own(ratio, capsys):
+    ratio.value = 1.2
+    assert main([*SMALL, "--pruner", "evs,random", "--reduction", "0.5"]) == 1
+    captured = capsys.readouterr()
+    pictures, videos = captured.out.split("random LLaVA-OneVision, a video, random weights, 5 decoder layers")
+    assert "576 visual and 64 text tokens" in pictures
+    assert "589 visual and 64 text tokens" in videos
+    assert [name for table in (pictures, videos) for name in lines(table) if name.endswith("0.5")] == ["random 0.5", "evs 0.5"]
+    assert "cannot" not in captured.out
+    assert captured.err.splitlines() == [f"slower than dense at reduction 0.5: {name}" for name in ("random", "evs")]
+    assert main([*SMALL, "--pruner", "evs", "--reduction", "0.5", "--strict", "off"]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith("random LLaVA-OneVision")
+    assert 0.5 < float(lines(alone)["evs 0.5"][3]) < 1
+
+
 @dataclass
 class Slow(Pruner):
     """Takes 2 ms of a test's clock before each layer, and 5 after the attention of the first."""

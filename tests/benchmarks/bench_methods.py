@@ -7,13 +7,15 @@
 A prefill is that of `harness.latency`: vision tower, projector, decoder. Prompts are noise, and weights are random unless real
 ones are asked for. Without `--model` it is a LLaVA of 12 layers, 512 wide, in LLaVA-1.5's proportions: 576 visual tokens, a
 CLIP tower with [CLS], a quarter as wide as the decoder and three quarters as deep. llava-1.5-7b has 576 visual tokens too,
-llava-next-7b has 2880 at 672x672.
+llava-next-7b has 2880 at 672x672. Methods that prune videos are measured without `--model`, in a table of their own: on a
+LLaVA-OneVision of the same proportions, whose prompt is a video of three frames, 589 visual tokens.
 
 A method that is slower than dense at reduction 0.5 fails the run, unless its class says why in an attribute `slow`.
 """
 
 import argparse
 import copy
+import dataclasses
 import statistics
 import sys
 import time
@@ -25,7 +27,9 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, Qwen2Config, SiglipVisionConfig
 
+from baselines.registry import get_pruner_class
 from fitprune import Pruner
 from fitprune.arguments import TYPICAL_SIZE, Parser, exit_status, image_size, names, shares, whole
 from harness.cost.flops import count
@@ -38,6 +42,7 @@ from tests.benchmarks.bench_prefill import random_llava
 
 WARMUP = 1
 JUDGED = 0.5
+FRAMES, VIDEO_TOKEN = 3, 999
 # A pruner's methods that are called on entering its context, or not at all while it prunes.
 OUTSIDE = {"check", "notes", "observed_layers", "observed_tower_layers", "params", "for_reduction"}
 
@@ -161,6 +166,42 @@ def random_model(width: int, layers: int, device: torch.device) -> TimedModel:
     return TimedModel(model, device, RANDOM, View(576, (1, 3, 336, 336)), [], "the timed prompt, which is noise")
 
 
+class VideoModel(TimedModel):
+    """A LLaVA-OneVision with random weights, shown videos of noise in the midst of words."""
+
+    @classmethod
+    def random(cls, width: int, layers: int, device: torch.device) -> "VideoModel":
+        """As `random_model`, but for the family: SigLIP's tower of 27 × 27 patches, frames pooled to 14 × 14, a newline."""
+        side, heads = width // 4, max(width // 64, 1)
+        sizes = {"hidden_size": side, "intermediate_size": side * 4, "num_attention_heads": max(side // 64, 1)}
+        tower = SiglipVisionConfig(
+            **sizes, num_hidden_layers=max(layers * 3 // 4, 2), image_size=384, patch_size=14, vision_use_head=False
+        )
+        decoder = Qwen2Config(
+            hidden_size=width,
+            intermediate_size=width * 43 // 16,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            vocab_size=VIDEO_TOKEN + 1,
+        )
+        config = LlavaOnevisionConfig(
+            vision_config=tower, text_config=decoder, image_token_index=VIDEO_TOKEN - 1, video_token_index=VIDEO_TOKEN
+        )
+        torch.manual_seed(0)
+        model = LlavaOnevisionForConditionalGeneration(config).eval().to(device)
+        view = View(FRAMES * 14 * 14 + 1, (1, FRAMES, 3, 384, 384))
+        return cls(model, device, RANDOM, view, [], "the timed prompt, which is noise")
+
+    def prompt(self, asked: Asked, batch: int) -> dict[str, torch.Tensor]:
+        text, visual = asked.text_tokens, self.view.tokens
+        ids = torch.randint(3, 90, (batch, text + visual))
+        ids[:, text // 2 : text // 2 + visual] = VIDEO_TOKEN
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        inputs["pixel_values_videos"] = torch.randn(batch, FRAMES, 3, 384, 384)
+        return {name: tensor.to(self.device) for name, tensor in inputs.items()}
+
+
 def main(words: list[str] | None = None) -> int:
     """Print the table, with what it was measured on; the exit status is 1 when a method fails."""
     parser = Parser(description="What each method costs and saves in a prefill.")
@@ -182,7 +223,6 @@ def main(words: list[str] | None = None) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Measure and print; 1 when a method fails."""
-    cannot: list[dict[str, Any]] = []
     asked = Asked(
         options.model or "random LLaVA",
         options.pruner,
@@ -198,15 +238,28 @@ def report(options: argparse.Namespace) -> int:
     )
     asked.check()
     if options.model:
-        timed = TimedModel.of(asked)
-    else:
-        timed = random_model(options.width, options.layers or 12, torch.device(options.device))
+        return printed(TimedModel.of(asked), asked, options.strict == "on")
+    width, layers, device = options.width, options.layers or 12, torch.device(options.device)
+    on_videos = [name for name in asked.methods() if get_pruner_class(name).videos]
+    status = 0
+    if others := [name for name in asked.methods() if name not in on_videos]:
+        timed = random_model(width, layers, device)
         timed.batches = [timed.prompt(asked, 1)]
+        status = printed(timed, dataclasses.replace(asked, pruners=tuple(others)), options.strict == "on")
+    if on_videos:
+        asked = dataclasses.replace(asked, model="random LLaVA-OneVision, a video", pruners=tuple(on_videos))
+        status |= printed(VideoModel.random(width, layers, device), asked, options.strict == "on")
+    return status
+
+
+def printed(timed: TimedModel, asked: Asked, strict: bool) -> int:
+    """Print a model's table; 1 when a method fails."""
+    cannot: list[dict[str, Any]] = []
     found = list(rows(timed, asked, cannot))
     print(
         f"{asked.model}, {asked.weights} weights, {timed.model.config.get_text_config().num_hidden_layers} decoder layers, "
-        f"{timed.model.dtype}, {device_name(timed.device)}, {torch.get_num_threads()} threads, batch {options.batch_size}, "
-        f"{timed.view.tokens} visual and {options.text_tokens} text tokens; medians of {options.repeats} paired repeats "
+        f"{timed.model.dtype}, {device_name(timed.device)}, {torch.get_num_threads()} threads, batch {asked.batch_sizes[0]}, "
+        f"{timed.view.tokens} visual and {asked.text_tokens} text tokens; medians of {asked.repeats} paired repeats "
         "(quartiles); shares and ratios are of the dense prefill, tower and projector included.\n"
     )
     print(table(found))
@@ -214,7 +267,7 @@ def report(options: argparse.Namespace) -> int:
     failed = [row.pruner for row in found if row.fails]
     if failed:
         print(f"slower than dense at reduction {JUDGED:g}: {', '.join(failed)}", file=sys.stderr)
-    return int(bool(failed) and options.strict == "on")
+    return int(bool(failed) and strict)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.bench_overhead [--layers 32] [--reduction 0.5] [--samples 32]
 
 A GPU runs ahead of its host until the host asks for a number. Both are counted on the CPU, where each prefill runs once: of a
-random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, and of three decoded tokens after it. FitPrune
-drops by the published 60 % recipe. What is a kernel on a GPU (the column sums, a greedy choice) counts as one operation, though
+random LLaVA with 576 visual tokens, alone and in a left-padded batch of two, and of three decoded tokens after it; of a
+LLaVA-OneVision of as many layers that is shown videos for methods that prune these. FitPrune drops by the published 60 %
+recipe. What is a kernel on a GPU (the column sums, a greedy choice) counts as one operation, though
 it is many in torch on a CPU.
 
 A second table has the operations of a prefill in five families of models, whose images differ in size; with videos for methods
@@ -30,6 +31,7 @@ from tests.support.waits import of_decoding, of_fit, of_prefill
 
 TOKENS = 576
 IMAGE = 199
+VIDEOS = "llava_onevision"
 FIT_REDUCTION, FIT_BATCH = 0.6, 8
 
 
@@ -83,15 +85,20 @@ def pruner_of(name: str, model: PreTrainedModel, reduction: float, tokens: int =
     return pruner
 
 
+def shown_videos(family: str) -> list[dict[str, torch.Tensor]]:
+    """A prompt with a video, and a left-padded batch of two."""
+    clips = [["w1 w2", videos.Clip(4), "w3 w4 w5 w6"], ["w6", videos.Clip(4)]]
+    return [videos.inputs(videos.processor(family), clips[:samples]) for samples in (1, 2)]
+
+
 def in_family(family: str, layers: int, reduction: float) -> list[str]:
     """For each method, the operations of a prefill beyond the dense one's: of a prompt, and of a padded batch of two."""
     model = families.build(family, layers)
     token = model_parts(model).visual_ids
     texts = [["w1 w2", (40, 20), "w3 w4 w5 w6"], ["w6", (44, 48)]]
-    clips = [["w1 w2", videos.Clip(4), "w3 w4 w5 w6"], ["w6", videos.Clip(4)]]
     seen = {"image": [families.inputs(families.processor(family), texts[:samples]) for samples in (1, 2)]}
     if "video" in token:
-        seen["video"] = [videos.inputs(videos.processor(family), clips[:samples]) for samples in (1, 2)]
+        seen["video"] = shown_videos(family)
     beside = {kind: [of_prefill(model, given)[1] for given in inputs] for kind, inputs in seen.items()}
     cells = []
     for name in PRUNERS:
@@ -108,10 +115,12 @@ def in_family(family: str, layers: int, reduction: float) -> list[str]:
     return cells
 
 
-def row_of(name: str, model: LlavaForConditionalGeneration, reduction: float, inputs: list, dense: list) -> list[str | int]:
+def row_of(
+    name: str, model: PreTrainedModel, reduction: float, inputs: list, dense: list, tokens: int = TOKENS
+) -> list[str | int]:
     """A method's row: what it adds to the dense model's."""
     try:
-        pruner = pruner_of(name, model, reduction)
+        pruner = pruner_of(name, model, reduction, tokens)
     except FitPruneError as error:
         return [name, f"cannot: {error}"]
     row: list[str | int] = [name]
@@ -148,6 +157,9 @@ def main() -> None:
     torch.set_num_threads(1)
     model, inputs = model_of(options.layers), [batch(1), batch(2)]
     dense = [(of_prefill(model, given), of_decoding(model, given)) for given in inputs]
+    seer, clips = families.build(VIDEOS, options.layers), shown_videos(VIDEOS)
+    beside = [(of_prefill(seer, given), of_decoding(seer, given)) for given in clips]
+    frames = int((clips[0]["input_ids"] == model_parts(seer).visual_ids["video"]).sum())
     header = ["method"]
     for samples, (prefill, token) in zip(("one", "two"), dense, strict=True):
         header += [
@@ -156,8 +168,15 @@ def main() -> None:
             f"a token: waits\n({token[0]:.0f})",
             f"operations\n({token[1]:.0f})",
         ]
-    rows = [row_of(name, model, options.reduction, inputs, dense) for name in PRUNERS]
+    rows = []
+    for name in PRUNERS:
+        if get_pruner_class(name).videos:
+            rows.append(row_of(name, seer, options.reduction, clips, beside, frames))
+            rows[-1][0] = f"{name} (video)"
+        else:
+            rows.append(row_of(name, model, options.reduction, inputs, dense))
     print(tabulate(rows, header, tablefmt="simple"))
+    print("(video): over the dense LLaVA-OneVision's " + "; ".join(f"{prefill}, a token {token}" for prefill, token in beside))
     columns = {family: in_family(family, options.layers, options.reduction) for family in families.FAMILIES}
     print("\n" + tabulate({"operations, one / two": list(PRUNERS), **columns}, "keys", tablefmt="simple"))
     fits = [row for layers in sorted({8, options.layers}) for row in fit_rows(layers, options.samples)]

@@ -142,12 +142,12 @@ def test_a_model_of_another_form_generates_by_itself():
 @pytest.fixture
 def caches():
     """A cache with room and a plain one, filled alike: a prompt of 7 tokens, then more tokens than there is room for."""
-    model = build()
-    pair = roomy_cache(model_parts(model).text_config), DynamicCache(config=model_parts(model).text_config)
+    config = model_parts(build(layers=1)).text_config
+    pair = roomy_cache(config), DynamicCache(config=config)
     torch.manual_seed(0)
     for length in (7, *[1] * (ROOM + 3), 4):
         states = torch.randn(2, 3, 4, length, 8)
-        held = [cache.update(*states, 1) for cache in pair]
+        held = [cache.update(*states, 0) for cache in pair]
         assert torch.equal(held[0][0], held[1][0])
         assert torch.equal(held[0][1], held[1][1])
     return pair
@@ -169,11 +169,11 @@ def test_a_cache_with_room_goes_through_what_is_done_to_caches(caches, change):
         CHANGES[change](cache)
     copies = copy.deepcopy(caches)
     for _ in range(2):
-        states = torch.randn(2, caches[1].layers[1].keys.shape[0], 4, 1, 8)
+        states = torch.randn(2, caches[1].layers[0].keys.shape[0], 4, 1, 8)
         for pair in (caches, copies) if change == "copied" else (caches,):
-            (keys, values), (plain_keys, plain_values) = (cache.update(*states, 1) for cache in pair)
+            (keys, values), (plain_keys, plain_values) = (cache.update(*states, 0) for cache in pair)
             assert torch.equal(keys, plain_keys)
             assert torch.equal(values, plain_values)
     if change == "copied":  # what goes into one does not come into the other
-        copies[0].update(*torch.zeros(2, 3, 4, 1, 8), 1)
-        assert torch.equal(caches[0].layers[1].keys, caches[1].layers[1].keys)
+        copies[0].update(*torch.zeros(2, 3, 4, 1, 8), 0)
+        assert torch.equal(caches[0].layers[0].keys, caches[1].layers[0].keys)
