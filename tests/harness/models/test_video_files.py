@@ -3,6 +3,7 @@
 import builtins
 import hashlib
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -68,6 +69,43 @@ def test_a_file_is_known_by_its_content(tmp_path):
     one, same = read_video(path, 2), read_video(copied, 2)
     assert one.digest == same.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert read_video(write(tmp_path, moving(5)), 2).digest != one.digest
+
+
+TURNS = {  # of the file's frames, as (a, b, c, d) of its display matrix and as numpy turns pixels
+    "by a quarter, as a phone held upright": ((0, 1, -1, 0), lambda frames: np.rot90(frames, -1, (1, 2))),
+    "by half": ((-1, 0, 0, -1), lambda frames: np.rot90(frames, 2, (1, 2))),
+    "by three quarters": ((0, -1, 1, 0), lambda frames: np.rot90(frames, 1, (1, 2))),
+    "mirrored": ((-1, 0, 0, 1), lambda frames: frames[:, :, ::-1]),
+    "turned and mirrored": ((0, 1, 1, 0), lambda frames: frames.swapaxes(1, 2)),
+    "as it is": ((1, 0, 0, 1), lambda frames: frames),
+}
+
+
+def turned(folder, matrix):
+    """An mp4 whose head says how it is to be turned."""
+    path = write(folder, moving(6), ENCODERS["h264"])
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # behind version, times, layer and volume
+    assert content[at : at + 36] == struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    a, b, c, d = (round(value * (1 << 16)) for value in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_video_is_turned_as_players_turn_it(tmp_path, turn):
+    matrix, expected = TURNS[turn]
+    plain = read_video(write(tmp_path, moving(6), ENCODERS["h264"]), 3).frames
+    video = read_video(turned(tmp_path, matrix), 3)
+    assert np.array_equal(video.frames, expected(plain))
+    assert video.frames.flags["C_CONTIGUOUS"]
+
+
+def test_a_turn_by_anything_else_is_refused(tmp_path):
+    half = 0.5**0.5
+    with pytest.raises(FitPruneError, match=r"clip\.mp4: it cannot be decoded as a video \(its display matrix turns it by other"):
+        read_video(turned(tmp_path, (half, half, -half, half)), 3)
 
 
 def damaged(folder):
