@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fitprune.errors import FitPruneError
+from fitprune.errors import FitPruneError, SeesNoVideos
 from harness.models.digests import content_digest
 
 if TYPE_CHECKING:
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 FRAMES = 32
 """Frames of a video, as lmms-eval's own classes of these families take by default."""
+
+
+class BrokenVideo(FitPruneError):
+    """A file that is there and cannot be decoded as a video."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ def read_video(path: Path, frames: int = FRAMES) -> Video:
     with lmms-eval.
 
     Raises:
-        FitPruneError: no PyAV, no such file, or one that cannot be decoded as a video.
+        FitPruneError: no PyAV, no such file; BrokenVideo, one of them: a file that cannot be decoded as a video.
     """
     import numpy as np
 
@@ -61,10 +65,27 @@ def read_video(path: Path, frames: int = FRAMES) -> Video:
             indices = _evenly(total, frames)
             found, _ = _decoded(path, set(indices))
     except (av.FFmpegError, ValueError) as error:
-        raise FitPruneError(f"{path}: it cannot be decoded as a video ({' '.join(str(error).split())[:120]})") from None
+        raise BrokenVideo(f"{path}: it cannot be decoded as a video ({' '.join(str(error).split())[:120]})") from None
     if not found:
-        raise FitPruneError(f"{path}: it cannot be decoded as a video (no frame is in it)")
+        raise BrokenVideo(f"{path}: it cannot be decoded as a video (no frame is in it)")
     return Video(np.stack([found[index] for index in indices]), indices, total, fps, content_digest(path).hex()[:16])
+
+
+def blank(frames: int) -> Video:
+    """So many black frames."""
+    import numpy as np
+
+    return Video(np.zeros((frames, 224, 224, 3), np.uint8), list(range(frames)), frames, 24.0, "")
+
+
+def require_videos(model: str, config: Any, who: str) -> None:
+    """Raise SeesNoVideos, in one line, where a model of this configuration is shown images alone, and `who` shows videos."""
+    from fitprune.models.parts import SEE_VIDEOS
+
+    if config.model_type not in SEE_VIDEOS:
+        raise SeesNoVideos(
+            f"{who} shows videos, and {model} is shown images alone; models with videos: {', '.join(sorted(SEE_VIDEOS))}"
+        )
 
 
 def require_reader() -> None:

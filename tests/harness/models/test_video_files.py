@@ -81,9 +81,8 @@ TURNS = {  # of the file's frames, as (a, b, c, d) of its display matrix and as 
 }
 
 
-def turned(folder, matrix):
-    """An mp4 whose head says how it is to be turned."""
-    path = write(folder, moving(6), ENCODERS["h264"])
+def turned(path, matrix):
+    """An mp4, whose head now says how it is to be turned."""
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 40  # behind version, times, layer and volume
     assert content[at : at + 36] == struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -96,16 +95,17 @@ def turned(folder, matrix):
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_video_is_turned_as_players_turn_it(tmp_path, turn):
     matrix, expected = TURNS[turn]
-    plain = read_video(write(tmp_path, moving(6), ENCODERS["h264"]), 3).frames
-    video = read_video(turned(tmp_path, matrix), 3)
+    path = write(tmp_path, moving(6), ENCODERS["h264"])
+    plain = read_video(path, 3).frames
+    video = read_video(turned(path, matrix), 3)
     assert np.array_equal(video.frames, expected(plain))
     assert video.frames.flags["C_CONTIGUOUS"]
 
 
 def test_a_turn_by_anything_else_is_refused(tmp_path):
     half = 0.5**0.5
-    with pytest.raises(FitPruneError, match=r"clip\.mp4: it cannot be decoded as a video \(its display matrix turns it by other"):
-        read_video(turned(tmp_path, (half, half, -half, half)), 3)
+    with pytest.raises(FitPruneError, match=r"clip\.mp4: it cannot be decoded as a video \(its display matrix turns it"):
+        read_video(turned(write(tmp_path, moving(6), ENCODERS["h264"]), (half, half, -half, half)), 3)
 
 
 def damaged(folder):
