@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError, SeesNoVideos
 from harness.models.digests import content_digest
+from harness.models.videos.seeking import LONG, sought
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,8 @@ def read_video(path: Path, frames: int = FRAMES) -> Video:
             stream = next(iter(file.streams.video), None)
             fps, total = (float(stream.average_rate or stream.guessed_rate or 24), stream.frames) if stream else (0.0, 0)
         indices = _evenly(total, frames)
-        found, seen = _decoded(path, set(indices))
+        quick = sought(path, indices, total, _upright) if total >= max(LONG, 2 * frames) else None
+        found, seen = _decoded(path, set(indices)) if quick is None else (quick, total)
         if found.keys() != set(indices) or not total:
             # The number in the file's head is none, or too large: all frames have been counted.
             total = seen
