@@ -14,6 +14,10 @@ class UnsupportedModel(FitPruneError):
     """The model's structure, or the way it is called, is one that cannot be pruned correctly."""
 
 
+class SeesNoVideos(UnsupportedModel):
+    """A model that is shown images alone, where videos are asked about."""
+
+
 class BudgetError(FitPruneError):
     """A FLOPs budget that a method cannot reach on this model; the message says what it can reach."""
 

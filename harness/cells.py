@@ -50,7 +50,8 @@ class Cell:
 @dataclass(frozen=True)
 class CellSettings:
     """What all cells of a run share. `reductions` are the budgets that recipes are fitted for; with `allow_broken_images`
-    questions whose pictures cannot be decoded count as wrong; `judge` is the endpoint that scores where a language model does.
+    questions whose pictures cannot be decoded count as wrong; `judge` is the endpoint that scores where a language model does;
+    `frames` of each video are shown, None for each suite's own number.
     """
 
     data: str = "mini"
@@ -60,6 +61,7 @@ class CellSettings:
     reductions: tuple[float, ...] = ()
     allow_broken_images: bool = False
     judge: str = ""
+    frames: int | None = None
 
 
 def recipe_name(path: str) -> str:

@@ -54,6 +54,9 @@ def test_a_cell_runs_without_the_checkout_and_so_does_the_command_that_it_record
         assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
         return ran.stdout
 
+    there = {path.relative_to(ROOT / "suites/data") for path in (ROOT / "suites/data").rglob("*") if path.is_file()}
+    place = Path(installed["PYTHONPATH"]) / "suites/data"
+    assert {path.relative_to(place) for path in place.rglob("*") if path.is_file()} == there
     where = typed(f"{python()} -c 'import harness, suites; print(harness.__file__, suites.__file__)'", "where")
     assert where.count(installed["PYTHONPATH"]) == 2
     typed("pytest --pyargs suites.test_pope --pruner random --reduction 0.5 --limit 4 --results r --batch-size 2", "first")

@@ -17,6 +17,8 @@ from fitprune.fitting import MODES
 # The entry points under which a source of models and calibration data announces itself. The harness is one; this package
 # does not import it.
 PROVIDERS = "fitprune.providers"
+# Of pictures, and of videos, whose prompts are longer.
+SAMPLES, BATCH = (128, 32), (16, 2)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         default="mini",
         metavar="mini|DIR",
-        help="calibration data: the embedded set, or a folder with calibration.parquet (image, question)",
+        help="calibration data: the embedded set, or a folder with calibration.parquet (image, question), "
+        "of videos calibration_video.parquet (video, question)",
     )
-    add("--samples", type=whole(), default=128, metavar="N", help="calibration samples (default 128)")
+    add("--samples", type=whole(), metavar="N", help="calibration samples (default 128, of videos 32)")
+    add(
+        "--frames", type=whole(), metavar="N", help="fit on prompts about videos, each shown by N frames (default: on pictures)"
+    )
     add(
         "--mode",
         type=one_of(*MODES),
@@ -38,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="|".join(MODES),
         help="run the pruned model at every step of the search, as published, or the unpruned model once (default sequential)",
     )
-    add("--batch-size", type=whole(), default=16, metavar="N", help="samples per forward (default 16)")
+    add("--batch-size", type=whole(), metavar="N", help="samples per forward (default 16, of videos 2)")
     add("--device", metavar="DEVICE", help="cpu, cuda:0 (default: a GPU where there is one)")
     add(
         "--keep",
@@ -64,13 +70,14 @@ def fit(options: argparse.Namespace) -> None:
     The statistics lie in `--keep`, by default in a hidden folder beside the output: after an interruption the same command
     goes on from there. The default folder is deleted once the recipes are written, one that `--keep` names stays.
     """
-    reductions = options.reduction
+    reductions, frames = options.reduction, options.frames or 0
+    options.samples = options.samples or SAMPLES[frames > 0]
     targets = _targets(options.output, reductions)
     keep = options.keep or _kept_beside(Path(options.output), targets)
     if keep.exists() and not keep.is_dir():
         raise FitPruneError(f"cannot keep statistics in {keep}: it is a file.")
     provider = _provider()
-    provider.check(options.model, options.data, options.device)
+    provider.check(options.model, options.data, options.device, frames)
 
     import transformers
 
@@ -79,7 +86,7 @@ def fit(options: argparse.Namespace) -> None:
     if not sys.stderr.isatty():
         transformers.logging.disable_progress_bar()
     loaded = provider.load(options.model, options.device)
-    batches = provider.calibration(loaded, options.data, options.samples, options.batch_size)
+    batches = provider.calibration(loaded, options.data, options.samples, options.batch_size or BATCH[frames > 0], frames)
     _make_folder(targets[0].parent)
     try:
         calibration = Calibration(
@@ -87,7 +94,7 @@ def fit(options: argparse.Namespace) -> None:
             batches,
             mode=options.mode,
             progress=sys.stderr.isatty(),
-            origin=provider.origin(loaded, options.data),
+            origin=provider.origin(loaded, options.data, frames),
             keep=keep,
         )
         for reduction, target in zip(reductions, targets, strict=True):

@@ -10,16 +10,30 @@ from PIL import Image
 
 from fitprune.interface.trace import Trace
 from harness.cost.tally import BatchCost
+from harness.models.videos.reading import Video
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a question shows.
+
+    Attributes:
+        known: 16 hex digits over what it hangs on: its first video's file, or its first image's pixels; empty without any.
+    """
+
+    images: list[Image.Image]
+    videos: list[Video]
+    known: str
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one lmms-eval request asks for; `images` reads the pictures of a question, by its doc_id."""
+    """What one lmms-eval request asks for; `shown` reads the pictures and videos of a question, by its doc_id."""
 
     place: int
     key: tuple[str, int]
     prompt: str
-    images: Callable[[int], list[Image.Image]]
+    shown: Callable[[int], Shown]
     until: tuple[str, ...]
     max_new_tokens: int
 
@@ -30,7 +44,7 @@ class Prepared:
 
     Attributes:
         inputs: left-padded, on the model's device.
-        images: each question's image hash.
+        images: what each question's images or videos are known by.
     """
 
     requests: list[Request]
@@ -43,9 +57,9 @@ class Record:
     """What answering one question took.
 
     Attributes:
-        image: hash of its first image's pixels, 16 hex digits; empty for a question without an image.
+        image: what its image or video is known by, 16 hex digits (`Shown.known`); empty for a question without either.
         prompt_tokens: real (non-padding) tokens of the prompt, visual ones included.
-        visual_tokens: those that stand for image patches, before pruning.
+        visual_tokens: those that stand for patches of images and frames, before pruning.
         new_tokens: generated tokens, the end token included.
         margin, entropy: of the first of them, in nats: by how much the likeliest token's log-probability is above the next
             one's, and the distribution's entropy. Batches change their last digits, so that they make no two records unequal.

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from fitprune.errors import FitPruneError
@@ -16,12 +17,13 @@ from harness.answering.scoring import UNSCORED, scored, scoring_arguments
 from harness.answering.trial import tried
 from harness.answers import Answer, Answers
 from harness.cells import CellSettings
+from harness.models.videos.reading import FRAMES
 from harness.results.key import digest_of
 from harness.results.sources import folder_digest, package_digest
 from harness.tasks.build import build_task, refusing, task_folder, task_manager
 from harness.tasks.isolation import contained, lmms_eval_evaluator, quiet
 from harness.tasks.spec import SuiteSpec
-from harness.tasks.specs import find_suite, package_of
+from harness.tasks.specs import find_suite, frames_shown, package_of
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +62,7 @@ def evaluate_cell(
     """
     started = time.perf_counter()
     evaluator = lmms_eval_evaluator()
-    from harness.answering.lmms_model import FitPruneLMM
+    from harness.answering.lmms_model import LOOK_AHEAD, VIDEOS_AHEAD, FitPruneLMM
     from harness.answering.questions import BROKEN
 
     part = None if task is None else tuple(task.rows)
@@ -68,6 +70,7 @@ def evaluate_cell(
     task = copy.copy(task or build_task(suite, settings.data, settings.limit))
     judging, batch_size, seed = open_judge(settings.judge), settings.batch_size, settings.seed
     spec = tried(find_suite(suite), task, judging)
+    frames = frames_shown(spec.name, settings.frames)
     model = FitPruneLMM(
         loaded,
         pruner,
@@ -76,6 +79,8 @@ def evaluate_cell(
         journal=journal,
         kept_inputs=None if cache is None else cache.of(spec.name, task.data_digest, settings, part),
         allow_broken=settings.allow_broken_images,
+        frames=frames or FRAMES,
+        look_ahead=VIDEOS_AHEAD if frames else LOOK_AHEAD,
     )
     earlier = sum(entry["seconds"] for entry in journal.entries) if journal else 0.0
     with contained(), tempfile.TemporaryDirectory() as folder, quiet(), asked(judging, suite), _scoring(spec):
@@ -102,7 +107,8 @@ def evaluate_cell(
             "the model, its chat template or its end token does not fit"
         )
     broken = sum(record.image.startswith(BROKEN) for record in model.records.values())
-    notes = [f"{suite}: {broken} pictures cannot be decoded; their questions count as wrong"] if broken else []
+    kind = "videos" if frames else "pictures"
+    notes = [f"{suite}: {broken} {kind} cannot be decoded; their questions count as wrong"] if broken else []
     if model.halved:
         half = -(-batch_size // 2)
         notes.append(f"{suite}: memory ran out with {batch_size} questions at a time, so from there on {half} were asked")
@@ -116,7 +122,8 @@ def evaluate_cell(
         prompts=len(answers),
         seconds=earlier + time.perf_counter() - started,
         data_digest=task.data_digest,
-        generation=generation_settings(task.config.generation_kwargs, settings, str(loaded.dtype)) | _judged(spec, judging),
+        generation=generation_settings(spec, task.config.generation_kwargs, settings, str(loaded.dtype))
+        | _judged(spec, judging),
         tokens=_mean_tokens(list(model.records.values())),
         notes=[*task.notes, *notes],
     )
@@ -136,12 +143,18 @@ def conditions(suite: str, settings: CellSettings, dtype: str) -> dict[str, Any]
         "statistic": spec.metric.statistic,
         "task_code": code,
         "data_digest": task.data_digest,
-        "generation": generation_settings(task.config.generation_kwargs, settings, dtype) | _judged(spec, judging),
+        "generation": generation_settings(spec, task.config.generation_kwargs, settings, dtype) | _judged(spec, judging),
     }
 
 
 def sample_inputs(
-    loaded: "LoadedModel | ModelOutline", suite: str, *, data: str = "mini", limit: int | None = None, batch_size: int = 16
+    loaded: "LoadedModel | ModelOutline",
+    suite: str,
+    *,
+    data: str = "mini",
+    limit: int | None = None,
+    batch_size: int = 16,
+    frames: int | None = None,
 ) -> "Iterator[dict[str, torch.Tensor]]":
     """The model's inputs for a suite's questions, batch by batch, exactly as `evaluate_cell` generates from them."""
     lmms_eval_evaluator()
@@ -149,7 +162,8 @@ def sample_inputs(
     from harness.answering.questions import Questions
 
     task = build_task(suite, data, limit)
-    questions = Questions(loaded, {task.config.task: task.dataset})
+    shown = frames_shown(find_suite(suite).name, frames) or FRAMES
+    questions = Questions(loaded, {task.config.task: task.dataset}, frames=shown)
     with quiet():
         task.build_all_requests()
     requests = [questions.read(place, request) for place, request in enumerate(task.instances)]
@@ -203,8 +217,10 @@ def _noted(
     return answers, values
 
 
-def generation_settings(options: Mapping[str, Any], settings: CellSettings, dtype: str) -> dict[str, Any]:
-    """How answers are generated, of a task's `generation_kwargs`, as a result records it."""
+def generation_settings(spec: SuiteSpec, options: Mapping[str, Any], settings: CellSettings, dtype: str) -> dict[str, Any]:
+    """How answers are generated, of a task's `generation_kwargs`, as a result records it; of videos by how many frames, and
+    what read them.
+    """
     from harness.answering.questions import MAX_NEW_TOKENS
 
     generated = {
@@ -214,6 +230,8 @@ def generation_settings(options: Mapping[str, Any], settings: CellSettings, dtyp
         "batch_size": settings.batch_size,
         "dtype": dtype.removeprefix("torch."),
     }
+    if frames := frames_shown(spec.name, settings.frames):
+        generated |= {"frames": frames, "av": metadata.version("av")}
     return generated | ({"broken_images": "count as wrong"} if settings.allow_broken_images else {})
 
 

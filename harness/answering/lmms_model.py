@@ -10,6 +10,7 @@ From Python it takes a loaded model and a pruner. From lmms-eval's command line:
     recipe      a FitPrune recipe, a file or published:llava-1.5-7b@60; or
     pruner      a method's name, with `reduction` in (0, 1) and any of the method's own options
     data        mini, hub or a folder; by default mini for models that ship with the package, else hub
+    frames      of a video that the model is shown (default 32)
     limit       number of questions, chosen as the pytest plugin chooses them (`--limit` takes the first ones)
     device, dtype
 """
@@ -43,6 +44,7 @@ from harness.models.facts import model_facts
 from harness.models.family_names import announced
 from harness.models.gpu_memory import is_out_of_memory, no_memory, release_memory
 from harness.models.loading import LoadedModel, load_model
+from harness.models.videos.reading import FRAMES
 from harness.results.journal import Journal
 from harness.tasks.build import tasks_reading
 from harness.tasks.isolation import ending_its_command
@@ -51,6 +53,7 @@ from harness.words import duration
 
 # Batches that are prepared while the model runs: one ready, one in the making, so that it waits only for the first.
 LOOK_AHEAD = 2
+VIDEOS_AHEAD = 1  # whose pixels are so many that more of them in memory would be the larger cost
 
 Observer = Callable[[Finished], None]
 
@@ -85,7 +88,8 @@ class FitPruneLMM(lmms):
         kept_inputs: the inputs of cells that asked the same questions before; changes no answer.
         progress: where a progress bar goes; without one, a line is told from time to time.
         look_ahead: batches whose images and prompts are prepared, in a thread, while the model runs; changes no answer.
-        allow_broken: a question whose picture cannot be decoded is answered by nothing, instead of ending the run.
+        allow_broken: a question whose picture or video cannot be decoded is answered by nothing, instead of ending the run.
+        frames: of a video, that the model is shown.
 
     `records` maps (task, doc_id) to what its answer took. `halved`: whether memory ran out, so that from there on half as many
     questions were asked at a time.
@@ -105,6 +109,7 @@ class FitPruneLMM(lmms):
         progress: TextIO | None = None,
         look_ahead: int = LOOK_AHEAD,
         allow_broken: bool = False,
+        frames: int = FRAMES,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -112,7 +117,7 @@ class FitPruneLMM(lmms):
         self.loaded, self.pruner, self.batch_size = loaded, pruner, batch_size
         self.observer, self.journal, self.kept_inputs = observer, journal, kept_inputs
         self.progress, self.look_ahead = progress, look_ahead
-        self.questions = Questions(loaded, self.task_dict, allow_broken)
+        self.questions = Questions(loaded, self.task_dict, allow_broken, frames)
         decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
         self.halved = False
@@ -134,14 +139,16 @@ class FitPruneLMM(lmms):
             raise FitPruneError("--model_args needs pretrained=NAME: a registry name, a family's, a hub id or a folder")
         limit, batch_size = given.pop("limit", None), whole_number("batch_size", given.pop("batch_size", 16))
         questions = None if limit is None else whole_number("limit", limit)
+        frames = whole_number("frames", given.pop("frames", FRAMES))
+        shown = {"frames": frames} if frames != FRAMES else {}
         dtype, device = given.pop("dtype", None), _device_of_rank(given.pop("device", None))
         loaded = load_model(announced(str(given.pop("pretrained"))).name, device=device, dtype=dtype)
         data = str(given.pop("data", "mini" if loaded.spec.kind == "embedded" else "hub"))
         pruner = make_pruner(loaded, data=data, **given)
-        self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr)
+        self = cls(loaded, pruner, batch_size=batch_size, progress=sys.stderr, frames=frames)
         stack = contextlib.ExitStack()
         known = answered_by(model_facts(loaded.name, loaded.device), pruner or get_pruner_class(DENSE)())
-        stack.enter_context(tasks_reading(data, questions, known | {"dtype": str(loaded.dtype)}))
+        stack.enter_context(tasks_reading(data, questions, known | {"dtype": str(loaded.dtype), **shown}))
         self._release = weakref.finalize(self, stack.close)
         return self
 

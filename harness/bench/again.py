@@ -35,6 +35,7 @@ def suites_command(
     words += ["--data", settings.data] if settings.data != "mini" else []
     words += ["--limit", str(settings.limit)] if settings.limit is not None else []
     words += ["--batch-size", str(settings.batch_size)] if settings.batch_size != BATCH_SIZE else []
+    words += ["--frames", str(settings.frames)] if settings.frames is not None else []
     words += ["--seed", str(settings.seed)] if settings.seed else []
     words += ["--allow-broken-images"] if settings.allow_broken_images else []
     words += ["--device", device] if device is not None else []

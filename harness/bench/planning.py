@@ -22,7 +22,7 @@ from harness.cost.flops import count_from_tokens, count_prompts, prompt_tokens
 from harness.cost.vision import VisionCost, vision_cost
 from harness.models.facts import ModelFacts
 from harness.pruners.calibrated import Calibrated
-from harness.pruners.of_cells import CellPruners
+from harness.pruners.of_cells import CellPruners, alike
 from harness.results.once import ReadOnlyFolder
 from harness.results.result import Result
 from harness.results.store import Store
@@ -79,7 +79,9 @@ class _Earlier:
     def __init__(self, results: Store) -> None:
         found = results.read_all().results
         self.expected = Expected(found)
-        self.flops = {result.cell: result.flops for result in found if result.flops is not None}
+        self.flops = {
+            (result.cell, result.generation.get("frames")): result.flops for result in found if result.flops is not None
+        }
         self.begun = results.begun()
 
 
@@ -157,10 +159,11 @@ class Planner:
                 return True
         return False
 
-    def _flops(self, resolved: Resolved, known: Mapping[Cell, float]) -> tuple[float | None, bool]:
+    def _flops(self, resolved: Resolved, known: Mapping[tuple[Cell, int | None], float]) -> tuple[float | None, bool]:
         """FLOPs per question: as an earlier result measured them, else of the prompts of the first questions."""
-        if resolved.cell in known:
-            return known[resolved.cell], False
+        place = resolved.cell, resolved.identity["generation"].get("frames")
+        if place in known:
+            return known[place], False
         try:
             return self._prefill_flops(resolved), True
         except FitPruneError:  # a method or a model whose counts need more than shapes
@@ -174,7 +177,7 @@ class Planner:
             return counted.total / counted.samples
         if self._plans[0] != cell.model:
             self._plans = cell.model, {}
-        plans = self._plans[1].setdefault(cell.anywhere, Plans(resolved.pruner, config))
+        plans = self._plans[1].setdefault(alike(cell), Plans(resolved.pruner, config))
         typical = plans.of(asked.text, asked.visual)
         vision = asked.vision if typical.tower is None else vision_cost(config, asked.one, typical.tower)
         sides = typical.visual_in, typical.visual_out
@@ -184,7 +187,8 @@ class Planner:
         """Of the suite at hand: cells of a model on a suite are planned one after another."""
         if self._asked[0] != (cell.model, cell.suite):
             outline = self.shelf.outline(cell.model)
-            prompts = next(sample_inputs(outline, cell.suite, data=self.settings.data, limit=SAMPLE, batch_size=SAMPLE))
+            data, frames = self.settings.data, self.settings.frames
+            prompts = next(sample_inputs(outline, cell.suite, data=data, limit=SAMPLE, batch_size=SAMPLE, frames=frames))
             self._asked = (cell.model, cell.suite), _Prompts(config, prompts)
         return self._asked[1]
 

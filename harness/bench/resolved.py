@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from baselines.registry import get_pruner_class
 from fitprune import BudgetError, Pruner, UnsupportedModel
 from harness.bench.identity import Conditions, Margin, identity
 from harness.cells import DENSE, Cell, CellSettings
 from harness.models.facts import ModelFacts
-from harness.pruners.of_cells import CellPruners
+from harness.models.videos.reading import require_videos
+from harness.pruners.of_cells import CellPruners, alike
 from harness.results.key import content_key
 from harness.results.result import result_name
 from harness.results.sources import is_ours
+from harness.tasks.specs import frames_shown
 
 
 @dataclass(frozen=True)
@@ -72,26 +75,28 @@ class Resolver:
         self._solved: dict[Cell, Pruner | BudgetError | UnsupportedModel] = {}
 
     def resolve(self, cell: Cell) -> Resolved:
-        """A cell, resolved. Raises BudgetError if its budget is out of the pruner's reach."""
+        """A cell, resolved. Raises BudgetError if its budget is out of the pruner's reach, UnsupportedModel if the model or the
+        pruner is none for what the suite shows.
+        """
         facts = self.models.facts(cell.model)
+        videos = frames_shown(cell.suite, None) > 0
+        if videos:
+            require_videos(cell.model, facts.config, f"suite '{cell.suite}'")
         if cell.is_dense:
             return self._dense_of(cell, facts)
+        for name in cell.pruner.split("+"):  # before anything is solved or fitted for them
+            _require_kind(get_pruner_class(name), cell.suite, videos)
         pruner = self._solved_for(cell, facts)
-        for member in pruner.members:
-            if member.videos:
-                raise UnsupportedModel(
-                    f"{member.name} prunes videos, by what changes from frame to frame; suite '{cell.suite}' shows pictures"
-                )
         return self._record(cell, facts, pruner, self._dense_of(cell, facts))
 
     def _solved_for(self, cell: Cell, facts: ModelFacts) -> Pruner:
-        """A cell's pruner, which is the same on all suites. What is out of reach is so for good, too."""
-        if (anywhere := cell.anywhere) not in self._solved:
+        """A cell's pruner, which is the same on all suites about pictures. What is out of reach is so for good, too."""
+        if (place := alike(cell)) not in self._solved:
             try:
-                self._solved[anywhere] = self.pruners.of(cell, facts)
+                self._solved[place] = self.pruners.of(cell, facts)
             except (BudgetError, UnsupportedModel) as error:
-                self._solved[anywhere] = error
-        found = self._solved[anywhere]
+                self._solved[place] = error
+        found = self._solved[place]
         if isinstance(found, Exception):
             raise found.with_traceback(None)
         return found
@@ -109,3 +114,16 @@ class Resolver:
         # This package's methods draw with a parameter of their own, or not at all.
         seed = None if all(is_ours(type(member)) for member in pruner.members) else self.settings.seed
         return Resolved(cell, facts, pruner, decides, content_key(decides, seed), dense)
+
+
+def _require_kind(method: type[Pruner], suite: str, videos: bool) -> None:
+    """Raise UnsupportedModel where a method prunes other things than the suite shows."""
+    if method.videos and not videos:
+        raise UnsupportedModel(
+            f"{method.name} prunes videos, by what changes from frame to frame; suite '{suite}' shows pictures"
+        )
+    if videos and (method.vision or method.merges_in_tower or method.resizes_pictures):
+        raise UnsupportedModel(
+            f"{method.name} works in the vision tower, where the frames of a video are not what the decoder is given; "
+            f"suite '{suite}' shows videos"
+        )

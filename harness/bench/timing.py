@@ -8,6 +8,7 @@ from harness.bench.shelf import Shelf
 from harness.cells import CellSettings
 from harness.latency import measure
 from harness.results.once import RunFolder, slug
+from harness.tasks.specs import frames_shown
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +37,18 @@ class Timing:
 
     def of(self, resolved: Resolved) -> dict[str, Any]:
         """`latency_ms` and `memory_mb`, as a result has them."""
-        return self.shared.once(f"latency-{slug(resolved.cell.label())}", lambda: self._time(resolved))
+        name = f"latency-{slug(resolved.cell.label())}"
+        if frames_shown(resolved.cell.suite, None):  # other prompts than those of all other suites
+            name += f"-{resolved.cell.suite}"
+        return self.shared.once(name, lambda: self._time(resolved))
 
     def _time(self, resolved: Resolved) -> dict[str, Any]:
         loaded, suite = self.shelf.model(resolved.cell.model), resolved.cell.suite
         timed, inputs, known = self._last
         if timed != (loaded.name, suite):
-            several = sample_inputs(loaded, suite, data=self.settings.data, limit=2 * LATENCY_BATCH, batch_size=LATENCY_BATCH)
+            data, frames = self.settings.data, self.settings.frames
+            limit = 2 * LATENCY_BATCH
+            several = sample_inputs(loaded, suite, data=data, limit=limit, batch_size=LATENCY_BATCH, frames=frames)
             inputs, known = next(several), None
         options: dict[str, Any] = {"repeats": LATENCY_REPEATS, "warmup": LATENCY_WARMUP, "known": known}
         compared = measure.compare(loaded.model, inputs, resolved.pruner, LATENCY_TOKENS, **options)

@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> None:
     from harness.tasks.specs import SUITES
 
     suites = known_names("suite", options.suite, SUITES)
+    if films := [name for name in suites if SUITES[name].video]:
+        raise FitPruneError(f"--suite {films[0]} shows videos; the gallery draws what methods keep of pictures")
     pruners = [name for name in known_names("pruner", options.pruner, PRUNERS) if name != DENSE]
     if not pruners:
         raise FitPruneError("--pruner names no method that prunes")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fitprune.errors import BudgetError, FitPruneError, UnsupportedModel, one_line
+from fitprune.errors import BudgetError, FitPruneError, SeesNoVideos, UnsupportedModel, one_line
 from harness.cells import Cell
 from harness.gate.wording import complaints
 from harness.plugin.repeated import stopped
@@ -37,10 +37,10 @@ class RunCell:
         """Evaluate the cell and write its result, or find it in the results folder; fail the test when the gate says so, or
         the comparison with a saved run.
 
-        A budget that the pruner cannot reach skips the test with the reason, as does, where `--pruner all` brought it in, a
-        model that it cannot prune; any other error that a user can mend fails it, in one line. A cell without a result is
-        noted in the results folder, until it has one. After cells that failed one after another with the same error, the test
-        is skipped.
+        A budget that the pruner cannot reach skips the test with the reason, as do videos for a model that sees none, and,
+        where `--pruner all` brought it in, a model that the pruner cannot prune; any other error that a user can mend fails it,
+        in one line. A cell without a result is noted in the results folder, until it has one. After cells that failed one after
+        another with the same error, the test is skipped.
         """
         if reason := stopped(self.run.folder):
             self._report("not run", reason=reason)
@@ -54,7 +54,7 @@ class RunCell:
             unfit = isinstance(error, UnsupportedModel)
             if measured is None:
                 self._note(reason, "cannot" if isinstance(error, BudgetError | UnsupportedModel) else "failed")
-            if isinstance(error, BudgetError) or (unfit and self.run.options.every):
+            if isinstance(error, BudgetError | SeesNoVideos) or (unfit and self.run.options.every):
                 self._report("cannot", reason=reason)
                 pytest.skip(f"cannot: {reason}")
             self._report("error", reason=reason, crashed=not isinstance(error, FitPruneError))

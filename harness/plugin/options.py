@@ -29,7 +29,7 @@ MAX_DROP_ELSEWHERE = 1.0
 # Options that `RunOptions` and its settings have under their own names.
 _AS_GIVEN = ("results", "device", "recipe", "rerun", "plan", "save", "compare", "compare_fail", "positions", "engine")
 _OF_PRUNERS = ("reduction", "positions", "recipe")
-_OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images", "judge")
+_OF_SETTINGS = ("data", "limit", "batch_size", "seed", "allow_broken_images", "judge", "frames")
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ OPTIONS = (
         partial(Thresholds.parse, latency=True),
     ),
     Option("limit", "N", "questions per suite (default: all)", whole()),
+    Option("frames", "N", "frames that a model is shown of each video (default: 32; of the mini suite's 8)", whole()),
     Option(
         "data",
         "mini|hub|DIR",
@@ -173,7 +174,7 @@ OPTIONS = (
     Option(
         "allow-broken-images",
         "",
-        "count a question whose picture cannot be decoded as wrong, with a note, instead of ending its cell",
+        "count a question whose picture or video cannot be decoded as wrong, with a note, instead of ending its cell",
     ),
     Option("seed", "N", "seed of the pruners that draw (default: 0)", whole(0), 0),
 )
@@ -328,10 +329,14 @@ class RunOptions:
             for spec in specs:
                 if spec.metric.full is None:
                     tried(spec, build_task(spec.name, self.settings.data, self.settings.limit), judge)
+        kinds, frames = {spec.video is not None for spec in specs}, self.settings.frames
+        if frames is not None and kinds == {False}:
+            raise FitPruneError(f"--frames {frames} has no effect: no suite of this run is about videos; leave it out")
         if self.recipe:
             check_recipe(self.recipe, self.models)
         elif any(FITPRUNE in name.split("+") for name in self.pruners):
-            check_samples(self.settings.data)
+            for videos in sorted(kinds):
+                check_samples(self.settings.data, videos)
         store = Store(self.results)
         if self.compare:
             SavedRun(store, self.compare).check(self.models, self.settings.data, self.settings.limit)

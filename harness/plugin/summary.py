@@ -132,9 +132,12 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
     """Cells without a result, undecided ones, and the notes in the results, each text once."""
     lines = []
     crashes: dict[str, list[CellReport]] = {}
+    refused: dict[tuple[str, str], list[str]] = {}
     for report in reports:
         if report.crashed:
             crashes.setdefault(report.cause, []).append(report)
+        elif report.outcome in ("cannot", "error"):
+            refused.setdefault((report.outcome, report.reason), []).append(report.cell.label())
     skipped = sum(report.outcome == "not run" for report in reports)
     if any(report.outcome == "fail" for report in reports):
         lines.append("✗ above --max-drop with 95 % confidence")
@@ -150,10 +153,13 @@ def remarks(reports: Sequence[CellReport]) -> list[str]:
         if report.outcome == "not run":
             lines.append(f"not run: {skipped} of {len(reports)} cells; {report.reason}; the same command goes on with them")
         elif report.crashed:
-            same = crashes[report.cause]
-            lines.append(f"error: {', '.join(f'{each.cell.label()} on {each.cell.suite}' for each in same)}: {same[0].reason}")
+            crashed = crashes[report.cause]
+            lines.append(
+                f"error: {', '.join(f'{each.cell.label()} on {each.cell.suite}' for each in crashed)}: {crashed[0].reason}"
+            )
         elif report.outcome in ("cannot", "error"):
-            lines.append(f"{report.outcome}: {report.cell.label()}: {report.reason}")
+            same = dict.fromkeys(refused[report.outcome, report.reason])
+            lines.append(f"{report.outcome}: {', '.join(same)}: {report.reason}")
         elif report.outcome == "undecided":
             lines.append(_undecided(report))
         if report.result is not None and report.result.note:

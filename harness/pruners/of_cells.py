@@ -9,6 +9,14 @@ from harness.cells import DENSE, FITPRUNE, Cell, CellSettings
 from harness.models.facts import ModelFacts
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.solve import from_recipe, solve
+from harness.tasks.specs import frames_shown
+
+
+def alike(cell: Cell) -> Cell:
+    """What cells with the same pruner have in common: all but the suite, where that shows pictures. Videos are of other numbers
+    of tokens from suite to suite.
+    """
+    return cell if frames_shown(cell.suite, None) else cell.anywhere
 
 
 class CellPruners:
@@ -37,9 +45,14 @@ class CellPruners:
         if cell.reduction is None:
             raise FitPruneError(f"{cell.label()} needs a reduction or a recipe")
         if cell.pruner == FITPRUNE:
-            return solve(cell.pruner, cell.reduction, facts.config, recipe=self.calibrated.recipe(facts, cell.reduction))
-        given: dict[str, Any] = {"visual_tokens": self.calibrated.typical_tokens(facts), "seed": self.settings.seed}
+            recipe = self.calibrated.recipe(facts, cell.reduction, self._frames(cell))
+            return solve(cell.pruner, cell.reduction, facts.config, recipe=recipe)
+        tokens = self.calibrated.typical_tokens(facts, cell.suite, self._frames(cell))
+        given: dict[str, Any] = {"visual_tokens": tokens, "seed": self.settings.seed}
         if cell.needs_fit:
-            recipe = self.calibrated.recipe_among(facts, cell.pruner, cell.reduction, given)
+            recipe = self.calibrated.recipe_among(facts, cell.pruner, cell.reduction, given, self._frames(cell))
             given["options"] = {FITPRUNE: {"recipe": recipe}}
         return solve(cell.pruner, cell.reduction, facts.config, **given)
+
+    def _frames(self, cell: Cell) -> int:
+        return frames_shown(cell.suite, self.settings.frames)

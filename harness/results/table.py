@@ -197,8 +197,8 @@ def tables_of(
     store: Store | None = None,
 ) -> list[Table]:
     """One table per model, revision, weights, data, limit, device and precision, in order of first appearance. Of two results
-    for one place the newer counts. Where a suite's data changed, so that its digest is another, older results are tables of
-    their own.
+    for one place the newer counts. Where a suite's data changed, so that its digest is another, or videos were shown by other
+    numbers of frames, older results are tables of their own.
 
     Rows: dense first (from a pruned cell's record of it, if dense was not a cell of its own), then by reduction, then by the
     average, the highest first; those without one last. Suites in `suite_order`, others after them by name; of `suites`, and of
@@ -212,7 +212,7 @@ def tables_of(
     ordered = sorted(results, key=lambda result: result.date)
     editions = _editions(ordered)
     for result in ordered:
-        edition = editions[_circumstances(result), result.suite].index(result.data_digest)
+        edition = editions[_circumstances(result), result.suite].index(_edition(result))
         groups.setdefault((*_circumstances(result), edition), {})[result.cell.anywhere, result.suite] = result
     tables = []
     for (*key, _), places in groups.items():
@@ -237,12 +237,17 @@ def _circumstances(result: Result) -> tuple[Any, ...]:
 
 
 def _editions(results: Iterable[Result]) -> dict[tuple[Any, ...], list[str]]:
-    """Of results from old to new, the digests of a suite's data under each circumstances, the newest first."""
+    """Of results from old to new, what a suite asked under each circumstances, the newest first."""
     found: dict[tuple[Any, ...], list[str]] = {}
     for result in results:
-        digests = found.setdefault((_circumstances(result), result.suite), [])
-        digests[:] = [result.data_digest, *(digest for digest in digests if digest != result.data_digest)]
+        editions, own = found.setdefault((_circumstances(result), result.suite), []), _edition(result)
+        editions[:] = [own, *(edition for edition in editions if edition != own)]
     return found
+
+
+def _edition(result: Result) -> str:
+    """What a suite asked: its data, and of videos the number of frames."""
+    return f"{result.data_digest} {result.generation.get('frames', '')}"
 
 
 def _heading(table: Table) -> tuple[Any, ...]:
@@ -258,6 +263,7 @@ def _apart(table: Table) -> str:
         "weights": first.weights[:8],
         "device": first.device,
         "precision": first.generation.get("dtype", ""),
+        "frames": " ".join(dict.fromkeys(str(frames) for each in results if (frames := each.generation.get("frames")))),
         "data of": " ".join(dict.fromkeys(result.data_digest[:8] for result in results)),
     }
     return ", ".join(f"{name} {value}" for name, value in said.items() if value)

@@ -125,7 +125,7 @@ def pixels(scene: Scene, canvas: Canvas = (1, 1), text: bool = True) -> np.ndarr
     `text` is false.
     """
     rng, layout = _layout(scene)
-    picture = _background(rng)
+    picture = background(rng)
     free = np.ones((GRID, GRID), dtype=bool)
     ink = rng.choice(INKS)
     characters: list[tuple[str, int, int, int, int]] = []
@@ -156,7 +156,8 @@ def pixels(scene: Scene, canvas: Canvas = (1, 1), text: bool = True) -> np.ndarr
     return picture
 
 
-def _background(rng: Random) -> np.ndarray:
+def background(rng: Random) -> np.ndarray:
+    """uint8 (96, 96, 3): a paper with a pattern."""
     paper = rng.choice(PAPERS)
     canvas = np.empty((SIZE, SIZE, 3), dtype=np.uint8)
     canvas[:] = paper

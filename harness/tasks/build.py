@@ -8,6 +8,7 @@ A task keeps its original configuration, prompts and scores; only its `download`
 
 import contextlib
 import functools
+import importlib.util
 import os
 import traceback
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fitprune.errors import FitPruneError
 from harness.tasks.isolation import lmms_eval_evaluator, quiet
 from harness.tasks.parquet import data_folder
-from harness.tasks.specs import find_suite
+from harness.tasks.specs import SUITES, find_suite
 
 if TYPE_CHECKING:
     from lmms_eval.api.task import ConfigurableTask
@@ -64,10 +65,26 @@ def task_config(suite: str) -> dict[str, Any]:
     spec, manager = find_suite(suite), task_manager(suite)
     # Tasks that would ask a judge make its client when they are loaded; `harness.answering.judge` is what answers it.
     os.environ.setdefault("OPENAI_API_KEY", "none")
-    with quiet(), refusing(suite, "lmms-eval cannot load it"):
+    with quiet(), _home(), refusing(suite, "lmms-eval cannot load it"):
         # Without the task's code first: what this needs is not asked for where it would be of no use.
-        _refuse_other_kinds(suite, {**_as_written(manager, spec.task), **spec.options})
-        return {**manager._get_config(spec.task), **spec.options}
+        task = spec.config_of or spec.task
+        _refuse_other_kinds(suite, {**_as_written(manager, task), **spec.options}, () if spec.video else ("video",))
+        return {**manager._get_config(task), **spec.options}
+
+
+@contextlib.contextmanager
+def _home() -> Iterator[None]:
+    """Inside, the environment has the hub's home, also where that is the default: NExT-QA's code looks for it there alone."""
+    from huggingface_hub import constants
+
+    absent = "HF_HOME" not in os.environ
+    if absent:
+        os.environ["HF_HOME"] = constants.HF_HOME
+    try:
+        yield
+    finally:
+        if absent:
+            del os.environ["HF_HOME"]
 
 
 def _as_written(manager: "TaskManager", task: str) -> dict[str, Any]:
@@ -78,17 +95,18 @@ def _as_written(manager: "TaskManager", task: str) -> dict[str, Any]:
     return {} if path == -1 else dict(load_yaml_config(path, mode="simple"))
 
 
-def _refuse_other_kinds(suite: str, config: Mapping[str, Any]) -> None:
+def _refuse_other_kinds(suite: str, config: Mapping[str, Any], unseen: tuple[str, ...] = ("video",)) -> None:
     kind = config.get("output_type") or "generate_until"
     if kind != "generate_until":
         raise FitPruneError(f"suite '{suite}': its task is '{kind}', {_KINDS.get(kind, 'which is not asked here')}")
     if (repeats := config.get("repeats") or 1) > 1:
         raise FitPruneError(f"suite '{suite}': its task asks each question {repeats} times; answers here are greedy and repeat")
-    for medium in ("video", "audio"):
+    for medium in (*unseen, "audio"):
         if (config.get("dataset_kwargs") or {}).get(medium):
+            videos = ", ".join(name for name, spec in SUITES.items() if spec.video)
             raise FitPruneError(
-                f"suite '{suite}': its task is about {medium}, or its files come in archives as {medium} does; the models here "
-                "see images, of parquet files"
+                f"suite '{suite}': its task is about {medium}, or its files come in archives as {medium} does; tasks are asked "
+                f"about images, of parquet files, and of those about videos {videos}"
             )
     if config.get("doc_to_visual") is None:
         raise FitPruneError(f"suite '{suite}': its task shows no picture, so that there are no visual tokens to prune")
@@ -114,9 +132,13 @@ def refusing(suite: str, what: str) -> Iterator[None]:
     except ImportError as error:
         # lmms-eval tries a second way to import, and says of that alone.
         causes = [error, *(cause for cause in (error.__cause__, error.__context__) if isinstance(cause, ImportError))]
-        name = next(
-            (name for cause in causes if (name := str(cause.name or "").partition(".")[0]) not in ("", "lmms_eval")), ""
-        )
+        names = [str(cause.name or "") for cause in causes]
+        name = next((name for name in names if name.partition(".")[0] not in ("", "lmms_eval")), "")
+        top, _, inner = name.partition(".")
+        if top and importlib.util.find_spec(top) is None:
+            name = top
+        elif not inner:  # it is there: what is missing is something in it
+            name = ""
         if not name:
             raise FitPruneError(f"suite '{suite}': {what}: {_said(error)}") from None
         raise FitPruneError(f"suite '{suite}' needs the Python module '{name}', which is not installed") from None

@@ -4,9 +4,10 @@ Layout of a data folder: `<task>/<config>/<split>.parquet`, or shards `<split>-0
 config uses `default`. Questions are read into memory, without their pictures: those stay in the files (`harness.tasks.stored`).
 """
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,18 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if types.is_struct(kind):
         return pa.struct([field.with_type(plain_type(field.type)) for field in kind])
     return kind
+
+
+@contextlib.contextmanager
+def naming(files: Sequence[Path]) -> Iterator[None]:
+    """Inside, what is wrong with a value is said with the file, or the first of the files, that it is in."""
+    try:
+        yield
+    except FitPruneError as error:
+        if str(error).startswith(str(files[0].parent)):
+            raise
+        more = f" (the first of {len(files)} parts, whose rows are counted together)" if len(files) > 1 else ""
+        raise FitPruneError(f"{files[0]}{more}: {error}") from None
 
 
 def to_dataset(table: pa.Table, fingerprint: str) -> "Dataset":

@@ -1,9 +1,8 @@
 """Pre-flight of a suite's data: fast, before any work, in one-line errors. Imports neither torch nor lmms-eval."""
 
-import contextlib
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,10 +14,11 @@ from harness.models.digests import home
 from harness.results.sources import folder_digest
 from harness.tasks.hub import require_downloaded
 from harness.tasks.labels import Labels, most_common
-from harness.tasks.parquet import data_folder, picture_columns, read_table, require_columns, split_files
+from harness.tasks.parquet import data_folder, naming, picture_columns, read_table, require_columns, split_files
 from harness.tasks.spec import Part, SuiteSpec, configurations
 from harness.tasks.specs import find_suite
 from harness.tasks.stored import places, state_of
+from harness.tasks.videos.questions import no_archives, require_modules, video_questions
 
 MANY = 1 << 24  # bytes of questions from which on they are mapped
 _States = tuple[tuple[Path, str], ...]
@@ -30,11 +30,16 @@ def check_data(suite: str, data: str = "mini") -> None:
     Local data: folder, files, columns, values that lmms-eval cannot score. Hub data: that they have been downloaded.
     """
     spec = find_suite(suite)
+    require_modules(spec)
     if data == "hub":
+        if spec.video is not None:
+            raise no_archives(spec)
         if spec.hub:
             require_downloaded(spec.name, spec.hub, configurations(spec))
         return
-    if spec.questions is not None:
+    if spec.video is not None:
+        video_questions(data_folder(data), spec)
+    elif spec.questions is not None:
         read_questions(*suite_files(data_folder(data), spec, spec.questions), spec.labels, spec.several)
 
 
@@ -104,18 +109,6 @@ def _read_placed(asked: list[Path], shown: list[Path], several: bool) -> tuple[p
             column, beside = places(shown, "image")
         table = table.append_column(pa.field("image", column.type), column.take(rows))
     return table, list(dict.fromkeys(beside))
-
-
-@contextlib.contextmanager
-def naming(files: Sequence[Path]) -> Iterator[None]:
-    """Inside, what is wrong with a value is said with the file, or the first of the files, that it is in."""
-    try:
-        yield
-    except FitPruneError as error:
-        if str(error).startswith(str(files[0].parent)):
-            raise
-        more = f" (the first of {len(files)} parts, whose rows are counted together)" if len(files) > 1 else ""
-        raise FitPruneError(f"{files[0]}{more}: {error}") from None
 
 
 def places_of_images(questions: pa.Table, images: pa.Table) -> pa.Array:

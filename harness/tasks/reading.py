@@ -1,8 +1,9 @@
 """lmms-eval's `ConfigurableTask` with a download of our own; everything else is the original."""
 
 import copy
+import functools
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.tasks.preflight import read_questions, suite_files
 from harness.tasks.spec import SuiteSpec, configurations
 from harness.tasks.specs import SUITES
 from harness.tasks.stored import encoded
+from harness.tasks.videos.questions import no_archives, video_of, video_questions
 
 MANY = 1000  # questions from which on the hashes of their pictures are remembered on this machine
 
@@ -43,6 +45,7 @@ class _LimitedTask(ConfigurableTask):
         self.data_digest = ""
         self.origin = str(config.get("dataset_path", ""))
         self.notes: list[str] = []
+        self._video_of: Callable[[Mapping[str, Any]], Path] | None = None
         # The original looks at the first question when it is made; its picture, which may be broken, is not decoded for that.
         self._glancing = True
         super().__init__(config=config, model_name=model_name)
@@ -99,6 +102,10 @@ class _LimitedTask(ConfigurableTask):
         finally:
             self.config.generation_kwargs = given
 
+    def doc_to_visual(self, doc: dict) -> Any:
+        """As the original; of videos the file, wherever the data are."""
+        return super().doc_to_visual(doc) if self._video_of is None else [self._video_of(doc)]
+
     def images(self) -> list[Hashable]:
         """What names each question's image."""
         dataset, spec = self.dataset[self._split], self._spec()
@@ -149,6 +156,8 @@ class LocalTask(_LimitedTask):
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         spec, holding = self._spec(), list[Path]()
+        if spec and spec.video:
+            return self._download_videos(spec)
         if spec and spec.questions:
             files, holding = suite_files(self._folder, spec, spec.questions)
         else:
@@ -166,6 +175,16 @@ class LocalTask(_LimitedTask):
             dataset = self.config.process_docs(dataset)
         self._set_dataset(dataset)
 
+    def _download_videos(self, spec: SuiteSpec) -> None:
+        """Questions and where their videos are. The digest covers the videos of the questions that the limit takes: there may
+        be hundreds of gigabytes."""
+        table, files = video_questions(self._folder, spec)
+        self.origin, self.data_digest = str(files[0]), file_digest(files)
+        self._set_dataset(to_dataset(table, self.data_digest))
+        self._video_of = functools.partial(video_of, self._folder, spec)
+        videos = dict.fromkeys(map(self._video_of, _Rows(self.dataset[self._split])))
+        self.data_digest = file_digest([*files, *videos])
+
 
 class HubTask(_LimitedTask):
     """Loads as the original does, at the data set's commit; then only the limit applies.
@@ -179,6 +198,8 @@ class HubTask(_LimitedTask):
         super().__init__(config, model_name, **options)
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        if (spec := self._spec()) and spec.video:
+            raise no_archives(spec)
         path, commit = self.DATASET_PATH, str((dataset_kwargs or {}).get("revision") or "")
         if not commit and is_hub_id(path):
             if not self._fetch:

@@ -6,18 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from fitprune.errors import FitPruneError
+from harness.models.videos.reading import FRAMES
 from harness.tasks.labels import Labels, texts
 
 _QUESTIONS = texts("question")
+Videos = Callable[[Mapping[str, Any]], Sequence[str]]
+"""From a question's row to where its video may lie, below the folder of the suite's data."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One split of a data set: configuration (None: the default), split, and the columns that the task's code reads."""
+    """One split of a data set: configuration (None: the default), split, and the columns that the task's code reads; or the
+    tables of several configurations, `joined`, as one with a column `config` more.
+    """
 
     config: str | None
     split: str
     columns: tuple[str, ...]
+    joined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,10 @@ class SuiteSpec:
         judge: whether a language model scores the answers; it is asked through --judge.
         chance: points that guessing gives; a dense score below is a fault.
         everyday: whether `pytest suites/` runs it unasked.
+        config_of: the task of lmms-eval whose configuration it has; empty: `task`. Where it is several tasks' questions.
+        video: where a question's video is; None for questions about pictures.
+        frames: of a video, that a model is shown unless a run asks for others.
+        needs: Python modules that the task's code imports beside lmms-eval's own needs, and the packages that have them.
     """
 
     name: str
@@ -84,6 +94,10 @@ class SuiteSpec:
     everyday: bool = True
     data: str = ""
     several: bool = False
+    config_of: str = ""
+    video: Videos | None = None
+    frames: int = FRAMES
+    needs: Mapping[str, str] = field(default_factory=dict)
 
     def require_judge(self, judge: object) -> None:
         """Raise FitPruneError where a language model scores the answers, and none was given."""

@@ -89,6 +89,12 @@ def find_suite(name: str) -> SuiteSpec:
     return SuiteSpec(name, task, folder, Metric(metric, full=None), name, hub="")
 
 
+def frames_shown(name: str, asked: int | None) -> int:
+    """Frames of each video of a suite, in a run that asks for so many or for none in particular; 0 where pictures are shown."""
+    spec = SUITES.get(name.partition(":")[0])
+    return 0 if spec is None or spec.video is None else asked or spec.frames
+
+
 def suite_title(name: str) -> str:
     """A suite's name as people write it."""
     return SUITES[name].title if name in SUITES else name

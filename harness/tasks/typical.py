@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 from fitprune.models.sizes import visual_tokens
 from harness.cost.flops import prompt_tokens
-from harness.tasks.calibration import calibration_batches
+from harness.tasks.calibration import VIDEO_BATCH, Batches, calibration_batches
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.models.loading import LoadedModel, ModelOutline
 
 SAMPLES = 32
@@ -20,8 +22,19 @@ def typical_tokens(loaded: "LoadedModel | ModelOutline", data: str) -> int | Non
     Raises:
         FitPruneError: calibration samples that are missing or damaged.
     """
-    config = loaded.config
-    if visual_tokens(config) is not None:
+    if visual_tokens(loaded.config) is not None:
         return None
-    batches = calibration_batches(loaded, data, samples=SAMPLES)
-    return round(sum(int(prompt_tokens(config, batch)[1].sum()) for batch in batches) / SAMPLES)
+    return _mean(loaded, calibration_batches(loaded, data, samples=SAMPLES), SAMPLES)
+
+
+def video_tokens(loaded: "LoadedModel | ModelOutline", prompts: "list[tuple[Path, str]]", frames: int) -> int:
+    """The mean over questions about these videos, shown by so many frames.
+
+    Raises:
+        FitPruneError: a video that cannot be read.
+    """
+    return _mean(loaded, Batches(loaded, "", list(prompts), VIDEO_BATCH, frames), len(prompts))
+
+
+def _mean(loaded: "LoadedModel | ModelOutline", batches: Batches, samples: int) -> int:
+    return round(sum(int(prompt_tokens(loaded.config, batch)[1].sum()) for batch in batches) / samples)

@@ -76,6 +76,12 @@ def _refusals(table: Table) -> list[str]:
     return [f"{row.name} has no result on every suite: {refusal(row)}" for row in partial]
 
 
+def _other_frames(result: Result) -> int | None:
+    """Frames by which videos were shown, where these are not as many as the suite has by itself."""
+    frames, suite = result.generation.get("frames"), SUITES.get(result.suite)
+    return None if suite is None or frames == suite.frames else frames
+
+
 def command_of(table: Table) -> str:
     """One command for the whole table; each result's file holds that of its own cell."""
     results = table.results
@@ -85,6 +91,7 @@ def command_of(table: Table) -> str:
         limit=table.limit,
         batch_size=max(result.generation.get("batch_size") or BATCH_SIZE for result in results),
         seed=results[0].seed,
+        frames=next((frames for result in results if (frames := _other_frames(result))), None),
         reductions=tuple(sorted({result.reduction_asked for result in results if result.reduction_asked is not None})),
     )
     recipes = each(result.recipe for result in results if result.recipe)

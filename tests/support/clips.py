@@ -21,14 +21,14 @@ def moving(frames, width=48, height=32):
     return made
 
 
-def write(folder, frames, encoder=LOSSLESS, fps=5):
+def write(folder, frames, encoder=LOSSLESS, fps=5, options=None):
     """The path of a file of these frames in `folder`."""
     import av
 
     name, codec, pixels = encoder
     path = folder / name
     with av.open(str(path), "w") as file:
-        stream = file.add_stream(codec, rate=fps)
+        stream = file.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
         for frame in frames:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

@@ -24,6 +24,7 @@ def video_processor(folder: Path, model_type: str) -> Any:
 def _classes() -> dict[str, Any]:
     """Each family's video processor, with torch in place of torchvision."""
     import torch
+    from transformers import BatchFeature
     from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, SizeDict
     from transformers.models.llava_onevision.video_processing_llava_onevision import LlavaOnevisionVideoProcessor
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
@@ -48,10 +49,17 @@ def _classes() -> dict[str, Any]:
             mean, std = (torch.as_tensor(part, dtype=image.dtype)[:, None, None] for part in (mean, std))
             return (image - mean) / std
 
-    class OneVision(LlavaOnevisionVideoProcessor, ByTorch):
+    class OneByOne:
+        """Videos of a batch by themselves, not stacked: in floating point, one of them is large enough."""
+
+        def _preprocess(self, videos: list[torch.Tensor], **given: Any) -> Any:
+            made = [super(OneByOne, self)._preprocess([video], **given) for video in videos]  # type: ignore[misc]
+            return BatchFeature({name: torch.cat([one[name] for one in made]) for name in made[0]})
+
+    class OneVision(OneByOne, LlavaOnevisionVideoProcessor, ByTorch):  # type: ignore[misc]
         pass
 
-    class Qwen3(Qwen3VLVideoProcessor, ByTorch):  # type: ignore[misc]
+    class Qwen3(OneByOne, Qwen3VLVideoProcessor, ByTorch):  # type: ignore[misc]
         pass
 
     class Qwen2(Qwen3):

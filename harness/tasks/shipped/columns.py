@@ -71,6 +71,34 @@ def boxes(column: str) -> Labels:
     return each(column, good, "must be left, top, width and height in pixels")
 
 
+def option_list(table: pa.Table) -> pa.Table:
+    """Video-MME's: `options` is a list of four strings."""
+
+    def good(value: object) -> bool:
+        return isinstance(value, list) and len(value) == 4 and all(isinstance(option, str) for option in value)
+
+    return each("options", good, "must be a list of four strings")(table)
+
+
+def candidates(table: pa.Table) -> pa.Table:
+    """MVBench's: `answer` is one of `candidates`, two to five strings."""
+
+    def good(value: object) -> bool:
+        return isinstance(value, list) and 2 <= len(value) <= 5 and all(isinstance(option, str) for option in value)
+
+    each("candidates", good, "must be a list of two to five strings")(table)
+    given = zip(table["candidates"].to_pylist(), table["answer"].to_pylist(), strict=True)
+    for row, (options, answer) in enumerate(given):
+        if answer not in options:
+            raise refused("answer", row, f"{answer!r} is none of the candidates")
+    return table
+
+
+def five_answers(table: pa.Table) -> pa.Table:
+    """NExT-QA's: `answer` is the number of one of five answers, from 0."""
+    return each("answer", lambda value: value in range(5), "must be the number of one of five answers, from 0")(table)
+
+
 def each(column: str, good: Callable[[object], bool], what: str) -> Labels:
     """Every row's value is `good`; `what` says what it must be. A value that comes again is looked at once."""
 

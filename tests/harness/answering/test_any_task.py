@@ -189,8 +189,8 @@ def test_names_of_tasks_are_known_with_the_nearest():
     ("task", "words"),
     [
         ("seedbench_ppl", "is 'multiple_choice', which compares the likelihoods of given answers"),
-        ("mvbench_moving_count", "is about video, or its files come in archives as video does; the models here see images"),
-        ("videomme", "is about video"),  # whatever its own code would need
+        ("mvbench_moving_count", "is about video, or its files come in archives as video does; tasks are asked about images"),
+        ("videomme_w_subtitle", "is about video"),  # whatever its own code would need
         ("mix_evals_image2text_mc", "is about video, or its files come in archives as video does"),
         ("mmsearch_end2end", "asks in several rounds"),
         ("mmt_test", "writes a file to hand in"),
@@ -216,6 +216,10 @@ def looked_up():
     return {}["A"]
 
 
+def of_a_namespace():
+    import xml.no_such_module  # noqa: F401
+
+
 def imported_twice():
     try:
         import no_such_module.inner  # noqa: F401
@@ -229,6 +233,7 @@ def imported_twice():
         (set_nowhere, "suite 'x': it stops: it reads the environment variable NOWHERE_SET, which is not set"),
         (looked_up, "suite 'x': it stops: KeyError: 'A'"),
         (imported_twice, "suite 'x' needs the Python module 'no_such_module', which is not installed"),
+        (of_a_namespace, "suite 'x' needs the Python module 'xml.no_such_module', which is not installed"),
         (sys.exit, "suite 'x': it stops: SystemExit:"),
     ],
 )
@@ -249,9 +254,16 @@ def generating():
     return sorted(task for task, folder in task_folders().items() if shown[folder] and task not in ours)
 
 
+def is_there(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
 # What makes a refusal true, looked up where the refusal was not.
 TRUE = {
-    r"needs the Python module '(\w+)'": lambda found, text: importlib.util.find_spec(found[1]) is None,
+    r"needs the Python module '([\w.]+)'": lambda found, text: not is_there(found[1]),
     r"about (video|audio)|about video or sound": lambda found, text: "video" in text or "audio" in text,
     r"asks a language model": lambda found, text: re.search(r"openai|API_URL|judge|get_server|gpt", text) is not None,
     r"has (\d+) metrics; name one, as \S+ (.+)$": lambda found, text: all(name in text for name in found[2].split(", ")),

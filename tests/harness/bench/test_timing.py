@@ -25,7 +25,7 @@ def test_inputs_are_read_and_the_dense_memory_taken_once_for_a_model_and_suite(m
     monkeypatch.setattr(timing, "sample_inputs", sample_inputs)
     monkeypatch.setattr(measure, "compare", compare)
     shelf = SimpleNamespace(model=lambda name: SimpleNamespace(name=name, model=None))
-    timed = Timing(SimpleNamespace(data="mini"), shelf, RunFolder(tmp_path))
+    timed = Timing(SimpleNamespace(data="mini", frames=None), shelf, RunFolder(tmp_path))
     for label, model, suite in [("a", "m", "gqa"), ("b", "m", "gqa"), ("c", "m", "pope"), ("d", "n", "pope")]:
         cell = SimpleNamespace(model=model, suite=suite, label=lambda label=label: label)
         timed.of(SimpleNamespace(cell=cell, pruner=None))

@@ -1,8 +1,11 @@
 """Videos from a file to a model's answer, without torchvision: frames, pixels, prompts, what is pruned, and FLOPs."""
 
 import builtins
+import contextlib
 import hashlib
 import shutil
+import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from fitprune import FitPrune, FitPruneError, fit
 from harness.cost.flops import count, prompt_tokens
 from harness.models.loading import load_model
 from harness.models.prompting import encode
+from harness.models.videos import reading, seeking
 from harness.models.videos.reading import FRAMES, Video, read_video
 from tests.support.clips import ENCODERS, moving, write
 from tests.support.families import PATCH, save
@@ -62,12 +66,102 @@ def test_whatever_has_written_it(tmp_path, encoder):
     assert np.abs(video.frames.astype(int) - frames[video.indices]).mean() < 8
 
 
+LONG_ONES = {
+    "h264 with frames that lean on later ones": (ENCODERS["h264"], {"bf": "3", "g": "50"}),
+    "h264 with one key frame": (ENCODERS["h264"], {"g": "10000"}),
+    "h264 with open groups": (ENCODERS["h264"], {"g": "24", "bf": "2", "x264-params": "open-gop=1"}),
+    "vp9, whose head has no number of frames": (ENCODERS["vp9"], {"g": "32"}),
+    "mpeg4, whose packets have no times": (ENCODERS["mpeg4"], {"g": "12"}),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", LONG_ONES)
+@pytest.mark.parametrize("asked", [1, 7, 32])
+def test_a_long_video_has_the_frames_that_decoding_all_of_it_gives(tmp_path, kind, asked):
+    encoder, options = LONG_ONES[kind]
+    path = write(tmp_path, moving(700, 32, 24), encoder, options=options)
+    video = read_video(path, asked)
+    plain, total = reading._decoded(path, set(video.indices))
+    assert (video.total, total - 1) == (700, max(video.indices))
+    assert video.indices == np.linspace(0, 699, asked, dtype=int).tolist()
+    assert np.array_equal(video.frames, np.stack([plain[index] for index in video.indices]))
+
+
+def test_of_a_long_video_little_is_decoded(tmp_path, monkeypatch):
+    """With a key frame every 50 frames; the same frames, turned too, as all of them decoded."""
+    path = write(tmp_path, moving(600, 32, 24), ENCODERS["h264"], options={"g": "50"})
+    sequential = reading._decoded(path, {0, 299, 599})[0]
+    monkeypatch.setattr(reading, "_decoded", None)
+    assert np.array_equal(read_video(path, 3).frames, np.stack([sequential[number] for number in (0, 299, 599)]))
+
+
+@pytest.mark.parametrize("change", [{"pts": None}, {"is_discard": True}, {"is_corrupt": True}, {"pts": 0}])
+def test_packets_that_do_not_say_which_frame_is_which_are_not_believed(tmp_path, monkeypatch, change):
+    import av
+
+    path = write(tmp_path, moving(20, 32, 24), ENCODERS["h264"])
+    assert seeking.sought(path, [3, 7], 20, id).keys() == {3, 7}
+    assert seeking.sought(path, [3, 7], 19, id) is None
+    with av.open(str(path)) as file:
+        there = [packet for packet in file.demux(video=0) if packet.size]
+    plain = [
+        {name: getattr(packet, name) for name in ("pts", "size", "is_keyframe", "is_discard", "is_corrupt")} for packet in there
+    ]
+    made = [SimpleNamespace(**known | (change if number == 5 else {})) for number, known in enumerate(plain)]
+    opened = av.open
+
+    def changed(name):
+        file = opened(name)
+        return contextlib.nullcontext(SimpleNamespace(streams=file.streams, demux=lambda stream: made))
+
+    monkeypatch.setattr(av, "open", changed)
+    assert seeking.sought(path, [3, 7], 20, id) is None
+
+
 def test_a_file_is_known_by_its_content(tmp_path):
     path = write(tmp_path, moving(4))
     copied = shutil.copy(path, tmp_path / "copy.mkv")
     one, same = read_video(path, 2), read_video(copied, 2)
     assert one.digest == same.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     assert read_video(write(tmp_path, moving(5)), 2).digest != one.digest
+
+
+TURNS = {  # of the file's frames, as (a, b, c, d) of its display matrix and as numpy turns pixels
+    "by a quarter, as a phone held upright": ((0, 1, -1, 0), lambda frames: np.rot90(frames, -1, (1, 2))),
+    "by half": ((-1, 0, 0, -1), lambda frames: np.rot90(frames, 2, (1, 2))),
+    "by three quarters": ((0, -1, 1, 0), lambda frames: np.rot90(frames, 1, (1, 2))),
+    "mirrored": ((-1, 0, 0, 1), lambda frames: frames[:, :, ::-1]),
+    "turned and mirrored": ((0, 1, 1, 0), lambda frames: frames.swapaxes(1, 2)),
+    "as it is": ((1, 0, 0, 1), lambda frames: frames),
+}
+
+
+def turned(path, matrix):
+    """An mp4, whose head now says how it is to be turned."""
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # behind version, times, layer and volume
+    assert content[at : at + 36] == struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    a, b, c, d = (round(value * (1 << 16)) for value in matrix)
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_video_is_turned_as_players_turn_it(tmp_path, turn):
+    matrix, expected = TURNS[turn]
+    path = write(tmp_path, moving(6), ENCODERS["h264"])
+    plain = read_video(path, 3).frames
+    video = read_video(turned(path, matrix), 3)
+    assert np.array_equal(video.frames, expected(plain))
+    assert video.frames.flags["C_CONTIGUOUS"]
+
+
+def test_a_turn_by_anything_else_is_refused(tmp_path):
+    half = 0.5**0.5
+    with pytest.raises(FitPruneError, match=r"clip\.mp4: it cannot be decoded as a video \(its display matrix turns it"):
+        read_video(turned(write(tmp_path, moving(6), ENCODERS["h264"]), (half, half, -half, half)), 3)
 
 
 def damaged(folder):

@@ -69,7 +69,7 @@ def test_methods_in_sequence_have_a_choice_where_they_agree(pruner, own_choice):
 
 def test_ids_that_cannot_be_numbered_anew_are_refused_by_name_before_any_model_is_loaded():
     facts = SimpleNamespace(config=transformers_config(find_model(AXES)), name=AXES)
-    pruners = CellPruners(CellSettings(), SimpleNamespace(typical_tokens=lambda facts: 300))
+    pruners = CellPruners(CellSettings(), SimpleNamespace(typical_tokens=lambda *_: 300))
     assert pruners.of(Cell(AXES, "divprune", 0.5, "gqa"), facts).positions == "kept"
     said = "qwen2_5_vl has position ids on three axes, which cannot be numbered anew; use positions='kept'."
     for pruner in ("divprune", "fastv"):

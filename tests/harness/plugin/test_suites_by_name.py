@@ -55,7 +55,7 @@ def test_a_task_that_is_no_suite_runs_in_the_file_of_tasks(listed, place):
         (["--suite", "popee"], ("pope",), "unknown suite 'popee'; did you mean *pope"),
         (["--suite", "gqa"], ("pope",), "--suite gqa runs in none of the files that were named: *test_pope.py"),
         ([], ("lmms",), "test_lmms.py runs tasks of lmms-eval by name: give --suite TASK[[]:METRIC]"),
-        (["--suite", "mvbench_moving_count"], ("lmms",), "*its task is about video*the models here see images"),
+        (["--suite", "mvbench_moving_count"], ("lmms",), "*its task is about video*tasks are asked about images"),
         (["--suite", "pope", "--judge", "gpt"], ("pope",), "*--judge gpt is no address of an endpoint*"),
         (["--suite", "simplevqa:none"], ("lmms",), "*simplevqa:none*has no metric none; it has exact_match*"),
     ],

@@ -40,6 +40,7 @@ from tests.support.tiny_llava import picture, write
 pytestmark = pytest.mark.releases
 MINI = ["vizwiz", "textvqa-ocr", "chartqa", "ocrbench", "mmbench", "mmbench-cn", "seedbench", "ai2d", "refcoco"]
 MINI += ["pope-f1", "pope-f1-adversarial", "pope-f1-popular", "pope-f1-random", "mme-total"]
+VIDEOS = ["videomme", "mvbench", "nextqa", "mini-video"]  # tests/harness/tasks/test_video_suites.py
 DRAWN = ["docvqa", "infovqa", "mmmu", "mmstar", "realworldqa"]
 RIGHT = {
     "vizwiz": lambda doc: doc["answers"][0],
@@ -195,7 +196,7 @@ def test_its_score_is_lmms_evals_own(suite, evaluated):
 def test_all_that_ship_are_tested_here():
     everyday = [spec.name for spec in SHIPPED if spec.everyday]
     assert everyday == ["gqa", "vqav2", "textvqa", "pope", "mme", "scienceqa"]
-    assert {spec.name for spec in SHIPPED} == {*everyday, *MINI, *DRAWN, "mmvet"}
+    assert {spec.name for spec in SHIPPED} == {*everyday, *MINI, *DRAWN, *VIDEOS, "mmvet"}
 
 
 @pytest.mark.parametrize("name", [spec.name for spec in SHIPPED])
