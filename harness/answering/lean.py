@@ -75,7 +75,9 @@ def _narrow_last_layer(attached: Attachments, parts: ModelParts) -> None:
     attention = layer.self_attn
     # DeepStack adds to a prompt's rows behind a layer, maybe behind this one.
     deep = hasattr(getattr(parts.parent.config, "vision_config", None), "deepstack_visual_indexes")
-    if deep or attention.config._attn_implementation not in SLICED:
+    # Accelerate's hook on a layer brings what it is given to the layer's device, around the forward that it was given.
+    placed = hasattr(layer, "_hf_hook")
+    if deep or placed or attention.config._attn_implementation not in SLICED:
         return
     attached.set(attention, "config", observing_config(attention.config))
     attached.hook(attention.o_proj.register_forward_pre_hook, gather_survivors)

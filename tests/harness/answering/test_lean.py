@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch import nn
 from transformers import DynamicCache
 
@@ -84,14 +85,15 @@ def test_one_row_goes_through_the_last_feed_forward_network():
     assert rows == [whole, whole, 1, 1]
 
 
-def test_deepstack_keeps_all_rows_and_so_does_attention_of_another_kind():
-    model = families.build("qwen3_vl", seed=3)
-    with lean(model, None):
-        assert "forward" not in vars(model_parts(model).layers[-1])
-    model = build()
-    model_parts(model).layers[-1].self_attn.config._attn_implementation = "flash_attention_2"
-    with lean(model, None):
-        assert "forward" not in vars(model_parts(model).layers[-1])
+def test_all_rows_stay_with_deepstack_with_attention_of_another_kind_and_where_accelerate_places_the_layer():
+    deep, flash, placed = families.build("qwen3_vl", seed=3), build(), build()
+    model_parts(flash).layers[-1].self_attn.config._attn_implementation = "flash_attention_2"
+    add_hook_to_module(model_parts(placed).layers[-1], AlignDevicesHook("cpu", io_same_device=True))
+    for model in (deep, flash, placed):
+        layer = model_parts(model).layers[-1]
+        before = vars(layer).get("forward")
+        with lean(model, None):
+            assert vars(layer).get("forward") is before
 
 
 class Counted:
