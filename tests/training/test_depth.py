@@ -198,7 +198,7 @@ def test_candidates_are_named_apart_and_start_below_their_depth(capsys):
 
 def test_a_run_that_ends_before_its_layers_are_inserted_is_refused(tmp_path, capsys):
     assert train.main(["deep-b", "--steps", "250", "--work", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "--steps must be more than 250, where deep-b becomes deeper\n"
+    assert capsys.readouterr().err == "error: --steps must be more than 250, where deep-b becomes deeper\n"
     assert not list(tmp_path.iterdir())
 
 

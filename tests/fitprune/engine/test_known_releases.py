@@ -11,6 +11,7 @@ from fitprune import FitPrune, Recipe, UnsupportedModel
 from fitprune.engine import patch
 from fitprune.models import releases
 from tests.support.models import build, kept, new_tokens, prompt
+from tests.support.releases import cache_of
 
 pytestmark = pytest.mark.releases
 RECIPE = Recipe([9, 0, 12], 36)
@@ -45,7 +46,7 @@ def withhold(model, name, layer=0):
 def test_the_cache_arrives_under_the_name_that_this_release_has(model, inputs):
     with torch.no_grad(), FitPrune(RECIPE)(model) as trace:
         output = model(**inputs, use_cache=True)
-    cache = releases.cache_of(output)
+    cache = cache_of(output)
     assert [cache.get_seq_length(layer) for layer in range(3)] == [44, 35, 35]
     assert [layer.shape[1] for layer in trace.kept] == [27, 27, 15]
 
@@ -71,7 +72,7 @@ def test_a_decoded_token_whose_cache_does_not_reach_the_layers_is_refused(model,
         output = model(**inputs, use_cache=True)
         withhold(model, releases.CACHE_ARGUMENT)
         with pytest.raises(UnsupportedModel, match="KV cache") as error:
-            model(input_ids=output.logits[:, -1:].argmax(-1), **{releases.CACHE_ARGUMENT: releases.cache_of(output)})
+            model(input_ids=output.logits[:, -1:].argmax(-1), **{releases.CACHE_ARGUMENT: cache_of(output)})
     refused(error)
 
 
