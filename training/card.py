@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel
 
 from harness.scenes import world
 from harness.scenes.draw import SIZE, Canvas
+from training.batches import READ
 from training.evaluate import BAR_ALL, BAR_DROP, BAR_KIND, BAR_OVER_MAJORITY, Accuracy
 from training.families import FAMILIES
 from training.plan import Plan
@@ -173,11 +175,22 @@ def variants_of(plan: Plan) -> list[str]:
             "evenly or with random gaps."
         )
     if plan.dropped:
-        said.append(f"\nIn each decoder step a random share of the visual tokens, {plan.dropped:.0%} at most, was left out.")
+        shares = [(lesson.first, plan.dropped if lesson.dropped is None else lesson.dropped) for lesson in plan.lessons]
+        changes = [after for before, after in pairwise(shares) if after[1] != before[1]]
+        most = "".join(f", from step {first} on {share:.0%}" for first, share in changes)
+        said.append(
+            f"\nIn each decoder step a random share of the visual tokens, {plan.dropped:.0%} at most{most}, was left out."
+        )
     if plan.blind:
         said.append(
             f"\nIn {plan.blind:.0%} of the decoder steps no text attended to visual tokens below a random depth,\n"
             "a third of the layers at most."
+        )
+    if any(kind.endswith(READ) for lesson in plan.lessons for kind in lesson.asked):
+        few = [lesson.first for lesson in plan.lessons if lesson.few]
+        part = f",\nfrom step {few[0]} on often the answer alone" if few else ""
+        said.append(
+            f"\nSome prompts gave what an OCR engine read in the picture, as LLaVA's own script for TextVQA does{part}."
         )
     if plan.inserted:
         after = ", ".join(f"{plan.inserted.count(layer)} after layer {layer}" for layer in sorted(set(plan.inserted)))

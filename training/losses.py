@@ -85,7 +85,9 @@ class Losses:
         self.heads.to(device)
         self.batcher = Batcher(self.family, self.tokenizer, ASKED)
         self.labeller = Batcher(self.family, self.tokenizer)
-        self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
+        self.batchers = {
+            lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough, lesson.few) for lesson in plan.lessons
+        }
 
     def seeds(self, start: int, step: int, batch: int) -> list[int]:
         """This process's share of a step's scenes."""
@@ -119,7 +121,8 @@ class Losses:
         rng = np.random.default_rng([self.plan.seed, step])
         tokens = len(batch.cells)
         ids = jittered(tokens, self.plan.jitter, rng)
-        keep = torch.from_numpy(np.sort(rng.permutation(tokens)[round(rng.uniform(0, self.plan.dropped) * tokens) :]))
+        most_dropped = self.plan.dropped if lesson.dropped is None else lesson.dropped
+        keep = torch.from_numpy(np.sort(rng.permutation(tokens)[round(rng.uniform(0, most_dropped) * tokens) :]))
         layers = len(self.model.get_decoder().layers)
         blind = int(rng.integers(layers // 3 + 1)) if rng.random() < self.plan.blind else 0
         scores, named, looks, visual, wasted = self.answer_scores(

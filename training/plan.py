@@ -35,7 +35,18 @@ ASKED_EVENLY = (
     *("exist", "count", "count y/n", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "relation"),
     *("word", "word", "number", "word y/n", "word y/n", "position y/n", "position y/n", *["multiple choice"] * 3),
 )
-"""What is asked about each image: more of what is hard to learn, or is still to be learnt."""
+ASKED_AND_READ = (
+    *("exist", "count", "count y/n", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "relation"),
+    *("word", "word, read", "number", "number, read", "word y/n", "word y/n", "position y/n", "position y/n"),
+    *("multiple choice", "multiple choice"),
+)
+ASKED_WHAT_WAS_READ = (
+    *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "word", "number"),
+    *("word y/n", "position y/n", "multiple choice", *["word, read"] * 3, *["number, read"] * 2),
+)
+"""What is asked about each image: more of what is hard to learn, or is still to be learnt; at last, too, with what an OCR
+engine read in the prompt.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,9 @@ class Lesson:
     just named something, is drawn towards the word for its cell, its number, or `no`; looks: whether one attention head is
     drawn there towards the patches of what was named; thorough: whether both are done for the characters of quoted words
     and for options, which are drawn towards `yes` or `no`; asked: the kinds of questions about each image; calm: whether
-    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is.
+    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is;
+    dropped: the share of the visual tokens that is left out at most, where that is another than the plan's; few: whether of
+    what an OCR engine read a prompt gives but a part, often the answer alone.
     """
 
     first: int
@@ -58,6 +71,8 @@ class Lesson:
     thorough: bool = False
     asked: tuple[str, ...] = ASKED
     calm: bool = False
+    dropped: float | None = None
+    few: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,9 +92,9 @@ class Plan:
     one process sees in a step. With `words`, labels of a thing's patches spell what is written under it.
 
     In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other; in each a random
-    share of the visual tokens, `dropped` at most, is left out; and in a share `blind` of them no text attends to visual tokens
-    below a random depth, a third of the layers at most. At decoder step `deep_from`, where rates warm up again, a layer that
-    changes nothing at first is inserted after each of the decoder's layers `inserted`, counted from 1.
+    share of the visual tokens, `dropped` at most or what its lesson says, is left out; and in a share `blind` of them no text
+    attends to visual tokens below a random depth, a third of the layers at most. At decoder step `deep_from`, where rates warm
+    up again, a layer that changes nothing at first is inserted after each of the decoder's layers `inserted`, counted from 1.
     """
 
     tower_steps: int = 800
@@ -180,6 +195,18 @@ DEEP = Plan(
     deep_from=250,
     checkpoint_every=50,
 )
+DEEP_READING = replace(
+    DEEP,
+    steps=340,
+    knees=((160, 0.5), (200, 0.375), (300, 0.375), (340, 0.0)),
+    lessons=(
+        Lesson(0, 4, True, True, thorough=True, asked=ASKED_AND_READ),
+        Lesson(200, 4, True, True, thorough=True, asked=ASKED_WHAT_WAS_READ, dropped=1.0),
+        Lesson(250, 4, True, True, thorough=True, asked=ASKED_WHAT_WAS_READ, dropped=1.0, few=True),
+    ),
+    deep_from=300,
+)
+"""The plan of the other seeds: shorter, with what an OCR engine read in some prompts."""
 PLANS = {
     "llava-tiny": Plan(
         knees=(
@@ -234,8 +261,7 @@ PLANS = {
         checkpoint_every=20,
     ),
     "llava-deep-tiny": DEEP,
+    "llava-deep-tiny-b": replace(DEEP_READING, seed=1, first_seed=4_000_000),
+    "llava-deep-tiny-c": replace(DEEP_READING, seed=2, first_seed=5_000_000),
 }
 """The embedded models by name."""
-
-CANDIDATES = {"deep-b": replace(DEEP, seed=1, first_seed=4_000_000)}
-"""Plans of models that might become embedded ones, by name: trained and described alike, and left in the work folder."""

@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from harness.models.registry import EMBEDDED
 from training.card import render
 from training.evaluate import accuracies, by_canvas, generated, held_out, missed_bars, right_with_dropped
 from training.families import FAMILIES
-from training.plan import CANDIDATES, PLANS, Plan
+from training.plan import PLANS, Plan
 from training.trainer import contrast_of, run
 
 CACHE = Path("~/.cache/fitprune-bench/train")
@@ -71,8 +70,7 @@ def finish(
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status: 1 where a bar is missed, 2 for what cannot be done."""
     parser = Parser(prog="python -m training", description="Train an embedded model and evaluate it.")
-    plans = PLANS | CANDIDATES
-    parser.add_argument("name", help=f"one of: {', '.join(plans)}")
+    parser.add_argument("name", help=f"one of: {', '.join(PLANS)}")
     parser.add_argument("--out", type=Path, help="where the model goes (default: a shipped one's to its place in the package)")
     parser.add_argument("--work", type=Path, help=f"where checkpoints go (default: {CACHE}/NAME)")
     parser.add_argument("--fresh", action="store_true", help="throw away the checkpoints in the work folder first")
@@ -81,13 +79,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--processes", type=int, help="processes of one thread each (default: 2, or 1 with CUDA)")
     parser.add_argument("--scenes", type=int, default=400, help="held-out scenes to evaluate on (default: %(default)s)")
     parser.add_argument("--note", default="", help="what else the model card should say about this run")
-    return exit_status(lambda: _train(parser.parse_args(arguments), plans))
+    return exit_status(lambda: _train(parser.parse_args(arguments)))
 
 
-def _train(options: argparse.Namespace, plans: Mapping[str, Plan]) -> int:
-    if options.name not in plans:
-        raise unknown_name("embedded model", options.name, plans)
-    plan = plans[options.name]
+def _train(options: argparse.Namespace) -> int:
+    if options.name not in PLANS:
+        raise unknown_name("embedded model", options.name, PLANS)
+    plan = PLANS[options.name]
     plan = replace(
         plan,
         steps=plan.steps if options.steps is None else options.steps,

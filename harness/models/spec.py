@@ -85,6 +85,8 @@ class ModelSpec:
         variant: how it is run other than its checkpoint says, as a name's ending tells: NO_UNPAD; empty for as it says.
         text_tower: hub repository and commit, or folder, of the CLIP model that the vision tower is of, for methods that
             compare text and patches in CLIP's space; None where there is none. It is not downloaded with the model.
+        seed_of: registry name of the embedded model that this one is another seed of; results of such models may be averaged.
+            Empty for all others.
         convert: command that makes a readable checkpoint of the download, with SOURCE and TARGET; empty where none is needed.
         notes: what a user should know.
     """
@@ -99,6 +101,7 @@ class ModelSpec:
     chat_template: str | None = None
     variant: str = ""
     text_tower: tuple[str, str] | None = None
+    seed_of: str = ""
     convert: str = ""
     notes: str = ""
 

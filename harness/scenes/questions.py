@@ -23,7 +23,7 @@ HINT = "Look at the image."
 @dataclass(frozen=True)
 class Question:
     """A question of one kind. `choices` are the options of a multiple-choice question, whose answer is a letter; `hint` its
-    context, often empty.
+    context, often empty; `read` what an OCR engine read in the picture, where the prompt is to say so.
     """
 
     kind: str
@@ -31,6 +31,7 @@ class Question:
     answer: str
     choices: tuple[str, ...] = ()
     hint: str = ""
+    read: tuple[str, ...] = ()
 
 
 def article(name: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.cells import DENSE
-from harness.published.tables import PublishedTable, tables
+from harness.published.tables import PublishedTable, columns, tables
 from harness.results.table import Row, Table
 
 LEFT_OUT = ("scienceqa", "average drop")
@@ -79,9 +79,9 @@ def printed_retained(table: PublishedTable, tokens: int, methods: Sequence[str] 
 
 def measured_retained(table: Table, asked: float | Mapping[str, float]) -> dict[str, float]:
     """What each method retains in a measured table at an asked reduction, one for all methods or each with its own, with its
-    authors' position ids, over all suites.
+    authors' position ids, over the suites that are compared.
     """
-    suites = [suite for suite in table.averaged if suite not in LEFT_OUT]
+    suites = compared(table)
     dense = next(row for row in table.rows if row.is_dense)
     found = {}
     for row in table.rows:
@@ -91,6 +91,28 @@ def measured_retained(table: Table, asked: float | Mapping[str, float]) -> dict[
         if not row.is_dense and wanted and set(suites) <= row.results.keys():
             found[cell.pruner] = float(np.mean([100 * _score(row, suite) / _score(dense, suite) for suite in suites]))
     return found
+
+
+def compared(table: Table) -> list[str]:
+    """The suites of a measured table that count. Where two measure one printed column, that is the one which asks and scores
+    as papers do: `textvqa-ocr`, whose prompt holds what an OCR engine read, before `textvqa`.
+    """
+    measured = [[suite for suite in column.suites if suite in table.averaged] for column in columns().values()]
+    further = {suite for suites in measured for suite in suites[1:]}
+    return [suite for suite in table.averaged if suite not in LEFT_OUT and suite not in further]
+
+
+def mean_over_seeds(seeds: Mapping[str, Retained]) -> dict[str, float]:
+    """What each method retains, mean over the seeds of one model, of the methods that all of them have."""
+    common = set.intersection(*map(set, seeds.values()))
+    first = next(iter(seeds.values()))
+    return {method: float(np.mean([part[method] for part in seeds.values()])) for method in first if method in common}
+
+
+def mean_rho(found: Sequence[Agreement]) -> tuple[float, int]:
+    """The mean correlation with tables of COUNTS methods in common or more, and how many these are; NaN of none."""
+    counted = [agreement.rho for agreement in found if len(agreement.printed) >= COUNTS]
+    return float(np.mean(counted)) if counted else float("nan"), len(counted)
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote")
+    add("results", metavar="DIR", type=Path, help="the folder that pytest suites/ --results wrote, of a model or its seeds")
     add(
         "--reduction",
         metavar="R",
@@ -28,12 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read the results folder, whose first table is compared, and print or write the page."""
+    """Read the results folder, whose table is compared, or those of one model's seeds, and print or write the page."""
     from fitprune.files import write_atomically
     from harness.published.tables import tables
     from reports.charts import charts
     from reports.table.leaderboard import read_leaderboard
-    from reports.validity.page import to_page, write_picture
+    from reports.table.seeds import alike
+    from reports.validity.page import measured, to_page, write_picture
 
     models = sorted({table.model for table in tables().values()})
     if options.model not in models:
@@ -43,23 +44,25 @@ def run(options: argparse.Namespace) -> None:
         check_target(options.markdown)
     if pictured:
         check_target(options.markdown.with_suffix(".svg"))
-    board = read_leaderboard(options.results)
-    if len(board.boards) > 1:
-        headings = "; ".join(part.heading for part in board.boards)
+    leaderboard = read_leaderboard(options.results)
+    found = [part.table for part in leaderboard.boards]
+    if len({alike(table) for table in found}) > 1 or len({table.model for table in found}) < len(found):
+        headings = "; ".join(part.heading for part in leaderboard.boards)
         raise FitPruneError(
-            f"results folder {options.results} holds {len(board.boards)} tables, of which validity asks one: {headings}"
+            f"results folder {options.results} holds {len(found)} tables, of which validity asks one, or one for each seed of "
+            f"one model: {headings}"
         )
-    table = board.boards[0].table
-    asked = options.reduction if options.reduction is not None else _as_printed(table, options.model, options.tokens)
-    what = (asked, options.model, options.tokens)
+    asked = options.reduction
+    each = [_as_printed(table, options.model, options.tokens) if asked is None else asked for table in found]
+    what = (measured(found, each), options.model, options.tokens)
     if options.markdown is None:
-        print(to_page(table, *what), end="")
+        print(to_page(*what), end="")
         return
     picture = options.markdown.with_suffix(".svg")
-    text = to_page(table, *what, picture.name if pictured else "")
+    text = to_page(*what, picture.name if pictured else "")
     write_atomically(options.markdown, [text])
     if pictured:
-        write_picture(picture, table, *what)
+        write_picture(picture, *what)
     elif not charts.available():
         print("reports: no chart: it needs the extra charts, python -m pip install '.[charts]'", file=sys.stderr)
 

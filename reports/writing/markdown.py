@@ -9,15 +9,18 @@ import pandas as pd
 from reports.table.difficulty import Difficulty
 from reports.table.leaderboard import Board, Leaderboard, Text
 from reports.table.published import QUOTED, Quoted
+from reports.table.seeds import COLUMNS, NOTES, SeedTable, seed_tables
 
 
 def to_markdown(board: Leaderboard, charts: Sequence[str] = ()) -> str:
-    """One section a table, then what was published of its methods, then the files that could not be read.
+    """One section a table, then means over one model's seeds, then what was published of its methods, then the files that could
+    not be read.
 
     charts: of each table the picture that stands under it, as a link relative to the file; none are shown without.
     """
     links = [*charts, *[""] * (len(board.boards) - len(charts))]
-    parts = ["# Accuracy against FLOPs", *map(_section, board.boards, links), _published(board.published)]
+    sections = [*map(_section, board.boards, links), *map(_seeds, seed_tables(board.boards))]
+    parts = ["# Accuracy against FLOPs", *sections, _published(board.published)]
     if board.damaged:
         parts.append("\n".join(["Left out:", "", *(f"- {escape(note)}" for note in board.damaged)]))
     return "\n\n".join(parts) + "\n"
@@ -36,6 +39,12 @@ def _difficulty(difficulty: Difficulty) -> str:
     table = table_of(difficulty.columns, [[escape(text) for text in line] for line in difficulty.lines])
     notes = "\n".join(f"- {escape(note)}" for note in difficulty.notes)
     return f"### Drop on the questions that downsampling does not answer\n\n{table}\n\n{notes}"
+
+
+def _seeds(table: SeedTable) -> str:
+    notes = "\n".join(f"- {escape(note)}" for note in NOTES)
+    lines = [[escape(text) for text in line] for line in table.lines]
+    return f"## {escape(table.heading)}\n\n{table_of(COLUMNS, lines)}\n\n{notes}"
 
 
 def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

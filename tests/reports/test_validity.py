@@ -2,16 +2,18 @@
 
 import re
 import xml.etree.ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from harness.models.registry import find_model
+from harness.models.registry import MODELS, find_model
 from harness.models.shipped import transformers_config
 from harness.pruners.solve import solve
 from harness.published.tables import PublishedRow, PublishedTable, Setting
 from harness.results.store import Store
+from harness.results.texts import number
 from reports.__main__ import main
 from reports.charts import charts
 from reports.table.leaderboard import read_leaderboard
@@ -19,6 +21,7 @@ from reports.validity import agreement
 from reports.validity.agreement import (
     agreements,
     bootstrap,
+    compared,
     everywhere_ahead,
     measured_retained,
     pooled,
@@ -147,6 +150,44 @@ def test_what_is_measured_is_at_the_asked_reduction_with_the_authors_ids(folder)
     assert measured_retained(table, 0.7) == {}
 
 
+def test_of_two_suites_for_a_printed_column_the_one_that_asks_as_papers_do_counts(tmp_path):
+    """TextVQA with OCR tokens in the prompt before TextVQA without, POPE's F1 before its accuracy; ScienceQA never."""
+    store = Store(tmp_path / "results")
+    for suite, right in (("textvqa", 0), ("textvqa-ocr", 80), ("pope", 10), ("pope-f1", 60), ("scienceqa", 100)):
+        put(store, "a", np.repeat([1.0, 0.0], [right, 100 - right]), suite, reduction=0.89, dense_score=100.0)
+    table = read_leaderboard(store.folder).boards[0].table
+    assert sorted(compared(table)) == ["pope-f1", "textvqa-ocr"]
+    assert measured_retained(table, 0.89) == pytest.approx({"a": 70})
+
+
+def seeded(folder, monkeypatch):
+    """A second seed beside the folder's model: a and c change places, FastV is ahead of b, and d is on this seed alone."""
+    monkeypatch.setitem(MODELS, "seed-b", replace(find_model("llava-tiny"), name="seed-b", seed_of="llava-tiny"))
+    store = Store(folder)
+    for method, gqa, pope in (("a", 10, 20), ("b", 10, 10), ("c", 60, 40), ("d", 1, 1), ("fastv", 40, 60), ("random", 5, 5)):
+        for suite, right in (("gqa", gqa), ("pope", pope), ("scienceqa", 100)):
+            scores = np.repeat([1.0, 0.0], [right, 100 - right])
+            put(store, method, scores, suite, reduction=0.89, dense_score=100.0, model="seed-b")
+
+
+def test_seeds_of_one_model_are_averaged_and_shown_side_by_side(folder, monkeypatch, capsys):
+    monkeypatch.setattr("harness.published.tables.tables", agreement.tables)
+    seeded(folder, monkeypatch)
+    assert main(["validity", str(folder), "--model", "large", "--reduction", "0.89"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# llava-tiny, seed-b, mini data, against large")
+    printed = [35, 32.5, 77.5, 75]  # FastV, c, b, a, in `one`
+    each = {"llava-tiny": [50, 15, 60, 50], "seed-b": [50, 50, 10, 15], "mean of their scores": [50, 32.5, 35, 32.5]}
+    for name, here in each.items():
+        rho = scipy.stats.spearmanr(printed, here).statistic
+        assert re.search(rf"\| {name} +\| {number(rho, '.2f')} +\|", text), name
+    assert re.search(r"\| a +\| 75\.0 → 32\.5 .*\| 15\.0 … 50\.0 +\|", text)
+    assert not re.search(r"\| d +\|", text)
+    ahead = "- Behind fastv here (50.0), though ahead of it in every printed table that has both: "
+    assert ahead + "a (on 1 of 2 seeds), b (on 1 of 2 seeds).\n" in text
+    assert "- Behind random here (35.0), though printed: a (on 1 of 2 seeds), b (on 1 of 2 seeds)," in text
+
+
 def test_rows_as_printed_have_each_methods_own_parameters_for_the_tokens(tmp_path):
     """64 of 576 tokens are 16 of llava-tiny's 144: DART's parameter of that value, so many tokens that enter the decoder, and
     the FLOPs of so many in every layer for FitPrune. FastV's budget is the mean over layers: with K = 2 of 8 layers,
@@ -230,4 +271,5 @@ def test_what_cannot_be_compared_is_one_line_and_status_2(arguments, said, folde
 def test_two_tables_are_refused(folder, capsys):
     put(Store(folder), "a", np.ones(10), data="other")
     assert main(["validity", str(folder)]) == 2
-    assert "holds 2 tables, of which validity asks one: llava-tiny, " in capsys.readouterr().err
+    said = "holds 2 tables, of which validity asks one, or one for each seed of one model: llava-tiny, "
+    assert said in capsys.readouterr().err

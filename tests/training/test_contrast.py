@@ -15,7 +15,7 @@ from training.batches import Batcher
 from training.contrast import LONGEST, Contrast, caption, caption_tokenizer
 from training.families import FAMILIES
 from training.losses import WORDS_FOR, Heads, Losses
-from training.plan import CANDIDATES, Lesson, Plan
+from training.plan import PLANS, Lesson, Plan
 from training.trainer import contrast_of, run
 from training.views import LETTERS
 
@@ -122,9 +122,9 @@ def test_words_count_among_labels_and_are_what_tokens_are_drawn_towards():
 
 def test_a_run_with_captions_leaves_the_clip_that_it_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("training.losses.WATCHED", range(world.HELD_OUT_SEEDS[0], world.HELD_OUT_SEEDS[0] + 1))
-    monkeypatch.setitem(CANDIDATES, "deep-b", MICRO)
+    monkeypatch.setitem(PLANS, "deep-d", MICRO)
     work = tmp_path / "work"
-    assert train.main(["deep-b", "--work", str(work), "--processes", "1", "--scenes", "2"]) == 1
+    assert train.main(["deep-d", "--work", str(work), "--processes", "1", "--scenes", "2"]) == 1
     model, _ = run(MICRO, work, processes=1)
     clip = CLIPModel.from_pretrained(work / "model" / "clip", dtype=torch.float32)
     trained = contrast_of(MICRO, work).clip(LLAVA.tower(model)).state_dict()

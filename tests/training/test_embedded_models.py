@@ -16,8 +16,9 @@ from training.plan import PLANS
 from training.tokenizer import build
 
 pytestmark = pytest.mark.releases
-SCENES = {"llava-tiny": 6, "llava-deep-tiny": 4, "llava-next-tiny": 3, "llava-hr-tiny": 3}
-QUESTIONS = {"llava-tiny": 5000, "llava-deep-tiny": 1600, "llava-next-tiny": 2000, "llava-hr-tiny": 2000}
+DEEP = ("llava-deep-tiny", "llava-deep-tiny-b", "llava-deep-tiny-c")
+SCENES = {"llava-tiny": 6, **dict.fromkeys(DEEP, 4), "llava-next-tiny": 3, "llava-hr-tiny": 3}
+QUESTIONS = {"llava-tiny": 5000, **dict.fromkeys(DEEP, 1600), "llava-next-tiny": 2000, "llava-hr-tiny": 2000}
 """The least that each card's figures rest on."""
 
 

@@ -50,7 +50,7 @@ def test_packed_answers_score_as_single_prompts_do(name, canvas):
     processor = family.make_processor()
     torch.manual_seed(0)
     model = family.make_model(processor.tokenizer, width=32, layers=3).eval()
-    batch = Batcher(family, processor.tokenizer, list(KINDS))([5, 6], canvas=canvas)
+    batch = Batcher(family, processor.tokenizer, [*KINDS, "word, read"])([5, 6], canvas=canvas)
     prefix = prefix_of(family, model, batch, processor.tokenizer)
     states, *_ = packed.text_states(model, prefix, batch.text, batch.groups)
     scores = model.lm_head(states.flatten(0, 1)[batch.where])

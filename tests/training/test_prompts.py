@@ -1,5 +1,6 @@
 """The prompts of training are those of lmms-eval's tasks, and the tokenizer carries them."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -14,8 +15,9 @@ from harness.scenes import world
 from harness.scenes.mini import YES_NO_ENDING
 from harness.scenes.prompts import chat, prompt
 from harness.scenes.questions import HINT, KINDS, Question
+from harness.tasks.specs import find_suite
 from training import tokenizer as tokenizers
-from training.batches import SLOT_LENGTHS, Batcher
+from training.batches import READ, SLOT_LENGTHS, Batcher
 from training.families import FAMILIES
 
 DOC_TO_TEXT = {
@@ -63,6 +65,15 @@ def test_prompts_are_those_of_the_tasks(task, questions, task_kwargs):
         ending = YES_NO_ENDING if task == "mme" else ""
         made = DOC_TO_TEXT[task]({"question": question.text + ending, "ocr_tokens": []}, task_kwargs[task])
         assert made == prompt(question)
+
+
+def test_prompts_with_what_was_read_are_those_of_the_suite(questions):
+    """The suite's own settings for the task, and words of the scene in the order of the mini data."""
+    kwargs = find_suite("textvqa-ocr").options["lmms_eval_specific_kwargs"]["default"]
+    for question in (question for question in questions if question.kind in ("word", "number")):
+        made = textvqa_doc_to_text({"question": question.text, "ocr_tokens": ["pen", "41"]}, kwargs)
+        assert made == prompt(replace(question, read=("pen", "41")))
+        assert textvqa_doc_to_text({"question": question.text}, kwargs | {"ocr": False}) == prompt(question)
 
 
 def test_multiple_choice_is_as_in_scienceqa(questions, task_kwargs):
@@ -118,6 +129,45 @@ def test_questions_fit_their_slots(questions, tokenizer):
         assert [*batcher.prefix, *before, *answer] == together
         longest[question.kind] = max(longest[question.kind], len(before) + len(answer) - 1)
     assert all(longest[kind] <= SLOT_LENGTHS[kind] for kind in KINDS)
+
+
+def test_kinds_that_are_read_say_what_stands_in_the_scene_where_there_is_room(tokenizer):
+    """Of many words and long ones there is too little room for some, and a question that stands in for another is as it was."""
+    batcher = Batcher(FAMILIES["llava"], tokenizer, ("word, read", "exist", "number, read", "word"))
+    plain = Batcher(FAMILIES["llava"], tokenizer, [kind.removesuffix(READ) for kind in batcher.kinds])
+    plain.kinds = [kind.removesuffix(READ) for kind in batcher.kinds]
+    said, longest, crowded = 0, 0, 0
+    for seed in range(200):
+        scene = world.sample(seed)
+        words = tuple(thing.text for thing in scene.things if thing.text)
+        for kind, question, bare in zip(batcher.kinds, batcher.asked(scene), plain.asked(scene), strict=True):
+            assert replace(question, read=()) == bare
+            length = sum(map(len, batcher.question_ids(replace(bare, read=words)))) - 1
+            fits = kind.removesuffix(READ) == bare.kind and length <= SLOT_LENGTHS[kind]
+            assert question.read == (words if kind.endswith(READ) and fits else ())
+            said += bool(question.read)
+            longest = max(longest, length * bool(question.read))
+            crowded += kind.removesuffix(READ) == bare.kind and kind.endswith(READ) and not question.read
+    assert longest == SLOT_LENGTHS["word, read"]
+    assert said > 300 > 30 > crowded > 0
+
+
+def test_of_few_words_the_answer_is_one_often_alone_in_the_scenes_order(tokenizer):
+    batcher = Batcher(FAMILIES["llava"], tokenizer, ("word, read",), few=True)
+    alone, among = 0, set()
+    for seed in range(300):
+        scene = world.sample(seed)
+        (question,) = batcher.asked(scene)
+        words = [thing.text for thing in scene.things if thing.text]
+        if question.read:
+            assert question.answer in question.read
+            assert list(question.read) == [word for word in words if word in question.read]
+            if len(words) > 2:
+                alone += len(question.read) == 1
+                among.add(len(question.read) - len(words))
+            assert batcher.asked(scene) == [question]
+    assert 100 < alone < 200
+    assert among >= {0, -1, -2, -3}
 
 
 def test_unknown_text_is_spelled_or_marked(tokenizer):

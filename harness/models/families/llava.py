@@ -42,17 +42,27 @@ CLIP_336 = ("openai/clip-vit-large-patch14-336", "ce19dc912ca5cd21c8a653c79e251e
 
 NAME = FamilyName("llava-1.5", standard="llava-1.5-7b", embedded="llava-tiny")
 
-MODELS = (
-    ModelSpec("llava-tiny", "llava-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
-    ModelSpec(
-        "llava-deep-tiny",
-        "llava-deep-tiny",
+
+def _deep(name: str, seed_of: str = "") -> ModelSpec:
+    """An embedded model of 24 layers, whose tower has a text tower of its own."""
+    clip = Path(__file__).parents[1] / "embedded" / name / "clip"
+    return ModelSpec(
+        name,
+        name,
         kind="embedded",
         family="llava",
         dtype="float32",
+        seed_of=seed_of,
         notes="ships with the package",
-        text_tower=(str(Path(__file__).parents[1] / "embedded" / "llava-deep-tiny" / "clip"), ""),  # of its own
-    ),
+        text_tower=(str(clip), ""),
+    )
+
+
+MODELS = (
+    ModelSpec("llava-tiny", "llava-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
+    _deep("llava-deep-tiny"),
+    _deep("llava-deep-tiny-b", seed_of="llava-deep-tiny"),
+    _deep("llava-deep-tiny-c", seed_of="llava-deep-tiny"),
     ModelSpec(
         "llava-1.5-7b",
         "llava-hf/llava-1.5-7b-hf",
