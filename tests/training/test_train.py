@@ -119,7 +119,7 @@ def test_a_model_below_the_bars_is_not_kept(tmp_path, monkeypatch, capsys):
     ("arguments", "said"),
     [
         (["llava-tny"], "unknown embedded model 'llava-tny'; did you mean llava-tiny"),
-        (["xyz"], "unknown embedded model 'xyz'; known: deep-b, llava-deep-tiny"),
+        (["xyz"], "unknown embedded model 'xyz'; known: llava-deep-tiny, llava-deep-tiny-b"),
         (["llava-tiny", "--steps", "0"], "must be at least 1"),
         (["llava-tiny", "--processes", "3"], "divide 16"),
     ],
