@@ -87,6 +87,7 @@ def test_the_cases_have_ties():
 
 
 @TRITON
+@pytest.mark.exhaustive
 def test_the_kernels_compile_for_a_card_that_is_not_here(compiled):
     assert len(compiled["greedy"]) >= len(METHODS)
     assert max(compiled["greedy"]) <= 99 * 1024

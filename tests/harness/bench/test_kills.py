@@ -12,8 +12,6 @@ import pytest
 from harness.results.store import Store
 from tests.support.journaled_bench import BATCH, CELLS, LOST, QUESTIONS, run_cells
 
-KILLS = 100
-
 
 @pytest.fixture(scope="module")
 def processes():
@@ -56,9 +54,10 @@ def check(folder, kills):
     assert sum(batches.values()) <= len(wanted) + kills
 
 
-def test_a_hundred_kills(processes, tmp_path):
+@pytest.mark.parametrize("wanted", [20, pytest.param(100, marks=pytest.mark.exhaustive)])
+def test_kills_at_random_moments(processes, tmp_path, wanted):
     draw, kills, rounds = random.Random(0), 0, 0
-    while kills < KILLS:
+    while kills < wanted:
         folder, here = tmp_path / str(rounds), 0
         folder.mkdir()
         finished = False

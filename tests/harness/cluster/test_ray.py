@@ -111,6 +111,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, log, expected, tm
     assert ray_cluster.soon(lambda: not ray_cluster.workers())
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_the_suites_on_the_cluster(cluster, run, log):
     result = run("--pruner", "dense,random", "--reduction", "0.3", "--engine", "ray:auto", suites=("gqa", "pope"))
     result.assert_outcomes(passed=4)
