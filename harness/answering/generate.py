@@ -1,9 +1,7 @@
 """Greedy generation of a batch, and the texts that it comes to."""
 
 import contextlib
-import copy
 import time
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,16 +14,15 @@ from harness.answering.batching import Finished, Prepared, Record, keys_of
 from harness.answering.lean import lean
 from harness.cost.flops import prompt_tokens
 from harness.cost.tally import batch_cost
+from harness.models.chat import tokenizer_beside
 from harness.models.loading import LoadedModel
-
-_decoders: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 @torch.inference_mode()
 def generate(loaded: LoadedModel, pruner: Pruner | None, batch: Prepared, counting: bool) -> Finished:
     """Greedy answers to a batch, under `pruner`; with what they cost where `counting`."""
     started = time.perf_counter()
-    inputs, tokenizer = batch.inputs, decoder_of(loaded.processor.tokenizer)
+    inputs, tokenizer = batch.inputs, tokenizer_beside(loaded.processor.tokenizer)
     model: Any = loaded.model
     options = {
         **inputs,
@@ -91,13 +88,6 @@ class _First(LogitsProcessor):
 def _ends(model: Any) -> list[int]:
     ends = model.generation_config.eos_token_id
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
-
-
-def decoder_of(tokenizer: Any) -> Any:
-    """A copy of the tokenizer to decode with: one cannot encode in one thread and decode in another."""
-    if tokenizer not in _decoders:
-        _decoders[tokenizer] = copy.deepcopy(tokenizer)
-    return _decoders[tokenizer]
 
 
 def lengths_of(tokens: torch.Tensor, ends: list[int]) -> list[int]:

@@ -35,11 +35,12 @@ from fitprune.errors import FitPruneError
 from harness.answering.ahead import ahead
 from harness.answering.arguments import answered_by, make_pruner, whole_number
 from harness.answering.batching import Finished, Prepared, Record, Request, halves, in_batches, keys_of, places_of
-from harness.answering.generate import decoder_of, generate
+from harness.answering.generate import generate
 from harness.answering.input_cache import SuiteInputs
 from harness.answering.questions import BROKEN, Questions
 from harness.cells import DENSE
 from harness.heap import uncollected
+from harness.models.chat import tokenizer_beside
 from harness.models.facts import model_facts
 from harness.models.family_names import announced
 from harness.models.gpu_memory import is_out_of_memory, no_memory, release_memory
@@ -118,7 +119,7 @@ class FitPruneLMM(lmms):
         self.observer, self.journal, self.kept_inputs = observer, journal, kept_inputs
         self.progress, self.look_ahead = progress, look_ahead
         self.questions = Questions(loaded, self.task_dict, allow_broken, frames)
-        decoder_of(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
+        tokenizer_beside(loaded.processor.tokenizer)  # copied now: later a thread may be encoding with it
         self.records: dict[tuple[str, int], Record] = {}
         self.halved = False
         # None keeps lmms-eval from creating one, which would claim the first CUDA device.

@@ -1,5 +1,7 @@
 """A question in the processor's chat template; a reader that finds it there again, and compares it with patches."""
 
+import copy
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,13 +17,23 @@ if TYPE_CHECKING:
     from fitprune.models.reader import Reader
 
 _ASKED = "\0"
+_beside: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+
+def tokenizer_beside(tokenizer: Any) -> Any:
+    """A copy of a processor's tokenizer, for the thread in which the model runs while another one prepares prompts: padding is
+    a setting of a tokenizer, which each call changes, so that two threads cannot use one.
+    """
+    if tokenizer not in _beside:
+        _beside[tokenizer] = copy.deepcopy(tokenizer)
+    return _beside[tokenizer]
 
 
 def question_reader(processor: Any, load_clip: "Callable[[], ClipText] | None" = None) -> "Reader":
     """A reader of the questions in prompts that `encode` makes; see `Reader.load_clip`."""
     from fitprune.models.reader import Reader
 
-    tokenizer = processor.tokenizer
+    tokenizer = tokenizer_beside(processor.tokenizer)
     try:
         around = chat(processor, _ASKED, 0).split(_ASKED)
     except Exception:  # a template is a program of its author's: it may fail in any way, here for want of an image

@@ -54,6 +54,17 @@ def test_what_stands_in_no_template_is_read_whole():
     ]
 
 
+def test_reading_changes_no_setting_of_the_tokenizer_that_prepares_prompts():
+    """Padding is one, from a call to its end: a thread that prepares the next batch would give rows of unequal lengths."""
+    loaded = load_model("llava-tiny", "cpu")
+    reader, tokenizer = reader_of(loaded.model.model), loaded.processor.tokenizer
+    ids = torch.tensor(tokenizer(ASKED, padding=True)["input_ids"])
+    padding = dict(tokenizer.backend_tokenizer.padding)
+    assert reader.embeddings(loaded.model, [["circle"]])[0].shape[1] == loaded.config.text_config.hidden_size
+    reader.questions(ids, ids > 0)
+    assert tokenizer.backend_tokenizer.padding == padding
+
+
 def test_a_clip_model_in_the_hubs_format_is_read(tmp_path):
     """Its text tower and projections; texts beyond its limit keep their end token."""
     model, tokenizer = clip(16)
