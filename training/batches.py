@@ -73,14 +73,9 @@ class Batcher:
     """Makes batches for one family of models with one tokenizer, and remembers the token ids of texts."""
 
     def __init__(
-        self,
-        family: Family,
-        tokenizer: PreTrainedTokenizerFast,
-        kinds: Sequence[str] = (),
-        thorough: bool = False,
-        few: bool = False,
+        self, family: Family, tokenizer: PreTrainedTokenizerFast, kinds: Sequence[str] = (), thorough: bool = False
     ) -> None:
-        self.family, self.thorough, self.few = family, thorough, few
+        self.family, self.thorough = family, thorough
         self.tokenizer, self.kinds = tokenizer, sorted(kinds, key=SLOT_LENGTHS.__getitem__)
         self.ids = lru_cache(maxsize=200_000)(self._ids)
         self.prefix = self.ids(chat(""))[:3]
@@ -99,17 +94,12 @@ class Batcher:
         return self.ids(chat(prompt(question)))[3:], self.ids(" " + question.answer + EOS)
 
     def asked(self, scene: world.Scene) -> list[Question]:
-        """A question of each kind, with what an OCR engine read where the kind says so and the slot is long enough; of `few` it
-        read the answer alone in half of the cases, else this and a random part of the others.
-        """
+        """A question of each kind, with what an OCR engine read where the kind says so and the slot is long enough."""
         found: list[Question] = []
         plain = [kind.removesuffix(READ) for kind in self.kinds]
-        rng = Random(scene.seed * 2 + 3)
+        words = tuple(thing.text for thing in scene.things if thing.text)
         for kind, question in zip(self.kinds, ask(scene, Random(scene.seed * 2 + 2), plain), strict=True):
             if kind != plain[len(found)] and question.kind == plain[len(found)]:
-                share = 1.0 if not self.few else rng.choice((0.0, rng.random()))
-                texts = (thing.text for thing in scene.things if thing.text)
-                words = tuple(text for text in texts if text == question.answer or rng.random() < share)
                 before, answer = self.question_ids(given := replace(question, read=words))
                 question = given if len(before) + len(answer) - 1 <= SLOT_LENGTHS[kind] else question
             found.append(question)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -169,29 +168,26 @@ def variants_of(plan: Plan) -> list[str]:
         said.append(
             "\nEvery patch of a thing was labelled with what is written under it, so that a word is in several visual tokens."
         )
+    if plan.spelling:
+        said.append(
+            "\nVisual tokens of a thing were drawn towards the characters under it, told by their embeddings, turned by their\n"
+            f"place; and in {plan.unwritten:.0%} of the decoder steps the tokens of the characters themselves showed\n"
+            "nothing, so that a word had to be read from the thing's."
+        )
     if plan.jitter:
         said.append(
             f"\nIn {plan.jitter:.0%} of the decoder steps an image's position ids took up another extent,\n"
             "evenly or with random gaps."
         )
     if plan.dropped:
-        shares = [(lesson.first, plan.dropped if lesson.dropped is None else lesson.dropped) for lesson in plan.lessons]
-        changes = [after for before, after in pairwise(shares) if after[1] != before[1]]
-        most = "".join(f", from step {first} on {share:.0%}" for first, share in changes)
-        said.append(
-            f"\nIn each decoder step a random share of the visual tokens, {plan.dropped:.0%} at most{most}, was left out."
-        )
+        said.append(f"\nIn each decoder step a random share of the visual tokens, {plan.dropped:.0%} at most, was left out.")
     if plan.blind:
         said.append(
             f"\nIn {plan.blind:.0%} of the decoder steps no text attended to visual tokens below a random depth,\n"
             "a third of the layers at most."
         )
     if any(kind.endswith(READ) for lesson in plan.lessons for kind in lesson.asked):
-        few = [lesson.first for lesson in plan.lessons if lesson.few]
-        part = f",\nfrom step {few[0]} on often the answer alone" if few else ""
-        said.append(
-            f"\nSome prompts gave what an OCR engine read in the picture, as LLaVA's own script for TextVQA does{part}."
-        )
+        said.append("\nSome prompts gave what an OCR engine read in the picture, as LLaVA's own script for TextVQA does.")
     if plan.inserted:
         after = ", ".join(f"{plan.inserted.count(layer)} after layer {layer}" for layer in sorted(set(plan.inserted)))
         said.append(f"\nAt step {plan.deep_from} layers that change nothing at first were inserted: {after}.")

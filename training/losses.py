@@ -28,8 +28,19 @@ WORDS_FOR = {
 }
 """What the values of patch labels are called, from 1 on."""
 
+TURN = 24
+"""Channels by which the embeddings of characters are turned for each place in a word."""
+
 WATCHED = HELD_OUT_SEEDS[50_000_000:50_000_032]
 """Scenes looked at during training; the final evaluation has others."""
+
+
+def without_characters(visual: Tensor, batch: Batch) -> Tensor:
+    """Visual tokens, float (images, V, width), where those with a character in them are the mean of those that show nothing."""
+    written = batch.labels["character"] > 0
+    blank = (~written & (batch.labels["shape"] == 0)).float()[:, :, None]
+    mean = (visual * blank).sum(dim=1, keepdim=True) / blank.sum(dim=1, keepdim=True)
+    return torch.where(written[:, :, None], mean, visual)
 
 
 class Heads(nn.Module):
@@ -85,9 +96,7 @@ class Losses:
         self.heads.to(device)
         self.batcher = Batcher(self.family, self.tokenizer, ASKED)
         self.labeller = Batcher(self.family, self.tokenizer)
-        self.batchers = {
-            lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough, lesson.few) for lesson in plan.lessons
-        }
+        self.batchers = {lesson: Batcher(self.family, self.tokenizer, lesson.asked, lesson.thorough) for lesson in plan.lessons}
 
     def seeds(self, start: int, step: int, batch: int) -> list[int]:
         """This process's share of a step's scenes."""
@@ -109,7 +118,10 @@ class Losses:
         batch = self.labeller(seeds, canvas=self.plan.canvas(step)).to(self.device)
         with self.precision(), torch.no_grad():
             patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
-        return self.distillation(patches.float(), None, batch)
+        loss, right = self.distillation(patches.float(), None, batch)
+        if self.plan.spelling:
+            loss = loss + self.plan.spelling * self.spelling(self.model.model.multi_modal_projector(patches.float()), batch)
+        return loss, right
 
     def decoder_loss(self, step: int) -> tuple[Tensor, float]:
         """Answers, and projector outputs drawn towards the words for what a patch shows."""
@@ -121,14 +133,16 @@ class Losses:
         rng = np.random.default_rng([self.plan.seed, step])
         tokens = len(batch.cells)
         ids = jittered(tokens, self.plan.jitter, rng)
-        most_dropped = self.plan.dropped if lesson.dropped is None else lesson.dropped
-        keep = torch.from_numpy(np.sort(rng.permutation(tokens)[round(rng.uniform(0, most_dropped) * tokens) :]))
+        keep = torch.from_numpy(np.sort(rng.permutation(tokens)[round(rng.uniform(0, self.plan.dropped) * tokens) :]))
         layers = len(self.model.get_decoder().layers)
         blind = int(rng.integers(layers // 3 + 1)) if rng.random() < self.plan.blind else 0
+        unwritten = bool(rng.random() < self.plan.unwritten)
         scores, named, looks, visual, wasted = self.answer_scores(
-            batch, lesson.calm, ids, self.plan.depths_of(step), keep, blind
+            batch, lesson.calm, ids, self.plan.depths_of(step), keep, blind, unwritten
         )
         loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
+        if self.plan.spelling:
+            loss = loss + self.plan.spelling * self.spelling(visual, batch)
         if lesson.mentions:
             loss = loss + self.plan.mentions * F.cross_entropy(named, batch.meant)
         if lesson.looks:
@@ -145,20 +159,23 @@ class Losses:
         depths: tuple[int, ...] = (1, 2),
         keep: Tensor | slice = slice(None),
         blind: int = 0,
+        unwritten: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Vocabulary scores (N, vocabulary) where an answer token comes next, and where something was named; where named
         things are looked for; the projector's output; and, if `calm`, what attention wastes on patches that show nothing.
         `ids` are all visual tokens', as `packed.text_states` takes them, `depths` where mentions are read, `keep` the visual
-        tokens that the decoder sees, and `blind` the layers in which text does not.
+        tokens that the decoder sees, and `blind` the layers in which text does not; `unwritten`, tokens with a character show
+        nothing.
         """
         with self.precision():
             with torch.no_grad():
                 patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
             visual = self.family.visual_tokens(self.model, patches, batch.canvas)
+            seen = without_characters(visual, batch) if unwritten else visual
             start, user, _, line = (self.tokenizer.bos_token_id, *self.batcher.prefix)
             fixed = self.model.get_input_embeddings()(torch.tensor([start, user, line], device=self.device))
             fixed = fixed.expand(len(visual), 3, -1)
-            prefix = torch.cat([fixed[:, :2], visual[:, keep], fixed[:, 2:]], dim=1)
+            prefix = torch.cat([fixed[:, :2], seen[:, keep], fixed[:, 2:]], dim=1)
             blank = (batch.labels["shape"] + batch.labels["character"] == 0)[:, keep] if calm else None
             ids = None if ids is None else torch.cat([ids[:-1][keep], ids[-1:]])
             states, inner, looks, wasted = packed.text_states(
@@ -171,11 +188,11 @@ class Losses:
 
     def alignment(self, visual: Tensor, batch: Batch, places: bool) -> Tensor:
         """Cross-entropy of patches against the embeddings of their words: colour, shape and, if `places`, cell, or a
-        character; and what is written under a thing, if the plan's labels spell it.
+        character.
         """
         scores = (visual.float() @ self.model.lm_head.weight.T).flatten(0, 1).log_softmax(dim=1)
         losses = []
-        for name, texts in (WORDS_FOR | (dict.fromkeys(LETTERS, WORDS_FOR["character"]) if self.plan.words else {})).items():
+        for name, texts in WORDS_FOR.items():
             label = batch.labels[name].flatten()
             seen = label > 0
             tokens = torch.tensor([self.batcher.ids(text)[0] for text in texts], device=self.device)
@@ -187,20 +204,38 @@ class Losses:
             losses.append(-scores[seen].gather(1, targets[:, None]).flatten())
         return torch.cat(losses).mean()
 
+    def spelling(self, visual: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of the tokens of things, and of their characters, against what is written there: the n-th character is
+        told by the embeddings of the characters, turned by n times TURN channels, so that its place is told, too.
+        """
+        tokens = torch.tensor([self.batcher.ids(text)[0] for text in CHARACTERS], device=self.device)
+        embedded, losses = self.model.lm_head.weight[tokens], []
+        for number, name in enumerate(LETTERS, 1):
+            label = batch.labels[name]
+            scores = visual.float()[label > 0] @ embedded.roll(number * TURN, dims=1).T
+            losses.append(F.cross_entropy(scores, label[label > 0] - 1, reduction="none"))
+        return torch.cat(losses).mean()
+
     def precision(self) -> torch.autocast:
         """bfloat16 on CUDA; float32 on the CPU."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     @torch.no_grad()
     def watched(self) -> dict[str, float]:
-        """Share of questions about the watched scenes whose every answer token is right, by kind."""
+        """Share of questions about the watched scenes whose every answer token is right, by kind; where a plan has such steps,
+        those about words and numbers without the tokens of characters, too.
+        """
         hits: dict[str, list[bool]] = {"all": []}
         for number, start in enumerate(range(0, len(WATCHED), 8)):
             batch = self.batcher(list(WATCHED[start : start + 8]), canvas=self.plan.canvas(number)).to(self.device)
-            right = self.answer_scores(batch)[0].argmax(1) == batch.target
-            for questions, spans in zip(batch.questions, batch.spans, strict=True):
-                for question, (first, stop) in zip(questions, spans, strict=True):
-                    hit = bool(right[first:stop].all())
-                    hits["all"].append(hit)
-                    hits.setdefault(question.kind, []).append(hit)
+            for unwritten in (False, True) if self.plan.unwritten else (False,):
+                right = self.answer_scores(batch, unwritten=unwritten)[0].argmax(1) == batch.target
+                for questions, spans in zip(batch.questions, batch.spans, strict=True):
+                    for question, (first, stop) in zip(questions, spans, strict=True):
+                        hit = bool(right[first:stop].all())
+                        if not unwritten:
+                            hits["all"].append(hit)
+                            hits.setdefault(question.kind, []).append(hit)
+                        elif question.kind in ("word", "number"):
+                            hits.setdefault(f"{question.kind}, unwritten", []).append(hit)
         return {kind: sum(found) / len(found) for kind, found in hits.items()}

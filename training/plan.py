@@ -40,12 +40,12 @@ ASKED_AND_READ = (
     *("word", "word, read", "number", "number, read", "word y/n", "word y/n", "position y/n", "position y/n"),
     *("multiple choice", "multiple choice"),
 )
-ASKED_WHAT_WAS_READ = (
-    *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", "word", "number"),
-    *("word y/n", "position y/n", "multiple choice", *["word, read"] * 3, *["number, read"] * 2),
+ASKED_TO_SPELL = (
+    *("exist", "count", "count y/n", "color", "color y/n", "shape", "where", "at", "relation", *["word"] * 4),
+    *(*["number"] * 5, "word y/n", "word y/n", "position y/n", "multiple choice"),
 )
-"""What is asked about each image: more of what is hard to learn, or is still to be learnt; at last, too, with what an OCR
-engine read in the prompt.
+"""What is asked about each image: more of what is hard to learn, or is still to be learnt; of what is read, with what an
+OCR engine read in the prompt, too.
 """
 
 
@@ -58,9 +58,7 @@ class Lesson:
     just named something, is drawn towards the word for its cell, its number, or `no`; looks: whether one attention head is
     drawn there towards the patches of what was named; thorough: whether both are done for the characters of quoted words
     and for options, which are drawn towards `yes` or `no`; asked: the kinds of questions about each image; calm: whether
-    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is;
-    dropped: the share of the visual tokens that is left out at most, where that is another than the plan's; few: whether of
-    what an OCR engine read a prompt gives but a part, often the answer alone.
+    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is.
     """
 
     first: int
@@ -71,8 +69,6 @@ class Lesson:
     thorough: bool = False
     asked: tuple[str, ...] = ASKED
     calm: bool = False
-    dropped: float | None = None
-    few: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +88,10 @@ class Plan:
     one process sees in a step. With `words`, labels of a thing's patches spell what is written under it.
 
     In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other; in each a random
-    share of the visual tokens, `dropped` at most or what its lesson says, is left out; and in a share `blind` of them no text
-    attends to visual tokens below a random depth, a third of the layers at most. At decoder step `deep_from`, where rates warm
+    share of the visual tokens, `dropped` at most, is left out; and in a share `blind` of them no text
+    attends to visual tokens below a random depth, a third of the layers at most. `spelling` is the weight of the loss by which
+    visual tokens of a thing spell what is written under it, and in a share `unwritten` of the decoder steps the tokens of
+    the characters themselves show nothing. At decoder step `deep_from`, where rates warm
     up again, a layer that changes nothing at first is inserted after each of the decoder's layers `inserted`, counted from 1.
     """
 
@@ -132,6 +130,8 @@ class Plan:
     projector_steps: int = 0
     dropped: float = 0.0
     blind: float = 0.0
+    spelling: float = 0.0
+    unwritten: float = 0.0
 
     def canvas(self, step: int) -> Canvas:
         """What the scenes of a step are drawn on."""
@@ -182,31 +182,24 @@ DEEP = Plan(
     start="llava-tiny",
     tower_steps=1600,
     projector_steps=250,
-    steps=450,
-    knees=((1, 0.5), (2, 0.0)),
+    steps=700,
+    knees=((500, 0.5), (700, 0.0)),
     captions=1.0,
     words=True,
+    spelling=0.5,
+    unwritten=0.7,
     jitter=2 / 3,
     dropped=0.6,
     blind=0.5,
     curriculum=1,
-    lessons=(Lesson(0, 4, True, True, thorough=True, asked=ASKED_EVENLY),),
+    lessons=(
+        Lesson(0, 4, True, True, thorough=True, asked=ASKED_TO_SPELL),
+        Lesson(400, 4, True, True, thorough=True, asked=ASKED_AND_READ),
+    ),
     inserted=READ_LATE,
-    deep_from=250,
+    deep_from=640,
     checkpoint_every=50,
 )
-DEEP_READING = replace(
-    DEEP,
-    steps=340,
-    knees=((160, 0.5), (200, 0.375), (300, 0.375), (340, 0.0)),
-    lessons=(
-        Lesson(0, 4, True, True, thorough=True, asked=ASKED_AND_READ),
-        Lesson(200, 4, True, True, thorough=True, asked=ASKED_WHAT_WAS_READ, dropped=1.0),
-        Lesson(250, 4, True, True, thorough=True, asked=ASKED_WHAT_WAS_READ, dropped=1.0, few=True),
-    ),
-    deep_from=300,
-)
-"""The plan of the other seeds: shorter, with what an OCR engine read in some prompts."""
 PLANS = {
     "llava-tiny": Plan(
         knees=(
@@ -261,7 +254,7 @@ PLANS = {
         checkpoint_every=20,
     ),
     "llava-deep-tiny": DEEP,
-    "llava-deep-tiny-b": replace(DEEP_READING, seed=1, first_seed=4_000_000),
-    "llava-deep-tiny-c": replace(DEEP_READING, seed=2, first_seed=5_000_000),
+    "llava-deep-tiny-b": replace(DEEP, seed=1, first_seed=4_000_000),
+    "llava-deep-tiny-c": replace(DEEP, seed=2, first_seed=5_000_000),
 }
 """The embedded models by name."""

@@ -23,6 +23,7 @@ from reports.table.leaderboard import SERVABLE, Board, Leaderboard
 from reports.table.points import AXES, FLOPS, LATENCY, optimal_at, places_of, spread_at
 from reports.table.published import QUOTED
 from reports.table.rivals import LOST_SHOWN, RIVALS, Evidence, Lost
+from reports.table.seeds import seed_tables
 from reports.table.texts import edge_text
 
 LOST_BYTES = 1_500_000
@@ -61,6 +62,7 @@ def page_data(
         "suites": {suite: suite_title(suite) for suite in suites},
         "methods": methods,
         "tables": [_table(part) for part in board.boards],
+        "seeds": [asdict(table) for table in seed_tables(board.boards)],
         "fields": fields,
         "rows": rows,
         "texts": texts.all(),

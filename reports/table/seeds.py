@@ -24,6 +24,8 @@ class SeedTable:
 
     heading: str
     lines: list[list[str]]
+    columns: tuple[str, ...] = COLUMNS
+    notes: tuple[str, ...] = NOTES
 
 
 def seed_tables(boards: Sequence[Board]) -> list[SeedTable]:

@@ -7,10 +7,12 @@ import pytest
 
 from harness.models.registry import MODELS, find_model
 from harness.results.store import Store
+from reports.__main__ import main
 from reports.table.leaderboard import read_leaderboard
 from reports.table.seeds import seed_tables
 from reports.writing.markdown import to_markdown
 from tests.support.boards import put
+from tests.support.browser import Browser, needs_chromium
 
 RIGHT = {"llava-tiny": {"random": 50, "a": 90, "b": 90, "c": 50}, "seed-b": {"random": 40, "a": 80, "b": 40, "c": 30}}
 """Of 100 questions, each with an image of its own."""
@@ -63,6 +65,25 @@ def test_the_leaderboard_shows_them_after_the_tables(folder):
     text = to_markdown(read_leaderboard(folder))
     assert text.index("## seed-b, mini data") < text.index("## llava-tiny, seed-b: the mean over seeds")
     assert "lowest and the highest" in text
+
+
+@needs_chromium
+@pytest.mark.exhaustive
+def test_the_page_shows_them_where_there_are_seeds(folder, tmp_path, monkeypatch):
+    (table,) = seed_tables(read_leaderboard(folder).boards)
+    monkeypatch.chdir(tmp_path)
+    assert main([str(folder), "--html", "seeds.html"]) == 0
+    monkeypatch.setitem(MODELS, "seed-b", replace(MODELS["seed-b"], seed_of=""))
+    assert main([str(folder), "--html", "apart.html"]) == 0
+    with Browser() as browser:
+        page = browser.open(tmp_path / "seeds.html")
+        assert [error for error in page.errors if "WARN" not in error] == []  # Vega warns of records without intervals
+        assert page.evaluate("document.querySelector('#seeds').checkVisibility()")
+        assert page.evaluate("document.querySelector('#seeds h3').innerText") == table.heading
+        cells = "[...document.querySelectorAll('#seeds tr')].map(r => [...r.children].map(c => c.innerText))"
+        assert page.evaluate(cells) == [list(table.columns), *table.lines]
+        assert page.evaluate("[...document.querySelectorAll('#seeds .note')].map(n => n.innerText)") == list(table.notes)
+        assert browser.open(tmp_path / "apart.html").evaluate("document.querySelector('#seeds').hidden") is True
 
 
 def test_models_that_are_no_seeds_of_one_are_not_averaged(folder, monkeypatch):

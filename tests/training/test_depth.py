@@ -169,14 +169,6 @@ def test_a_step_of_training_drops_and_blindfolds_as_its_plan_says(monkeypatch):
     assert set(blind) == {0, 1, 2}
     assert 25 < (blind == 0).sum() < 55
     seen.clear()
-    later = replace(plan, lessons=(*plan.lessons, Lesson(60, 4, False, False, dropped=1.0)))
-    run = losses.Losses(later, 0, 1, torch.device("cpu"))
-    for step in range(30, 90):
-        with pytest.raises(CutShort):
-            run.decoder_loss(step)
-    dropped = np.array(seen)[:, 0]
-    assert dropped[:30].max() <= 72 < 120 < dropped[30:].max() <= 144
-    seen.clear()
     with pytest.raises(CutShort):
         losses.Losses(replace(plan, dropped=0.0, blind=0.0), 0, 1, torch.device("cpu")).decoder_loss(0)
     assert seen == [(0, 0)]
@@ -197,11 +189,9 @@ def test_a_step_of_training_jitters_as_its_plan_says(monkeypatch):
 
 
 def test_seeds_of_one_model_learn_alike_from_scenes_of_their_own(capsys):
-    """The first by an earlier plan of the decoder stage."""
     plans = [PLANS["llava-deep-tiny" + ending] for ending in ("", "-b", "-c")]
-    earlier = {name: getattr(plans[0], name) for name in ("steps", "knees", "lessons", "deep_from")}
     assert replace(plans[1], seed=2, first_seed=plans[2].first_seed) == plans[2]
-    assert replace(plans[1], seed=0, first_seed=0, **earlier) == plans[0]
+    assert replace(plans[1], seed=0, first_seed=0) == plans[0]
     assert len({plan.seed for plan in plans}) == 3
     firsts = sorted(plan.first_seed for plan in plans)
     assert all(first + plans[0].seeds_used <= after for first, after in pairwise(firsts))
@@ -210,8 +200,8 @@ def test_seeds_of_one_model_learn_alike_from_scenes_of_their_own(capsys):
 
 
 def test_a_run_that_ends_before_its_layers_are_inserted_is_refused(tmp_path, capsys):
-    assert train.main(["llava-deep-tiny-b", "--steps", "300", "--work", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "error: --steps must be more than 300, where llava-deep-tiny-b becomes deeper\n"
+    assert train.main(["llava-deep-tiny-b", "--steps", "640", "--work", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: --steps must be more than 640, where llava-deep-tiny-b becomes deeper\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -225,9 +215,9 @@ def test_a_card_says_what_its_plan_did_with_attention_positions_and_depth():
     jitter, dropped, blind, depth = variants_of(Plan(jitter=2 / 3, dropped=0.6, blind=0.5, inserted=(4, 4, 6), deep_from=350))
     assert "share of the visual tokens, 60% at most, was left out" in dropped
     assert "In 50% of the decoder steps no text attended" in blind
-    reading = "".join(variants_of(PLANS["llava-deep-tiny-b"]))
-    assert "60% at most, from step 200 on 100%, was left out" in reading
-    assert "does,\nfrom step 250 on often the answer alone." in reading
+    deep = "".join(variants_of(PLANS["llava-deep-tiny-b"]))
+    assert "in 70% of the decoder steps the tokens of the characters themselves showed\nnothing" in deep
+    assert "Some prompts gave what an OCR engine read" in deep
     assert "that llava-tiny's projector makes" in variants_of(PLANS["llava-deep-tiny"])[0]
     assert "In 67% of the decoder steps" in jitter
     assert depth.strip() == "At step 350 layers that change nothing at first were inserted: 2 after layer 4, 1 after layer 6."

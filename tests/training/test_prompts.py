@@ -152,24 +152,6 @@ def test_kinds_that_are_read_say_what_stands_in_the_scene_where_there_is_room(to
     assert said > 300 > 30 > crowded > 0
 
 
-def test_of_few_words_the_answer_is_one_often_alone_in_the_scenes_order(tokenizer):
-    batcher = Batcher(FAMILIES["llava"], tokenizer, ("word, read",), few=True)
-    alone, among = 0, set()
-    for seed in range(300):
-        scene = world.sample(seed)
-        (question,) = batcher.asked(scene)
-        words = [thing.text for thing in scene.things if thing.text]
-        if question.read:
-            assert question.answer in question.read
-            assert list(question.read) == [word for word in words if word in question.read]
-            if len(words) > 2:
-                alone += len(question.read) == 1
-                among.add(len(question.read) - len(words))
-            assert batcher.asked(scene) == [question]
-    assert 100 < alone < 200
-    assert among >= {0, -1, -2, -3}
-
-
 def test_unknown_text_is_spelled_or_marked(tokenizer):
     ids = tokenizer("What is a giraffe's favourite soup? é", add_special_tokens=False)["input_ids"]
     assert tokenizer.unk_token_id in ids

@@ -264,15 +264,14 @@ function suiteTicks() {
   return make("fieldset", {}, make("legend", {}, "Suites"), ticks);
 }
 
-// ---- What downsampling does not answer, where that was asked for
+// ---- Tables beside the leaderboard, where there are any: what downsampling does not answer, means over seeds
 
-function drawDifficulty() {
-  const asked = data.tables.filter((one) => one.difficulty);
-  find("difficulty").hidden = asked.length === 0;
-  for (const one of asked) {
-    const [head, ...lines] = [one.difficulty.columns, ...one.difficulty.lines].map((cells) => cells.map((text) => make("span", {}, text)));
-    const notes = one.difficulty.notes.map((note) => make("p", { class: "note" }, note));
-    find("difficulty-body").append(...(severalTables ? [make("h3", {}, one.heading)] : []), wide(table(head, lines)), ...notes);
+function drawBeside(id, tables) {
+  find(id).hidden = tables.length === 0;
+  for (const one of tables) {
+    const [head, ...lines] = [one.columns, ...one.lines].map((cells) => cells.map((text) => make("span", {}, text)));
+    const notes = one.notes.map((note) => make("p", { class: "note" }, note));
+    find(id + "-body").append(...(one.heading ? [make("h3", {}, one.heading)] : []), wide(table(head, lines)), ...notes);
   }
 }
 
@@ -562,7 +561,9 @@ function drawHeadlines() {
 drawHeadlines();
 drawFilters();
 drawColumns();
-drawDifficulty();
+const asked = data.tables.filter((one) => one.difficulty);
+drawBeside("difficulty", asked.map((one) => Object.assign({ heading: severalTables ? one.heading : "" }, one.difficulty)));
+drawBeside("seeds", data.seeds);
 drawCharts();
 drawTuned();
 drawMethods();
