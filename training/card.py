@@ -181,6 +181,12 @@ def variants_of(plan: Plan) -> list[str]:
         )
     if plan.dropped:
         said.append(f"\nIn each decoder step a random share of the visual tokens, {plan.dropped:.0%} at most, was left out.")
+    merging = [lesson for lesson in plan.lessons if lesson.merged]
+    if merging:
+        said.append(
+            f"\nFrom step {merging[0].first} on, in {merging[0].merged:.0%} of the steps, tokens left out were merged into\n"
+            "some that stayed, as methods that merge do: the decoder had seen no mean of tokens before."
+        )
     if plan.blind:
         said.append(
             f"\nIn {plan.blind:.0%} of the decoder steps no text attended to visual tokens below a random depth,\n"

@@ -31,6 +31,9 @@ WORDS_FOR = {
 TURN = 24
 """Channels by which the embeddings of characters are turned for each place in a word."""
 
+MOST_MERGED = 0.9
+"""The share of the visual tokens that are merged at most."""
+
 WATCHED = HELD_OUT_SEEDS[50_000_000:50_000_032]
 """Scenes looked at during training; the final evaluation has others."""
 
@@ -41,6 +44,18 @@ def without_characters(visual: Tensor, batch: Batch) -> Tensor:
     blank = (~written & (batch.labels["shape"] == 0)).float()[:, :, None]
     mean = (visual * blank).sum(dim=1, keepdim=True) / blank.sum(dim=1, keepdim=True)
     return torch.where(written[:, :, None], mean, visual)
+
+
+def merged(visual: Tensor, keep: Tensor, anchors: Tensor) -> Tensor:
+    """Visual tokens, float (images, V, width), of which `keep`, long, go on. Each of the others joins the one of `anchors`,
+    some of `keep`, to which its cosine is largest, and an anchor becomes the mean of itself and those that join it.
+    """
+    gone = torch.ones(visual.shape[1], dtype=torch.bool)
+    gone[keep] = False
+    unit = F.normalize(visual, dim=2)
+    joins = F.one_hot((unit[:, gone] @ unit[:, anchors].transpose(1, 2)).argmax(dim=2), len(anchors)).to(visual.dtype)
+    sums = visual[:, anchors] + joins.transpose(1, 2) @ visual[:, gone]
+    return visual.index_copy(1, anchors.to(visual.device), sums / (1 + joins.sum(dim=1))[:, :, None])
 
 
 class Heads(nn.Module):
@@ -133,12 +148,16 @@ class Losses:
         rng = np.random.default_rng([self.plan.seed, step])
         tokens = len(batch.cells)
         ids = jittered(tokens, self.plan.jitter, rng)
-        keep = torch.from_numpy(np.sort(rng.permutation(tokens)[round(rng.uniform(0, self.plan.dropped) * tokens) :]))
+        merging = lesson.merged > 0 and rng.random() < lesson.merged
+        order = rng.permutation(tokens)
+        gone = round(rng.uniform(0, MOST_MERGED if merging else self.plan.dropped) * tokens)
+        anchors = torch.from_numpy(order[: rng.integers(1, gone // 3 + 2)]) if merging and gone else None
+        keep = torch.from_numpy(np.sort(order[gone:] if anchors is None else np.append(order[gone:], anchors)))
         layers = len(self.model.get_decoder().layers)
         blind = int(rng.integers(layers // 3 + 1)) if rng.random() < self.plan.blind else 0
         unwritten = bool(rng.random() < self.plan.unwritten)
         scores, named, looks, visual, wasted = self.answer_scores(
-            batch, lesson.calm, ids, self.plan.depths_of(step), keep, blind, unwritten
+            batch, lesson.calm, ids, self.plan.depths_of(step), keep, blind, unwritten, anchors
         )
         loss = F.cross_entropy(scores, batch.target) + self.plan.alignment * self.alignment(visual, batch, lesson.places)
         if self.plan.spelling:
@@ -160,18 +179,21 @@ class Losses:
         keep: Tensor | slice = slice(None),
         blind: int = 0,
         unwritten: bool = False,
+        anchors: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Vocabulary scores (N, vocabulary) where an answer token comes next, and where something was named; where named
         things are looked for; the projector's output; and, if `calm`, what attention wastes on patches that show nothing.
         `ids` are all visual tokens', as `packed.text_states` takes them, `depths` where mentions are read, `keep` the visual
         tokens that the decoder sees, and `blind` the layers in which text does not; `unwritten`, tokens with a character show
-        nothing.
+        nothing; of the tokens kept, `anchors` stand for those that are not, too.
         """
         with self.precision():
             with torch.no_grad():
                 patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
             visual = self.family.visual_tokens(self.model, patches, batch.canvas)
             seen = without_characters(visual, batch) if unwritten else visual
+            if anchors is not None and isinstance(keep, Tensor):
+                seen = merged(seen, keep, anchors)
             start, user, _, line = (self.tokenizer.bos_token_id, *self.batcher.prefix)
             fixed = self.model.get_input_embeddings()(torch.tensor([start, user, line], device=self.device))
             fixed = fixed.expand(len(visual), 3, -1)

@@ -58,7 +58,8 @@ class Lesson:
     just named something, is drawn towards the word for its cell, its number, or `no`; looks: whether one attention head is
     drawn there towards the patches of what was named; thorough: whether both are done for the characters of quoted words
     and for options, which are drawn towards `yes` or `no`; asked: the kinds of questions about each image; calm: whether
-    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is.
+    all attention, of every head and layer, is drawn away from patches that show nothing, as that of large models is; merged:
+    in which share of the steps visual tokens that are left out are merged into some that stay.
     """
 
     first: int
@@ -69,6 +70,7 @@ class Lesson:
     thorough: bool = False
     asked: tuple[str, ...] = ASKED
     calm: bool = False
+    merged: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,8 @@ DEEP = Plan(
     start="llava-tiny",
     tower_steps=1600,
     projector_steps=250,
-    steps=700,
-    knees=((500, 0.5), (700, 0.0)),
+    steps=860,
+    knees=((500, 0.5), (600, 0.25), (800, 0.25), (860, 0.0)),
     captions=1.0,
     words=True,
     spelling=0.5,
@@ -195,9 +197,10 @@ DEEP = Plan(
     lessons=(
         Lesson(0, 4, True, True, thorough=True, asked=ASKED_TO_SPELL),
         Lesson(400, 4, True, True, thorough=True, asked=ASKED_AND_READ),
+        Lesson(600, 4, True, True, thorough=True, asked=(*ASKED_AND_READ, "count", "multiple choice"), merged=0.5),
     ),
     inserted=READ_LATE,
-    deep_from=640,
+    deep_from=800,
     checkpoint_every=50,
 )
 PLANS = {
