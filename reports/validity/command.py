@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fitprune.arguments import share, whole
+from fitprune.arguments import known_names, names, share, whole
 from fitprune.errors import FitPruneError, unknown_name
 from fitprune.files import check_target, is_written_through
 
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--model", metavar="NAME", default="llava-1.5-7b", help="the model that the tables are of (default: %(default)s)")
     add("--tokens", metavar="N", type=whole(), default=64, help="visual tokens left in print (default: %(default)s)")
+    add("--suite", type=names, default=(), metavar="NAMES", help="comma list: on these alone (default: all that were measured)")
     add("--markdown", metavar="FILE", type=Path, help="write it there, and a scatter plot beside it as SVG")
 
 
@@ -31,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     """Read the results folder, whose table is compared, or those of one model's seeds, and print or write the page."""
     from fitprune.files import write_atomically
     from harness.published.tables import tables
+    from harness.tasks.specs import SUITES
     from reports.charts import charts
     from reports.table.leaderboard import read_leaderboard
     from reports.table.seeds import alike
@@ -39,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     models = sorted({table.model for table in tables().values()})
     if options.model not in models:
         raise unknown_name("model of a printed table", options.model, models)
+    suites = known_names("suite", options.suite, SUITES)
     pictured = options.markdown is not None and charts.available() and not is_written_through(options.markdown)
     if options.markdown is not None:
         check_target(options.markdown)
@@ -52,6 +57,8 @@ def run(options: argparse.Namespace) -> None:
             f"results folder {options.results} holds {len(found)} tables, of which validity asks one, or one for each seed of "
             f"one model: {headings}"
         )
+    if suites:
+        found = [_narrowed(table, suites) for table in found]
     asked = options.reduction
     each = [_as_printed(table, options.model, options.tokens) if asked is None else asked for table in found]
     what = (measured(found, each), options.model, options.tokens)
@@ -65,6 +72,14 @@ def run(options: argparse.Namespace) -> None:
         write_picture(picture, *what)
     elif not charts.available():
         print("reports: no chart: it needs the extra charts, python -m pip install '.[charts]'", file=sys.stderr)
+
+
+def _narrowed(table: "Table", suites: Sequence[str]) -> "Table":
+    """The same on some suites alone."""
+    missing = [suite for suite in suites if suite not in table.averaged]
+    if missing:
+        raise FitPruneError(f"{table.model} has no score on {', '.join(missing)} there; it has {', '.join(table.averaged)}")
+    return replace(table, suites=list(suites))
 
 
 def _as_printed(table: "Table", model: str, tokens: int) -> dict[str, float]:

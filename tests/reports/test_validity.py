@@ -188,6 +188,21 @@ def test_seeds_of_one_model_are_averaged_and_shown_side_by_side(folder, monkeypa
     assert "- Behind random here (35.0), though printed: a (on 1 of 2 seeds), b (on 1 of 2 seeds)," in text
 
 
+def test_a_comparison_can_be_on_some_suites_alone(folder, monkeypatch, capsys):
+    """Of POPE alone a, b, c and FastV retain 40, 40, 20 and 60."""
+    monkeypatch.setattr("harness.published.tables.tables", agreement.tables)
+    command = ["validity", str(folder), "--model", "large", "--reduction", "0.89", "--suite"]
+    assert main([*command, "pope"]) == 0
+    text = capsys.readouterr().out
+    assert "on POPE, against tables" in text
+    rho = scipy.stats.spearmanr([35, 32.5, 77.5, 75], [60, 20, 40, 40]).statistic
+    assert re.search(rf"\| One, Table 1 +\| 4 +\| {number(rho, '.2f')} +\|", text)
+    assert main([*command, "pope,mme"]) == 2
+    assert capsys.readouterr().err == "error: llava-tiny has no score on mme there; it has gqa, pope, scienceqa\n"
+    assert main([*command, "pop"]) == 2
+    assert "unknown suite 'pop'" in capsys.readouterr().err
+
+
 def test_rows_as_printed_have_each_methods_own_parameters_for_the_tokens(tmp_path):
     """64 of 576 tokens are 16 of llava-tiny's 144: DART's parameter of that value, so many tokens that enter the decoder, and
     the FLOPs of so many in every layer for FitPrune. FastV's budget is the mean over layers: with K = 2 of 8 layers,
