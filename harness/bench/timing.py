@@ -1,6 +1,8 @@
 """`Timing`: a model's latency under a pruner, once per run, whatever the suite."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from harness.answering.evaluate import sample_inputs
 from harness.bench.resolved import Resolved
@@ -9,9 +11,6 @@ from harness.cells import CellSettings
 from harness.latency import measure
 from harness.results.once import RunFolder, slug
 from harness.tasks.specs import frames_shown
-
-if TYPE_CHECKING:
-    import torch
 
 LATENCY_BATCH = 4
 LATENCY_REPEATS = 5

@@ -1,17 +1,14 @@
 """What a suite's questions cost: every batch's token counts, put together when the suite is done."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from fitprune import Trace
 from harness.cost.flops import count_from_tokens, token_counts, visual_macs
 from harness.cost.vision import VisionCost, vision_cost
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
-
-    from fitprune import Trace
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,11 @@ class BatchCost:
     visual_in: list[list[int]]
     visual_out: list[list[int]]
     scoring_macs: int
-    vision: "Mapping[str, int]"
-    projector: "Mapping[str, int]"
+    vision: Mapping[str, int]
+    projector: Mapping[str, int]
 
 
-def batch_cost(config: Any, inputs: "Mapping[str, torch.Tensor]", trace: "Trace | None", new_tokens: list[int]) -> BatchCost:
+def batch_cost(config: Any, inputs: Mapping[str, torch.Tensor], trace: Trace | None, new_tokens: list[int]) -> BatchCost:
     """The cost of a batch on a model with this transformers configuration. Without a trace nothing was pruned."""
     text, visual, entering, leaving, scoring = token_counts(config, inputs, trace)
     images = vision_cost(config, inputs, None if trace is None else trace.tower)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fitprune.errors import FitPruneError
-from harness.answers import RESAMPLED
+from harness.answers import RESAMPLED, Answer, Answers
 from harness.statistics.bootstrap import bootstrap_interval, cluster_sums, questions_of, rare_interval
 from harness.statistics.estimates import Estimate, stratified_mean
 from harness.statistics.influence import Influence
@@ -16,11 +16,6 @@ from harness.statistics.metrics import SUMS, UNITS, Sums, Units, question_units,
 from harness.statistics.pairs import paired
 from harness.statistics.resampled import resampled
 from harness.statistics.unseen import unseen_interval, unseen_weight
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from harness.answers import Answer, Answers
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class Drop:
         return (self.high - self.low) / 2
 
 
-def no_drop(answers: "Answers") -> Drop:
+def no_drop(answers: Answers) -> Drop:
     """The drop of answers against themselves: no estimate, but nothing, with certainty."""
     if answers.statistic == RESAMPLED:
         return Drop(0.0, 0.0, 0.0, len(answers.answers), len({answer.image for answer in answers.answers}), 0.0)
@@ -53,7 +48,7 @@ def no_drop(answers: "Answers") -> Drop:
     return Drop(0.0, 0.0, 0.0, units.questions, len(np.unique(units.clusters)), 0.0)
 
 
-def score_interval(answers: "Answers", ends: bool = True) -> Estimate:
+def score_interval(answers: Answers, ends: bool = True) -> Estimate:
     """A suite's own score in points with its 95 % interval, clustered by image.
 
     `bounded_mean` over the metric's units, `bounded_sums` of a metric that has none, `resampled` where nothing is known of it.
@@ -69,7 +64,7 @@ def score_interval(answers: "Answers", ends: bool = True) -> Estimate:
     return bounded_mean(_units(answers, answers.answers, scores), 0.0, ends).points()
 
 
-def paired_drop(before: "Answers", after: "Answers", ends: bool = True) -> Drop:
+def paired_drop(before: Answers, after: Answers, ends: bool = True) -> Drop:
     """Score before minus after (dense minus pruned, or a saved run minus this one) in points on the same questions, with the
     95 % interval of the paired difference, clustered by image.
 
@@ -107,7 +102,7 @@ def paired_drop(before: "Answers", after: "Answers", ends: bool = True) -> Drop:
     return Drop(*figures, questions, found.clusters, found.standard_error, unscored, found.influence)
 
 
-def image_drops(before: "Answers", after: "Answers") -> np.ndarray:
+def image_drops(before: Answers, after: Answers) -> np.ndarray:
     """Per image, the mean over its questions of score before minus score after; unscored questions take no part.
 
     The independent draws of a sequential run: every image counts once, however many questions it has. Raises as
@@ -170,9 +165,9 @@ def _difference(old: Sums, new: Sums, ends: bool) -> Estimate:
     return bounded_sums(Sums(np.concatenate([old.parts, new.parts], 1), old.clusters, statistic), width, ends)
 
 
-def _units(answers: "Answers", chosen: "Sequence[Answer]", scores: np.ndarray) -> Units:
+def _units(answers: Answers, chosen: Sequence[Answer], scores: np.ndarray) -> Units:
     return UNITS.get(answers.statistic, question_units)(chosen, scores)
 
 
-def _images(answers: "Answers") -> np.ndarray:
+def _images(answers: Answers) -> np.ndarray:
     return np.array([answer.image for answer in answers.answers])

@@ -2,15 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fitprune.errors import FitPruneError
-from harness.answers import F1, MEAN, PAIRS
-
-if TYPE_CHECKING:
-    from harness.answers import Answer, Answers
+from harness.answers import F1, MEAN, PAIRS, Answer, Answers
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Sums:
     metric: Callable[[np.ndarray], np.ndarray]
 
 
-def scores_of(answers: "Answers") -> np.ndarray:
+def scores_of(answers: Answers) -> np.ndarray:
     """The answers' scores, (n,); NaN for what is not scored. Raises FitPruneError for one that is no share."""
     scores = np.array([answer.score for answer in answers.answers], dtype=float)
     outside = np.flatnonzero(~np.isnan(scores) & ~((scores >= 0) & (scores <= 1)))
@@ -51,14 +47,14 @@ def scores_of(answers: "Answers") -> np.ndarray:
     return scores
 
 
-def question_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
+def question_units(answers: Sequence[Answer], scores: np.ndarray) -> Units:
     """One unit per scored question: the metrics that are a mean over questions (exact match, POPE accuracy, ANLS)."""
     scored = np.isfinite(scores)
     questions = int(scored.sum())
     return Units(scores[scored], _images(answers, scored), np.zeros(questions, dtype=int), questions)
 
 
-def pair_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
+def pair_units(answers: Sequence[Answer], scores: np.ndarray) -> Units:
     """One unit per pair of questions about an image of one group: the mean of acc and acc+ on it.
 
     MME (Fu et al. 2023, arXiv 2306.13394): accuracy over the questions plus accuracy+ (both questions
@@ -81,7 +77,7 @@ def pair_units(answers: "Sequence[Answer]", scores: np.ndarray) -> Units:
     return Units(np.array(values, dtype=float), np.array(images, dtype=str), np.array(categories, dtype=str), 2 * len(values))
 
 
-def yes_f1_sums(answers: "Sequence[Answer]", scores: np.ndarray) -> Sums:
+def yes_f1_sums(answers: Sequence[Answer], scores: np.ndarray) -> Sums:
     """F1 of "yes", POPE's (Li et al. 2023, arXiv 2305.10355), of true and false positives and false negatives, as
     lmms-eval counts them: an answer that is neither yes nor no is none of the three.
     """
@@ -99,11 +95,11 @@ def f1(totals: np.ndarray) -> np.ndarray:
     return np.divide(hits, hits + wrong, out=np.zeros_like(hits), where=hits > 0)
 
 
-def _images(answers: "Sequence[Answer]", scored: np.ndarray) -> np.ndarray:
+def _images(answers: Sequence[Answer], scored: np.ndarray) -> np.ndarray:
     return np.array([answer.image for answer in answers], dtype=object)[scored].astype(str)
 
 
-def taking_part(answers: "Sequence[Answer]", scores: np.ndarray) -> np.ndarray:
+def taking_part(answers: Sequence[Answer], scores: np.ndarray) -> np.ndarray:
     """Which answers (n,) the metric asks for: not those of groups without any score beside others that have some, such as the
     cognition categories beside MME's perception score.
     """
@@ -113,5 +109,5 @@ def taking_part(answers: "Sequence[Answer]", scores: np.ndarray) -> np.ndarray:
 
 
 # By statistic: what a mean is taken of, and what a metric that is none is a function of.
-UNITS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Units]] = {MEAN: question_units, PAIRS: pair_units}
-SUMS: dict[str, Callable[["Sequence[Answer]", np.ndarray], Sums]] = {F1: yes_f1_sums}
+UNITS: dict[str, Callable[[Sequence[Answer], np.ndarray], Units]] = {MEAN: question_units, PAIRS: pair_units}
+SUMS: dict[str, Callable[[Sequence[Answer], np.ndarray], Sums]] = {F1: yes_f1_sums}

@@ -1,17 +1,15 @@
 """Which answers may be compared: those to the same questions, put and scored in the same way."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fitprune.errors import FitPruneError
-
-if TYPE_CHECKING:
-    from harness.answers import Answers
+from harness.answers import Answers
 
 _SAME = ("question", "image", "target", "group")
 
 
-def paired(before: "Answers", after: "Answers") -> "Answers":
+def paired(before: Answers, after: Answers) -> Answers:
     """`after`, its answers in the order of `before`.
 
     Raises FitPruneError, which names what differs: the suite, the metric, the data, how answers were generated and in which
@@ -38,7 +36,7 @@ def paired(before: "Answers", after: "Answers") -> "Answers":
     return dataclasses.replace(after, answers=matched)
 
 
-def _circumstances(answers: "Answers") -> dict[str, Any]:
+def _circumstances(answers: Answers) -> dict[str, Any]:
     """What all answers share, as far as it is known; batches change no pair."""
     known = {"the metric": answers.metric, "the data's digest": answers.data_digest}
     known |= {f"generation's {name}": value for name, value in answers.generation.items() if name != "batch_size"}
