@@ -7,11 +7,9 @@ answered (`dense_answer`, `dense_score`). A score that does not exist is NaN her
 import dataclasses
 import math
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from fitprune.errors import FitPruneError
+from typing import Any
 
 # How a suite's score is made of its questions' scores: as their mean; of pairs of questions about an image, group by group, as
 # MME does; as the F1 of "yes"; or by lmms-eval's own aggregation, of which nothing is known but what it gives of parts.
@@ -73,24 +71,6 @@ def _once(text: Any) -> Any:
 ANSWER = tuple(part.name for part in dataclasses.fields(Answer))
 
 
-class Scored(Protocol):
-    """What a result says of its answers as a whole."""
-
-    @property
-    def name(self) -> str: ...
-
-    suite: str
-    metric: str
-    statistic: str
-    score: float
-    dense_score: float
-    replicates: list[float]
-    dense_replicates: list[float]
-    seconds: float | None
-    data_digest: str
-    generation: dict[str, Any]
-
-
 @dataclass
 class Answers:
     """A suite's answers.
@@ -123,33 +103,6 @@ class Answers:
 
     def __post_init__(self) -> None:
         self.statistic = self.statistic or _BEFORE.get(self.metric, MEAN)
-
-    @classmethod
-    def both(cls, records: Iterable[Mapping[str, Any]], result: Scored) -> "tuple[Answers, Answers]":
-        """The answers that a result was written with, and those that it was compared with; texts of both are held once.
-
-        Raises FitPruneError, in one line, on records that are none of answers.
-        """
-        own, dense = list[Answer](), list[Answer]()
-        for record in records:
-            try:
-                own.append(Answer.from_record(record))
-                dense.append(Answer.from_record(record, dense=True))
-            except (KeyError, TypeError, ValueError):
-                raise FitPruneError(f"the answers of {result.name} are damaged") from None
-        alike: dict[str, Any] = {
-            "suite": result.suite,
-            "metric": result.metric,
-            "prompts": len(own),
-            "seconds": result.seconds or 0.0,
-            "data_digest": result.data_digest,
-            "generation": result.generation,
-            "statistic": result.statistic,
-        }
-        return (
-            cls(score=result.score, answers=own, replicates=result.replicates, **alike),
-            cls(score=result.dense_score, answers=dense, replicates=result.dense_replicates, **alike),
-        )
 
     def narrowed(self, doc_ids: Collection[int]) -> "Answers":
         """The answers to these questions alone. For metrics that are a mean over questions: the score is their mean."""

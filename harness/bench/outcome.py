@@ -37,7 +37,7 @@ class Measured:
 
         Raises FitPruneError for records that are none of answers.
         """
-        own, dense = Answers.both(records, result)
+        own, dense = result.both(records)
         result = dataclasses.replace(
             result, model=cell.model, recipe=cell.recipe, positions_asked=cell.positions, reduction_asked=cell.reduction
         )

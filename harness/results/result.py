@@ -6,6 +6,7 @@ import functools
 import math
 import platform
 import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -15,6 +16,7 @@ from typing import Any
 from pydantic import StrictFloat, StrictInt, TypeAdapter
 
 from fitprune.errors import FitPruneError
+from harness.answers import Answer, Answers
 from harness.cells import Cell
 from harness.results.key import content_key
 from harness.results.strict_json import strict
@@ -22,6 +24,7 @@ from harness.results.validation import Number, checked
 
 SCHEMA = 2
 PACKAGES = ("fitprune-bench", "torch", "transformers", "lmms-eval", "tokenizers", "datasets", "pillow")
+_OF_ANSWERS = ("suite", "metric", "data_digest", "generation", "statistic")
 
 
 @dataclass
@@ -95,6 +98,25 @@ class Result:
     def name(self) -> str:
         """The stem of the result's files."""
         return result_name(self.cell, self.key or content_key(self.to_json()))
+
+    def both(self, records: Iterable[Mapping[str, Any]]) -> tuple[Answers, Answers]:
+        """The answers that it was written with, and those that it was compared with; texts of both are held once.
+
+        Raises FitPruneError, in one line, on records that are none of answers.
+        """
+        own, dense = list[Answer](), list[Answer]()
+        for record in records:
+            try:
+                own.append(Answer.from_record(record))
+                dense.append(Answer.from_record(record, dense=True))
+            except (KeyError, TypeError, ValueError):
+                raise FitPruneError(f"the answers of {self.name} are damaged") from None
+        alike: dict[str, Any] = {name: getattr(self, name) for name in _OF_ANSWERS}
+        alike |= {"prompts": len(own), "seconds": self.seconds or 0.0}
+        return (
+            Answers(score=self.score, answers=own, replicates=self.replicates, **alike),
+            Answers(score=self.dense_score, answers=dense, replicates=self.dense_replicates, **alike),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A dict of strict JSON values."""

@@ -155,7 +155,7 @@ class Store:
 
     def read_both(self, result: Result) -> tuple[Answers, Answers]:
         """A result's answers, and those that it was compared with. Raises FitPruneError as `read_answers` does."""
-        return self._read(result, lambda records: Answers.both(records, result))
+        return self._read(result, result.both)
 
     def _read(self, result: Result, make: Callable[[Iterator[dict[str, Any]]], Read]) -> Read:
         """What is made of a result's records, which need not be in memory together."""

@@ -144,7 +144,7 @@ def _read(store: Store, result: Result | None, unread: list[str]) -> tuple[Answe
         return None, Lost(0, [])
     try:
         records = store.read_answers(result)
-        return Answers.both(records, result)[0], _lost(records)
+        return result.both(records)[0], _lost(records)
     except FitPruneError as error:
         unread.append(str(error))
         return None, Lost(0, [])

@@ -74,7 +74,7 @@ def test_a_stored_result_is_read_with_its_halves(colors):
     made = result(**known, replicates=pruned.replicates, dense_replicates=dense.replicates)
     stored = type(made).from_json(strict(made.to_json()))
     records = strict(list(pruned.to_records(dense)))
-    own, before = Answers.both(records, stored)
+    own, before = stored.both(records)
     again, drop = computed(stored, own, before), paired_drop(dense, pruned)
     assert again.drop_ci95 == pytest.approx((drop.low, drop.high))
     assert again.note == ""  # questions without a score of their own lack nothing

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.answers import Answers
 from harness.gate.saved import SavedRun, compare
 from harness.results.store import Store
 from harness.statistics import paired_drop
@@ -43,7 +42,7 @@ def test_everything_is_read():
 @pytest.mark.parametrize("result", RESULTS, ids=lambda result: f"{result.pruner}-{result.suite}")
 def test_answers_give_the_drop_that_was_written_with_them(result):
     records = Store(FOLDER).read_answers(result)
-    own, dense = Answers.both(records, result)
+    own, dense = result.both(records)
     assert len(own.answers) == len(dense.answers) == 4
     if not result.cell.is_dense:
         drop = paired_drop(dense, own)
@@ -57,7 +56,7 @@ def test_answers_give_the_drop_that_was_written_with_them(result):
 @pytest.mark.parametrize("pruner", ["dense", "fastv"])
 def test_it_is_compared_with_its_saved_run(pruner):
     (result,) = (read for read in RESULTS if (read.pruner, read.suite) == (pruner, "pope"))
-    own = Answers.both(Store(FOLDER).read_answers(result), result)[0]
+    own = result.both(Store(FOLDER).read_answers(result))[0]
     record = compare(SavedRun(Store(FOLDER), "first"), result, own, "significant", None)
     assert (record["with"], record["score"], record["drop"], record["n"]) == ("first", result.score, 0.0, 4)
     assert record["prefill_change"] == 0 if pruner == "fastv" else math.isnan(record["prefill_change"])
