@@ -18,7 +18,6 @@ from transformers.image_processing_utils import select_best_resolution
 from fitprune.errors import UnsupportedModel
 from fitprune.interface.trace import TowerCounts
 from fitprune.models.parts import SEE_VIDEOS, brings
-from harness.cost.llava_hr import llava_hr_macs
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -64,20 +63,30 @@ def _changed(config: Any, ran: TowerCounts) -> VisionCost:
     """A tower that was given other pictures, or merged tokens on its way."""
     if config.model_type == "llava_hr":
         return VisionCost(*llava_hr_macs(config, ran.views, ran.pixels))
-    tower = config.vision_config
-    width, patch = tower.hidden_size, tower.patch_size
+    tower, patch = config.vision_config, config.vision_config.patch_size
     patches = (ran.pixels[0] // patch) * (ran.pixels[1] // patch)
-    macs = {
-        "convolution": patches * tower.num_channels * patch**2 * width,
-        "qkv": sum(ran.attended) * 3 * width**2,
-        "attention": sum(2 * tokens**2 for tokens in ran.attended) * width,
-        "output": sum(ran.attended) * width**2,
-        "ffn": sum(ran.fed) * 2 * width * tower.intermediate_size,
+    pairs = sum(tokens**2 for tokens in ran.attended)
+    counts = patches * tower.num_channels * patch**2, sum(ran.attended), pairs, sum(ran.fed)
+    macs = _transformer(tower, *(ran.views * count for count in counts))
+    return VisionCost(macs, {"linear": ran.views * ran.projected * _two_layers(tower.hidden_size, config)})
+
+
+def _transformer(tower: Any, values: int, attended: int, pairs: int, fed: int, matrices: int = 2) -> dict[str, int]:
+    """MACs of a transformer tower by operator.
+
+    Args:
+        values: pixel values that its convolution reads.
+        attended, fed: tokens, added up over layers, that take part in attention, and in an FFN of so many `matrices`.
+        pairs: of tokens that attend to one another, added up over layers.
+    """
+    width = tower.hidden_size
+    return {
+        "convolution": values * width,
+        "qkv": attended * 3 * width**2,
+        "attention": 2 * pairs * width,
+        "output": attended * width**2,
+        "ffn": fed * matrices * width * tower.intermediate_size,
     }
-    projected = ran.views * ran.projected
-    return VisionCost(
-        {name: ran.views * value for name, value in macs.items()}, {"linear": projected * _two_layers(width, config)}
-    )
 
 
 def one_size_cost(config: Any, images: int) -> VisionCost:
@@ -186,15 +195,9 @@ def _qwen3_vl(config: Any, inputs: Inputs) -> VisionCost:
 
 def _native(tower: Any, patches: int, pairs: int, matrices: int, mergers: int) -> VisionCost:
     """A tower of Qwen's, in whose layers `pairs` of patches attend to one another, with an FFN of so many matrices."""
-    width, layers, merge = tower.hidden_size, tower.depth, tower.spatial_merge_size
-    vision = {
-        "convolution": patches * tower.in_channels * tower.temporal_patch_size * tower.patch_size**2 * width,
-        "qkv": layers * patches * 3 * width**2,
-        "attention": 2 * pairs * width,
-        "output": layers * patches * width**2,
-        "ffn": layers * patches * matrices * width * tower.intermediate_size,
-    }
-    merged = width * merge**2
+    values, merge = tower.in_channels * tower.temporal_patch_size * tower.patch_size**2, tower.spatial_merge_size
+    vision = _transformer(tower, patches * values, tower.depth * patches, pairs, tower.depth * patches, matrices)
+    merged = tower.hidden_size * merge**2
     return VisionCost(vision, {"linear": mergers * patches // merge**2 * (merged**2 + merged * tower.out_hidden_size)})
 
 
@@ -210,22 +213,60 @@ def tower_macs(tower: Any, images: int) -> dict[str, int]:
     All layers are counted, also those above `vision_feature_layer`, whose output LLaVA does not read: transformers runs
     them. A SigLIP tower with a pooling head runs that too.
     """
-    tokens, width, inner = _tower_tokens(tower), tower.hidden_size, tower.intermediate_size
-    layers = tower.num_hidden_layers
+    tokens, width = _tower_tokens(tower), tower.hidden_size
     tall, wide = _both(tower.patch_size)
-    patches = tokens - TOWERS[tower.model_type]
-    macs = {
-        "convolution": images * patches * tower.num_channels * tall * wide * width,
-        "qkv": images * layers * tokens * 3 * width**2,
-        "attention": images * layers * 2 * tokens**2 * width,
-        "output": images * layers * tokens * width**2,
-        "ffn": images * layers * tokens * 2 * width * inner,
-    }
+    values = (tokens - TOWERS[tower.model_type]) * tower.num_channels * tall * wide
+    runs = images * tower.num_hidden_layers * tokens
+    macs = _transformer(tower, images * values, runs, runs * tokens, runs)
     if getattr(tower, "vision_use_head", False):
         # One learnt query attends to all tokens, then an FFN of two matrices.
         attention = (2 * tokens + 2) * width**2 + 2 * tokens * width
-        macs["head"] = images * (attention + 2 * width * inner)
+        macs["head"] = images * (attention + 2 * width * tower.intermediate_size)
     return macs
+
+
+def llava_hr_macs(config: Any, images: int, size: tuple[int, int] | None = None) -> tuple[dict[str, int], dict[str, int]]:
+    """What so many images cost on LLaVA-HR, of `size` (height, width) or the model's own: MACs by operator, of the tower and of
+    the projector.
+
+    A CLIP sees the image small, a ConvNeXt sees it large; three latent adapters mix the second's features into the first's
+    between groups of its layers, and two linear layers add them up at the end (arXiv 2403.03003).
+    """
+    tower = config.vision_config
+    clip, convnext = tower.clip_config, tower.convnext_config
+    size = size or (tower.image_size, tower.image_size)
+    rows, columns = tower.grid(*size)
+    tokens, slow = rows * columns, tower.slow_size(*size)
+    # Patches only: [CLS] is cut off before the first layer.
+    runs = clip.num_hidden_layers * tokens
+    fast = _transformer(clip, tokens * clip.num_channels * clip.patch_size**2, runs, runs * tokens, runs)
+    vision = fast | {"convnext": _convnext(convnext, slow)} | _mixing(tower, tokens, slow)
+    hidden = config.get_text_config().hidden_size
+    projector = {"linear": tokens * (clip.hidden_size * hidden + hidden**2)}
+    return {name: images * macs for name, macs in vision.items()}, {name: images * macs for name, macs in projector.items()}
+
+
+def _convnext(convnext: Any, size: tuple[int, int]) -> int:
+    """LLaVA-HR's slow branch: a stem, and stages of depthwise 7×7 convolutions with FFNs four times as wide."""
+    tall, wide = (side // convnext.patch_size for side in size)
+    before, macs = convnext.num_channels, 0
+    for stage, (depth, width) in enumerate(zip(convnext.depths, convnext.hidden_sizes, strict=True)):
+        kernel = convnext.patch_size if stage == 0 else 2
+        if stage:
+            tall, wide = tall // 2, wide // 2
+        macs += tall * wide * (kernel**2 * before * width + depth * (49 * width + 8 * width**2))
+        before = width
+    return macs
+
+
+def _mixing(tower: Any, tokens: int, size: tuple[int, int]) -> dict[str, int]:
+    """LLaVA-HR's latent adapters, none where the towers were frozen in training, and the final alignment."""
+    fast, slow = tower.clip_config.hidden_size, tower.convnext_config.hidden_sizes[-1]
+    stages = len(tower.convnext_config.hidden_sizes)
+    tall, wide = (side // tower.convnext_config.patch_size // 2 ** (stages - 1) for side in size)
+    gate = 2 * fast * (fast // 2) + fast // 2
+    adapter = tall * wide * (slow**2 + slow * fast) + tokens * (49 * fast + fast**2) + gate
+    return {"adapters": 0 if tower.freeze_vision else 3 * adapter, "alignment": tokens * (fast**2 + slow * fast)}
 
 
 def _tower_tokens(tower: Any) -> int:

@@ -8,7 +8,7 @@ from tests.support.flop_checkers import TOLERANCE, fvcore_flops, torch_flops
 pytest.importorskip("harness.models.llava_hr", reason="LLaVA-HR's classes are not in this tree")
 
 from harness.cost.flops import count
-from harness.cost.llava_hr import llava_hr_macs
+from harness.cost.vision import llava_hr_macs
 from harness.models.llava_hr import LlavaHrConfig, LlavaHrForConditionalGeneration
 from harness.models.registry import MODELS
 from harness.models.shipped import transformers_config
