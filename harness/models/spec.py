@@ -112,3 +112,8 @@ class ModelSpec:
             return ""
         gigabytes = self.parameters * BYTES[self.dtype] / 1e9
         return f"{gigabytes:.0f} GB" if gigabytes >= 10 else f"{gigabytes:.1f} GB"
+
+
+def embedded(name: str, **more: Any) -> ModelSpec:
+    """The entry of a model that ships with the package."""
+    return ModelSpec(name, name, kind="embedded", dtype="float32", notes="ships with the package", **more)

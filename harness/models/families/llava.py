@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.models.families.templates import VICUNA
-from harness.models.spec import Family, FamilyName, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View, embedded
 
 # Tokens that a tower puts before the patches.
 CLS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
@@ -46,20 +46,11 @@ NAME = FamilyName("llava-1.5", standard="llava-1.5-7b", embedded="llava-tiny")
 def _deep(name: str, seed_of: str = "") -> ModelSpec:
     """An embedded model of 24 layers, whose tower has a text tower of its own."""
     clip = Path(__file__).parents[1] / "embedded" / name / "clip"
-    return ModelSpec(
-        name,
-        name,
-        kind="embedded",
-        family="llava",
-        dtype="float32",
-        seed_of=seed_of,
-        notes="ships with the package",
-        text_tower=(str(clip), ""),
-    )
+    return embedded(name, seed_of=seed_of, text_tower=(str(clip), ""))
 
 
 MODELS = (
-    ModelSpec("llava-tiny", "llava-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
+    embedded("llava-tiny"),
     _deep("llava-deep-tiny"),
     _deep("llava-deep-tiny-b", seed_of="llava-deep-tiny"),
     _deep("llava-deep-tiny-c", seed_of="llava-deep-tiny"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.models.families.templates import VICUNA_USER_SYSTEM
-from harness.models.spec import Family, FamilyName, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View, embedded
 
 CONVERT = "python -m harness.models.llava_hr SOURCE TARGET"
 
@@ -25,7 +25,7 @@ NAME = FamilyName("llava-hr", standard="llava-hr-7b", embedded="llava-hr-tiny")
 
 # The published parameters are those of the checkpoints, the ConvNeXts' unused heads included.
 MODELS = (
-    ModelSpec("llava-hr-tiny", "llava-hr-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
+    embedded("llava-hr-tiny"),
     ModelSpec(
         "llava-hr-7b",
         "favor123/llava-hr-7b-sft-1024",

@@ -9,7 +9,7 @@ from typing import Any
 from harness.models.families.anyres import best_resolution, unpadded
 from harness.models.families.llava import CLIP_336, cls_tokens, processor
 from harness.models.families.templates import MISTRAL, VICUNA_SYSTEM
-from harness.models.spec import Family, FamilyName, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec, View, embedded
 
 
 def view(config: Mapping[str, Any], width: int, height: int) -> View:
@@ -33,7 +33,7 @@ FAMILY = Family("llava_next", VICUNA_SYSTEM, view=view, processor=processor)
 NAME = FamilyName("llava-next", standard="llava-next-7b", embedded="llava-next-tiny")
 
 MODELS = (
-    ModelSpec("llava-next-tiny", "llava-next-tiny", kind="embedded", dtype="float32", notes="ships with the package"),
+    embedded("llava-next-tiny"),
     ModelSpec(
         "llava-next-7b",
         "llava-hf/llava-v1.6-vicuna-7b-hf",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from harness.models.families.templates import chatml
@@ -11,13 +12,8 @@ from harness.models.spec import Family, FamilyName, ModelSpec, View
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 12_845_056
 
 
-def view(config: Mapping[str, Any], width: int, height: int) -> View:
-    """Both sides are rounded to whole tokens, after scaling into the pixel bounds."""
-    return native_view(config, width, height, MIN_PIXELS, MAX_PIXELS)
-
-
 def native_view(config: Mapping[str, Any], width: int, height: int, fewest: int, most: int) -> View:
-    """An image at its own resolution, of at least `fewest` and at most `most` pixels."""
+    """An image at its own resolution: both sides are rounded to whole tokens, after scaling into these bounds of pixels."""
     vision = config["vision_config"]
     patch, merge = vision["patch_size"], vision["spatial_merge_size"]
     unit = patch * merge
@@ -32,6 +28,8 @@ def native_view(config: Mapping[str, Any], width: int, height: int, fewest: int,
     values = 3 * vision["temporal_patch_size"] * patch**2
     return View(rows * columns // merge**2, (rows * columns, values), extra={"image_grid_thw": [[1, rows, columns]]})
 
+
+view = partial(native_view, fewest=MIN_PIXELS, most=MAX_PIXELS)
 
 FAMILY = Family(
     "qwen2_5_vl", chatml("<|vision_start|><|image_pad|><|vision_end|>", system="You are a helpful assistant."), view=view

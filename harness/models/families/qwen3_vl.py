@@ -1,20 +1,16 @@
 """Qwen3-VL: native resolution, four patches to a token, interleaved M-RoPE, DeepStack (Bai et al. 2025, arXiv 2511.21631)."""
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from harness.models.families.qwen2_5_vl import native_view
 from harness.models.families.templates import chatml
-from harness.models.spec import Family, FamilyName, ModelSpec, View
+from harness.models.spec import Family, FamilyName, ModelSpec
 
 # The published image processor's bounds.
 MIN_PIXELS, MAX_PIXELS = 256 * 256, 4096 * 4096
 
 
-def view(config: Mapping[str, Any], width: int, height: int) -> View:
-    """Both sides are rounded to whole tokens, after scaling into the pixel bounds."""
-    return native_view(config, width, height, MIN_PIXELS, MAX_PIXELS)
-
+view = partial(native_view, fewest=MIN_PIXELS, most=MAX_PIXELS)
 
 FAMILY = Family("qwen3_vl", chatml("<|vision_start|><|image_pad|><|vision_end|>"), view=view)
 
