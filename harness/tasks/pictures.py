@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from fitprune.errors import FitPruneError
+from harness.tasks.labels import refused
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -81,26 +81,22 @@ def as_struct(value: Any, name: str, row: int, folder: Path, beside: list[Path] 
 
     Raises FitPruneError, in one line with column and row, for anything else.
     """
-
-    def refused(what: str) -> FitPruneError:
-        return FitPruneError(f"column {name}, row {row}: {what}")
-
     if isinstance(value, list):
         if len(value) != 1:
-            raise refused(f"holds {len(value)} pictures; the suite's questions are about one")
+            raise refused(name, row, f"holds {len(value)} pictures; the suite's questions are about one")
         return as_struct(value[0], name, row, folder, beside)
     if value is None:
-        raise refused("the picture is null")
+        raise refused(name, row, "the picture is null")
     if isinstance(value, dict):
         if value.get("bytes") is not None:
             return {"bytes": value["bytes"], "path": value.get("path")}
         if value.get("path") is None:
-            raise refused("the picture has neither bytes nor a path")
+            raise refused(name, row, "the picture has neither bytes nor a path")
         value = value["path"]
     if isinstance(value, bytes):
         return {"bytes": value, "path": None}
     if not isinstance(value, str):
-        raise refused(f"a picture is stored as bytes, base64 or a path, not as {type(value).__name__}")
+        raise refused(name, row, f"a picture is stored as bytes, base64 or a path, not as {type(value).__name__}")
     path = folder / value
     if len(value) < 1024 and path.is_file():
         if beside is not None:
@@ -113,4 +109,4 @@ def as_struct(value: Any, name: str, row: int, folder: Path, beside: list[Path] 
         Image.open(io.BytesIO(decoded)).close()
         return {"bytes": decoded, "path": None}
     except (binascii.Error, ValueError, OSError):
-        raise refused(f"there is no picture {value[:80]!r} in {folder}") from None
+        raise refused(name, row, f"there is no picture {value[:80]!r} in {folder}") from None

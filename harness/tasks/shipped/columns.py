@@ -1,6 +1,7 @@
 """What the labels of further suites must be, as `harness.tasks.labels` has it for the six."""
 
 import ast
+import math
 from collections.abc import Callable, Collection
 
 import pyarrow as pa
@@ -17,11 +18,7 @@ def one_of(column: str, *known: str) -> Labels:
 
 def answer_lists(column: str) -> Labels:
     """The column holds a list with at least one string in every row, or a string."""
-
-    def good(value: object) -> bool:
-        return isinstance(value, str) or (isinstance(value, list) and bool(value) and all(isinstance(x, str) for x in value))
-
-    return each(column, good, "must be a list of strings")
+    return each(column, lambda value: isinstance(value, str) or _texts(value, 1), "must be a list of strings")
 
 
 def option_numbers(table: pa.Table) -> pa.Table:
@@ -73,25 +70,22 @@ def boxes(column: str) -> Labels:
 
 def option_list(table: pa.Table) -> pa.Table:
     """Video-MME's: `options` is a list of four strings."""
-
-    def good(value: object) -> bool:
-        return isinstance(value, list) and len(value) == 4 and all(isinstance(option, str) for option in value)
-
-    return each("options", good, "must be a list of four strings")(table)
+    return each("options", lambda value: _texts(value, 4, 4), "must be a list of four strings")(table)
 
 
 def candidates(table: pa.Table) -> pa.Table:
     """MVBench's: `answer` is one of `candidates`, two to five strings."""
-
-    def good(value: object) -> bool:
-        return isinstance(value, list) and 2 <= len(value) <= 5 and all(isinstance(option, str) for option in value)
-
-    each("candidates", good, "must be a list of two to five strings")(table)
+    each("candidates", lambda value: _texts(value, 2, 5), "must be a list of two to five strings")(table)
     given = zip(table["candidates"].to_pylist(), table["answer"].to_pylist(), strict=True)
     for row, (options, answer) in enumerate(given):
         if answer not in options:
             raise refused("answer", row, f"{answer!r} is none of the candidates")
     return table
+
+
+def _texts(value: object, least: int, most: float = math.inf) -> bool:
+    """Whether a value is a list of so many strings."""
+    return isinstance(value, list) and least <= len(value) <= most and all(isinstance(text, str) for text in value)
 
 
 def five_answers(table: pa.Table) -> pa.Table:

@@ -71,6 +71,5 @@ SUITES = (
         Part(None, "val", ("question_id", "image", "answer", "bbox")),
         labels=in_turn(answer_lists("answer"), boxes("bbox")),
         options={"process_docs": expressions},
-        everyday=False,
     ),
 )

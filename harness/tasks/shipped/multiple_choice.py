@@ -90,7 +90,6 @@ def _mmbench(name: str, task: str, title: str, config: str) -> SuiteSpec:
         together=rotations,
         labels=in_turn(texts("question"), filled("index"), distinct("index"), letters("answer", LETTERS)),
         options={"metric_list": [{"metric": "gpt_eval_score", "aggregation": circular, "higher_is_better": True}]},
-        everyday=False,
     )
 
 
@@ -130,7 +129,6 @@ SUITES = (
         options={"process_docs": only_images},
         several=True,
         chance=25.0,
-        everyday=False,
     ),
     SuiteSpec(
         "ai2d",
@@ -142,7 +140,6 @@ SUITES = (
         Part(None, "test", ("question", "options", "answer", "image")),
         labels=in_turn(texts("question"), option_numbers),
         chance=25.0,
-        everyday=False,
     ),
     SuiteSpec(
         "mmmu",
@@ -153,7 +150,6 @@ SUITES = (
         "lmms-lab-encoder/MMMU",
         Part(None, "validation", ("id", "question", "options", "answer", "question_type", "image_1")),
         labels=in_turn(texts("id", "question", "answer", "question_type"), lists_as_text),
-        everyday=False,
     ),
     SuiteSpec(
         "mmstar",
@@ -165,7 +161,6 @@ SUITES = (
         Part(None, "val", ("index", "question", "image", "answer", "category", "l2_category")),
         stratum="l2_category",
         labels=texts("question", "answer", "category", "l2_category"),
-        everyday=False,
     ),
     SuiteSpec(
         "realworldqa",
@@ -176,6 +171,5 @@ SUITES = (
         "lmms-lab-encoder/RealWorldQA",
         Part(None, "test", ("image", "question", "answer")),
         labels=texts("question", "answer"),
-        everyday=False,
     ),
 )

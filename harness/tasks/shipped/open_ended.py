@@ -36,7 +36,6 @@ def _documents(name: str, task: str, folder: str, title: str, config: str) -> Su
         "lmms-lab-encoder/DocVQA",
         Part(config, "validation", ("questionId", "question", "image", "answers")),
         labels=in_turn(texts("question"), distinct("questionId"), answer_lists("answers")),
-        everyday=False,
     )
 
 
@@ -87,7 +86,6 @@ SUITES = (
         "lmms-lab-encoder/VizWiz-VQA",
         Part(None, "val", ("question_id", "question", "answers", "image")),
         labels=in_turn(texts("question"), distinct("question_id"), references),
-        everyday=False,
     ),
     replace(
         _TEXTVQA,
@@ -96,7 +94,6 @@ SUITES = (
         questions=Part(None, "validation", ("image", "question", "question_id", "answers", "ocr_tokens")),
         labels=in_turn(_TEXTVQA.labels, filled("ocr_tokens")),
         options={"lmms_eval_specific_kwargs": {"default": _WITH_OCR_TOKENS}},
-        everyday=False,
     ),
     SuiteSpec(
         "chartqa",
@@ -108,7 +105,6 @@ SUITES = (
         Part(None, "test", ("type", "question", "answer", "image")),
         stratum="type",
         labels=in_turn(texts("question", "answer"), filled("type")),
-        everyday=False,
     ),
     _documents("docvqa", "docvqa_val", "docvqa", "DocVQA", "DocVQA"),
     _documents("infovqa", "infovqa_val", "infovqa", "InfographicVQA", "InfographicVQA"),
@@ -122,7 +118,6 @@ SUITES = (
         Part(None, "test", ("dataset", "question", "question_type", "answer", "image")),
         stratum="question_type",
         labels=in_turn(texts("question"), one_of("question_type", *_OCR_TYPES), answer_lists("answer")),
-        everyday=False,
     ),
     SuiteSpec(
         "mmvet",
@@ -134,6 +129,5 @@ SUITES = (
         Part(None, "test", ("question_id", "image", "question", "answer", "capability")),
         labels=texts("question", "answer", "capability"),
         judge=True,
-        everyday=False,
     ),
 )

@@ -68,7 +68,6 @@ def _of_mvbench(name: str, task: str, title: str, tables: tuple[str, ...], **mor
         labels=in_turn(texts("video", "question", "answer"), candidates),
         options={"task": task, "dataset_name": None},
         config_of=f"mvbench_{tables[0]}",
-        everyday=False,
         **more,
     )
 
@@ -101,7 +100,6 @@ SUITES = (
             one_of("task_type", *_TASK_TYPES),
         ),
         chance=25.0,
-        everyday=False,
         video=_videomme,
         needs={"cv2": "opencv-python-headless"},
     ),
@@ -117,7 +115,6 @@ SUITES = (
         cluster="video",
         labels=in_turn(texts("question", "a0", "a1", "a2", "a3", "a4"), five_answers),
         chance=20.0,
-        everyday=False,
         data="nextqa",
         video=_nextqa,
     ),

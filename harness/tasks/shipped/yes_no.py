@@ -40,9 +40,7 @@ _POPE = SuiteSpec(
     labels=in_turn(texts("question"), yes_no),
     chance=50.0,
 )
-_POPE_F1 = replace(
-    _POPE, name="pope-f1", metric=Metric("pope_f1_score", F1), title="POPE F1", chance=0.0, everyday=False, data="pope"
-)
+_POPE_F1 = replace(_POPE, name="pope-f1", metric=Metric("pope_f1_score", F1), title="POPE F1", chance=0.0, data="pope")
 _MME = SuiteSpec(
     "mme",
     "mme",
@@ -82,6 +80,5 @@ SUITES = (
             "process_results": mme_results,
             "metric_list": [{"metric": TOTAL, "aggregation": mme_total, "higher_is_better": True}],
         },
-        everyday=False,
     ),
 )
