@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, GenerationMixin
+from transformers import AutoModel, LlavaForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast, LlavaModelOutputWithPast
+from transformers.models.llava.modeling_llava import LlavaModelOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from fitprune.errors import FitPruneError
@@ -57,11 +57,15 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        vision_feature_layer: None = None,
+        vision_feature_select_strategy: None = None,
+        image_sizes: None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Decoder states of a prompt whose image tokens stand for the images of `pixel_values`, in order.
 
-        The KV cache, under the name that the installed transformers has for it, goes to the decoder with all other arguments.
+        The KV cache, under the name that the installed transformers has for it, goes to the decoder with all other arguments;
+        what LLaVA's head hands on of other towers is none here.
         `mm_encoder_outputs`: what `get_image_features` gave before, under "image", in place of pixels; `generate` does this.
         Raises FitPruneError where image tokens and image features differ in number.
         """
@@ -88,51 +92,11 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
         return LlavaModelOutputWithPast(**outputs, **image_result(LlavaModelOutputWithPast, images, features))
 
 
-class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, GenerationMixin):
-    """LLaVA-HR with its language-model head: `generate` answers questions about images."""
-
-    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, LlavaForConditionalGeneration):
+    """LLaVA-HR with LLaVA's language-model head: `generate` answers questions about images."""
 
     def __init__(self, config: LlavaHrConfig) -> None:
-        super().__init__(config)
+        super(LlavaForConditionalGeneration, self).__init__(config)  # whose own parts are LLaVA's
         self.model = LlavaHrModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
-
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """See `LlavaHrModel.get_image_features`."""
-        return self.model.get_image_features(pixel_values, **kwargs)
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        logits_to_keep: int | torch.Tensor = 0,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs: Any,
-    ) -> LlavaCausalLMOutputWithPast:
-        """Logits (batch, tokens, vocabulary), of the last `logits_to_keep` tokens (0: of all); a loss where labels are given.
-
-        The rest as in `LlavaHrModel.forward`.
-        """
-        outputs = self.model(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            mm_encoder_outputs=mm_encoder_outputs,
-            **kwargs,
-        )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.text_config.vocab_size, **kwargs)
-        handed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return LlavaCausalLMOutputWithPast(loss=loss, logits=logits, **handed_on)
