@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
 
 from tabulate import tabulate
 
@@ -20,62 +19,24 @@ from harness.models.tensors import parameters
 HEADER = ("name", "family", "parameters", "visual tokens ({})", "layers", "GPU memory", "revision", "weights")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model of the table.
-
-    Attributes:
-        visual_tokens: of an image of the size asked for.
-        memory: bytes, see `harness.models.gpu_memory.gpu_bytes`.
-        weights: "embedded", "here", "to convert" or "not here".
-    """
-
-    spec: ModelSpec
-    family: str
-    parameters: int
-    visual_tokens: int
-    layers: int
-    memory: int
-    weights: str
-
-    def cells(self) -> tuple[str, ...]:
-        """As people read it, without `weights`, which is of this machine."""
-        revision = self.spec.revision[:8] if self.spec.revision else "unpinned" if self.spec.kind == "hub" else "–"
-        return (
-            self.spec.name,
-            self.family,
-            _count(self.parameters),
-            str(self.visual_tokens),
-            str(self.layers),
-            f"{self.memory / 1e9:.1f} GB",
-            revision,
-        )
-
-
-def rows(size: Size) -> list[Row]:
-    """All registered models, for an image of this size."""
-    return [_row(spec, size) for spec in MODELS.values()]
-
-
-def _row(spec: ModelSpec, size: Size) -> Row:
+def cells(spec: ModelSpec, size: Size) -> list[str]:
+    """A model's line of the table, for an image of this size; without its weights, of which each machine has its own."""
     config = read_config(spec)
     family = family_of(spec, config)
     total = spec.parameters
     if total is None:
         total = sum(parameters(path) for path in weight_files(checkpoint_folder(spec)))
     view = family.view(config, *size)
-    return Row(
-        spec,
-        family.model_type,
-        total,
-        view.tokens,
-        decoder_sizes(config)[0],
-        gpu_bytes(config, total, spec.dtype, view),
-        _weights(spec),
-    )
+    memory = gpu_bytes(config, total, spec.dtype, view)
+    revision = spec.revision[:8] if spec.revision else "unpinned" if spec.kind == "hub" else "–"
+    return [
+        *(spec.name, family.model_type, _count(total), str(view.tokens), str(decoder_sizes(config)[0])),
+        *(f"{memory / 1e9:.1f} GB", revision),
+    ]
 
 
 def _weights(spec: ModelSpec) -> str:
+    """Whether they are on this machine, in a word or two."""
     if spec.kind == "embedded":
         return "embedded"
     if spec.convert:
@@ -90,9 +51,9 @@ def _weights(spec: ModelSpec) -> str:
 def markdown(size: Size) -> str:
     """The table of docs/models.md: what does not depend on the machine."""
     table = []
-    for row in rows(size):
-        name, _, *rest = row.cells()
-        table.append([f"`{name}`", row.spec.source if row.spec.kind == "hub" else row.spec.notes, *rest])
+    for spec in MODELS.values():
+        name, _, *rest = cells(spec, size)
+        table.append([f"`{name}`", spec.source if spec.kind == "hub" else spec.notes, *rest])
     header = [HEADER[0], "weights", *_header(size)[2:7]]
     return tabulate(table, header, tablefmt="pipe", disable_numparse=True)
 
@@ -121,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     if options.markdown:
         print(markdown(options.image))
         return
-    table = [(*row.cells(), row.weights) for row in rows(options.image)]
+    table = [(*cells(spec, options.image), _weights(spec)) for spec in MODELS.values()]
     header = _header(options.image)
     align = ["right" if 2 <= column <= 5 else "left" for column in range(len(header))]
     print(tabulate(table, header, tablefmt="plain", disable_numparse=True, colalign=align))
