@@ -108,22 +108,24 @@ def _lone(scene: Scene, attribute: str) -> list[Thing]:
 
 def color(scene: Scene, rng: Random) -> Question | None:
     """The colour of the only thing of a shape, or of the thing in a place."""
-    lone = _lone(scene, "shape")
-    if lone and rng.random() < 0.6:
-        thing = rng.choice(lone)
-        return Question("color", f"What color is the {thing.shape}?", thing.color)
-    thing = rng.choice(scene.things)
-    return Question("color", f"What color is the object in the {CELLS[thing.cell]}?", thing.color)
+    return _attribute(scene, rng, "color", "shape", "{}")
 
 
 def shape(scene: Scene, rng: Random) -> Question | None:
     """The shape of the only thing of a colour, or of the thing in a place."""
-    lone = _lone(scene, "color")
+    return _attribute(scene, rng, "shape", "color", "{} object")
+
+
+def _attribute(scene: Scene, rng: Random, asked: str, by: str, named: str) -> Question:
+    """An attribute of the only thing with another one, which names it, or of the thing in a place."""
+    lone = _lone(scene, by)
     if lone and rng.random() < 0.6:
         thing = rng.choice(lone)
-        return Question("shape", f"What shape is the {thing.color} object?", thing.shape)
-    thing = rng.choice(scene.things)
-    return Question("shape", f"What shape is the object in the {CELLS[thing.cell]}?", thing.shape)
+        subject = named.format(getattr(thing, by))
+    else:
+        thing = rng.choice(scene.things)
+        subject = f"object in the {CELLS[thing.cell]}"
+    return Question(asked, f"What {asked} is the {subject}?", getattr(thing, asked))
 
 
 def relation(scene: Scene, rng: Random) -> Question | None:
@@ -158,14 +160,17 @@ def at(scene: Scene, rng: Random) -> Question | None:
 
 def word(scene: Scene, rng: Random) -> Question | None:
     """The word under a thing, or in a place."""
-    words = [thing for thing in scene.things if thing.text.isalpha()]
-    return reading(scene, rng, rng.choice(words)) if words else None
+    return _read(scene, rng, str.isalpha)
 
 
 def number(scene: Scene, rng: Random) -> Question | None:
     """The number under a thing, or in a place."""
-    numbers = [thing for thing in scene.things if thing.text.isdigit()]
-    return reading(scene, rng, rng.choice(numbers)) if numbers else None
+    return _read(scene, rng, str.isdigit)
+
+
+def _read(scene: Scene, rng: Random, kind: Callable[[str], bool]) -> Question | None:
+    things = [thing for thing in scene.things if kind(thing.text)]
+    return reading(scene, rng, rng.choice(things)) if things else None
 
 
 def reading(scene: Scene, rng: Random, thing: Thing) -> Question:
@@ -267,13 +272,12 @@ def multiple_choice(scene: Scene, rng: Random) -> Question | None:
     if asked is None:
         return None
     size = 3 if kind in ("word", "number") else rng.choice((3, 4))
-    if kind == "word":
-        here = [thing.text for thing in scene.things if thing.text.isalpha() and thing.text != asked.answer]
+    if kind in ("word", "number"):
+        alike = str.isalpha if kind == "word" else str.isdigit
+        here = [thing.text for thing in scene.things if alike(thing.text) and thing.text != asked.answer]
         wrong = rng.sample(here, min(len(here), rng.randrange(3)))
-        wrong += rng.sample([other for other in WORDS if other != asked.answer and other not in here], 2 - len(wrong))
-    elif kind == "number":
-        here = [thing.text for thing in scene.things if thing.text.isdigit() and thing.text != asked.answer]
-        wrong = rng.sample(here, min(len(here), rng.randrange(3)))
+        if kind == "word":
+            wrong += rng.sample([other for other in WORDS if other != asked.answer and other not in here], 2 - len(wrong))
         while len(wrong) < 2:
             other = str(rng.randrange(10, 10 ** len(asked.answer)))
             wrong += [other] if other != asked.answer and other not in here + wrong else []

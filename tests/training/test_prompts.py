@@ -12,7 +12,7 @@ from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text
 from lmms_eval.tasks.vqav2.utils import vqav2_doc_to_text
 
 from harness.scenes import world
-from harness.scenes.mini import YES_NO_ENDING
+from harness.scenes.mini.benchmarks import YES_NO_ENDING
 from harness.scenes.prompts import chat, prompt
 from harness.scenes.questions import HINT, KINDS, Question
 from harness.tasks.specs import find_suite

@@ -15,7 +15,9 @@ from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 
 from harness.__main__ import main
-from harness.scenes import draw, mini, world
+from harness.scenes import draw, world
+from harness.scenes.mini import asking, benchmarks
+from harness.scenes.mini import table as tables
 from harness.scenes.mini.chinese import in_chinese
 from harness.scenes.prompts import LETTER_ANSWER, SHORT_ANSWER
 from harness.scenes.questions import Question
@@ -189,13 +191,13 @@ LARGE = {"gqa", "vqav2_val", "textvqa_val", "pope", "scienceqa_img", "calibratio
 
 
 @pytest.mark.parametrize(
-    "suite", [pytest.param(name, marks=pytest.mark.exhaustive) if name in LARGE else name for name in mini.MAKERS]
+    "suite", [pytest.param(name, marks=pytest.mark.exhaustive) if name in LARGE else name for name in benchmarks.MAKERS]
 )
 def test_they_are_written_again_bit_by_bit(suite, tmp_path):
-    for table in mini.MAKERS[suite]():
-        fresh, shipped = mini.write(table, tmp_path), MINI / table.path
+    for table in benchmarks.MAKERS[suite]():
+        fresh, shipped = tables.write(table, tmp_path), MINI / table.path
         same_writer = pq.read_metadata(fresh).created_by == pq.read_metadata(shipped).created_by
-        if same_writer and mini.encoder() == pq.read_schema(shipped).metadata.get(b"pillow", b"").decode():
+        if same_writer and tables.encoder() == pq.read_schema(shipped).metadata.get(b"pillow", b"").decode():
             assert fresh.read_bytes() == shipped.read_bytes(), table.path
         else:
             assert same_content(fresh, shipped), table.path
@@ -204,7 +206,7 @@ def test_they_are_written_again_bit_by_bit(suite, tmp_path):
 @pytest.mark.exhaustive
 def test_no_image_is_in_two_places():
     """By seed ranges, and by the pixels of every image here against each other and 3000 training scenes."""
-    places = {"training": set(), **{suite: set() for suite in mini.MAKERS}}
+    places = {"training": set(), **{suite: set() for suite in benchmarks.MAKERS}}
     for name in COLUMNS:
         if "image" not in COLUMNS[name]:
             continue
@@ -212,7 +214,9 @@ def test_no_image_is_in_two_places():
             pixels = np.asarray(Pillow.open(io.BytesIO(picture_of(row)["bytes"])).convert("RGB"))
             places[name.split("/")[0]].add(hashlib.sha256(pixels.tobytes()).digest())
             assert seed_of(row) in (world.CALIBRATION_SEEDS if name == "calibration" else world.SUITE_SEEDS)
-    assert all(len(places[suite]) >= (20 if any(name.startswith(suite) for name in SMALL) else 60) for suite in mini.MAKERS)
+    assert all(
+        len(places[suite]) >= (20 if any(name.startswith(suite) for name in SMALL) else 60) for suite in benchmarks.MAKERS
+    )
     rng = Random(0)
     for seed in (*range(2000), *(rng.randrange(70_000) for _ in range(1000))):
         places["training"].add(hashlib.sha256(draw.pixels(world.sample(seed)).tobytes()).digest())
@@ -237,9 +241,9 @@ def present(row: dict) -> set[str]:
 
 
 def test_pope_is_built_as_in_the_paper():
-    alone, together = mini.class_statistics()
+    alone, together = asking.class_statistics()
     asked_in_vain = {}
-    for split in mini.POPE_SPLITS:
+    for split in asking.POPE_SPLITS:
         by_image = defaultdict(list)
         for row in rows_of(f"pope/Full/{split}"):
             assert row["category"] == split
@@ -264,7 +268,7 @@ def test_pope_is_built_as_in_the_paper():
     assert asked_in_vain["popular"][0] > asked_in_vain["adversarial"][0] > 1.2 * asked_in_vain["random"][0]
     assert asked_in_vain["adversarial"][1] > asked_in_vain["popular"][1] > asked_in_vain["random"][1]
     assert [row["category"] for row in rows_of("pope/default/test")] == [
-        split for split in mini.POPE_SPLITS for _ in range(600)
+        split for split in asking.POPE_SPLITS for _ in range(600)
     ]
 
 
@@ -275,7 +279,7 @@ def test_mme_comes_in_pairs():
         assert first["category"] == second["category"]
         assert first["image"] == second["image"]
         assert {first["answer"], second["answer"]} == {"Yes", "No"}
-        assert first["question"].endswith(mini.YES_NO_ENDING)
+        assert first["question"].endswith(benchmarks.YES_NO_ENDING)
     counts = Counter(row["question_id"] for row in rows)
     assert set(counts.values()) == {2}
     assert set(Counter(row["category"] for row in rows)) == {"existence", "count", "position", "color", "OCR"}
@@ -397,8 +401,8 @@ def test_an_unwritable_folder_is_a_one_line_error(tmp_path, capsys):
 
 
 def test_fine_print_asks_the_same_of_larger_pictures():
-    (table,) = mini.textvqa(least_questions=8)
-    fine = mini.fine_print(table, (1, 3))
+    (table,) = benchmarks.textvqa(least_questions=8)
+    fine = tables.fine_print(table, (1, 3))
     assert (fine.path, fine.features) == (table.path, table.features)
     for plain, large in zip(table.rows, fine.rows, strict=True):
         assert {name: plain[name] for name in plain if name != "image"} == {
@@ -410,13 +414,13 @@ def test_fine_print_asks_the_same_of_larger_pictures():
 
 
 def test_boxes_and_pictures_in_lists_grow_with_the_canvas():
-    (boxes,) = mini.MAKERS["refcoco_bbox_rec_val"]()
-    large = mini.fine_print(boxes, (2, 3)).rows[0]
+    (boxes,) = benchmarks.MAKERS["refcoco_bbox_rec_val"]()
+    large = tables.fine_print(boxes, (2, 3)).rows[0]
     left, top, wide, tall = boxes.rows[0]["bbox"]
     assert large["bbox"] == [3 * left, 2 * top, 3 * wide, 2 * tall]
     assert large["segmentation"][4:6] == [3 * (left + wide), 2 * (top + tall)]
-    (seed,) = mini.MAKERS["seedbench"]()
-    (picture,) = mini.fine_print(replace(seed, rows=seed.rows[:1]), (2, 3)).rows[0]["image"]
+    (seed,) = benchmarks.MAKERS["seedbench"]()
+    (picture,) = tables.fine_print(replace(seed, rows=seed.rows[:1]), (2, 3)).rows[0]["image"]
     assert Pillow.open(io.BytesIO(picture["bytes"])).size == (288, 192)
 
 

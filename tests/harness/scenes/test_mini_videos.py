@@ -10,7 +10,8 @@ import pytest
 from fitprune import FitPruneError
 from harness.__main__ import main
 from harness.models.videos.reading import read_video
-from harness.scenes import draw, mini, moving, world
+from harness.scenes import draw, moving, world
+from harness.scenes.mini import table as tables
 from harness.scenes.mini import videos
 from harness.scenes.moving import DIRECTIONS, STAYS
 from harness.tasks.mini_data import mini_folder
@@ -83,12 +84,12 @@ def test_answers_are_not_to_be_guessed():
 
 
 def test_they_are_written_again_bit_by_bit(tmp_path):
-    for maker in mini.VIDEO_MAKERS.values():
+    for maker in videos.VIDEO_MAKERS.values():
         clips = maker()
         for name, pictures in list(clips.videos.items())[::6]:
-            assert mini.write_clip(tmp_path / name, pictures).read_bytes() == (FOLDER / name).read_bytes(), name
+            assert videos.write_clip(tmp_path / name, pictures).read_bytes() == (FOLDER / name).read_bytes(), name
         for table in clips.tables:
-            fresh, shipped = mini.write(table, tmp_path), FOLDER / table.path
+            fresh, shipped = tables.write(table, tmp_path), FOLDER / table.path
             assert pq.read_table(fresh).to_pylist() == pq.read_table(shipped).to_pylist()
 
 
