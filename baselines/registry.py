@@ -3,11 +3,11 @@
 Other packages add methods by entry points of the group `fitprune.pruners`, name = "module:Class".
 """
 
-from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fitprune.errors import FitPruneError, unknown_name
+from fitprune.registries import Registry
 
 if TYPE_CHECKING:
     from fitprune import Pruner
@@ -57,60 +57,14 @@ CLASS_PATHS = {
 COMPOSED = tuple(f"{first}+{then}" for first in ("divprune", "gprune") for then in ("fitprune", "fastv", "pyramiddrop", "dart"))
 
 
-class _Registry(Mapping[str, "type[Pruner]"]):
-    """Names and classes. A class is imported when it is looked up, so listing names does not load torch."""
-
-    def __init__(self, class_paths: Mapping[str, str]) -> None:
-        self._own = class_paths
-        self._all: dict[str, EntryPoint] | None = None
-
-    @property
-    def _entries(self) -> dict[str, EntryPoint]:
-        if self._all is None:
-            found = {name: EntryPoint(name, path, GROUP) for name, path in self._own.items()}
-            for entry in entry_points(group=GROUP):
-                other = found.setdefault(entry.name, entry)
-                if other.value != entry.value:
-                    raise FitPruneError(
-                        f"two pruners are called '{entry.name}': {other.value} and {entry.value}; "
-                        "rename one, or uninstall its package."
-                    )
-            self._all = found
-        return self._all
-
-    def __getitem__(self, name: str) -> "type[Pruner]":
-        entry = self._entries[name]
-        if name in self._own:
-            return entry.load()
-        try:
-            loaded = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise FitPruneError(f"pruner '{name}' cannot be loaded from {entry.value}: {error}") from None
-        _check(entry, loaded)
-        return loaded
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _check(entry: EntryPoint, loaded: object) -> None:
-    """Raise FitPruneError unless the object that another package registered is a pruner of its entry point's name."""
+def _fault(loaded: object) -> str:
     from fitprune import Pruner
 
-    if not isinstance(loaded, type) or not issubclass(loaded, Pruner):
-        raise FitPruneError(f"pruner '{entry.name}' is registered as {entry.value}, which is no subclass of fitprune.Pruner.")
-    own = getattr(loaded, "name", None)
-    if own != entry.name:
-        raise FitPruneError(f"pruner '{entry.name}' is registered as {entry.value}, which calls itself {own!r}.")
+    return "" if isinstance(loaded, type) and issubclass(loaded, Pruner) else "is no subclass of fitprune.Pruner"
 
 
-PRUNERS: Mapping[str, "type[Pruner]"] = _Registry(CLASS_PATHS)
+# A class is imported when it is looked up, so listing names does not load torch.
+PRUNERS: Mapping[str, "type[Pruner]"] = Registry(CLASS_PATHS, GROUP, "pruner", _fault)
 
 
 def get_pruner_class(name: str) -> "type[Pruner]":

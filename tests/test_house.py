@@ -9,7 +9,7 @@ from tests.support.house import House
 LAYERS = {
     "fitprune": [
         "fitprune.errors fitprune.lazy",
-        "fitprune.arguments fitprune.files fitprune.flops",
+        "fitprune.arguments fitprune.files fitprune.flops fitprune.registries",
         "fitprune.models fitprune.scoring",
         "fitprune.interface",
         "fitprune.engine",

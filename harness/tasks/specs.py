@@ -8,12 +8,12 @@ import difflib
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from fitprune.errors import FitPruneError, unknown_name
+from fitprune.errors import unknown_name
+from fitprune.registries import Registry
 from harness.tasks.shipped import SHIPPED
 from harness.tasks.spec import Metric, SuiteSpec
 
@@ -21,48 +21,12 @@ GROUP = "fitprune.suites"
 _TASK = re.compile(r"""^["']?task["']?\s*:\s*["']?([\w.+-]+)["']?\s*(?:#.*)?$""", re.MULTILINE)
 
 
-class _Registry(Mapping[str, SuiteSpec]):
-    """Names and suites, shipped ones first. Another package's is imported when it is looked up."""
-
-    def __init__(self, shipped: Mapping[str, SuiteSpec]) -> None:
-        self._shipped = shipped
-
-    @functools.cached_property
-    def others(self) -> dict[str, EntryPoint]:
-        """The entry points of other packages, by name."""
-        found: dict[str, EntryPoint] = {}
-        for entry in entry_points(group=GROUP):
-            other = "this package's" if entry.name in self._shipped else found.setdefault(entry.name, entry).value
-            if other != entry.value:
-                raise FitPruneError(
-                    f"two suites are called '{entry.name}': {other} and {entry.value}; rename one, or uninstall its package."
-                )
-        return found
-
-    def __getitem__(self, name: str) -> SuiteSpec:
-        if name in self._shipped:
-            return self._shipped[name]
-        entry = self.others[name]
-        try:
-            loaded = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise FitPruneError(f"suite '{name}' cannot be loaded from {entry.value}: {error}") from None
-        if not isinstance(loaded, SuiteSpec):
-            raise FitPruneError(f"suite '{name}' is registered as {entry.value}, which is no harness.tasks.SuiteSpec.")
-        if loaded.name != name:
-            raise FitPruneError(f"suite '{name}' is registered as {entry.value}, which calls itself '{loaded.name}'.")
-        return loaded
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._shipped
-        yield from self.others
-
-    def __len__(self) -> int:
-        return len(self._shipped) + len(self.others)
+def _fault(loaded: object) -> str:
+    return "" if isinstance(loaded, SuiteSpec) else "is no harness.tasks.SuiteSpec"
 
 
 _SHIPPED = {spec.name: spec for spec in SHIPPED}
-_registry = _Registry(_SHIPPED)
+_registry = Registry[SuiteSpec](_SHIPPED, GROUP, "suite", _fault)
 SUITES: Mapping[str, SuiteSpec] = _registry
 
 

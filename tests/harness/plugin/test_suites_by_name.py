@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 import harness.answering.trial
+from fitprune import registries
 from fitprune.errors import FitPruneError
 from harness.bench.again import suites_command
 from harness.cells import CellSettings
@@ -100,7 +101,7 @@ def entered(monkeypatch):
 
     def register(**entries):
         found = [EntryPoint(name, value, specs.GROUP) for name, value in entries.items()]
-        monkeypatch.setattr(specs, "entry_points", lambda group: found if group == specs.GROUP else [])
+        monkeypatch.setattr(registries, "entry_points", lambda group: found if group == specs.GROUP else [])
         vars(specs._registry).pop("others", None)
         find_suite.cache_clear()
 
