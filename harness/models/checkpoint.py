@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from fitprune.errors import FitPruneError
 from harness.models.digests import content_digest
 from harness.models.json_files import read_json
@@ -95,15 +97,11 @@ def _unconverted(spec: ModelSpec) -> FitPruneError:
 
 
 def _offline() -> bool:
-    from huggingface_hub import constants
-
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def _interrupted(spec: ModelSpec) -> bool:
     """A download of this repository has begun and not ended."""
-    from huggingface_hub import constants
-
     blobs = Path(constants.HF_HUB_CACHE) / f"models--{spec.source.replace('/', '--')}" / "blobs"
     return any(blobs.glob("*.incomplete"))
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
 from harness.results.once import RunFolder
 from harness.telling import PATIENCE, tell
 
@@ -50,8 +52,6 @@ def remembered(name: str, compute: Callable[[], Any]) -> Any:
 
 def home() -> Path:
     """The folder for what is remembered of files, in the hub's home."""
-    from huggingface_hub import constants
-
     return Path(constants.HF_HOME) / "fitprune"
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from huggingface_hub import constants
+
 from fitprune.errors import FitPruneError
 from harness.tasks.isolation import lmms_eval_evaluator, quiet
 from harness.tasks.parquet import data_folder
@@ -75,8 +77,6 @@ def task_config(suite: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _home() -> Iterator[None]:
     """Inside, the environment has the hub's home, also where that is the default: NExT-QA's code looks for it there alone."""
-    from huggingface_hub import constants
-
     absent = "HF_HOME" not in os.environ
     if absent:
         os.environ["HF_HOME"] = constants.HF_HOME

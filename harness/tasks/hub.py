@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
 from fitprune.errors import FitPruneError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -107,7 +109,7 @@ def latest_of(repository: str) -> str:
 
     Raises FitPruneError, in one line, where the hub is out of reach.
     """
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
     problem = "HF_HUB_OFFLINE is set"
     if not constants.HF_HUB_OFFLINE:
@@ -128,8 +130,6 @@ def latest_of(repository: str) -> str:
 
 
 def _reference(repository: str) -> Path:
-    from huggingface_hub import constants
-
     return Path(constants.HF_HUB_CACHE) / f"datasets--{repository.replace('/', '--')}" / "refs" / "main"
 
 

@@ -98,19 +98,17 @@ def contained() -> Iterator[None]:
     patch = lmms_eval_evaluator()._enable_reentrant_filelocks
     patched = getattr(patch, "_patched", False)
     git, utils._git_output = utils._git_output, _no_git
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    states = random.getstate(), np.random.get_state()
+    cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     patch._patched = True
     try:
-        yield
+        with torch.random.fork_rng(cuda):
+            yield
     finally:
         patch._patched = patched
         utils._git_output = git
         random.setstate(states[0])
         np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
 
 
 def _no_git(*arguments: str) -> str:

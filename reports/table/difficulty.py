@@ -15,7 +15,7 @@ from harness.results.table import Row, Table
 from harness.results.texts import plus_minus
 from harness.statistics import paired_drop
 from harness.tasks.specs import suite_title
-from reports.table.rivals import Edge, mean_edge
+from reports.table.rivals import Edge, mean_edge, not_compared
 
 EASIER = "downsample"
 ENOUGH = 0.5  # of a question's full score: from there on it counts as answered
@@ -111,8 +111,7 @@ def difficulty_of(table: Table, store: Store) -> Difficulty:
         "The drop is that of the questions' mean score on the rest, dense minus pruned, with the half-width of its 95 % "
         "interval, clustered by image; in parentheses how many questions these are."
     ]
-    rest = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
-    return Difficulty(table, rests, notes + ([f"not compared: {unread[0]}{rest}"] if unread else []))
+    return Difficulty(table, rests, notes + not_compared(unread))
 
 
 def _budget(row: Row) -> float:

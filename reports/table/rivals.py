@@ -104,9 +104,13 @@ def evidence_of(table: Table, store: Store) -> tuple[list[Evidence], list[str]]:
         for row, evidence in zip(table.rows, found, strict=True):
             if not row.is_dense:
                 _add(evidence, row, suite, theirs, store, unread)
-    unread = list(dict.fromkeys(unread))
+    return found, not_compared(list(dict.fromkeys(unread)))
+
+
+def not_compared(unread: Sequence[str]) -> list[str]:
+    """A note with the first of the reasons why answers could not be compared, and how many more there are; none without any."""
     rest = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
-    return found, [f"not compared: {unread[0]}{rest}"] if unread else []
+    return [f"not compared: {unread[0]}{rest}"] if unread else []
 
 
 def _add(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from harness.models.registry import MODELS
 from harness.results.table import Figure, Row, Table
@@ -62,23 +63,19 @@ def _averaged(boards: Sequence[Board]) -> SeedTable:
 
 def _line(row: Row, figures: Sequence[Figure], edges: Sequence[Edge]) -> list[str]:
     scores = [figure.score for figure in figures]
-    drop = "–" if row.is_dense else number(_mean([figure.drop for figure in figures]), ".1f")
+    drop = "–" if row.is_dense else number(fmean([figure.drop for figure in figures]), ".1f")
     within = number(max(figure.half_width for figure in figures), ".1f")
     between = f"{number(min(scores), '.1f')} … {number(max(scores), '.1f')}"
     against = _against(edges) if len(edges) == len(figures) else "–"
-    return [row.name, number(_mean(scores), ".1f"), f"± {within}" if within != "–" else within, between, drop, against]
+    return [row.name, number(fmean(scores), ".1f"), f"± {within}" if within != "–" else within, between, drop, against]
 
 
 def _against(edges: Sequence[Edge]) -> str:
     """`▲ 3.1 ± 1.2`, the widest interval; where the seeds differ, `2.0: ▲ on 2, ≈ on 1`."""
-    points, verdicts = _mean([edge.points for edge in edges]), [edge.verdict for edge in edges]
+    points, verdicts = fmean([edge.points for edge in edges]), [edge.verdict for edge in edges]
     widest = max(edges, key=lambda edge: edge.high - edge.low)
     half = (widest.high - widest.low) / 2
     if len(set(verdicts)) == 1:
         return f"{edge_text(edges[0])[:2]}{number(points, '.1f')} ± {number(half, '.1f')}"
     said = (f"{edge_text(edges[verdicts.index(each)])[0]} on {verdicts.count(each)}" for each in dict.fromkeys(verdicts))
     return f"{number(points, '.1f')}: {', '.join(said)}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from harness.cells import DENSE
 from harness.published.tables import PublishedTable, columns, tables
@@ -135,8 +136,7 @@ def everywhere_ahead(found: Sequence[Agreement], of: str) -> set[str]:
 
 
 def _correlations(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    ranks = [(x[:, :, None] > x[:, None, :]).sum(2) + (x[:, :, None] == x[:, None, :]).sum(2) / 2 for x in (one, other)]
-    first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in (rankdata(side, axis=1) for side in (one, other)))
     with np.errstate(invalid="ignore", divide="ignore"):
         return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))
 

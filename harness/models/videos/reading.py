@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from fitprune.errors import FitPruneError, SeesNoVideos
 from harness.models.digests import content_digest
 from harness.models.videos.seeking import LONG, sought
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FRAMES = 32
 """Frames of a video, as lmms-eval's own classes of these families take by default."""
@@ -31,7 +30,7 @@ class Video:
         digest: of the file, 16 hex digits.
     """
 
-    frames: "np.ndarray"
+    frames: np.ndarray
     indices: list[int]
     total: int
     fps: float
@@ -45,8 +44,6 @@ def read_video(path: Path, frames: int = FRAMES) -> Video:
     Raises:
         FitPruneError: no PyAV, no such file; BrokenVideo, one of them: a file that cannot be decoded as a video.
     """
-    import numpy as np
-
     if frames < 1:
         raise FitPruneError(f"a video is shown by one frame at least, not {frames}")
     require_reader()
@@ -75,8 +72,6 @@ def read_video(path: Path, frames: int = FRAMES) -> Video:
 
 def blank(frames: int) -> Video:
     """So many black frames."""
-    import numpy as np
-
     return Video(np.zeros((frames, 224, 224, 3), np.uint8), list(range(frames)), frames, 24.0, "")
 
 
@@ -101,12 +96,10 @@ def require_reader() -> None:
 
 
 def _evenly(total: int, frames: int) -> list[int]:
-    import numpy as np
-
     return np.linspace(0, total - 1, frames, dtype=int).tolist() if total else []
 
 
-def _decoded(path: Path, wanted: set[int]) -> "tuple[dict[int, np.ndarray], int]":
+def _decoded(path: Path, wanted: set[int]) -> tuple[dict[int, np.ndarray], int]:
     """The frames of these numbers, as far as there are so many; and how many frames were decoded: all where none is wanted."""
     import av
 
@@ -123,13 +116,11 @@ def _decoded(path: Path, wanted: set[int]) -> "tuple[dict[int, np.ndarray], int]
     return found, number + 1
 
 
-def _upright(frame: Any) -> "np.ndarray":
+def _upright(frame: Any) -> np.ndarray:
     """A decoded frame in RGB, turned and mirrored as the display matrix says that phones write beside it.
 
     Raises ValueError for a matrix that does anything but quarter turns and mirroring.
     """
-    import numpy as np
-
     pixels: np.ndarray = frame.to_ndarray(format="rgb24")
     matrix = next((data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
