@@ -17,7 +17,7 @@ from harness.pruners.of_cells import CellPruners, alike
 from harness.results.key import content_key
 from harness.results.result import result_name
 from harness.results.sources import is_ours
-from harness.tasks.specs import frames_shown
+from harness.tasks.specs import shows_videos
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Resolver:
         pruner is none for what the suite shows.
         """
         facts = self.models.facts(cell.model)
-        videos = frames_shown(cell.suite, None) > 0
+        videos = shows_videos(cell.suite)
         if videos:
             require_videos(cell.model, facts.config, f"suite '{cell.suite}'")
         if cell.is_dense:

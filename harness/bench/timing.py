@@ -10,7 +10,7 @@ from harness.bench.shelf import Shelf
 from harness.cells import CellSettings
 from harness.latency import measure
 from harness.results.once import RunFolder, slug
-from harness.tasks.specs import frames_shown
+from harness.tasks.specs import shows_videos
 
 LATENCY_BATCH = 4
 LATENCY_REPEATS = 5
@@ -37,7 +37,7 @@ class Timing:
     def of(self, resolved: Resolved) -> dict[str, Any]:
         """`latency_ms` and `memory_mb`, as a result has them."""
         name = f"latency-{slug(resolved.cell.label())}"
-        if frames_shown(resolved.cell.suite, None):  # other prompts than those of all other suites
+        if shows_videos(resolved.cell.suite):  # other prompts than those of all other suites
             name += f"-{resolved.cell.suite}"
         return self.shared.once(name, lambda: self._time(resolved))
 

@@ -9,14 +9,14 @@ from harness.cells import DENSE, FITPRUNE, Cell, CellSettings
 from harness.models.facts import ModelFacts
 from harness.pruners.calibrated import Calibrated
 from harness.pruners.solve import from_recipe, solve
-from harness.tasks.specs import frames_shown
+from harness.tasks.specs import frames_shown, shows_videos
 
 
 def alike(cell: Cell) -> Cell:
     """What cells with the same pruner have in common: all but the suite, where that shows pictures. Videos are of other numbers
     of tokens from suite to suite.
     """
-    return cell if frames_shown(cell.suite, None) else cell.anywhere
+    return cell if shows_videos(cell.suite) else cell.anywhere
 
 
 class CellPruners:

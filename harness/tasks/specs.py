@@ -53,10 +53,15 @@ def find_suite(name: str) -> SuiteSpec:
     return SuiteSpec(name, task, folder, Metric(metric, full=None), name, hub="")
 
 
+def shows_videos(name: str) -> bool:
+    """Whether a suite's questions are about videos."""
+    spec = SUITES.get(name.partition(":")[0])
+    return spec is not None and spec.video is not None
+
+
 def frames_shown(name: str, asked: int | None) -> int:
     """Frames of each video of a suite, in a run that asks for so many or for none in particular; 0 where pictures are shown."""
-    spec = SUITES.get(name.partition(":")[0])
-    return 0 if spec is None or spec.video is None else asked or spec.frames
+    return (asked or SUITES[name.partition(":")[0]].frames) if shows_videos(name) else 0
 
 
 def suite_title(name: str) -> str:
