@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harness.models.checkpoint import require_model
 from harness.models.devices import check_device
 from harness.models.family_names import announced, choose_model
+from harness.models.registry import find_model
 from harness.models.videos.reading import require_videos
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ def check(model: str, data: str, device: str | None, frames: int = 0) -> None:
     """Raise a `FitPruneError` before any work if the model, the data or the device is not there; where videos are shown, by so
     many frames, if the model sees none.
     """
-    from harness.models.registry import find_model
     from harness.models.shipped import transformers_config
     from harness.tasks.calibration import check_samples
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitprune.errors import FitPruneError
-from fitprune.files import check_target, is_written_through
+from fitprune.files import check_target, is_written_through, write_atomically
 
 if TYPE_CHECKING:
     from reports.table.leaderboard import Leaderboard
@@ -66,7 +66,6 @@ def _targets(options: argparse.Namespace) -> dict[str, Path]:
 
 def _write(board: "Leaderboard", targets: Mapping[str, Path], compare: Path | None) -> list[str]:
     """Make every text before the first is written, so that an error leaves nothing behind; returns notes for people."""
-    from fitprune.files import write_atomically
     from reports.charts import charts
     from reports.page.html import to_html
     from reports.table.leaderboard import read_leaderboard

@@ -39,9 +39,8 @@ class ClusterBench:
         """The cells, each as soon as it has ended: `measuring` has then what it gave. Raises FitPruneError where no machine
         is left.
         """
-        schedule = Schedule(dict.fromkeys(cells), self.seconds, self._load)
-        self._fleet = Fleet(self.crew, schedule, {"results": self.results.files, "run": self.shared.files})
-        while (finished := self._fleet.next()) is not None:
+        fleet = self._begin(dict.fromkeys(cells))
+        while (finished := fleet.next()) is not None:
             self._ended[finished.cell] = finished
             yield finished.cell
 
@@ -86,14 +85,17 @@ class ClusterBench:
 
     def _now(self, cell: Cell) -> Finished:
         """A cell that is asked for out of turn, as by a plug-in that runs failed tests again."""
-        if self._fleet is None:
-            schedule = Schedule((), self.seconds, self._load)
-            self._fleet = Fleet(self.crew, schedule, {"results": self.results.files, "run": self.shared.files})
-        self._fleet.schedule.add(cell, self.seconds(cell))
-        while (finished := self._fleet.next()) is not None and finished.cell != cell:
+        fleet = self._fleet or self._begin(())
+        fleet.schedule.add(cell, self.seconds(cell))
+        while (finished := fleet.next()) is not None and finished.cell != cell:
             self._ended[finished.cell] = finished
         assert finished is not None
         return finished
+
+    def _begin(self, cells: Iterable[Cell]) -> Fleet:
+        schedule = Schedule(cells, self.seconds, self._load)
+        self._fleet = Fleet(self.crew, schedule, {"results": self.results.files, "run": self.shared.files})
+        return self._fleet
 
     def _load(self, model: str) -> float:
         needs = self.crew.reference.needs.get(model) if self.crew.reference else None

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fitprune.files import replacing
 from harness.cluster.messages import Answer, Ask
 from harness.storage.files import Files
 from harness.telling import PATIENCE, tell
@@ -20,16 +21,8 @@ class _Waiting:
     told: bool = False
 
 
-@dataclass
-class _Held:
-    """The locks of a worker, by place and name."""
-
-    locks: dict[tuple[str, str], Callable[[], None]] = field(default_factory=dict)
-
-    def give_up(self) -> None:
-        """Give up all of them."""
-        while self.locks:
-            self.locks.popitem()[1]()
+_Locks = dict[tuple[str, str], Callable[[], None]]
+"""What gives up each lock of a worker, by place and name."""
 
 
 class Desk:
@@ -42,12 +35,12 @@ class Desk:
     def __init__(self, places: Mapping[str, Files], clock: Callable[[], float] = time.monotonic) -> None:
         self.places = places
         self.clock = clock
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _Locks] = {}
         self._waiting: dict[int, _Waiting] = {}
 
     def answer(self, worker: int, ask: Ask) -> Answer | None:
         """The answer, or None: it waits for a lock, and `granted` will have it."""
-        held = self._held.setdefault(worker, _Held())
+        held = self._held.setdefault(worker, {})
         files, (name, *given) = self.places[ask.place], ask.given
         try:
             if ask.call == "lock":
@@ -56,7 +49,7 @@ class Desk:
                     return None
                 return Answer()
             if ask.call == "unlock":
-                held.locks.pop((ask.place, name))()
+                held.pop((ask.place, name))()
                 return Answer()
             if ask.call in ("fetch", "store"):
                 with files.folder(name) as folder:
@@ -71,7 +64,7 @@ class Desk:
         for worker in got:
             del self._waiting[worker]
         for waiting in self._waiting.values():
-            elsewhere = waiting.ask.given[0] not in {name for held in self._held.values() for _, name in held.locks}
+            elsewhere = waiting.ask.given[0] not in {name for held in self._held.values() for _, name in held}
             if elsewhere and not waiting.told and self.clock() - waiting.since > PATIENCE:
                 waiting.told = True
                 tell(
@@ -87,12 +80,18 @@ class Desk:
     def dismiss(self, worker: int) -> Callable[[], None]:
         """A worker's cell has ended, or it is gone: what gives up its locks, once the caller has written down what it gave."""
         self._waiting.pop(worker, None)
-        return self._held.pop(worker, _Held()).give_up
+        held = self._held.pop(worker, {})
 
-    def _take(self, held: _Held, ask: Ask) -> bool:
+        def give_up() -> None:
+            while held:
+                held.popitem()[1]()
+
+        return give_up
+
+    def _take(self, held: _Locks, ask: Ask) -> bool:
         release = self.places[ask.place].attempt(ask.given[0])
         if release is not None:
-            held.locks[ask.place, ask.given[0]] = release
+            held[ask.place, ask.given[0]] = release
         return release is not None
 
 
@@ -102,7 +101,5 @@ def _fetched(folder: Path) -> dict[str, bytes]:
 
 def _stored(folder: Path, name: str, content: bytes) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
-    from fitprune.files import replacing
-
     with replacing(folder / Path(name).name) as temporary:
         temporary.write_bytes(content)

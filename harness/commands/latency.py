@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fitprune.arguments import TYPICAL_SIZE, image_size, listed, names, one_of, shares, whole
 from fitprune.errors import FitPruneError
-from fitprune.files import check_target
+from fitprune.files import check_target, write_atomically
 from harness.commands.again import command_again
 from harness.latency.asked import Asked
 
@@ -56,7 +56,6 @@ def run(options: argparse.Namespace) -> None:
     options.model = announced(options.model, weights=options.weights != "random").name
     find_model(options.model)
 
-    from fitprune.files import write_atomically
     from harness.latency.rows import markdown
     from harness.latency.run import take
     from harness.results.strict_json import strict

@@ -17,6 +17,7 @@ from harness.gate.saved import SavedRun, run_name
 from harness.gate.thresholds import Thresholds
 from harness.models.devices import AUTO, check_device
 from harness.models.family_names import ChosenModel, choose_model
+from harness.models.registry import find_model
 from harness.plugin.selection import DEST
 from harness.results.store import Store
 from harness.statistics import GATES
@@ -344,8 +345,6 @@ class RunOptions:
 
     def command(self, cell: Cell) -> str:
         """The command that runs one cell again, from whatever folder."""
-        from harness.models.registry import find_model
-
         settings = replace(self.settings, reductions=() if cell.reduction is None else (cell.reduction,))
         if settings.data not in ("mini", "hub"):
             settings = replace(settings, data=_from_anywhere(settings.data))
@@ -377,7 +376,6 @@ def check_recipe(path: str, models: Sequence[str]) -> None:
     configurations.
     """
     from fitprune import Recipe
-    from harness.models.registry import find_model
     from harness.models.shipped import transformers_config
 
     recipe = Recipe.load(path)

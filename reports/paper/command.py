@@ -3,15 +3,17 @@
 import argparse
 import dataclasses
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitprune.arguments import known_names, names, whole
 from fitprune.errors import FitPruneError
-from fitprune.files import check_folder
+from fitprune.files import check_folder, write_atomically
 from harness.bench.again import BATCH_SIZE
-from harness.cells import DENSE
-from harness.published.tables import PublishedTable, find_table, tables
+from harness.cells import DENSE, FITPRUNE, CellSettings
+from harness.published.tables import PublishedTable, columns, find_table, tables
+from harness.tasks.specs import SUITES
 
 if TYPE_CHECKING:
     from harness.bench.planning import Planner
@@ -55,7 +57,6 @@ def _list(model: str | None) -> None:
 
     from harness.models.families import FAMILY_NAMES
     from harness.paper.measurable import measurable
-    from harness.published.tables import columns
 
     model = FAMILY_NAMES[model].standard if model in FAMILY_NAMES else model
     shown = [table for table in tables().values() if model in (None, table.model)]
@@ -78,11 +79,8 @@ def _run(asked: argparse.Namespace, again: str) -> None:
     table = find_table(asked.table)
     chosen = _checked(asked, table)
 
-    import tempfile
-
     from harness.bench.bench import Bench
     from harness.bench.planning import Planner, lines_of
-    from harness.cells import FITPRUNE, CellSettings
     from harness.paper.run import run_paper
     from harness.results.once import RunFolder
     from harness.results.store import Store
@@ -116,7 +114,6 @@ def _checked(asked: argparse.Namespace, table: PublishedTable) -> "ChosenModel":
     from harness.models.loading import require_model
     from harness.models.registry import find_model
     from harness.results.store import Store
-    from harness.tasks.specs import SUITES
 
     asked.suite = known_names("suite", asked.suite, SUITES)
     asked.pruner = known_names("pruner", asked.pruner, PRUNERS)
@@ -159,7 +156,6 @@ def _left_out(paper: "Paper") -> list[str]:
 
 def _write(folder: Path, view: "View", stem: str) -> None:
     """Both forms of the page."""
-    from fitprune.files import write_atomically
     from reports.page.html import rendered
     from reports.paper.markdown import to_markdown
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fitprune.arguments import known_names, names, share, whole
 from fitprune.errors import FitPruneError, unknown_name
-from fitprune.files import check_target, is_written_through
+from fitprune.files import check_target, is_written_through, write_atomically
 
 if TYPE_CHECKING:
     from harness.results.table import Table
@@ -32,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read the results folder, whose table is compared, or those of one model's seeds, and print or write the page."""
-    from fitprune.files import write_atomically
     from harness.published.tables import tables
     from harness.tasks.specs import SUITES
     from reports.charts import charts
