@@ -92,7 +92,7 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
         return LlavaModelOutputWithPast(**outputs, **image_result(LlavaModelOutputWithPast, images, features))
 
 
-class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, LlavaForConditionalGeneration):
+class LlavaHrForConditionalGeneration(LlavaHrPreTrainedModel, LlavaForConditionalGeneration):  # type: ignore[misc]
     """LLaVA-HR with LLaVA's language-model head: `generate` answers questions about images."""
 
     def __init__(self, config: LlavaHrConfig) -> None:
