@@ -10,7 +10,8 @@ from fitprune import errors
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "refusals.md"
-ROOMS = ["fitprune/engine", "fitprune/interface", "fitprune/models", "fitprune/pruner.py", "fitprune/composed.py", "baselines"]
+ROOMS = ["fitprune/engine", "fitprune/interface", "fitprune/models", "fitprune/pruner.py", "fitprune/composed.py"]
+ROOMS += ["fitprune/registries.py", "baselines"]
 KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.FitPruneError)}
 
 
