@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from fitprune import FitPruneError
 from harness.bench.evaluation import Evaluation
-from harness.bench.identity import Conditions, Margin
+from harness.bench.identity import Margin, conditions_of
 from harness.bench.outcome import Measured, check, outcome
 from harness.bench.resolved import Resolved, Resolver
 from harness.bench.shelf import Shelf
@@ -57,7 +57,7 @@ class Bench:
         self.shelf = Shelf(device)
         lasting, recipes = (shared, None) if results is None else (results.shared, results.write_recipe)
         self.pruners = CellPruners(settings, Calibrated(settings, lasting, self.shelf, recipes))
-        self.resolver = Resolver(settings, self.shelf, self.pruners, Conditions(settings), margin)
+        self.resolver = Resolver(settings, self.shelf, self.pruners, conditions_of(settings), margin)
         self.evaluation = Evaluation(settings, self.shelf, shared, results, rerun)
         self.timing = Timing(settings, self.shelf, shared, processes)
 

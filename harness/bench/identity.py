@@ -3,6 +3,7 @@
 All of it is plain data, made of what is handed in: the process that knows a model's facts need not be the one that asks.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,18 +19,13 @@ Margin = Callable[[str], float | None]
 """Points, per suite, of a run that stops asking as soon as a drop is known to be above or below."""
 
 
-class Conditions:
-    """What a run's suites decide of an outcome, as `conditions` has it; each suite's data is read once."""
+Conditions = Callable[[str, str], dict[str, Any]]
+"""What a suite decides of an outcome, asked of a model in a precision, as `conditions` has it."""
 
-    def __init__(self, settings: CellSettings) -> None:
-        self.settings = settings
-        self._known: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def of(self, suite: str, dtype: str) -> dict[str, Any]:
-        """Of a suite, asked of a model in this precision."""
-        if (suite, dtype) not in self._known:
-            self._known[suite, dtype] = conditions(suite, self.settings, dtype)
-        return self._known[suite, dtype]
+def conditions_of(settings: CellSettings) -> Conditions:
+    """Those of a run; each suite's data is read once."""
+    return functools.cache(lambda suite, dtype: conditions(suite, settings, dtype))
 
 
 def identity(
@@ -39,7 +35,7 @@ def identity(
 
     Args:
         facts: of its model, where it will run.
-        known: its suite's `Conditions`.
+        known: its suite's conditions.
         margin: of a run that may stop early; None where all questions are asked.
     """
     return {

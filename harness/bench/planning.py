@@ -14,7 +14,7 @@ from typing import Any
 from baselines.shared.dry_run import Plans
 from fitprune import BudgetError, FitPruneError, UnsupportedModel
 from harness.answering.evaluate import sample_inputs
-from harness.bench.identity import Conditions, Margin
+from harness.bench.identity import Margin, conditions_of
 from harness.bench.resolved import Resolved, Resolver
 from harness.bench.shelf import NeedsWeights, OutlineShelf
 from harness.cells import Cell, CellSettings
@@ -112,7 +112,7 @@ class Planner:
         self._plans: tuple[str, dict[Cell, Plans]] = "", {}
         self.shelf = OutlineShelf(device, facts)
         calibrated = Calibrated(settings, ReadOnlyFolder(results.shared.files), self.shelf)
-        self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), Conditions(settings), margin)
+        self.resolver = Resolver(settings, self.shelf, CellPruners(settings, calibrated), conditions_of(settings), margin)
 
     def plan(self, cells: Iterable[Cell]) -> list[Planned]:
         """What a run would do with each cell. Raises FitPruneError as the run would, but for budgets out of reach."""

@@ -109,7 +109,7 @@ class Resolver:
         return self._dense[place]
 
     def _record(self, cell: Cell, facts: ModelFacts, pruner: Pruner, dense: Resolved | None = None) -> Resolved:
-        known = self.conditions.of(cell.suite, facts.dtype)
+        known = self.conditions(cell.suite, facts.dtype)
         decides = identity(cell, facts, pruner, known, self.settings, self.margin)
         # This package's methods draw with a parameter of their own, or not at all.
         seed = None if all(is_ours(type(member)) for member in pruner.members) else self.settings.seed

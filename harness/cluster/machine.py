@@ -5,7 +5,7 @@ import platform
 
 from baselines.controls.dense import Dense
 from fitprune.errors import FitPruneError, one_line
-from harness.bench.identity import Conditions
+from harness.bench.identity import conditions_of
 from harness.cluster.messages import Arrived, Setup
 from harness.models.devices import check_device, choose_dtype
 from harness.models.facts import ModelFacts, device_kind, model_facts
@@ -36,9 +36,9 @@ def arrival(setup: Setup, log: str = "") -> Arrived:
             models[model] = model_facts(model, setup.device)
             facts[f"weights of {model}"] = models[model].weights
             needs[model] = worker_bytes(model, setup.settings.batch_size, "cpu" if facts["device"] == "cpu" else "cuda")
-        known = Conditions(setup.settings)
+        known = conditions_of(setup.settings)
         for suite in setup.suites:
-            of = known.of(suite, dtype)
+            of = known(suite, dtype)
             facts |= {f"data of {suite}": of["data_digest"], f"lmms-eval's code of {suite}": of["task_code"]}
     except (FitPruneError, OSError) as error:
         refusal = one_line(error)

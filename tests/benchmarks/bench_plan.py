@@ -20,8 +20,7 @@ from unittest import mock
 import torch
 
 from baselines.shared import dry_run
-from harness.bench import planning
-from harness.bench.identity import Conditions
+from harness.bench import identity, planning
 from harness.cells import DENSE, Cell, CellSettings
 from harness.models.facts import ModelFacts
 from harness.models.registry import find_model
@@ -52,7 +51,7 @@ def planned(cells: list[Cell], plain: bool = False) -> tuple[list[planning.Plann
         mock.patch.object(planning, "build_task", return_value=task),
         mock.patch.object(planning, "sample_inputs", lambda outline, suite, **given: iter([prompts(suite)])),
         mock.patch.object(planning.OutlineShelf, "outline", return_value=None),
-        mock.patch.object(Conditions, "of", return_value=KNOWN),
+        mock.patch.object(identity, "conditions", return_value=KNOWN),
         mock.patch.object(dry_run, "plan", dry),
         mock.patch.object(dry_run.Plans, "of", lambda plans, *tokens: dry(plans.pruner, plans.config, *tokens))
         if plain

@@ -55,7 +55,7 @@ class FakePruners:
 
 
 class FakeConditions:
-    def of(self, suite, dtype):
+    def __call__(self, suite, dtype):
         generation = {"max_new_tokens": 4, "batch_size": 16}
         return {
             "metric": "exact_match",

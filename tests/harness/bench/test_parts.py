@@ -60,8 +60,8 @@ def test_what_is_resolved_knows_its_key_and_the_cell_that_it_is_compared_with(ma
 @pytest.mark.parametrize("cell", [CELL, Cell("m", "dense", None, "gqa")])
 def test_data_that_changed_during_the_run_is_noticed(made, monkeypatch, cell):
     bench = made()
-    before = bench.resolver.conditions.of("gqa", "float32") | {"data_digest": "before"}
-    monkeypatch.setattr(bench.resolver.conditions, "of", lambda suite, dtype: before)
+    before = bench.resolver.conditions("gqa", "float32") | {"data_digest": "before"}
+    monkeypatch.setattr(bench.resolver, "conditions", lambda suite, dtype: before)
     with pytest.raises(FitPruneError, match=r"^the data of gqa changed while the run was going on; run it again$"):
         bench.run(cell)
 

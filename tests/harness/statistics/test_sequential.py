@@ -195,7 +195,7 @@ def test_pruners_share_the_dense_answers_of_a_stretch(run, many):
 def test_a_metric_that_is_no_mean_is_asked_in_full_and_says_so(run, monkeypatch):
     monkeypatch.setattr(
         fake_bench.FakeConditions,
-        "of",
+        "__call__",
         lambda self, suite, dtype: {
             "metric": "mme_perception_score",
             "statistic": "pairs",
