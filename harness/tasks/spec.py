@@ -99,6 +99,11 @@ class SuiteSpec:
     frames: int = FRAMES
     needs: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def alike(cls, name: str, *rest: Any, **more: Any) -> "SuiteSpec":
+        """A suite whose task, and its folder in lmms-eval, are called as it is; `rest` are the fields from `metric` on."""
+        return cls(name, name, name, *rest, **more)
+
     def require_judge(self, judge: object) -> None:
         """Raise FitPruneError where a language model scores the answers, and none was given."""
         if self.judge and not judge:

@@ -107,9 +107,7 @@ SUITES = (
     ),
     _mmbench("mmbench", "mmbench_en_dev_static", "MMBench", "en"),
     _mmbench("mmbench-cn", "mmbench_cn_dev", "MMBench-CN", "cn"),
-    SuiteSpec(
-        "seedbench",
-        "seedbench",
+    SuiteSpec.alike(
         "seedbench",
         Metric("seed_image", MEAN, score=same_letter),
         "SEED-Bench, images",
@@ -130,9 +128,7 @@ SUITES = (
         several=True,
         chance=25.0,
     ),
-    SuiteSpec(
-        "ai2d",
-        "ai2d",
+    SuiteSpec.alike(
         "ai2d",
         Metric("exact_match", MEAN),
         "AI2D",
@@ -151,9 +147,7 @@ SUITES = (
         Part(None, "validation", ("id", "question", "options", "answer", "question_type", "image_1")),
         labels=in_turn(texts("id", "question", "answer", "question_type"), lists_as_text),
     ),
-    SuiteSpec(
-        "mmstar",
-        "mmstar",
+    SuiteSpec.alike(
         "mmstar",
         Metric("average"),
         "MMStar",
@@ -162,9 +156,7 @@ SUITES = (
         stratum="l2_category",
         labels=texts("question", "answer", "category", "l2_category"),
     ),
-    SuiteSpec(
-        "realworldqa",
-        "realworldqa",
+    SuiteSpec.alike(
         "realworldqa",
         Metric("exact_match", MEAN),
         "RealWorldQA",

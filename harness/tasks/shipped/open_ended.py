@@ -53,9 +53,7 @@ _TEXTVQA = SuiteSpec(
 _WITH_OCR_TOKENS = {"pre_prompt": "", "post_prompt": "\nAnswer the question using a single word or phrase.", "ocr": True}
 
 SUITES = (
-    SuiteSpec(
-        "gqa",
-        "gqa",
+    SuiteSpec.alike(
         "gqa",
         _EXACT,
         "GQA",
@@ -95,9 +93,7 @@ SUITES = (
         labels=in_turn(_TEXTVQA.labels, filled("ocr_tokens")),
         options={"lmms_eval_specific_kwargs": {"default": _WITH_OCR_TOKENS}},
     ),
-    SuiteSpec(
-        "chartqa",
-        "chartqa",
+    SuiteSpec.alike(
         "chartqa",
         Metric("relaxed_overall", MEAN),
         "ChartQA",
@@ -108,9 +104,7 @@ SUITES = (
     ),
     _documents("docvqa", "docvqa_val", "docvqa", "DocVQA", "DocVQA"),
     _documents("infovqa", "infovqa_val", "infovqa", "InfographicVQA", "InfographicVQA"),
-    SuiteSpec(
-        "ocrbench",
-        "ocrbench",
+    SuiteSpec.alike(
         "ocrbench",
         Metric("ocrbench_accuracy", MEAN, aggregate=mean_score),
         "OCRBench",
@@ -119,9 +113,7 @@ SUITES = (
         stratum="question_type",
         labels=in_turn(texts("question"), one_of("question_type", *_OCR_TYPES), answer_lists("answer")),
     ),
-    SuiteSpec(
-        "mmvet",
-        "mmvet",
+    SuiteSpec.alike(
         "mmvet",
         Metric("gpt_eval_score", MEAN, full=100.0),
         "MM-Vet",

@@ -73,9 +73,7 @@ def _of_mvbench(name: str, task: str, title: str, tables: tuple[str, ...], **mor
 
 
 SUITES = (
-    SuiteSpec(
-        "videomme",
-        "videomme",
+    SuiteSpec.alike(
         "videomme",
         Metric("videomme_perception_score", MEAN, full=100.0),
         "Video-MME",

@@ -27,9 +27,7 @@ def mme_total(values: Sequence[Any]) -> float:
 
 
 _POPE_COLUMNS = ("question", "answer", "question_id", "image")
-_POPE = SuiteSpec(
-    "pope",
-    "pope",
+_POPE = SuiteSpec.alike(
     "pope",
     Metric("pope_accuracy", MEAN),
     "POPE",
@@ -41,9 +39,7 @@ _POPE = SuiteSpec(
     chance=50.0,
 )
 _POPE_F1 = replace(_POPE, name="pope-f1", metric=Metric("pope_f1_score", F1), title="POPE F1", chance=0.0, data="pope")
-_MME = SuiteSpec(
-    "mme",
-    "mme",
+_MME = SuiteSpec.alike(
     "mme",
     Metric("mme_perception_score", PAIRS, full=200, per_group=True),
     "MME",
