@@ -30,6 +30,8 @@ from harness.tasks.build import build_task
 from harness.words import duration
 
 SAMPLE = 16  # questions whose prompts are looked at
+_Flops = Mapping[tuple[Cell, int | None], float]
+"""Of a question, as earlier results have it, by cell and frames of a video."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,6 @@ def _places(cell: Cell) -> list[tuple[str, ...]]:
     return [(cell.model, cell.pruner, cell.suite), (cell.model, cell.pruner), (cell.model,)]
 
 
-class _Earlier:
-    """What a results folder says before anything is planned, read once."""
-
-    def __init__(self, results: Store) -> None:
-        found = results.read_all().results
-        self.expected = Expected(found)
-        self.flops = {
-            (result.cell, result.generation.get("frames")): result.flops for result in found if result.flops is not None
-        }
-        self.begun = results.begun()
-
-
 class Planner:
     """Looks ahead, with models of which only processor and configuration are loaded.
 
@@ -117,21 +107,23 @@ class Planner:
     def plan(self, cells: Iterable[Cell]) -> list[Planned]:
         """What a run would do with each cell. Raises FitPruneError as the run would, but for budgets out of reach."""
         cells = list(cells)
-        earlier = _Earlier(self.results)
+        found, begun = self.results.read_all().results, self.results.begun()
+        flops = {(result.cell, result.generation.get("frames")): result.flops for result in found if result.flops is not None}
+        expected = Expected(found)
         # One model after another, and of each one suite after another: an outline and a suite's prompts are made once.
         places: dict[tuple[str, ...], int] = {}
         for cell in cells:
             places.setdefault((cell.model,), len(places))
             places.setdefault((cell.model, cell.suite), len(places))
         grouped = sorted(dict.fromkeys(cells), key=lambda cell: (places[cell.model,], places[cell.model, cell.suite]))
-        planned = {cell: self._planned(cell, earlier) for cell in grouped}
+        planned = {cell: self._planned(cell, expected, begun, flops) for cell in grouped}
         return [planned[cell] for cell in cells]
 
-    def _planned(self, cell: Cell, earlier: _Earlier) -> Planned:
+    def _planned(self, cell: Cell, expected: Expected, begun: set[str], known: _Flops) -> Planned:
         if cell.suite not in self._questions:
             self._questions[cell.suite] = len(build_task(cell.suite, self.settings.data, self.settings.limit).rows)
         questions = self._questions[cell.suite]
-        seconds = earlier.expected.seconds(cell, questions)
+        seconds = expected.seconds(cell, questions)
         try:
             resolved = self.resolver.resolve(cell)
         except (BudgetError, UnsupportedModel) as error:
@@ -140,11 +132,10 @@ class Planner:
             return Planned(cell, "to run", questions, None, seconds, reason="a recipe is fitted first")
         if not self.rerun and self._is_there(resolved.key):
             return Planned(cell, "cached", questions)
-        begun = resolved.key in earlier.begun and not self.rerun
-        flops, prefill_only = self._flops(resolved, earlier.flops)
+        flops, prefill_only = self._flops(resolved, known)
         return Planned(
             cell,
-            "begun" if begun else "to run",
+            "begun" if resolved.key in begun and not self.rerun else "to run",
             questions,
             None if flops is None else flops * questions,
             seconds,
@@ -159,7 +150,7 @@ class Planner:
                 return True
         return False
 
-    def _flops(self, resolved: Resolved, known: Mapping[tuple[Cell, int | None], float]) -> tuple[float | None, bool]:
+    def _flops(self, resolved: Resolved, known: _Flops) -> tuple[float | None, bool]:
         """FLOPs per question: as an earlier result measured them, else of the prompts of the first questions."""
         place = resolved.cell, resolved.identity["generation"].get("frames")
         if place in known:

@@ -42,12 +42,6 @@ class _Queue:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Running:
-    cell: Cell
-    until: float
-
-
 class Schedule:
     """The cells of a run that are still to do.
 
@@ -60,7 +54,7 @@ class Schedule:
         self._seconds = {cell: seconds(cell) for cell in cells}
         self._load = load
         self._queues: dict[str, _Queue] = {}
-        self._running: dict[Hashable, _Running] = {}
+        self._running: dict[Hashable, tuple[Cell, float]] = {}  # and until when
         ranks = Ranks()
         longest_first = sorted(self._seconds, key=lambda cell: -self._seconds[cell])
         ranked = sorted(longest_first, key=ranks.of)
@@ -88,7 +82,7 @@ class Schedule:
         cell = queue.waiting.pop()
         queue.seconds = queue.seconds - self._seconds[cell] if queue.waiting else 0.0
         load = 0.0 if model == holds else self._load(model)
-        self._running[worker] = _Running(cell, now + load + self._seconds[cell])
+        self._running[worker] = cell, now + load + self._seconds[cell]
         return cell
 
     def ended(self, worker: Hashable) -> None:
@@ -100,10 +94,8 @@ class Schedule:
         running = self._running.pop(worker, None)
         if running is None:
             return None
-        queue = self._queues[running.cell.model]
-        queue.waiting.append(running.cell)
-        queue.seconds += self._seconds[running.cell]
-        return running.cell
+        self.add(running[0], self._seconds[running[0]])
+        return running[0]
 
     def add(self, cell: Cell, seconds: float) -> None:
         """One more, before all others of its model."""
@@ -115,8 +107,8 @@ class Schedule:
     def _other(self, models: Iterable[str], now: float) -> str | None:
         """The model that needs one more worker most, if that makes its cells end sooner."""
         by_model: dict[str, list[float]] = defaultdict(list)
-        for each in self._running.values():
-            by_model[each.cell.model].append(max(0.0, each.until - now))
+        for cell, until in self._running.values():
+            by_model[cell.model].append(max(0.0, until - now))
         best: tuple[tuple[bool, float], str] | None = None
         for model in models:
             if not self.waiting([model]):

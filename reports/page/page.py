@@ -30,26 +30,11 @@ LOST_BYTES = 1_500_000
 TEXT_SHOWN = 300  # characters of a question or an answer
 
 
-class Texts:
-    """Texts by their place in a list, each once."""
-
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Where the text stands; it is added if it is new."""
-        return self._places.setdefault(text, len(self._places))
-
-    def all(self) -> list[str]:
-        """The texts in their order."""
-        return list(self._places)
-
-
 def page_data(
     board: Leaderboard, gallery: Sequence[dict[str, Any]] = (), tuned: Sequence[dict[str, Any]] = (), notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Everything that the page shows, as strict JSON values."""
-    texts, shown = Texts(), _examples_a_cell(board)
+    texts, shown = dict[str, int](), _examples_a_cell(board)
     rows = [row for number, part in enumerate(board.boards) for row in _Rows(part, number, texts, shown).all()]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     suites = list(dict.fromkeys(suite for part in board.boards for suite in part.table.suites))
@@ -65,7 +50,7 @@ def page_data(
         "seeds": [asdict(table) for table in seed_tables(board.boards)],
         "fields": fields,
         "rows": rows,
-        "texts": texts.all(),
+        "texts": list(texts),
         "published": {"titles": board.published.titles, **asdict(board.published)},
         "quoted": QUOTED,
         "notes": [*board.damaged, *notes],
@@ -119,12 +104,15 @@ def _table(board: Board) -> dict[str, Any]:
 
 
 class _Rows:
-    """The rows of one table."""
+    """The rows of one table; `texts` are those that cells refer to, each with its place."""
 
-    def __init__(self, board: Board, number: int, texts: Texts, shown: int) -> None:
+    def __init__(self, board: Board, number: int, texts: dict[str, int], shown: int) -> None:
         self.board, self.table, self.number, self.texts, self.shown = board, board.table, number, texts, shown
         self.places = places_of(self.table)
         self.optimal = {(axis, at): optimal_at(self.table, at, axis) for axis in AXES for at in self.places}
+
+    def _place(self, text: str) -> int:
+        return self.texts.setdefault(text, len(self.texts))
 
     def all(self) -> list[dict[str, Any]]:
         return [self._row(place, row) for place, row in enumerate(self.table.rows)]
@@ -141,7 +129,7 @@ class _Rows:
             "values": self._values(place, row),
             "average": _figure(row.average(self.table.averaged)),
             "cells": {suite: self._cell(row, evidence, suite) for suite in self.table.suites if suite in row.results},
-            "refused": {suite: self.texts.place(no.text) for suite, no in row.refused.items() if suite not in row.results},
+            "refused": {suite: self._place(no.text) for suite, no in row.refused.items() if suite not in row.results},
             "tokens": _tokens(row),
             "optimal": {axis.name: [at for at in self.places if place in self.optimal[axis, at]] for axis in AXES},
         }
@@ -176,14 +164,14 @@ class _Rows:
             "flops": _round(FLOPS.of(row, result), 6),
             "gflops": gflops(FLOPS.of(row, result) * 1e9, self.table),
             "latency": [_round(value, 4) for value in (LATENCY.of(row, result), *spread_at(row, self.table, suite))],
-            "command": self.texts.place(result.command),
-            "made": self.texts.place(_made(result)),
-            "params": self.texts.place(_json({name: value for name, value in result.params.items() if name != "provenance"})),
-            "origin": self.texts.place(_json(result.params["provenance"]) if "provenance" in result.params else ""),
-            "note": self.texts.place(result.note),
+            "command": self._place(result.command),
+            "made": self._place(_made(result)),
+            "params": self._place(_json({name: value for name, value in result.params.items() if name != "provenance"})),
+            "origin": self._place(_json(result.params["provenance"]) if "provenance" in result.params else ""),
+            "note": self._place(result.note),
             "date": result.date[:19],
             "lost": lost.count,
-            "examples": [[self.texts.place(text) for text in _example(answer)] for answer in lost.answers[: self.shown]],
+            "examples": [[self._place(text) for text in _example(answer)] for answer in lost.answers[: self.shown]],
         }
 
 
