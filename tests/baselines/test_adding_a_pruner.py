@@ -35,7 +35,7 @@ def run(package, *arguments):
     path = os.pathsep.join(part for part in (str(package), str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
     return subprocess.run(
         [warm.python(), *arguments],
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path, "PYTEST_PLUGINS": "tests.support.short_cells"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -58,7 +58,7 @@ def test_the_code_is_40_lines_and_prunes(package, monkeypatch):
 
 
 def test_a_pruner_of_another_package_runs_in_the_benchmark(package, tmp_path):
-    suites = ["suites/test_pope.py", "--pruner", "loudest", "--reduction", "0.5", "--limit", "16", "--max-drop", "100"]
+    suites = ["suites/test_pope.py", "--pruner", "loudest", "--reduction", "0.5", "--limit", "4", "--max-drop", "100"]
     ran = run(package(), "-m", "pytest", *suites, "--results", str(tmp_path / "results"), "-p", "no:cacheprovider")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "loudest 0.5" in ran.stdout

@@ -1,4 +1,4 @@
-"""Cells are timed twice, not seven times: what their times come to is tested where they are measured."""
+"""Cells are timed twice, not five times: what their times come to is tested where they are measured."""
 
 import pytest
 

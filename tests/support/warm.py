@@ -3,7 +3,8 @@
 It is to be called as `sys.executable` is, and so are the interpreters that it starts in turn, as pytest-xdist does. A process
 that has imported them, one per process of tests, forks for every command: a fraction of a second in place of five. Commands
 begin on one thread, offline and with an empty hub cache, and import this project themselves. One that is killed takes its
-command along. Where the imports are what is tested, `sys.executable` is right.
+command along. What a command compiles is kept for the next, in a folder of the process's own. Where the imports are what is
+tested, `sys.executable` is right.
 """
 
 import atexit
@@ -31,7 +32,7 @@ IMPORTED = (
     *("torch", "torch._dynamo", "transformers.models.llava.modeling_llava", "transformers.models.clip.modeling_clip"),
     *("transformers.models.llama.modeling_llama", "transformers.models.auto.processing_auto", "transformers.generation"),
     *("datasets", "pandas", "PIL.Image", "pyarrow.parquet", "pydantic", "scipy.stats", "tabulate", "tokenizers"),
-    *("aiohttp", "lmms_eval.api.metrics", "lmms_eval.filters.extraction"),
+    *("aiohttp", "lmms_eval.api.metrics", "lmms_eval.filters.extraction", "pydantic.main", "pytest", "tenacity"),
 )
 # What stands for the interpreter: it hands its command, environment and streams to the server and ends as the command does.
 CLIENT = """\
@@ -74,6 +75,7 @@ def serve(address: str) -> dict[str, Any] | None:
     """Answers until standard input ends, and returns None; in each fork, returns what it is asked for."""
     for name in IMPORTED:
         importlib.import_module(name)
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(Path(address).with_name("bytecode"))
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(address)
     listening.listen()

@@ -112,12 +112,15 @@ def test_a_device_of_another_kind_is_one_line_and_status_4(run):
 
 
 def test_the_missions_command_ends_in_a_table(tmp_path):
-    """Nothing made up: all suites, two workers, the family's name, in 80 columns; no other option but fewer questions."""
+    """Nothing made up: all suites, two workers, the family's name, in 80 columns; no other option but fewer questions. Fits and
+    timings are short.
+    """
     missions = [warm.python(), "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "suites/", "-n", "2", "--model", "llava-hr"]
     ran = subprocess.run(
         [*missions, "--limit", "2", "--reduction", "0.5", "--results", str(tmp_path / "results")],
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-        | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "80"},
+        | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+        | {"PYTEST_PLUGINS": "tests.support.short_cells"},
         cwd=ROOT,
         capture_output=True,
         text=True,
