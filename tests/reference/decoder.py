@@ -139,15 +139,14 @@ class Reference:
         cache.extend(zip(keys, values, strict=True))
         all_keys = torch.stack([key for key, _ in cache])
         all_values = torch.stack([value for _, value in cache])
+        rows = range(len(x))
+        unseen = torch.tensor([[later > row and not self.sees(row, later, names) for later in rows] for row in rows])
         maps, outputs = [], []
         for head in range(self.heads):
             shared = head // (self.heads // self.kv_heads)
             logits = queries[:, head] @ all_keys[:, shared].T * self.scaling
             logits = logits + self.bias(layer, positions, past + len(x))
-            for row in range(len(x)):
-                for later in range(row + 1, len(x)):
-                    if not self.sees(row, later, names):
-                        logits[row, past + later] = -math.inf
+            logits[:, past:][unseen] = -math.inf
             maps.append(torch.softmax(logits, -1))
             outputs.append(maps[-1] @ all_values[:, shared])
         return torch.cat(outputs, -1), torch.stack(maps)
@@ -236,11 +235,11 @@ def statistics(maps, original, text):
     columns = [row for row, index in enumerate(original) if index is not None]
     n = len(columns)
     cross, own, last_row = [], [], []
-    maximum = maps.max(0).values.tolist()
+    maximum, last = maps.max(0).values.tolist(), maps[:, rows - 1].tolist()
     for column in columns:
         cross.append(sum(maximum[row][column] for row in text) / len(text) if text else 0.0)
         own.append(sum(maximum[row][column] for row in columns) / n)
-        last_row.append(sum(float(maps[head, rows - 1, column]) for head in range(heads)) / heads)
+        last_row.append(sum(last[head][column] for head in range(heads)) / heads)
     return Scores([original[column] for column in columns], cross, own, last_row)
 
 
