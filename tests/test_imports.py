@@ -33,30 +33,36 @@ def test_there_is_something_to_check():
     assert {path.relative_to(ROOT).parts[0] for path in FILES} >= {"fitprune", "baselines", "harness"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_one_way(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    room = path.relative_to(ROOT).parts[0]
-    assert set(imported(tree)) & {*ROOMS, "tests"} <= MAY_IMPORT[room]
-    if room == "fitprune":
-        assert not set(imported(tree)) & {"pytest", "lmms_eval", "datasets", "pandas"}
+@pytest.fixture(scope="module")
+def trees():
+    """Path from the root → syntax tree. All files are one test's: a test of each would take more time than the check."""
+    return {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_is_unpickled_and_no_remote_code_runs(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            assert not names & {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}
-        if isinstance(node, ast.Call):
-            if ast.unparse(node.func) == "torch.load":
-                safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                assert safe.get("weights_only") == "True", f"line {node.lineno}: torch.load runs code without weights_only=True"
-            for keyword in node.keywords:
-                refused = keyword.arg in ("trust_remote_code", "allow_pickle") and not (
-                    isinstance(keyword.value, ast.Constant) and keyword.value.value is False
-                )
-                assert not refused, f"line {node.lineno}: {keyword.arg}"
+def test_imports_point_one_way(trees):
+    for path, tree in trees.items():
+        names, room = set(imported(tree)), path.parts[0]
+        assert names & {*ROOMS, "tests"} <= MAY_IMPORT[room], path
+        if room == "fitprune":
+            assert not names & {"pytest", "lmms_eval", "datasets", "pandas"}, path
+
+
+def test_nothing_is_unpickled_and_no_remote_code_runs(trees):
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                assert not names & {"pickle", "cPickle", "dill", "cloudpickle", "joblib"}, path
+            if isinstance(node, ast.Call):
+                where = f"{path}, line {node.lineno}"
+                if ast.unparse(node.func) == "torch.load":
+                    safe = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                    assert safe.get("weights_only") == "True", f"{where}: torch.load runs code without weights_only=True"
+                for keyword in node.keywords:
+                    refused = keyword.arg in ("trust_remote_code", "allow_pickle") and not (
+                        isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                    )
+                    assert not refused, f"{where}: {keyword.arg}"
 
 
 def test_listing_cells_does_not_load_torch():

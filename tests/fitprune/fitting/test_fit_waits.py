@@ -7,7 +7,7 @@ from tests.benchmarks.bench_fit import Workload
 from tests.support.models import batch, build, prompt
 from tests.support.waits import Waits, of_fit
 
-SAMPLES, BATCH, REDUCTION = 32, 8, 0.4
+SAMPLES, BATCH, REDUCTION = 16, 8, 0.4
 BATCHES = SAMPLES // BATCH
 # Of a batch, once: embedding it. Of a fit: its mean number of text tokens.
 PER_BATCH, PER_FIT = 4, 1

@@ -30,13 +30,13 @@ def samples(model):
 @pytest.fixture(scope="module")
 def exhausted(model, samples):
     """For searches that run every batch at every alpha they look at, and so find there what another has run."""
-    return Calibration(model, samples[:12], progress=False)
+    return Calibration(model, samples[:8], progress=False)
 
 
 @pytest.mark.parametrize("reduction", [0.5, *(pytest.param(value, marks=pytest.mark.exhaustive) for value in (0.2, 0.8))])
 def test_bounds_change_no_verdict(model, samples, exhausted, reduction, monkeypatch):
     """The alpha found is that of a search which runs every batch at every alpha it looks at."""
-    found = Calibration(model, samples[:12], progress=False).recipe(reduction)
+    found = Calibration(model, samples[:8], progress=False).recipe(reduction)
 
     def all_of_them(runs, step, spent):
         return spent(runs.left(step)) <= 1
@@ -162,13 +162,13 @@ def test_the_digest_is_of_the_statistics(model, samples):
 
 
 def test_the_progress_bar_goes_to_stderr_and_counts_batches(model, samples, capsys):
-    fit(model, samples[:4], 0.5, progress=True)
+    fit(model, samples[:2], 0.5, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "fit: statistics" in err
-    assert "0/4" in err
+    assert "0/2" in err
     assert "fit: 50%" in err
-    fit(model, samples[:4], 0.5, progress=False)
+    fit(model, samples[:2], 0.5, progress=False)
     assert capsys.readouterr() == ("", "")
 
 
@@ -176,8 +176,8 @@ def test_all_budgets_share_the_statistics(model, samples, monkeypatch):
     done = []
     measure = fitprune.fitting.batches.measure
     monkeypatch.setattr(fitprune.fitting.batches, "measure", lambda *args: done.append(1) or measure(*args))
-    calibration = Calibration(model, samples[:6], progress=False)
+    calibration = Calibration(model, samples[:3], progress=False)
     recipes = [calibration.recipe(reduction) for reduction in (0.3, 0.5, 0.7)]
-    assert len(done) == 6
+    assert len(done) == 3
     assert all(sum(small.drop) < sum(large.drop) for small, large in itertools.pairwise(recipes))
     assert torch.is_inference_mode_enabled() is False
