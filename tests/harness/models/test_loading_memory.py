@@ -50,7 +50,9 @@ def save(folder, sizes, dtype, **options):
         text_config=LlamaConfig(vocab_size=vocabulary, **sizes),
         image_token_index=4,
     )
-    model = LlavaForConditionalGeneration(config).to(dtype)
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config).to(dtype)
+    model.to_empty(device="cpu")  # which values its weights have is all the same
     model.save_pretrained(folder, **options)
     processor().save_pretrained(folder)
     return sum(parameter.numel() for parameter in model.parameters())
