@@ -1,4 +1,4 @@
-"""Cells are timed twice, not five times: what their times come to is tested where they are measured."""
+"""Cells are timed twice, not five times, one prompt at a time: what their times come to is tested where they are measured."""
 
 import pytest
 
@@ -9,4 +9,5 @@ import harness.bench.timing
 def few_repeats():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(harness.bench.timing, "LATENCY_REPEATS", 2)
+        patch.setattr(harness.bench.timing, "LATENCY_BATCH", 1)
         yield
