@@ -20,6 +20,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from harness.models.chat import tokenizer_beside
 from harness.models.families.templates import VICUNA
 from harness.models.loading import LoadedModel
 from harness.models.spec import ModelSpec
@@ -120,9 +121,8 @@ class ScriptedModel:
 def scripted(answers: dict[str, str]) -> LoadedModel:
     made = processor()
     made.tokenizer.padding_side = "left"
-    return LoadedModel(
-        "scripted", "0", ScriptedModel(answers, made.tokenizer), made, ModelSpec("scripted", "-", kind="folder"), "cpu"
-    )
+    model = ScriptedModel(answers, tokenizer_beside(made.tokenizer))  # a thread encodes with the processor's
+    return LoadedModel("scripted", "0", model, made, ModelSpec("scripted", "-", kind="folder"), "cpu")
 
 
 @functools.cache
