@@ -25,10 +25,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """What all tests share is not looked through again whenever one of them collects garbage, which models hold little of."""
+    """What all tests share is not looked through again whenever one of them collects garbage."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
 
 
 @pytest.fixture(autouse=True, scope="session")
