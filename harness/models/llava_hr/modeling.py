@@ -57,18 +57,23 @@ class LlavaHrModel(LlavaHrPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        vision_feature_layer: None = None,
-        vision_feature_select_strategy: None = None,
-        image_sizes: None = None,
+        vision_feature_layer: Any = None,
+        vision_feature_select_strategy: Any = None,
+        image_sizes: Any = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Decoder states of a prompt whose image tokens stand for the images of `pixel_values`, in order.
 
         The KV cache, under the name that the installed transformers has for it, goes to the decoder with all other arguments;
-        what LLaVA's head hands on of other towers is none here.
+        what LLaVA's head hands on for other towers may not be given.
         `mm_encoder_outputs`: what `get_image_features` gave before, under "image", in place of pixels; `generate` does this.
         Raises FitPruneError where image tokens and image features differ in number.
         """
+        if any(given is not None for given in (vision_feature_layer, vision_feature_select_strategy, image_sizes)):
+            raise FitPruneError(
+                "LLaVA-HR's tower has one output and one size: "
+                "leave out vision_feature_layer, vision_feature_select_strategy and image_sizes."
+            )
         if (input_ids is None) == (inputs_embeds is None):
             raise FitPruneError("give the model either input_ids or inputs_embeds, not both or neither.")
         images = (mm_encoder_outputs or {}).get("image")

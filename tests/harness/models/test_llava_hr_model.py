@@ -72,6 +72,15 @@ def test_ids_and_embeddings_together_or_neither_are_refused(model, samples):
         model(**samples[0], inputs_embeds=torch.zeros(1, 1, 32))
 
 
+@pytest.mark.parametrize(
+    "of_llava",
+    [{"image_sizes": torch.tensor([[96, 96]])}, {"vision_feature_layer": -3}, {"vision_feature_select_strategy": "full"}],
+)
+def test_what_lets_llava_read_its_tower_elsewhere_is_refused(model, samples, of_llava):
+    with pytest.raises(FitPruneError, match=f"leave out .*{next(iter(of_llava))}"):
+        model(**samples[0], **of_llava)
+
+
 def test_generation_is_a_forward_per_token(model, samples):
     """Greedy tokens with the cache, against forwards over the whole prompt; a batch with padding on the left."""
     tokens = new_tokens(model, batch(samples)).tolist()
