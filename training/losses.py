@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import chain
 
 import numpy as np
 import torch
@@ -46,9 +47,9 @@ def without_characters(visual: Tensor, batch: Batch) -> Tensor:
     return torch.where(written[:, :, None], mean, visual)
 
 
-def merged(visual: Tensor, keep: Tensor, anchors: Tensor) -> Tensor:
-    """Visual tokens, float (images, V, width), of which `keep`, long, go on. Each of the others joins the one of `anchors`,
-    some of `keep`, to which its cosine is largest, and an anchor becomes the mean of itself and those that join it.
+def merged(visual: Tensor, keep: Tensor | slice, anchors: Tensor) -> Tensor:
+    """Visual tokens, float (images, V, width), of which `keep`, their places, go on. Each of the others joins the one of
+    `anchors`, some of those, to which its cosine is largest, and an anchor becomes the mean of itself and those that join it.
     """
     gone = torch.ones(visual.shape[1], dtype=torch.bool)
     gone[keep] = False
@@ -192,7 +193,7 @@ class Losses:
                 patches, _ = self.family.features(self.model, batch.pixels, batch.canvas)
             visual = self.family.visual_tokens(self.model, patches, batch.canvas)
             seen = without_characters(visual, batch) if unwritten else visual
-            if anchors is not None and isinstance(keep, Tensor):
+            if anchors is not None:
                 seen = merged(seen, keep, anchors)
             start, user, _, line = (self.tokenizer.bos_token_id, *self.batcher.prefix)
             fixed = self.model.get_input_embeddings()(torch.tensor([start, user, line], device=self.device))
@@ -252,12 +253,11 @@ class Losses:
             batch = self.batcher(list(WATCHED[start : start + 8]), canvas=self.plan.canvas(number)).to(self.device)
             for unwritten in (False, True) if self.plan.unwritten else (False,):
                 right = self.answer_scores(batch, unwritten=unwritten)[0].argmax(1) == batch.target
-                for questions, spans in zip(batch.questions, batch.spans, strict=True):
-                    for question, (first, stop) in zip(questions, spans, strict=True):
-                        hit = bool(right[first:stop].all())
-                        if not unwritten:
-                            hits["all"].append(hit)
-                            hits.setdefault(question.kind, []).append(hit)
-                        elif question.kind in ("word", "number"):
-                            hits.setdefault(f"{question.kind}, unwritten", []).append(hit)
+                questions, spans = chain.from_iterable(batch.questions), chain.from_iterable(batch.spans)
+                for question, (first, stop) in zip(questions, spans, strict=True):
+                    kinds: tuple[str, ...] = ("all", question.kind)
+                    if unwritten:
+                        kinds = (f"{question.kind}, unwritten",) if question.kind in ("word", "number") else ()
+                    for kind in kinds:
+                        hits.setdefault(kind, []).append(bool(right[first:stop].all()))
         return {kind: sum(found) / len(found) for kind, found in hits.items()}

@@ -90,11 +90,11 @@ class Plan:
     one process sees in a step. With `words`, labels of a thing's patches spell what is written under it.
 
     In a share `jitter` of the decoder steps the position ids of visual tokens are not one after the other; in each a random
-    share of the visual tokens, `dropped` at most, is left out; and in a share `blind` of them no text
-    attends to visual tokens below a random depth, a third of the layers at most. `spelling` is the weight of the loss by which
-    visual tokens of a thing spell what is written under it, and in a share `unwritten` of the decoder steps the tokens of
-    the characters themselves show nothing. At decoder step `deep_from`, where rates warm
-    up again, a layer that changes nothing at first is inserted after each of the decoder's layers `inserted`, counted from 1.
+    share of the visual tokens, `dropped` at most, is left out; and in a share `blind` of them no text attends to visual tokens
+    below a random depth, a third of the layers at most. `spelling` is the weight of the loss by which visual tokens of a thing
+    spell what is written under it, and in a share `unwritten` of the decoder steps the tokens of the characters themselves show
+    nothing. At decoder step `deep_from`, where rates warm up again, a layer that changes nothing at first is inserted after
+    each of the decoder's layers `inserted`, counted from 1.
     """
 
     tower_steps: int = 800

@@ -9,7 +9,7 @@ import pandas as pd
 from reports.table.difficulty import Difficulty
 from reports.table.leaderboard import Board, Leaderboard, Text
 from reports.table.published import QUOTED, Quoted
-from reports.table.seeds import COLUMNS, NOTES, SeedTable, seed_tables
+from reports.table.seeds import SeedTable, seed_tables
 
 
 def to_markdown(board: Leaderboard, charts: Sequence[str] = ()) -> str:
@@ -19,7 +19,8 @@ def to_markdown(board: Leaderboard, charts: Sequence[str] = ()) -> str:
     charts: of each table the picture that stands under it, as a link relative to the file; none are shown without.
     """
     links = [*charts, *[""] * (len(board.boards) - len(charts))]
-    sections = [*map(_section, board.boards, links), *map(_seeds, seed_tables(board.boards))]
+    seeds = [_beside(f"## {escape(table.heading)}", table) for table in seed_tables(board.boards)]
+    sections = [*map(_section, board.boards, links), *seeds]
     parts = ["# Accuracy against FLOPs", *sections, _published(board.published)]
     if board.damaged:
         parts.append("\n".join(["Left out:", "", *(f"- {escape(note)}" for note in board.damaged)]))
@@ -32,19 +33,16 @@ def _section(board: Board, chart: str) -> str:
     notes = "\n".join(f"- {escape(note)}" for note in board.notes)
     again = "- Run it again (each result's file holds the command of its own cell):"
     made = f"## {escape(board.heading)}\n\n{table}\n\n{notes}\n{again}\n\n```\n{board.command}\n```"
-    return made if board.difficulty is None else f"{made}\n\n{_difficulty(board.difficulty)}"
+    if board.difficulty is None:
+        return made
+    return f"{made}\n\n{_beside('### Drop on the questions that downsampling does not answer', board.difficulty)}"
 
 
-def _difficulty(difficulty: Difficulty) -> str:
-    table = table_of(difficulty.columns, [[escape(text) for text in line] for line in difficulty.lines])
-    notes = "\n".join(f"- {escape(note)}" for note in difficulty.notes)
-    return f"### Drop on the questions that downsampling does not answer\n\n{table}\n\n{notes}"
-
-
-def _seeds(table: SeedTable) -> str:
-    notes = "\n".join(f"- {escape(note)}" for note in NOTES)
-    lines = [[escape(text) for text in line] for line in table.lines]
-    return f"## {escape(table.heading)}\n\n{table_of(COLUMNS, lines)}\n\n{notes}"
+def _beside(heading: str, of: Difficulty | SeedTable) -> str:
+    """A table beside the leaderboard's, as its texts are, with its notes."""
+    table = table_of(of.columns, [[escape(text) for text in line] for line in of.lines])
+    notes = "\n".join(f"- {escape(note)}" for note in of.notes)
+    return f"{heading}\n\n{table}\n\n{notes}"
 
 
 def table_of(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
